@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""Times PyTorch's training step on the networks of this project.
+
+One line of JSON on stdout: median seconds and images per second of forward, backward and the SGD
+update, and by how many bytes the process grew from just after `import torch` to its peak.
+
+    python benches/torch_step.py --arch resnet32 --variant paper --mode bn --batch 128 --threads 1
+    python benches/torch_step.py --arch vgg16 --mode all --channels-last --compile --bf16
+
+Needs only PyTorch. The images are noise made once: neither loading nor augmentation is timed.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+import time
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+VGG_PLANS = {
+    11: [64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512],
+    13: [64, 64, 0, 128, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512],
+    16: [64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512],
+    19: [64, 64, 0, 128, 128, 0] + [256] * 4 + [0] + [512] * 4 + [0] + [512] * 4,
+}
+
+
+def conv_norm(cin, cout, kernel, stride=1, bias=False):
+    conv = nn.Conv2d(cin, cout, kernel, stride=stride, padding=kernel // 2, bias=bias)
+    return nn.Sequential(conv, nn.BatchNorm2d(cout))
+
+
+class Residual(nn.Module):
+    def __init__(self, cin, cout, stride, project):
+        super().__init__()
+        self.first = conv_norm(cin, cout, 3, stride)
+        self.second = conv_norm(cout, cout, 3)
+        self.shortcut = conv_norm(cin, cout, 1, stride) if project else nn.Identity()
+
+    def forward(self, x):
+        hidden = functional.relu(self.first(x), inplace=True)
+        return functional.relu(self.second(hidden) + self.shortcut(x), inplace=True)
+
+
+def resnet(depth, width, variant):
+    blocks, base = (depth - 2) // 6, 16 * width
+    layers, cin = [conv_norm(3, base, 3), nn.ReLU(inplace=True)], base
+    for stage in range(3):
+        cout = base << stage
+        for block in range(blocks):
+            # The origin halves the maps in stage 1 too, with a projection; the paper does not.
+            entry = block == 0 and (stage > 0 or variant == "origin")
+            layers.append(Residual(cin, cout, 2 if entry else 1, entry))
+            cin = cout
+    return layers + [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(cin, 10)]
+
+
+def vgg(depth):
+    layers, cin = [], 3
+    for cout in VGG_PLANS[depth]:
+        if cout == 0:
+            layers.append(nn.MaxPool2d(2))
+            continue
+        layers += [conv_norm(cin, cout, 3, bias=True), nn.ReLU(inplace=True)]
+        cin = cout
+    return layers + [nn.AvgPool2d(2), nn.Flatten(), nn.Linear(cin, 10)]
+
+
+def network(arch, variant):
+    """`arch` as `repro` spells it: resnet32, resnet14-8 (8 times wider), vgg16."""
+    try:
+        if arch.startswith("vgg"):
+            return nn.Sequential(*vgg(int(arch[3:])))
+        depth, _, width = arch.removeprefix("resnet").partition("-")
+        depth, width = int(depth), int(width or 1)
+    except (ValueError, KeyError):
+        depth, width = 0, 1
+    if depth < 8 or depth % 6 != 2 or width < 1:
+        sys.exit(f"torch_step: no architecture {arch!r}; use resnetN or resnetN-W with N = 6 D + 2, vgg11, 13, 16, 19")
+    return nn.Sequential(*resnet(depth, width, variant))
+
+
+def initialise(net, mode):
+    for module in net.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(module.weight)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight)
+    if mode == "bn":
+        net.requires_grad_(False)
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.requires_grad_(True)
+
+
+def resident_bytes():
+    """Resident size now where the system tells it (Linux), else the peak so far."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return peak_bytes()
+
+
+def peak_bytes():
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arch", default="resnet32")
+    parser.add_argument("--variant", choices=["paper", "origin"], default="paper")
+    parser.add_argument("--mode", choices=["bn", "all"], default="bn")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=8, help="steps that are timed")
+    parser.add_argument("--warmup", type=int, default=2, help="steps before them")
+    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
+    parser.add_argument("--compile", action="store_true", help="torch.compile with its defaults")
+    parser.add_argument("--device", default="cpu")
+    return parser.parse_args()
+
+
+def main():
+    args = arguments()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    cuda = args.device.startswith("cuda")
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    before = resident_bytes()
+
+    net = network(args.arch, args.variant)
+    initialise(net, args.mode)
+    layout = torch.channels_last if args.channels_last else torch.contiguous_format
+    net = net.to(args.device, memory_format=layout).train()
+    images = torch.randn(args.batch, 3, 32, 32).to(args.device).contiguous(memory_format=layout)
+    labels = torch.randint(10, (args.batch,)).to(args.device)
+    trained = [p for p in net.parameters() if p.requires_grad]
+    optimiser = torch.optim.SGD(trained, lr=0.01, momentum=0.9, weight_decay=1e-4)
+    forward = torch.compile(net) if args.compile else net
+
+    def step():
+        start = time.perf_counter()
+        optimiser.zero_grad(set_to_none=True)
+        with torch.autocast(torch.device(args.device).type, torch.bfloat16, enabled=args.bf16):
+            loss = functional.cross_entropy(forward(images), labels)
+        loss.backward()
+        optimiser.step()
+        if cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    for _ in range(args.warmup):
+        step()
+    median = statistics.median(step() for _ in range(args.steps))
+    report = vars(args) | {
+        "engine": f"torch {torch.__version__}",
+        "trained_parameters": sum(p.numel() for p in trained),
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "step_seconds": median,
+        "images_per_second": args.batch / median,
+        "rss_growth_bytes": max(peak_bytes() - before, 0),
+        "peak_rss_bytes": peak_bytes(),
+        "device_peak_bytes": torch.cuda.max_memory_allocated() if cuda else None,
+    }
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+//! What can go wrong in the runner, as sentences with a place and a way out. Knows no exit of the
+//! program, only its code.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+/// An error of the runner itself; a failing stage is an event and a line of the summary instead.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The file system refused.
+    #[error("cannot {action} `{}`: {source}", path.display())]
+    Io {
+        /// A verb.
+        action: &'static str,
+        /// What it was about.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Another run holds the project.
+    #[error("another `repro` is running in this project: it holds the lock `{}`", path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// Stored bytes are not what they were.
+    #[error("`{}` is damaged: {message}", path.display())]
+    Damaged {
+        /// The damaged file.
+        path: PathBuf,
+        /// In what way.
+        message: String,
+    },
+    /// A stage did not leave what it should.
+    #[error("{message}")]
+    Output {
+        /// A sentence.
+        message: String,
+        /// A way out.
+        hint: String,
+    },
+    /// A request that cannot be fulfilled.
+    #[error("{message}")]
+    User {
+        /// A sentence.
+        message: String,
+        /// A way out.
+        hint: String,
+    },
+}
+
+impl EngineError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Io { source, path, .. } => match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(
+                    "make room on the disk and run again; `repro gc` shows what the cache could give back; \
+                     nothing finished was lost"
+                        .into(),
+                ),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    Some(format!("make `{}` writable for you, then run again", path.display()))
+                }
+                _ => None,
+            },
+            Self::Locked { .. } => {
+                Some("wait for the other run to end, or stop it; the lock ends with its process".into())
+            }
+            Self::Damaged { path, .. } => Some(format!(
+                "delete `{}` and run again: what it held is then made anew; a disk that damages files \
+                 should be checked",
+                path.display()
+            )),
+            Self::Output { hint, .. } | Self::User { hint, .. } => Some(hint.clone()),
+        }
+    }
+
+    /// The exit code of a program that ends with this error.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Self::Damaged { .. } => 3,
+            Self::Output { .. } => 1,
+            Self::Io { .. } | Self::Locked { .. } | Self::User { .. } => 2,
+        }
+    }
+}
+
+/// Says which path an [`io::Error`] was about.
+pub(crate) trait Context<T> {
+    fn context(self, action: &'static str, path: &Path) -> Result<T, EngineError>;
+}
+
+impl<T> Context<T> for io::Result<T> {
+    fn context(self, action: &'static str, path: &Path) -> Result<T, EngineError> {
+        self.map_err(|source| EngineError::Io { action, path: path.to_owned(), source })
+    }
+}

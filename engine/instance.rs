@@ -1,0 +1,72 @@
+//! The expanded pipeline: plain data between the reader of `pipeline.toml` and the runner. Knows
+//! no syntax and no files.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use toml::Value;
+
+use crate::kind::{Kind, Params};
+
+/// Index into [`Pipeline::instances`].
+pub type InstanceId = usize;
+
+/// A pipeline, expanded and checked: every need resolved, no cycles.
+pub struct Pipeline {
+    /// The folder that holds `.repro/` and `artifacts/`.
+    pub root: PathBuf,
+    /// Path of the pipeline file, as given.
+    pub file: PathBuf,
+    /// The profile that was chosen, if any.
+    pub profile: Option<String>,
+    /// Where this pipeline's results are shown, below `artifacts/`: empty for `pipeline.toml`
+    /// without a profile, `quick` for its quick profile, `depth/quick` for `experiments/depth.toml`.
+    pub namespace: PathBuf,
+    /// The instances; each one's needs come before it, otherwise in order of the file and the
+    /// matrix.
+    pub instances: Vec<Instance>,
+}
+
+/// One stage at one combination of its matrix.
+pub struct Instance {
+    /// `train[arch=resnet32,mode=bn,seed=0]`, axes sorted; the bare stage name without a matrix.
+    pub name: String,
+    /// The stage's name.
+    pub stage: String,
+    /// Axis -> value.
+    pub axes: BTreeMap<String, Value>,
+    /// What it does.
+    pub kind: Arc<dyn Kind>,
+    /// Its parameters, complete.
+    pub params: Params,
+    /// What it reads, sorted by role, then by instance name.
+    pub needs: Vec<Need>,
+    /// What it occupies while it runs.
+    pub resources: Resources,
+}
+
+/// An edge.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Need {
+    /// What the input is to the stage, e.g. `data`.
+    pub role: String,
+    /// Where it comes from.
+    pub from: InstanceId,
+}
+
+/// What an instance occupies while it runs; never part of its recipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Resources {
+    /// CPU threads.
+    pub threads: usize,
+    /// GPUs, handed out as ids through `CUDA_VISIBLE_DEVICES`.
+    pub gpus: usize,
+    /// Memory in MiB; 0 means not counted.
+    pub memory: u64,
+}
+
+impl Default for Resources {
+    fn default() -> Self {
+        Self { threads: 1, gpus: 0, memory: 0 }
+    }
+}

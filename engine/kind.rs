@@ -1,0 +1,251 @@
+//! What a stage does: the interface between the runner and the stage kinds. Knows no kind's name.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+use toml::{Table, Value};
+
+use crate::instance::Resources;
+
+/// A kind of stage. Registered by the program; looked up by the word after `kind =`.
+pub trait Kind: Send + Sync {
+    /// The word after `kind =`.
+    fn name(&self) -> &'static str;
+
+    /// Raised by hand whenever equal recipes would now give different bytes; part of the recipe.
+    fn version(&self) -> u32;
+
+    /// The roles that `needs` may name.
+    fn roles(&self) -> Roles;
+
+    /// JSON Schema of the kind's parameters.
+    fn schema(&self, generator: &mut schemars::SchemaGenerator) -> schemars::Schema;
+
+    /// Checks the parameters and completes them with their defaults.
+    fn resolve(&self, given: &Table) -> Result<Params, Vec<ParamError>>;
+
+    /// Files and folders outside the pipeline that the stage reads, relative to the project;
+    /// their content is part of the recipe.
+    fn files(&self, _params: &Params) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
+    /// The shell command that does the work, for kinds that are nothing else: the runner starts it
+    /// directly instead of starting itself to call [`Kind::run`].
+    fn command(&self, _params: &Params) -> Option<Command> {
+        None
+    }
+
+    /// Does the work: reads `job`'s inputs, writes files into [`Job::out`].
+    fn run(&self, job: &mut Job<'_>) -> Result<(), StageError>;
+
+    /// Does [`Kind::publish`] do anything with these parameters?
+    fn publishes(&self, _params: &Params) -> bool {
+        false
+    }
+
+    /// Writes the finished result into files of the project outside `artifacts/` (the blocks of
+    /// README.md). Called after every run in which the stage is fresh, so it must leave a file
+    /// alone that already says what it should. Returns the files that it changed.
+    fn publish(&self, _params: &Params, _result: &Path, _project: &Path) -> Result<Vec<PathBuf>, StageError> {
+        Ok(Vec::new())
+    }
+}
+
+/// The registered kinds, by name.
+#[derive(Clone, Default)]
+pub struct Kinds(BTreeMap<&'static str, Arc<dyn Kind>>);
+
+impl Kinds {
+    /// Registers `kind`; panics when its name is taken, which is a bug of the program.
+    #[must_use]
+    pub fn with(mut self, kind: impl Kind + 'static) -> Self {
+        let name = kind.name();
+        assert!(self.0.insert(name, Arc::new(kind)).is_none(), "kind `{name}` is registered twice");
+        self
+    }
+
+    /// The kind called `name`.
+    pub fn get(&self, name: &str) -> Option<&Arc<dyn Kind>> {
+        self.0.get(name)
+    }
+
+    /// All of them, sorted by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Kind>> {
+        self.0.values()
+    }
+}
+
+/// Which roles a kind takes.
+#[derive(Clone, Copy, Debug)]
+pub enum Roles {
+    /// Exactly these.
+    Named(&'static [RoleSpec]),
+    /// Any name, any number of instances.
+    Any,
+}
+
+/// One role of a kind.
+#[derive(Clone, Copy, Debug)]
+pub struct RoleSpec {
+    /// Its name in `needs`.
+    pub name: &'static str,
+    /// Must it be given?
+    pub required: bool,
+    /// May several instances (of one or several stages) fill it?
+    pub many: bool,
+}
+
+/// Complete, checked parameters.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Params {
+    /// Those that decide the result, every default written out: they are in the recipe.
+    pub recipe: Table,
+    /// Those that say where and how fast it runs (device, ...): they are not.
+    pub settings: Table,
+}
+
+/// A parameter that a kind refuses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParamError {
+    /// The parameter; empty when the error is about the whole table.
+    pub key: String,
+    /// A sentence without full stop.
+    pub message: String,
+    /// A way out.
+    pub hint: Option<String>,
+}
+
+/// A shell command and what it leaves behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// Given to `sh -c` in the project's root.
+    pub run: String,
+    /// Environment variables to add.
+    pub env: BTreeMap<String, String>,
+    /// Files or folders that it must leave in the output folder.
+    pub outputs: Vec<PathBuf>,
+}
+
+/// Why a stage failed: a sentence, its causes below, and a way out.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct StageError {
+    /// What went wrong and where.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// Stopped because it was asked to; not a failure.
+    pub interrupted: bool,
+    /// Damaged data (exit code 3) rather than a failure.
+    pub integrity: bool,
+}
+
+/// One input of a job.
+#[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize)]
+pub struct Input {
+    /// The instance that made it.
+    pub instance: String,
+    /// Its axes.
+    pub axes: BTreeMap<String, Value>,
+    /// The folder of its outputs.
+    pub dir: PathBuf,
+}
+
+/// What a running stage is given, and its only door to the outside.
+pub struct Job<'a> {
+    /// The instance's name, for messages.
+    pub instance: &'a str,
+    /// Its axes.
+    pub axes: &'a BTreeMap<String, Value>,
+    /// Its parameters.
+    pub params: &'a Params,
+    /// Inputs by role, each sorted by instance name.
+    pub inputs: &'a BTreeMap<String, Vec<Input>>,
+    /// Empty folder for the outputs; becomes the result when `run` returns `Ok`.
+    pub out: &'a Path,
+    /// Private folder that survives an interrupted run of the same recipe and is deleted after a
+    /// finished one.
+    pub scratch: &'a Path,
+    /// The project's root; only [`Kind::files`] may be read below it.
+    pub project: &'a Path,
+    /// What it may occupy.
+    pub resources: Resources,
+    /// No network access, please.
+    pub offline: bool,
+    /// Where progress goes.
+    pub reporter: &'a mut dyn Reporter,
+}
+
+/// Receives what a running stage reports.
+pub trait Reporter {
+    /// A line for the log.
+    fn say(&mut self, line: &str);
+    /// How far the work is: a machine-readable snapshot for the live line.
+    fn progress(&mut self, progress: &Progress);
+    /// A fact for the record of how the result came about (engine, speed, ...); never hashed.
+    fn note(&mut self, key: &str, value: Value);
+    /// Should the stage save its state and return [`StageError::interrupted`]?
+    fn stop_requested(&self) -> bool;
+}
+
+/// A snapshot of progress.
+#[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize)]
+pub struct Progress {
+    /// Units done.
+    pub done: u64,
+    /// Units in all.
+    pub total: u64,
+    /// What a unit is: `epoch`, `MB`, ...
+    pub unit: String,
+    /// A few short readings, ready to print: `loss 1.234`, `test 56.7 %`, `812 images/s`.
+    pub readings: Vec<String>,
+}
+
+impl Job<'_> {
+    /// The parameters as the kind's own type.
+    pub fn params<T: DeserializeOwned>(&self) -> Result<T, StageError> {
+        let mut table = self.params.recipe.clone();
+        table.extend(self.params.settings.clone());
+        T::deserialize(Value::Table(table))
+            .map_err(|e| StageError::new(format!("parameters of `{}`: {e}", self.instance)))
+    }
+
+    /// The single input of `role`.
+    pub fn input(&self, role: &str) -> Result<&Input, StageError> {
+        self.inputs
+            .get(role)
+            .and_then(|inputs| inputs.first())
+            .ok_or_else(|| StageError::new(format!("`{}` has no input `{role}`", self.instance)))
+    }
+}
+
+impl StageError {
+    /// A failure.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None, interrupted: false, integrity: false }
+    }
+
+    /// The stage stopped because it was asked to.
+    pub fn interrupted() -> Self {
+        Self { interrupted: true, ..Self::new("interrupted") }
+    }
+
+    /// With a way out.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// As damaged data.
+    #[must_use]
+    pub fn integrity(mut self) -> Self {
+        self.integrity = true;
+        self
+    }
+}

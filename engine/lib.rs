@@ -1,0 +1,30 @@
+//! The runner: a pipeline of content-hashed stages, their recipes, their files.
+//!
+//! Knows nothing of machine learning, terminals or colours. Prints nothing. What the vocabulary
+//! means, in the order data flows:
+//!
+//! - a *pipeline* ([`pipeline`]) is read from a TOML file and expanded into *instances*, one per
+//!   combination of a stage's matrix;
+//! - a *kind* ([`kind`]) is what a stage does; the program that uses this crate registers them;
+//! - a *recipe* is the text that is an instance's identity; its digest decides staleness;
+//! - a *record* is what a finished instance left behind;
+//! - a *standing* says whether an instance is fresh, stale (and why), or waits for another.
+
+pub mod child;
+pub mod digest;
+pub mod error;
+pub mod instance;
+pub mod kind;
+mod lock;
+mod lockfile;
+pub mod observer;
+pub mod pipeline;
+pub mod plan;
+pub mod project;
+pub mod recipe;
+pub mod record;
+mod resources;
+pub mod run;
+mod state;
+pub mod store;
+mod task;

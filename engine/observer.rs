@@ -1,0 +1,74 @@
+//! What a run tells as it happens. Knows nothing of how it is shown.
+
+use std::path::PathBuf;
+
+use crate::{instance::InstanceId, kind::Progress};
+
+/// Something happened to an instance.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Its process started.
+    Started {
+        /// Which.
+        id: InstanceId,
+    },
+    /// How far it is.
+    Progress {
+        /// Which.
+        id: InstanceId,
+        /// How far.
+        progress: Progress,
+    },
+    /// It said a line, or the runner did about it.
+    Said {
+        /// Which.
+        id: InstanceId,
+        /// The line.
+        line: String,
+    },
+    /// It ran to its end and its result is kept.
+    Finished {
+        /// Which.
+        id: InstanceId,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// Its result came from the cache.
+    Restored {
+        /// Which.
+        id: InstanceId,
+    },
+    /// There was nothing to do.
+    Fresh {
+        /// Which.
+        id: InstanceId,
+    },
+    /// It failed; its earlier result is untouched.
+    Failed {
+        /// Which.
+        id: InstanceId,
+        /// Why.
+        message: String,
+        /// A way out.
+        hint: Option<String>,
+    },
+    /// It wrote its result into a file of the project.
+    Published {
+        /// Which.
+        id: InstanceId,
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Watches a run.
+pub trait Observer {
+    /// Called once per event, in order, from one thread.
+    fn event(&mut self, event: &Event);
+}
+
+impl Observer for Vec<Event> {
+    fn event(&mut self, event: &Event) {
+        self.push(event.clone());
+    }
+}

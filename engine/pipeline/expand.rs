@@ -1,0 +1,296 @@
+//! Each stage by itself: its kind, its matrix, the parameters of every instance. Knows nothing of
+//! how stages hang together beyond the names in `needs`.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use toml::{Table, Value};
+
+use super::{
+    Diagnostics,
+    hint::did_you_mean,
+    matrix::{self, Axes, Matrix},
+    overlay::RESERVED,
+    params::substitute,
+    parse::{Data, Entries, Node, Span, in_order, table},
+    schema::{Fact, Facts},
+};
+use crate::{
+    instance::Resources,
+    kind::{Kind, Kinds, Params, Roles},
+};
+
+/// A stage, its matrix multiplied out.
+pub(super) struct Stage {
+    pub(super) name: String,
+    pub(super) key: Span,
+    pub(super) kind: Arc<dyn Kind>,
+    pub(super) needs: Vec<StageNeed>,
+    pub(super) axes: BTreeSet<String>,
+    pub(super) resources: Resources,
+    pub(super) instances: Vec<(Axes, Params)>,
+}
+
+/// One name in a stage's `needs`.
+pub(super) struct StageNeed {
+    pub(super) role: String,
+    pub(super) many: bool,
+    pub(super) from: String,
+    pub(super) span: Span,
+}
+
+/// The stages in order of the file. Those too broken to expand are left out, with a diagnostic.
+pub(super) fn stages(
+    entries: &Entries,
+    kinds: &Kinds,
+    facts: &Facts,
+    params: &Table,
+    diagnostics: &mut Diagnostics,
+) -> Vec<Stage> {
+    let mut out = Vec::new();
+    for (name, entry) in in_order(entries) {
+        let Some(stage) = table(&entry.node, &format!("the stage `{name}`"), diagnostics) else { continue };
+        let Some(kind) = kind_of(name, stage, &entry.key, kinds, diagnostics) else { continue };
+        let Some(fact) = facts.get(kind.name()) else { continue };
+        let needs = needs_of(name, stage, &entry.key, kind.as_ref(), entries, diagnostics);
+        let resources = resources_of(stage, params, diagnostics);
+        let empty = Node::empty_table();
+        let matrix = stage.get("matrix").map_or(&empty, |m| &m.node);
+        let Some(mut matrix) = matrix::expand(name, matrix, params, diagnostics) else { continue };
+        let combinations = std::mem::take(&mut matrix.combinations);
+        let given = known_parameters(name, stage, &matrix, kind.as_ref(), fact, diagnostics);
+        let expander = Expander {
+            name,
+            key: &entry.key,
+            stage,
+            given,
+            kind: kind.as_ref(),
+            fact,
+            params,
+            matrix: &matrix,
+        };
+        let mut instances = Vec::with_capacity(combinations.len());
+        for axes in combinations {
+            instances.extend(expander.instance(axes, diagnostics));
+        }
+        out.push(Stage {
+            name: name.to_owned(),
+            key: entry.key.clone(),
+            kind,
+            needs,
+            axes: matrix.axes.into_keys().collect(),
+            resources,
+            instances,
+        });
+    }
+    out
+}
+
+fn kind_of(
+    name: &str,
+    stage: &Entries,
+    key: &Span,
+    kinds: &Kinds,
+    diagnostics: &mut Diagnostics,
+) -> Option<Arc<dyn Kind>> {
+    let names = || kinds.iter().map(|kind| kind.name());
+    let Some(entry) = stage.get("kind") else {
+        diagnostics.add(key, format!("the stage `{name}` has no `kind`"), did_you_mean("", names()));
+        return None;
+    };
+    let Data::Leaf(Value::String(word)) = &entry.node.data else {
+        diagnostics.add(
+            &entry.node.span,
+            format!("`kind` must be a string, not a {}", entry.node.what()),
+            None,
+        );
+        return None;
+    };
+    let kind = kinds.get(word);
+    if kind.is_none() {
+        diagnostics.add(&entry.node.span, format!("there is no kind `{word}`"), did_you_mean(word, names()));
+    }
+    kind.cloned()
+}
+
+fn needs_of(
+    name: &str,
+    stage: &Entries,
+    key: &Span,
+    kind: &dyn Kind,
+    stages: &Entries,
+    diagnostics: &mut Diagnostics,
+) -> Vec<StageNeed> {
+    let mut out = Vec::new();
+    let empty = Entries::new();
+    let given = match stage.get("needs") {
+        None => &empty,
+        Some(entry) => match &entry.node.data {
+            Data::Table(entries) => entries,
+            _ => {
+                let message = format!("`needs` must be a table, not a {}", entry.node.what());
+                let hint = "write `needs = { role = \"stage\" }`".to_owned();
+                diagnostics.add(&entry.node.span, message, Some(hint));
+                return out;
+            }
+        },
+    };
+    for (role, entry) in in_order(given) {
+        let many = match kind.roles() {
+            Roles::Any => true,
+            Roles::Named(specs) => match specs.iter().find(|spec| spec.name == role) {
+                Some(spec) => spec.many,
+                None => {
+                    let message = format!("the kind `{}` has no role `{role}`", kind.name());
+                    let hint = did_you_mean(role, specs.iter().map(|spec| spec.name))
+                        .unwrap_or_else(|| "it needs nothing".into());
+                    diagnostics.add(&entry.key, message, Some(hint));
+                    continue;
+                }
+            },
+        };
+        let items = match &entry.node.data {
+            Data::List(items) => items.as_slice(),
+            _ => std::slice::from_ref(&entry.node),
+        };
+        let mut seen = BTreeSet::new();
+        for item in items {
+            let Data::Leaf(Value::String(from)) = &item.data else {
+                let message =
+                    format!("`{role}` must name a stage or a list of stages, not a {}", item.what());
+                diagnostics.add(&item.span, message, None);
+                continue;
+            };
+            if !stages.contains_key(from) {
+                let hint = did_you_mean(from, stages.keys().map(String::as_str).filter(|s| *s != name));
+                diagnostics.add(&item.span, format!("there is no stage `{from}`"), hint);
+            } else if !seen.insert(from) {
+                diagnostics.add(&item.span, format!("`{role}` names the stage `{from}` twice"), None);
+            } else {
+                let span = item.span.clone();
+                out.push(StageNeed { role: role.to_owned(), many, from: from.clone(), span });
+            }
+        }
+    }
+    if let Roles::Named(specs) = kind.roles() {
+        for spec in specs.iter().filter(|spec| spec.required && !given.contains_key(spec.name)) {
+            let message = format!("the stage `{name}` does not say where its `{}` comes from", spec.name);
+            let hint = format!("add `needs.{} = \"STAGE\"`", spec.name);
+            diagnostics.add(key, message, Some(hint));
+        }
+    }
+    out
+}
+
+fn resources_of(stage: &Entries, params: &Table, diagnostics: &mut Diagnostics) -> Resources {
+    let mut out = Resources::default();
+    let Some(entry) = stage.get("resources") else { return out };
+    let Some(entries) = table(&entry.node, "`resources`", diagnostics) else { return out };
+    for (key, entry) in entries {
+        if !["gpus", "memory", "threads"].contains(&key.as_str()) {
+            let hint = did_you_mean(key, ["gpus", "memory", "threads"]);
+            diagnostics.add(&entry.key, format!("`resources` has no `{key}`"), hint);
+            continue;
+        }
+        let value = substitute(&entry.node, &Axes::new(), params, diagnostics);
+        let least = i64::from(key == "threads");
+        let number = value.as_integer().filter(|n| *n >= least).and_then(|n| usize::try_from(n).ok());
+        match (key.as_str(), number) {
+            (_, None) => {
+                let message = format!("`{key}` must be a whole number of at least {least}, not {value}");
+                diagnostics.add(&entry.node.span, message, None);
+            }
+            ("gpus", Some(number)) => out.gpus = number,
+            ("memory", Some(number)) => out.memory = number as u64,
+            (_, Some(number)) => out.threads = number,
+        }
+    }
+    out
+}
+
+/// The stage's entries that are parameters of its kind; the others are diagnosed here, so that
+/// the kind is asked only about those it knows.
+fn known_parameters<'a>(
+    name: &str,
+    stage: &'a Entries,
+    matrix: &Matrix,
+    kind: &dyn Kind,
+    fact: &Fact,
+    diagnostics: &mut Diagnostics,
+) -> Vec<(&'a str, &'a Node)> {
+    let mut out = Vec::new();
+    for (key, entry) in in_order(stage) {
+        if RESERVED.contains(&key) {
+            continue;
+        }
+        if fact.closed && !fact.properties.contains_key(key) {
+            let names = fact.properties.keys().map(String::as_str).chain(RESERVED);
+            let message = format!("the kind `{}` of stage `{name}` has no parameter `{key}`", kind.name());
+            diagnostics.add(&entry.key, message, did_you_mean(key, names));
+        } else if matrix.axes.contains_key(key) {
+            let message = format!("`{key}` is both a parameter and an axis of `{name}`");
+            diagnostics.add(&entry.key, message, Some("remove one of them".into()));
+        } else {
+            out.push((key, &entry.node));
+        }
+    }
+    out
+}
+
+struct Expander<'a> {
+    name: &'a str,
+    key: &'a Span,
+    stage: &'a Entries,
+    given: Vec<(&'a str, &'a Node)>,
+    kind: &'a dyn Kind,
+    fact: &'a Fact,
+    params: &'a Table,
+    matrix: &'a Matrix,
+}
+
+impl Expander<'_> {
+    fn instance(&self, axes: Axes, diagnostics: &mut Diagnostics) -> Option<(Axes, Params)> {
+        let before = diagnostics.count;
+        let mut given = Table::new();
+        for (key, node) in &self.given {
+            given.insert((*key).to_owned(), substitute(node, &axes, self.params, diagnostics));
+        }
+        for (axis, value) in axes.iter().filter(|(axis, _)| self.fact.properties.contains_key(*axis)) {
+            given.insert(axis.clone(), value.clone());
+        }
+        if diagnostics.count > before {
+            return None;
+        }
+        match self.kind.resolve(&given) {
+            Ok(params) => Some((axes, params)),
+            Err(errors) => {
+                for error in errors {
+                    let span = self.place(&error.key, &axes);
+                    let message = match error.key.as_str() {
+                        "" => format!("the stage `{}`: {}", self.name, error.message),
+                        key => format!("`{key}` of stage `{}`: {}", self.name, error.message),
+                    };
+                    diagnostics.add(&span, message, error.hint);
+                }
+                None
+            }
+        }
+    }
+
+    /// Where the parameter `key` got its value in this instance.
+    fn place(&self, key: &str, axes: &Axes) -> Span {
+        let mut words = key.split(['.', '[']);
+        let first = words.next().unwrap_or(key);
+        let axis = self.matrix.axes.get(first).zip(axes.get(first));
+        if let Some(span) = axis.and_then(|(spans, value)| spans.get(&matrix::show(value))) {
+            return span.clone();
+        }
+        let Some(entry) = self.stage.get(first) else { return self.key.clone() };
+        let mut node = &entry.node;
+        for word in words {
+            let Data::Table(entries) = &node.data else { break };
+            let Some(inner) = entries.get(word) else { break };
+            node = &inner.node;
+        }
+        node.span.clone()
+    }
+}

@@ -1,0 +1,45 @@
+//! "Did you mean": the nearest of the names that exist. Knows nothing of pipelines.
+
+/// A hint that names the nearest candidate, or lists them all when none is near.
+pub(super) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let candidates: Vec<&str> = candidates.into_iter().collect();
+    let allowed = (word.chars().count() / 3).max(1);
+    let near = candidates
+        .iter()
+        .map(|c| (distance(&word.to_lowercase(), &c.to_lowercase()), *c))
+        .filter(|(d, c)| *d <= allowed || (word.len() > 2 && c.starts_with(word)))
+        .min();
+    match near {
+        Some((_, candidate)) => Some(format!("did you mean `{candidate}`?")),
+        None if candidates.is_empty() => None,
+        None if candidates.len() <= 20 => Some(format!("there is {}", list(&candidates))),
+        None => Some(format!("there is {} and {} more", list(&candidates[..20]), candidates.len() - 20)),
+    }
+}
+
+fn list(names: &[&str]) -> String {
+    names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// Edits between two words; a swap of neighbours is one.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for (i, row) in rows.iter_mut().enumerate() {
+        row[0] = i;
+    }
+    for (j, cell) in rows[0].iter_mut().enumerate() {
+        *cell = j;
+    }
+    for i in 1..=a.len() {
+        for j in 1..=b.len() {
+            let change = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = change.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            rows[i][j] = best;
+        }
+    }
+    rows[a.len()][b.len()]
+}

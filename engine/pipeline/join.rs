@@ -1,0 +1,169 @@
+//! Stages joined along `needs` into the list of instances. Knows no files and no parameters.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
+};
+
+use super::{
+    Diagnostics,
+    expand::Stage,
+    matrix::{Axes, instance_name, show},
+};
+use crate::instance::{Instance, InstanceId, Need};
+
+/// Orders the stages and joins their instances on the axes that they share.
+pub(super) fn instances(stages: Vec<Stage>, diagnostics: &mut Diagnostics) -> Vec<Instance> {
+    let index: BTreeMap<String, usize> =
+        stages.iter().enumerate().map(|(i, s)| (s.name.clone(), i)).collect();
+    let order = order(&stages, &index, diagnostics);
+    // With errors so far some stages or instances are missing; joining would invent more.
+    if !diagnostics.list.is_empty() {
+        return Vec::new();
+    }
+    let mut out: Vec<Instance> = Vec::new();
+    let mut ranges = vec![0..0; stages.len()];
+    let axes_of: Vec<BTreeSet<String>> = stages.iter().map(|s| s.axes.clone()).collect();
+    let mut slots: Vec<Option<Stage>> = stages.into_iter().map(Some).collect();
+    for at in order {
+        let stage = slots[at].take().expect("an order names each stage once");
+        let start = out.len();
+        let tables: Vec<_> = stage
+            .needs
+            .iter()
+            .map(|need| {
+                let from = index[&need.from];
+                let shared: Vec<&String> = axes_of[at].intersection(&axes_of[from]).collect();
+                let mut groups: BTreeMap<String, Vec<InstanceId>> = BTreeMap::new();
+                for id in ranges[from].clone() {
+                    groups.entry(projection(&out[id].axes, &shared)).or_default().push(id);
+                }
+                (need, shared, groups)
+            })
+            .collect();
+        let mut made = Vec::with_capacity(stage.instances.len());
+        for (axes, params) in stage.instances {
+            let name = instance_name(&stage.name, &axes);
+            let mut needs: Vec<Need> = Vec::new();
+            for (need, shared, groups) in &tables {
+                let wanted = projection(&axes, shared);
+                let found = groups.get(&wanted).map_or(&[][..], Vec::as_slice);
+                if found.is_empty() {
+                    let message = format!("`{name}` needs `{}`, which has no instance [{wanted}]", need.from);
+                    let hint = format!("exclude the combination here, or add it to `{}`", need.from);
+                    diagnostics.add(&need.span, message, Some(hint));
+                }
+                needs.extend(found.iter().map(|&from| Need { role: need.role.clone(), from }));
+            }
+            for (need, ..) in tables.iter().filter(|(need, ..)| !need.many) {
+                let found: Vec<_> = needs.iter().filter(|n| n.role == need.role).collect();
+                if let [first, second, ..] = found.as_slice() {
+                    let message = format!(
+                        "the role `{}` of stage `{}` takes one instance, but `{name}` has {}: `{}`, `{}`{}",
+                        need.role,
+                        stage.name,
+                        found.len(),
+                        out[first.from].name,
+                        out[second.from].name,
+                        if found.len() > 2 { ", ..." } else { "" },
+                    );
+                    let missing: Vec<_> = axes_of[index[&need.from]].difference(&axes_of[at]).collect();
+                    let hint = missing.first().map_or_else(
+                        || "name one stage".to_owned(),
+                        |axis| format!("give `{}` the axis `{axis}` too", stage.name),
+                    );
+                    diagnostics.add(&need.span, message, Some(hint));
+                }
+            }
+            needs.sort_by(|a, b| {
+                (a.role.as_str(), &out[a.from].name).cmp(&(b.role.as_str(), &out[b.from].name))
+            });
+            made.push(Instance {
+                name,
+                stage: stage.name.clone(),
+                axes,
+                kind: stage.kind.clone(),
+                params,
+                needs,
+                resources: stage.resources,
+            });
+            if diagnostics.list.len() >= 20 {
+                return Vec::new();
+            }
+        }
+        out.extend(made);
+        ranges[at] = start..out.len();
+    }
+    out
+}
+
+fn projection(axes: &Axes, shared: &[&String]) -> String {
+    let mut out = String::new();
+    for axis in shared {
+        if !out.is_empty() {
+            out.push(',');
+        }
+        out.push_str(axis);
+        out.push('=');
+        out.push_str(&axes.get(*axis).map(show).unwrap_or_default());
+    }
+    out
+}
+
+/// The stages so that needs come first, otherwise in order of the file. Cycles are diagnosed.
+fn order(stages: &[Stage], index: &BTreeMap<String, usize>, diagnostics: &mut Diagnostics) -> Vec<usize> {
+    let needs: Vec<BTreeSet<usize>> = stages
+        .iter()
+        .map(|stage| stage.needs.iter().filter_map(|need| index.get(&need.from).copied()).collect())
+        .collect();
+    let mut users = vec![Vec::new(); stages.len()];
+    let mut open: Vec<usize> = needs.iter().map(BTreeSet::len).collect();
+    for (at, needs) in needs.iter().enumerate() {
+        for &need in needs {
+            users[need].push(at);
+        }
+    }
+    let mut ready: BinaryHeap<_> = (0..stages.len()).filter(|&at| open[at] == 0).map(Reverse).collect();
+    let mut out = Vec::with_capacity(stages.len());
+    while let Some(Reverse(at)) = ready.pop() {
+        out.push(at);
+        for &user in &users[at] {
+            open[user] -= 1;
+            if open[user] == 0 {
+                ready.push(Reverse(user));
+            }
+        }
+    }
+    // Every stage left over needs another one left over: following them leads into a cycle.
+    let mut visited = vec![false; stages.len()];
+    for start in (0..stages.len()).filter(|&at| open[at] > 0) {
+        let mut path: Vec<usize> = Vec::new();
+        let mut at = start;
+        while !visited[at] {
+            visited[at] = true;
+            path.push(at);
+            match needs[at].iter().find(|&&need| open[need] > 0) {
+                Some(&next) => at = next,
+                None => break,
+            }
+        }
+        if let Some(first) =
+            path.iter().position(|&p| p == at).filter(|_| needs[at].iter().any(|&n| open[n] > 0))
+        {
+            report_cycle(stages, &mut path[first..], diagnostics);
+        }
+    }
+    out
+}
+
+fn report_cycle(stages: &[Stage], cycle: &mut [usize], diagnostics: &mut Diagnostics) {
+    let least = cycle.iter().enumerate().min_by_key(|(_, stage)| **stage).map_or(0, |(at, _)| at);
+    cycle.rotate_left(least);
+    let name = |at: usize| stages[at].name.as_str();
+    let mut names: Vec<&str> = cycle.iter().map(|&at| name(at)).collect();
+    names.push(name(cycle[0]));
+    let first = &stages[cycle[0]];
+    let span = first.needs.iter().find(|need| need.from == names[1]).map_or(&first.key, |need| &need.span);
+    let hint = "remove one of these needs".to_owned();
+    diagnostics.add(span, format!("the stages need each other: {}", names.join(" -> ")), Some(hint));
+}

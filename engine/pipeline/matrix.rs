@@ -1,0 +1,204 @@
+//! A stage's matrix multiplied out. Knows no kinds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use toml::{Table, Value};
+
+use super::{
+    Diagnostics,
+    hint::did_you_mean,
+    params::substitute,
+    parse::{Data, Entries, Node, Span, check_name, in_order, table},
+};
+
+/// Most combinations that a stage may have.
+const MOST: usize = 1_000_000;
+
+/// Axis -> value.
+pub(super) type Axes = BTreeMap<String, Value>;
+
+/// What a stage's matrix comes to.
+pub(super) struct Matrix {
+    /// Axis -> its values' places, by how the values show.
+    pub(super) axes: BTreeMap<String, BTreeMap<String, Span>>,
+    /// The combinations in order, first axis outermost.
+    pub(super) combinations: Vec<Axes>,
+}
+
+/// How a value shows in an instance's name.
+pub(super) fn show(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Integer(number) => number.to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// The name of a stage's instance.
+pub(super) fn instance_name(stage: &str, axes: &Axes) -> String {
+    let mut name = stage.to_owned();
+    let mut separator = '[';
+    for (axis, value) in axes {
+        name.push(separator);
+        name.push_str(axis);
+        name.push('=');
+        name.push_str(&show(value));
+        separator = ',';
+    }
+    if !axes.is_empty() {
+        name.push(']');
+    }
+    name
+}
+
+/// Multiplies out `node`, the matrix of `stage`; `None` after an error.
+pub(super) fn expand(
+    stage: &str,
+    node: &Node,
+    params: &Table,
+    diagnostics: &mut Diagnostics,
+) -> Option<Matrix> {
+    let before = diagnostics.count;
+    let entries = table(node, &format!("the matrix of `{stage}`"), diagnostics)?;
+    let mut lists: Vec<(String, Vec<Value>)> = Vec::new();
+    let mut axes = BTreeMap::new();
+    for (axis, entry) in in_order(entries) {
+        if axis == "exclude" || axis == "include" {
+            continue;
+        }
+        check_name("axis", axis, &entry.key, diagnostics);
+        let (values, spans) = axis_values(axis, &entry.node, params, diagnostics);
+        axes.insert(axis.to_owned(), spans);
+        lists.push((axis.to_owned(), values));
+    }
+    let excluded = rules(entries, "exclude", params, diagnostics);
+    let included = rules(entries, "include", params, diagnostics);
+    // A matrix of nothing but `include` has the axes of its first table.
+    if let (true, Some((_, first))) = (lists.is_empty(), included.first()) {
+        axes = first.keys().map(|axis| (axis.clone(), BTreeMap::new())).collect();
+    }
+    let names = || axes.keys().map(String::as_str);
+    for (span, rule) in excluded.iter().chain(&included) {
+        for axis in rule.keys().filter(|axis| !axes.contains_key(*axis)) {
+            let message = format!("the matrix of `{stage}` has no axis `{axis}`");
+            diagnostics.add(span, message, did_you_mean(axis, names()));
+        }
+    }
+    for (span, rule) in &included {
+        for axis in names().filter(|axis| !rule.contains_key(*axis)) {
+            let hint = "an included combination names every axis".to_owned();
+            diagnostics.add(span, format!("this combination leaves out the axis `{axis}`"), Some(hint));
+        }
+    }
+    let count = lists.iter().try_fold(1usize, |n, (_, values)| n.checked_mul(values.len()));
+    if count.is_none_or(|n| n > MOST) {
+        let message = format!("the matrix of `{stage}` has more than {MOST} combinations");
+        diagnostics.add(&node.span, message, None);
+    }
+    if diagnostics.count > before {
+        return None;
+    }
+    let mut combinations = if lists.is_empty() && !included.is_empty() { vec![] } else { vec![Axes::new()] };
+    for (axis, values) in &lists {
+        combinations = combinations
+            .iter()
+            .flat_map(|combination| {
+                values.iter().map(|value| {
+                    let mut longer = combination.clone();
+                    longer.insert(axis.clone(), value.clone());
+                    longer
+                })
+            })
+            .collect();
+    }
+    combinations.retain(|combination| !excluded.iter().any(|(_, rule)| matches(combination, rule)));
+    if !included.is_empty() {
+        let mut seen: BTreeSet<String> = combinations.iter().map(|c| instance_name(stage, c)).collect();
+        for (span, rule) in included {
+            let name = instance_name(stage, &rule);
+            if seen.contains(&name) {
+                let hint = Some("leave this table out".to_owned());
+                diagnostics.add(&span, format!("`{name}` is in the matrix twice"), hint);
+            }
+            seen.insert(name);
+            combinations.push(rule);
+        }
+    }
+    if combinations.is_empty() {
+        let message = format!("the matrix of `{stage}` leaves no combination");
+        diagnostics.add(&node.span, message, Some("remove an `exclude`, or the stage".into()));
+    }
+    Some(Matrix { axes, combinations })
+}
+
+fn matches(combination: &Axes, rule: &Axes) -> bool {
+    rule.iter().all(|(axis, value)| combination.get(axis).is_some_and(|v| show(v) == show(value)))
+}
+
+fn axis_values(
+    axis: &str,
+    node: &Node,
+    params: &Table,
+    diagnostics: &mut Diagnostics,
+) -> (Vec<Value>, BTreeMap<String, Span>) {
+    let given = substitute(node, &Axes::new(), params, diagnostics);
+    let Value::Array(values) = given else {
+        let message = format!("the axis `{axis}` must be a list, not a {}", given.type_str());
+        diagnostics.add(&node.span, message, Some(format!("write `{axis} = [...]`")));
+        return Default::default();
+    };
+    if values.is_empty() {
+        diagnostics.add(&node.span, format!("the axis `{axis}` has no values"), None);
+    }
+    let mut spans = BTreeMap::new();
+    for (i, value) in values.iter().enumerate() {
+        let span = match &node.data {
+            Data::List(items) => items.get(i).map_or(&node.span, |item| &item.span),
+            _ => &node.span,
+        };
+        check_value(axis, value, span, diagnostics);
+        if spans.insert(show(value), span.clone()).is_some() {
+            let message = format!("the axis `{axis}` has the value `{}` twice", show(value));
+            diagnostics.add(span, message, None);
+        }
+    }
+    (values, spans)
+}
+
+/// Values stand in instance names, which are file names and are written on command lines.
+fn check_value(axis: &str, value: &Value, span: &Span, diagnostics: &mut Diagnostics) {
+    let fine = match value {
+        Value::String(text) => {
+            !text.is_empty() && !text.chars().any(|c| c.is_control() || ",[]=/\\".contains(c))
+        }
+        Value::Integer(_) | Value::Boolean(_) => true,
+        Value::Float(number) => number.is_finite(),
+        Value::Datetime(_) | Value::Array(_) | Value::Table(_) => false,
+    };
+    if !fine {
+        let message = format!("{value} cannot be a value of the axis `{axis}`");
+        let hint = "use numbers, booleans, or texts without , [ ] = / and \\".to_owned();
+        diagnostics.add(span, message, Some(hint));
+    }
+}
+
+fn rules(entries: &Entries, key: &str, params: &Table, diagnostics: &mut Diagnostics) -> Vec<(Span, Axes)> {
+    let Some(entry) = entries.get(key) else { return Vec::new() };
+    let Data::List(items) = &entry.node.data else {
+        let message = format!("`{key}` must be a list of tables, not a {}", entry.node.what());
+        diagnostics.add(&entry.node.span, message, Some(format!("write `{key} = [{{ axis = value }}]`")));
+        return Vec::new();
+    };
+    let mut out = Vec::new();
+    for item in items {
+        let Some(rule) = table(item, &format!("each `{key}`"), diagnostics) else { continue };
+        let mut axes = Axes::new();
+        for (axis, entry) in rule {
+            let value = substitute(&entry.node, &Axes::new(), params, diagnostics);
+            check_value(axis, &value, &entry.node.span, diagnostics);
+            axes.insert(axis.clone(), value);
+        }
+        out.push((item.span.clone(), axes));
+    }
+    out
+}

@@ -1,0 +1,181 @@
+//! Reads `pipeline.toml` and expands it into [`crate::instance::Pipeline`]. Knows no kind's name,
+//! no results and no terminal: what is wrong is returned as data with byte ranges, all at once.
+//!
+//! The way of a file: parsed into a tree that remembers where everything stood, the
+//! profile and the `-S` settings laid over it, `${...}` references answered, each stage's matrix
+//! multiplied out, and last the instances joined along `needs`.
+
+mod expand;
+mod hint;
+mod join;
+mod matrix;
+mod overlay;
+mod params;
+mod parse;
+mod schema;
+mod select;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+pub use schema::schema;
+pub use select::select;
+
+use crate::{instance::Pipeline, kind::Kinds};
+use parse::Span;
+
+/// What to load, and what to change about it.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// The pipeline file.
+    pub file: PathBuf,
+    /// Which `[profile.NAME]` to lay over it.
+    pub profile: Option<String>,
+    /// `key=value` settings, as after `-S`.
+    pub sets: Vec<String>,
+}
+
+/// Something wrong with a pipeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// A sentence without full stop.
+    pub message: String,
+    /// The bytes of the file it is about; `None` when it is about the command line.
+    pub span: Option<Range<usize>>,
+    /// A way out.
+    pub hint: Option<String>,
+}
+
+/// Everything that is wrong with a pipeline.
+#[derive(Clone, Debug)]
+pub struct LoadError {
+    /// The pipeline file.
+    pub file: PathBuf,
+    /// Its text, empty when it could not be read.
+    pub source: String,
+    /// At least one.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, diagnostic) in self.diagnostics.iter().enumerate() {
+            if i > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{}", self.file.display())?;
+            if let Some(span) = &diagnostic.span {
+                let before = self.source.get(..span.start).unwrap_or(&self.source);
+                let line = before.matches('\n').count() + 1;
+                let column = before.chars().rev().take_while(|&c| c != '\n').count() + 1;
+                write!(f, ":{line}:{column}")?;
+            }
+            write!(f, ": {}", diagnostic.message)?;
+            if let Some(hint) = &diagnostic.hint {
+                write!(f, "; {hint}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// Collects what is wrong, each thing once: a mistake in a stage with a large matrix is still one.
+#[derive(Default)]
+struct Diagnostics {
+    list: Vec<Diagnostic>,
+    /// How often something was wrong, repetitions included.
+    count: usize,
+    seen: BTreeSet<(Option<usize>, String)>,
+}
+
+impl Diagnostics {
+    fn add(&mut self, span: &Span, message: impl Into<String>, hint: Option<String>) {
+        let message = message.into();
+        self.count += 1;
+        if self.seen.insert((span.as_ref().map(|s| s.start), message.clone())) {
+            self.list.push(Diagnostic { message, span: span.clone(), hint });
+        }
+    }
+}
+
+/// Reads, checks and expands a pipeline file.
+pub fn load(options: &LoadOptions, kinds: &Kinds) -> Result<Pipeline, LoadError> {
+    let file = &options.file;
+    let fail = |source: String, mut diagnostics: Vec<Diagnostic>| {
+        // In the order of the file; what is about the command line comes first.
+        diagnostics.sort_by_key(|d| d.span.as_ref().map(|s| s.start));
+        LoadError { file: file.clone(), source, diagnostics }
+    };
+    let source = std::fs::read_to_string(file).map_err(|e| {
+        let diagnostic = Diagnostic {
+            message: format!("cannot read the pipeline file: {e}"),
+            span: None,
+            hint: Some("go to the project's folder, or name another file with `-f FILE`".into()),
+        };
+        fail(String::new(), vec![diagnostic])
+    })?;
+    let mut diagnostics = Diagnostics::default();
+    let instances = expand_text(&source, options, kinds, &mut diagnostics);
+    if !diagnostics.list.is_empty() {
+        return Err(fail(source, diagnostics.list));
+    }
+    Ok(Pipeline {
+        root: root_of(file),
+        file: file.clone(),
+        profile: options.profile.clone(),
+        namespace: namespace_of(file, options.profile.as_deref()),
+        instances,
+    })
+}
+
+fn expand_text(
+    source: &str,
+    options: &LoadOptions,
+    kinds: &Kinds,
+    diagnostics: &mut Diagnostics,
+) -> Vec<crate::instance::Instance> {
+    let Some(mut document) = parse::document(source, options.profile.as_deref(), diagnostics) else {
+        return Vec::new();
+    };
+    let facts = schema::Facts::of(kinds);
+    for set in &options.sets {
+        overlay::set(&mut document, set, &facts, diagnostics);
+    }
+    let values = params::resolve(&document.params, diagnostics);
+    let stages = expand::stages(&document.stages, kinds, &facts, &values, diagnostics);
+    join::instances(stages, diagnostics)
+}
+
+/// The nearest folder from the file upwards that is a project already, but never beyond the
+/// repository; otherwise the file's own folder.
+fn root_of(file: &Path) -> PathBuf {
+    let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf());
+    let own = absolute.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf);
+    for folder in own.ancestors() {
+        if folder.join("pipeline.toml").is_file() || folder.join(".repro").is_dir() {
+            return folder.to_path_buf();
+        }
+        if folder.join(".git").exists() {
+            break;
+        }
+    }
+    own
+}
+
+fn namespace_of(file: &Path, profile: Option<&str>) -> PathBuf {
+    let mut namespace = PathBuf::new();
+    match file.file_stem() {
+        Some(stem) if file.file_name() != Some("pipeline.toml".as_ref()) => namespace.push(stem),
+        _ => {}
+    }
+    namespace.extend(profile);
+    namespace
+}

@@ -1,0 +1,280 @@
+//! What is laid over a file: a profile's tables, and the `key=value` settings of the command
+//! line. Knows which parameters a kind takes, not what they mean.
+
+use toml::{Value, de::DeValue};
+
+use super::{
+    Diagnostics,
+    hint::did_you_mean,
+    parse::{Data, Document, Entries, Entry, Node, convert, table},
+    schema::Facts,
+};
+
+/// The keys of a stage that are not its kind's parameters.
+pub(super) const RESERVED: [&str; 4] = ["kind", "matrix", "needs", "resources"];
+
+/// Longest range that a setting may spell.
+const LONGEST: i64 = 100_000;
+
+/// Checks the profile `name`, chosen or not, against the file it will be laid over.
+pub(super) fn profile(
+    name: &str,
+    entry: &Entry,
+    document: &Document,
+    diagnostics: &mut Diagnostics,
+) -> Option<Document> {
+    let mut overlay = Document { params: Entries::new(), stages: Entries::new() };
+    for (key, entry) in table(&entry.node, &format!("`profile.{name}`"), diagnostics)? {
+        let target = match key.as_str() {
+            "params" => &mut overlay.params,
+            "stage" => &mut overlay.stages,
+            _ => {
+                let message = format!("unknown key `{key}` in profile `{name}`");
+                diagnostics.add(&entry.key, message, did_you_mean(key, ["params", "stage"]));
+                continue;
+            }
+        };
+        if let Some(entries) = table(&entry.node, &format!("`profile.{name}.{key}`"), diagnostics) {
+            target.clone_from(entries);
+        }
+    }
+    for (stage, entry) in &overlay.stages {
+        let what = format!("`profile.{name}.stage.{stage}`");
+        let Some(entries) = table(&entry.node, &what, diagnostics) else { continue };
+        if !document.stages.contains_key(stage) && !entries.contains_key("kind") {
+            let message = format!("profile `{name}` changes a stage `{stage}` that does not exist");
+            diagnostics.add(
+                &entry.key,
+                message,
+                did_you_mean(stage, document.stages.keys().map(String::as_str)),
+            );
+        }
+    }
+    Some(overlay)
+}
+
+/// Lays `over` over `document`.
+pub(super) fn lay(document: &mut Document, over: Document) {
+    merge(&mut document.params, over.params);
+    for (name, entry) in over.stages {
+        let Some(Entry { node: Node { data: Data::Table(stage), .. }, .. }) = document.stages.get_mut(&name)
+        else {
+            document.stages.insert(name, entry);
+            continue;
+        };
+        let Data::Table(changes) = entry.node.data else { continue };
+        // Another kind has other parameters: nothing of the old stage would fit.
+        if changes.get("kind").is_some_and(|new| leaf(new) != stage.get("kind").and_then(leaf)) {
+            *stage = changes;
+            continue;
+        }
+        // A parameter that was an axis becomes one value, and the other way round.
+        for key in changes.keys().filter(|key| !RESERVED.contains(&key.as_str())) {
+            axes(stage).remove(key);
+        }
+        if let Some(Entry { node: Node { data: Data::Table(new), .. }, .. }) = changes.get("matrix") {
+            stage.retain(|key, _| RESERVED.contains(&key.as_str()) || !new.contains_key(key));
+        }
+        merge(stage, changes);
+        if axes(stage).is_empty() {
+            stage.remove("matrix");
+        }
+    }
+}
+
+fn leaf(entry: &Entry) -> Option<&Value> {
+    if let Data::Leaf(value) = &entry.node.data { Some(value) } else { None }
+}
+
+/// The stage's matrix, made when it has none; a matrix that is no table is an error elsewhere.
+fn axes(stage: &mut Entries) -> &mut Entries {
+    let entry =
+        stage.entry("matrix".into()).or_insert_with(|| Entry { key: None, node: Node::empty_table() });
+    if !matches!(entry.node.data, Data::Table(_)) {
+        entry.node.data = Data::Table(Entries::new());
+    }
+    match &mut entry.node.data {
+        Data::Table(entries) => entries,
+        Data::Leaf(_) | Data::List(_) => unreachable!("made a table above"),
+    }
+}
+
+/// Tables merge key by key, everything else is replaced. Keys keep their place in the order.
+fn merge(base: &mut Entries, over: Entries) {
+    for (key, entry) in over {
+        match base.get_mut(&key) {
+            None => {
+                base.insert(key, entry);
+            }
+            Some(old) => match (&mut old.node.data, entry.node.data) {
+                (Data::Table(old), Data::Table(new)) => merge(old, new),
+                (_, data) => old.node = Node { span: entry.node.span, data },
+            },
+        }
+    }
+}
+
+/// Applies one `key=value`.
+pub(super) fn set(document: &mut Document, setting: &str, facts: &Facts, diagnostics: &mut Diagnostics) {
+    let mut fail = |message: String, hint: Option<String>| {
+        diagnostics.add(&None, format!("`-S {setting}`: {message}"), hint);
+    };
+    let Some((key, text)) = setting.split_once('=') else {
+        return fail("there is no `=`".into(), Some("write `-S key=value`".into()));
+    };
+    let value = match value(text.trim()) {
+        Ok(value) => value,
+        Err(message) => return fail(message, Some("quote it for the shell: -S 'key=value'".into())),
+    };
+    let path: Vec<&str> = key.split('.').map(str::trim).collect();
+    let result = match path.as_slice() {
+        ["stage", name, rest @ ..] => match document.stages.get_mut(*name) {
+            Some(Entry { node: Node { data: Data::Table(stage), .. }, .. }) => {
+                set_stage(stage, rest, value, facts)
+            }
+            _ => Err((
+                format!("there is no stage `{name}`"),
+                did_you_mean(name, document.stages.keys().map(String::as_str)),
+            )),
+        },
+        ["params", rest @ ..] if !rest.is_empty() => set_param(&mut document.params, rest, value),
+        rest => set_param(&mut document.params, rest, value),
+    };
+    if let Err((message, hint)) = result {
+        fail(message, hint);
+    }
+}
+
+type Refusal = (String, Option<String>);
+
+fn set_param(params: &mut Entries, path: &[&str], value: Value) -> Result<(), Refusal> {
+    let mut names = Vec::new();
+    paths(params, "", &mut names);
+    let unknown = || {
+        let name = path.join(".");
+        let hint = did_you_mean(&name, names.iter().map(String::as_str))
+            .unwrap_or_else(|| "the file has no `[params]`; a stage's parameter is `stage.NAME.key`".into());
+        (format!("`[params]` has no `{name}`"), Some(hint))
+    };
+    let [first, rest @ ..] = path else { return Err(unknown()) };
+    let mut node = &mut params.get_mut(*first).ok_or_else(unknown)?.node;
+    for key in rest {
+        let Data::Table(entries) = &mut node.data else { return Err(unknown()) };
+        node = &mut entries.get_mut(*key).ok_or_else(unknown)?.node;
+    }
+    match (&mut node.data, Node::given(value)) {
+        (Data::Table(old), Node { data: Data::Table(new), .. }) => merge(old, new),
+        (Data::Table(_), _) => return Err((format!("`{}` is a table", path.join(".")), None)),
+        (Data::Leaf(_), Node { data: Data::List(_), .. }) => {
+            let hint = format!("sweep a stage's parameter: `-S stage.NAME.{}=...`", path[path.len() - 1]);
+            return Err((format!("`{}` is one value, not a list", path.join(".")), Some(hint)));
+        }
+        (_, new) => *node = new,
+    }
+    Ok(())
+}
+
+fn paths(entries: &Entries, prefix: &str, out: &mut Vec<String>) {
+    for (key, entry) in entries {
+        let path = format!("{prefix}{key}");
+        if let Data::Table(inner) = &entry.node.data {
+            paths(inner, &format!("{path}."), out);
+        }
+        out.push(path);
+    }
+}
+
+fn set_stage(stage: &mut Entries, path: &[&str], value: Value, facts: &Facts) -> Result<(), Refusal> {
+    let node = Node::given(value);
+    let as_list = |node: Node| match node.data {
+        Data::List(_) => node,
+        _ => Node { span: None, data: Data::List(vec![node]) },
+    };
+    match path {
+        [] => return Err(("it names no parameter".into(), Some("write `stage.NAME.key=value`".into()))),
+        [key] if !RESERVED.contains(key) => {
+            let kind = stage.get("kind").and_then(leaf).and_then(Value::as_str).unwrap_or("");
+            let takes_list = facts.get(kind).is_none_or(|fact| fact.takes_list(key));
+            let is_axis = stage
+                .get("matrix")
+                .is_some_and(|m| matches!(&m.node.data, Data::Table(axes) if axes.contains_key(*key)));
+            if is_axis || (matches!(node.data, Data::List(_)) && !takes_list) {
+                stage.remove(*key);
+                put(axes(stage), key, as_list(node));
+            } else {
+                put(stage, key, node);
+            }
+        }
+        ["matrix", axis] => {
+            stage.remove(*axis);
+            put(axes(stage), axis, as_list(node));
+        }
+        [between @ .., last] => {
+            let mut entries = stage;
+            for key in between {
+                let entry = entries
+                    .entry((*key).to_owned())
+                    .or_insert_with(|| Entry { key: None, node: Node::empty_table() });
+                let Data::Table(inner) = &mut entry.node.data else {
+                    return Err((format!("`{key}` is not a table"), None));
+                };
+                entries = inner;
+            }
+            put(entries, last, node);
+        }
+    }
+    Ok(())
+}
+
+fn put(entries: &mut Entries, key: &str, node: Node) {
+    match entries.get_mut(key) {
+        Some(entry) => entry.node = node,
+        None => {
+            entries.insert(key.to_owned(), Entry { key: None, node });
+        }
+    }
+}
+
+/// The value after `=`: a range, TOML, a list of bare words, or a bare word.
+fn value(text: &str) -> Result<Value, String> {
+    if let Some(range) = range(text) {
+        return range;
+    }
+    if let Ok(parsed) = DeValue::parse(text) {
+        let mut problems = Diagnostics::default();
+        let node = convert(parsed.get_ref(), None, &mut problems);
+        return match problems.list.pop() {
+            Some(problem) => Err(problem.message),
+            None => Ok(plain(node)),
+        };
+    }
+    if let Some(items) = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')) {
+        return items.split(',').map(|item| value(item.trim())).collect::<Result<_, _>>().map(Value::Array);
+    }
+    if text.starts_with(['[', '{', '"', '\'']) {
+        return Err(format!("`{text}` is not a TOML value"));
+    }
+    Ok(Value::String(text.to_owned()))
+}
+
+fn plain(node: Node) -> Value {
+    match node.data {
+        Data::Leaf(value) => value,
+        Data::List(items) => Value::Array(items.into_iter().map(plain).collect()),
+        Data::Table(entries) => Value::Table(entries.into_iter().map(|(k, e)| (k, plain(e.node))).collect()),
+    }
+}
+
+/// `0..5` without its end, `0..=5` with it.
+fn range(text: &str) -> Option<Result<Value, String>> {
+    let (start, end) = text.split_once("..")?;
+    let start: i64 = start.trim().parse().ok()?;
+    let end: i64 = match end.strip_prefix('=') {
+        Some(last) => last.trim().parse::<i64>().ok()?.checked_add(1)?,
+        None => end.trim().parse().ok()?,
+    };
+    if end <= start || end.checked_sub(start).is_none_or(|n| n > LONGEST) {
+        return Some(Err(format!("the range `{text}` is empty or longer than {LONGEST}")));
+    }
+    Some(Ok(Value::Array((start..end).map(Value::Integer).collect())))
+}

@@ -1,0 +1,210 @@
+//! `${name}` references: to a stage's axes first, then to `[params]`. Knows no kinds.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use toml::{Table, Value};
+
+use super::{
+    Diagnostics,
+    hint::did_you_mean,
+    matrix::show,
+    parse::{Data, Entries, Node, Span},
+};
+
+/// Answers the references inside `[params]` itself.
+pub(super) fn resolve(params: &Entries, diagnostics: &mut Diagnostics) -> Table {
+    let resolver = Resolver { params, done: RefCell::default(), names: names(params) };
+    let mut table = Table::new();
+    for (key, entry) in params {
+        let value = resolver.value(&entry.node, &mut vec![key.clone()], diagnostics);
+        table.insert(key.clone(), value);
+    }
+    table
+}
+
+struct Resolver<'a> {
+    params: &'a Entries,
+    done: RefCell<BTreeMap<String, Value>>,
+    names: BTreeSet<String>,
+}
+
+impl Resolver<'_> {
+    fn value(&self, node: &Node, stack: &mut Vec<String>, diagnostics: &mut Diagnostics) -> Value {
+        match &node.data {
+            Data::List(items) => {
+                Value::Array(items.iter().map(|i| self.value(i, stack, diagnostics)).collect())
+            }
+            Data::Table(entries) => {
+                let mut table = Table::new();
+                for (key, entry) in entries {
+                    let path = format!("{}.{key}", stack.last().map_or("", String::as_str));
+                    stack.push(path);
+                    table.insert(key.clone(), self.value(&entry.node, stack, diagnostics));
+                    stack.pop();
+                }
+                Value::Table(table)
+            }
+            Data::Leaf(Value::String(text)) if text.contains("${") => {
+                let answer = |name: &str, diagnostics: &mut Diagnostics| {
+                    self.named(name, &node.span, stack, diagnostics)
+                };
+                text_value(text, &node.span, answer, diagnostics)
+            }
+            Data::Leaf(value) => value.clone(),
+        }
+    }
+
+    fn named(
+        &self,
+        name: &str,
+        span: &Span,
+        stack: &mut Vec<String>,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<Value> {
+        if let Some(value) = self.done.borrow().get(name) {
+            return Some(value.clone());
+        }
+        // A table is on the stack together with its keys, so a reference to it from inside shows.
+        if let Some(at) = stack.iter().position(|s| s == name) {
+            let mut path = stack[at..].to_vec();
+            path.push(name.to_owned());
+            diagnostics.add(span, format!("parameters refer to each other: {}", path.join(" -> ")), None);
+            return None;
+        }
+        let Some(node) = find(self.params, name) else {
+            unknown(name, span, self.names.iter().map(String::as_str), diagnostics);
+            return None;
+        };
+        stack.push(name.to_owned());
+        let value = self.value(node, stack, diagnostics);
+        stack.pop();
+        self.done.borrow_mut().insert(name.to_owned(), value.clone());
+        Some(value)
+    }
+}
+
+fn find<'a>(params: &'a Entries, path: &str) -> Option<&'a Node> {
+    let mut keys = path.split('.');
+    let mut node = &params.get(keys.next()?)?.node;
+    for key in keys {
+        let Data::Table(entries) = &node.data else { return None };
+        node = &entries.get(key)?.node;
+    }
+    Some(node)
+}
+
+fn names(params: &Entries) -> BTreeSet<String> {
+    fn walk(entries: &Entries, prefix: &str, out: &mut BTreeSet<String>) {
+        for (key, entry) in entries {
+            let path = format!("{prefix}{key}");
+            if let Data::Table(inner) = &entry.node.data {
+                walk(inner, &format!("{path}."), out);
+            }
+            out.insert(path);
+        }
+    }
+    let mut out = BTreeSet::new();
+    walk(params, "", &mut out);
+    out
+}
+
+/// The value of a stage's node, its references answered from `axes`, then `params`.
+pub(super) fn substitute(
+    node: &Node,
+    axes: &BTreeMap<String, Value>,
+    params: &Table,
+    diagnostics: &mut Diagnostics,
+) -> Value {
+    match &node.data {
+        Data::List(items) => {
+            Value::Array(items.iter().map(|item| substitute(item, axes, params, diagnostics)).collect())
+        }
+        Data::Table(entries) => Value::Table(
+            entries
+                .iter()
+                .map(|(key, entry)| (key.clone(), substitute(&entry.node, axes, params, diagnostics)))
+                .collect(),
+        ),
+        Data::Leaf(Value::String(text)) if text.contains("${") => {
+            let answer = |name: &str, diagnostics: &mut Diagnostics| {
+                let found = axes.get(name).or_else(|| find_value(params, name));
+                if found.is_none() {
+                    let mut names: BTreeSet<String> = axes.keys().cloned().collect();
+                    value_names(params, "", &mut names);
+                    unknown(name, &node.span, names.iter().map(String::as_str), diagnostics);
+                }
+                found.cloned()
+            };
+            text_value(text, &node.span, answer, diagnostics)
+        }
+        Data::Leaf(value) => value.clone(),
+    }
+}
+
+fn find_value<'a>(params: &'a Table, path: &str) -> Option<&'a Value> {
+    let mut keys = path.split('.');
+    let first = params.get(keys.next()?)?;
+    keys.try_fold(first, |value, key| value.as_table()?.get(key))
+}
+
+fn value_names(table: &Table, prefix: &str, out: &mut BTreeSet<String>) {
+    for (key, value) in table {
+        let path = format!("{prefix}{key}");
+        if let Value::Table(inner) = value {
+            value_names(inner, &format!("{path}."), out);
+        }
+        out.insert(path);
+    }
+}
+
+fn unknown<'a>(name: &str, span: &Span, names: impl Iterator<Item = &'a str>, diagnostics: &mut Diagnostics) {
+    let meant = did_you_mean(name, names).map_or_else(String::new, |hint| format!("{hint} "));
+    let hint = format!("{meant}(a literal one is written `$${{{name}}}`)");
+    diagnostics.add(span, format!("`${{{name}}}` is neither an axis nor in `[params]`"), Some(hint));
+}
+
+/// A string with its references answered; one that is a single reference keeps the value's type.
+fn text_value(
+    text: &str,
+    span: &Span,
+    mut answer: impl FnMut(&str, &mut Diagnostics) -> Option<Value>,
+    diagnostics: &mut Diagnostics,
+) -> Value {
+    let kept = || Value::String(text.to_owned());
+    let whole = text.strip_prefix("${").and_then(|t| t.strip_suffix('}'));
+    if let Some(name) = whole.filter(|name| !name.contains('}')) {
+        return answer(name.trim(), diagnostics).unwrap_or_else(kept);
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("${") {
+        let (before, after) = (&rest[..at], &rest[at + 2..]);
+        if let Some(before) = before.strip_suffix('$') {
+            out.push_str(before);
+            out.push_str("${");
+            rest = after;
+            continue;
+        }
+        out.push_str(before);
+        let Some(end) = after.find('}') else {
+            let hint = "a literal `${` is written `$${`".to_owned();
+            diagnostics.add(span, "a `${` has no `}`", Some(hint));
+            return kept();
+        };
+        match answer(after[..end].trim(), diagnostics) {
+            Some(Value::Array(_) | Value::Table(_)) => {
+                let message =
+                    format!("`${{{}}}` is a list or table and cannot be part of a text", &after[..end]);
+                diagnostics.add(span, message, None);
+            }
+            Some(value) => out.push_str(&show(&value)),
+            None => {}
+        }
+        rest = &after[end + 1..];
+    }
+    out.push_str(rest);
+    Value::String(out)
+}

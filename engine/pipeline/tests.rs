@@ -1,0 +1,397 @@
+//! One toy kind, small files.
+
+use std::{fs, path::PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use super::{LoadError, LoadOptions, load, schema, select};
+use crate::{
+    instance::Pipeline,
+    kind::{Job, Kind, Kinds, ParamError, Params, RoleSpec, Roles, StageError},
+};
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct ToyParams {
+    lr: f64,
+    epochs: u32,
+    seed: u64,
+    arch: String,
+    mode: String,
+    drops: Vec<u32>,
+}
+
+impl Default for ToyParams {
+    fn default() -> Self {
+        Self { lr: 0.1, epochs: 160, seed: 0, arch: "a".into(), mode: "bn".into(), drops: vec![80, 120] }
+    }
+}
+
+struct Toy {
+    name: &'static str,
+    roles: &'static [RoleSpec],
+}
+
+impl Kind for Toy {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+    fn version(&self) -> u32 {
+        1
+    }
+    fn roles(&self) -> Roles {
+        Roles::Named(self.roles)
+    }
+    fn schema(&self, generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        generator.subschema_for::<ToyParams>()
+    }
+    fn resolve(&self, given: &Table) -> Result<Params, Vec<ParamError>> {
+        for (key, value) in given {
+            let fine = match key.as_str() {
+                "lr" => value.is_float(),
+                "epochs" | "seed" => value.is_integer(),
+                "drops" => value.is_array(),
+                _ => value.is_str(),
+            };
+            if !fine {
+                let message = format!("does not fit: {value}");
+                return Err(vec![ParamError { key: key.clone(), message, hint: None }]);
+            }
+        }
+        Ok(Params { recipe: given.clone(), settings: Table::new() })
+    }
+    fn run(&self, _job: &mut Job<'_>) -> Result<(), StageError> {
+        Ok(())
+    }
+}
+
+fn kinds() -> Kinds {
+    const ONE: &[RoleSpec] = &[RoleSpec { name: "data", required: true, many: false }];
+    const MANY: &[RoleSpec] = &[RoleSpec { name: "from", required: true, many: true }];
+    Kinds::default()
+        .with(Toy { name: "source", roles: &[] })
+        .with(Toy { name: "train", roles: ONE })
+        .with(Toy { name: "plot", roles: MANY })
+}
+
+fn try_load(text: &str, profile: Option<&str>, sets: &[&str]) -> Result<Pipeline, LoadError> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pipeline.toml");
+    fs::write(&file, text).unwrap();
+    let sets = sets.iter().map(|s| (*s).to_owned()).collect();
+    load(&LoadOptions { file, profile: profile.map(Into::into), sets }, &kinds())
+}
+
+fn names(pipeline: &Pipeline) -> Vec<&str> {
+    pipeline.instances.iter().map(|i| i.name.as_str()).collect()
+}
+
+/// `text under the span: message; hint` of every diagnostic.
+fn complaints(text: &str, profile: Option<&str>, sets: &[&str]) -> Vec<String> {
+    let error = try_load(text, profile, sets).err().expect("it has mistakes");
+    let said = |d: &super::Diagnostic| {
+        let place = d.span.clone().map_or("-", |span| &text[span]);
+        format!("{place}: {}; {}", d.message, d.hint.as_deref().unwrap_or("-"))
+    };
+    error.diagnostics.iter().map(said).collect()
+}
+
+const FILE: &str = r#"
+[params]
+base = 0.5
+train.lr = "${base}"
+note = "lr ${train.lr}"
+
+[stage.plot]
+kind = "plot"
+needs = { from = "train" }
+
+[stage.train]
+kind = "train"
+needs = { data = "images" }
+lr = "${train.lr}"
+mode = "${mode} at ${arch}"
+matrix = { kernel = ["x"], arch = ["r20", "r14"], seed = [0, 1], exclude = [{ arch = "r20", seed = 1 }] }
+
+[stage.images]
+kind = "source"
+
+[profile.quick]
+params.base = 0.25
+[profile.quick.stage.train]
+epochs = 2
+matrix.arch = ["r8"]
+"#;
+
+fn file() -> String {
+    FILE.replace("\"${mode} at ${arch}\"", "\"${kernel} at ${arch}\"")
+}
+
+#[test]
+fn instances_come_after_their_needs_and_in_order_of_file_and_matrix() {
+    let pipeline = try_load(&file(), None, &[]).unwrap();
+    let expected = [
+        "images",
+        "train[arch=r20,kernel=x,seed=0]",
+        "train[arch=r14,kernel=x,seed=0]",
+        "train[arch=r14,kernel=x,seed=1]",
+        "plot",
+    ];
+    assert_eq!(names(&pipeline), expected);
+    let from: Vec<usize> = pipeline.instances[4].needs.iter().map(|need| need.from).collect();
+    assert_eq!(from, [2, 3, 1], "needs are sorted by name");
+    let recipe = &pipeline.instances[1].params.recipe;
+    assert_eq!(recipe["lr"], Value::Float(0.5), "a single reference keeps its type");
+    assert_eq!(recipe["mode"], Value::String("x at r20".into()));
+    assert_eq!(recipe["seed"], Value::Integer(0), "a known axis sets the parameter");
+    assert!(!recipe.contains_key("kernel"), "an unknown axis does not");
+}
+
+#[test]
+fn a_profile_lies_over_params_stages_and_axes() {
+    let pipeline = try_load(&file(), Some("quick"), &[]).unwrap();
+    let expected = ["images", "train[arch=r8,kernel=x,seed=0]", "train[arch=r8,kernel=x,seed=1]", "plot"];
+    assert_eq!(names(&pipeline), expected);
+    assert_eq!(pipeline.instances[1].params.recipe["epochs"], Value::Integer(2));
+    assert_eq!(pipeline.instances[1].params.recipe["lr"], Value::Float(0.25));
+    assert_eq!(pipeline.namespace, PathBuf::from("quick"));
+}
+
+#[test]
+fn stages_with_the_same_axes_join_on_them() {
+    let text = "[stage.a]\nkind = 'source'\nmatrix = { seed = [0, 1], arch = ['x', 'y'] }\n\
+                [stage.b]\nkind = 'train'\nneeds.data = 'a'\nmatrix = { arch = ['y', 'x'], seed = [1] }\n";
+    let pipeline = try_load(text, None, &[]).unwrap();
+    for instance in pipeline.instances.iter().filter(|i| i.stage == "b") {
+        assert_eq!(instance.needs.len(), 1);
+        let need = &pipeline.instances[instance.needs[0].from];
+        assert_eq!(need.axes, instance.axes);
+    }
+    let text = text.replace("seed = [1]", "seed = [1, 2]");
+    let said = complaints(&text, None, &[]);
+    assert!(
+        said[0].contains("`b[arch=y,seed=2]` needs `a`, which has no instance [arch=y,seed=2]"),
+        "{said:?}"
+    );
+    let text =
+        "[stage.a]\nkind = 'source'\nmatrix.seed = [0, 1]\n[stage.b]\nkind = 'train'\nneeds.data = 'a'\n";
+    let said = complaints(text, None, &[]);
+    assert!(said[0].starts_with("'a': the role `data` of stage `b` takes one instance"), "{said:?}");
+    assert!(said[0].ends_with("give `b` the axis `seed` too"), "{said:?}");
+}
+
+#[test]
+fn settings_replace_values_and_lists_become_axes() {
+    let first = |sets: &[&str]| try_load(&file(), Some("quick"), sets).unwrap();
+    let pipeline = first(&["train.lr=2.5", "stage.train.epochs=7", "stage.train.seed=4"]);
+    assert_eq!(names(&pipeline)[1], "train[arch=r8,kernel=x,seed=4]");
+    assert_eq!(pipeline.instances[1].params.recipe["lr"], Value::Float(2.5));
+    assert_eq!(pipeline.instances[1].params.recipe["epochs"], Value::Integer(7));
+    let pipeline = first(&["stage.train.seed=3..5", "stage.train.lr=[0.1, 1.0]", "stage.train.drops=[1]"]);
+    assert_eq!(pipeline.instances.len(), 6);
+    assert_eq!(names(&pipeline)[4], "train[arch=r8,kernel=x,lr=1.0,seed=4]");
+    assert_eq!(pipeline.instances[1].params.recipe["drops"], Value::Array(vec![Value::Integer(1)]));
+    let pipeline = first(&["stage.train.arch=[r1, r2]", "stage.train.resources.threads=3"]);
+    assert_eq!(names(&pipeline)[1], "train[arch=r1,kernel=x,seed=0]");
+    assert_eq!(pipeline.instances[1].resources.threads, 3);
+}
+
+#[test]
+fn wrong_settings_are_named_all_at_once() {
+    let sets =
+        ["train.lt=1", "base", "stage.trian.lr=1.0", "stage.train.epoch=2", "base=[0.1, 0.2]", "base=3..3"];
+    let said = complaints(&file(), None, &sets).join("\n");
+    for wanted in [
+        "`-S train.lt=1`: `[params]` has no `train.lt`; did you mean `train.lr`?",
+        "`-S base`: there is no `=`",
+        "there is no stage `trian`; did you mean `train`?",
+        "has no parameter `epoch`; did you mean `epochs`?",
+        "`base` is one value, not a list; sweep a stage's parameter: `-S stage.NAME.base=...`",
+        "the range `3..3` is empty",
+    ] {
+        assert!(said.contains(wanted), "{wanted} is not in\n{said}");
+    }
+}
+
+#[test]
+fn every_mistake_of_a_file_is_said_at_its_place() {
+    let text = r#"
+stages = 1
+[params]
+a = "${b}"
+b = "${a}"
+[stage.x]
+kind = "trian"
+[stage.y]
+kind = "train"
+needs = { dat = "z" }
+epochz = 3
+lr = "${bass}"
+[stage.z]
+kind = "source"
+seed = true
+resources = { thread = 2, gpus = -1 }
+[stage.w]
+kind = "plot"
+needs = { from = ["zz", "z", "z"] }
+[profile.fast.stage.yy]
+lr = 0.1
+"#;
+    let said = complaints(text, Some("fest"), &[]).join("\n");
+    for wanted in [
+        "-: there is no profile `fest`; did you mean `fast`?",
+        "stages: unknown key `stages`; did you mean `stage`?",
+        "\"${a}\": parameters refer to each other: a -> b -> a",
+        "\"trian\": there is no kind `trian`; did you mean `train`?",
+        "dat: the kind `train` has no role `dat`; did you mean `data`?",
+        "does not say where its `data` comes from",
+        "epochz: the kind `train` of stage `y` has no parameter `epochz`; did you mean `epochs`?",
+        "\"${bass}\": `${bass}` is neither an axis nor in `[params]`",
+        "true: `seed` of stage `z`: does not fit: true",
+        "thread: `resources` has no `thread`; did you mean `threads`?",
+        "-1: `gpus` must be a whole number of at least 0, not -1",
+        "\"zz\": there is no stage `zz`; did you mean `z`?",
+        "\"z\": `from` names the stage `z` twice",
+        "yy: profile `fast` changes a stage `yy` that does not exist",
+    ] {
+        assert!(said.contains(wanted), "{wanted} is not in\n{said}");
+    }
+}
+
+#[test]
+fn cycles_are_printed_from_their_first_stage() {
+    let stage = |name: &str, need: &str| format!("[stage.{name}]\nkind = 'plot'\nneeds.from = '{need}'\n");
+    let text =
+        stage("late", "b") + &stage("a", "c") + &stage("b", "a") + &stage("c", "b") + &stage("me", "me");
+    let said = complaints(&text, None, &[]);
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[0].starts_with("'c': the stages need each other: a -> c -> b -> a;"), "{said:?}");
+    assert!(said[1].starts_with("'me': the stages need each other: me -> me;"), "{said:?}");
+}
+
+#[test]
+fn syntax_errors_and_duplicate_keys_have_their_place() {
+    let error = try_load("[stage.a]\nkind = 'source'\nkind = 'plot'\nx = = 2\n", None, &[]).err().unwrap();
+    assert!(error.diagnostics.len() >= 2, "{error}");
+    assert!(error.to_string().contains("pipeline.toml:3:1: "), "{error}");
+}
+
+#[test]
+fn include_adds_whole_combinations_only() {
+    let text = |rule: &str| {
+        format!("[stage.a]\nkind = 'source'\nmatrix = {{ seed = [0], arch = ['x'], include = [{rule}] }}\n")
+    };
+    let pipeline = try_load(&text("{ seed = 7, arch = 'z' }"), None, &[]).unwrap();
+    assert_eq!(names(&pipeline), ["a[arch=x,seed=0]", "a[arch=z,seed=7]"]);
+    assert!(complaints(&text("{ seed = 7 }"), None, &[])[0].contains("leaves out the axis `arch`"));
+    assert!(complaints(&text("{ seed = 0, arch = 'x' }"), None, &[])[0].contains("is in the matrix twice"));
+    assert!(complaints(&text("{ sed = 0 }"), None, &[])[0].contains("no axis `sed`; did you mean `seed`?"));
+}
+
+#[test]
+fn select_takes_full_stage_and_partial_names() {
+    let pipeline = try_load(&file(), None, &[]).unwrap();
+    assert_eq!(select(&pipeline, "train[arch=r14,kernel=x,seed=1]"), Ok(vec![3]));
+    assert_eq!(select(&pipeline, "train"), Ok(vec![1, 2, 3]));
+    assert_eq!(select(&pipeline, "train[seed=0]"), Ok(vec![1, 2]));
+    assert_eq!(select(&pipeline, "train[seed=0, arch=r14]"), Ok(vec![2]));
+    assert!(select(&pipeline, "trian").unwrap_err().ends_with("did you mean `train`?"));
+    assert!(select(&pipeline, "train[sed=0]").unwrap_err().ends_with("did you mean `seed`?"));
+    assert!(select(&pipeline, "train[arch=r15]").unwrap_err().contains("did you mean `r14`?"));
+    assert!(select(&pipeline, "train[arch=r20,seed=1]").unwrap_err().contains("leaves them out"));
+}
+
+#[test]
+fn the_namespace_is_the_files_stem_and_the_profile() {
+    let of = |file: &str, profile| super::namespace_of(file.as_ref(), profile);
+    assert_eq!(of("pipeline.toml", None), PathBuf::new());
+    assert_eq!(of("experiments/depth.toml", Some("quick")), PathBuf::from("depth/quick"));
+}
+
+#[test]
+fn the_schema_knows_every_kind_and_its_parameters() {
+    let schema = schema(&kinds());
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    let train = &schema["$defs"]["pipeline.stage.train"];
+    assert_eq!(train["additionalProperties"], false);
+    assert!(train["properties"]["epochs"].is_object());
+    assert!(train["properties"]["needs"]["properties"]["data"].is_object());
+    assert_eq!(schema["$defs"]["pipeline.stage"]["properties"]["kind"]["enum"][0], "plot");
+}
+
+#[test]
+fn a_dollar_escapes_a_reference() {
+    let text = "[stage.a]\nkind = 'source'\nmode = 'echo $${HOME} $HOME'\n";
+    let pipeline = try_load(text, None, &[]).unwrap();
+    assert_eq!(pipeline.instances[0].params.recipe["mode"], Value::String("echo ${HOME} $HOME".into()));
+}
+
+#[test]
+fn ten_thousand_instances_are_expanded_in_a_moment() {
+    let mut text = String::from("[stage.all]\nkind = 'plot'\nneeds.from = ['b']\n");
+    text += "[stage.a]\nkind = 'source'\nmatrix.seed = '${seeds}'\n";
+    text += "[stage.b]\nkind = 'train'\nneeds.data = 'a'\nmode = 'm${seed}'\nmatrix.seed = '${seeds}'\n";
+    text += &format!("[params]\nseeds = {:?}\n", (0..5000).collect::<Vec<_>>());
+    let start = std::time::Instant::now();
+    let pipeline = try_load(&text, None, &[]).unwrap();
+    let took = start.elapsed();
+    assert_eq!(pipeline.instances.len(), 10_001);
+    // Far above what it takes (tens of milliseconds): only a quadratic step should fail here.
+    assert!(took.as_millis() < 1000, "it took {took:?}");
+}
+
+#[test]
+fn ten_thousand_stages_in_one_chain_are_no_deeper_than_one() {
+    let mut text = String::from("[stage.s0]\nkind = 'source'\n");
+    for i in 1..10_000 {
+        text += &format!("[stage.s{i}]\nkind = 'train'\nneeds.data = 's{}'\n", i - 1);
+    }
+    let start = std::time::Instant::now();
+    let pipeline = try_load(&text, None, &["stage.s1.seed=3"]).unwrap();
+    let took = start.elapsed();
+    assert_eq!(pipeline.instances.len(), 10_000);
+    assert_eq!(names(&pipeline)[9_999], "s9999");
+    assert!(took.as_millis() < 1000, "it took {took:?}");
+}
+
+#[test]
+fn a_profile_turns_axes_into_values_and_back_and_may_change_the_kind() {
+    let text = "[stage.a]\nkind = 'source'\nlr = 0.5\nmatrix.seed = [0, 1]\n\
+                [stage.b]\nkind = 'train'\nneeds.data = 'a'\nepochs = 3\n\
+                [profile.p.stage.a]\nseed = 4\nmatrix.arch = ['x']\n\
+                [profile.p.stage.b]\nkind = 'source'\nlr = 2.5\n";
+    let pipeline = try_load(text, Some("p"), &[]).unwrap();
+    assert_eq!(names(&pipeline), ["a[arch=x]", "b"]);
+    assert_eq!(pipeline.instances[0].params.recipe["seed"], Value::Integer(4));
+    assert!(pipeline.instances[1].needs.is_empty());
+    assert!(!pipeline.instances[1].params.recipe.contains_key("epochs"));
+}
+
+#[test]
+fn another_file_in_a_project_shares_its_root() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("experiments")).unwrap();
+    fs::write(folder.path().join("pipeline.toml"), "").unwrap();
+    let file = folder.path().join("experiments/depth.toml");
+    fs::write(&file, "[stage.a]\nkind = 'source'\n").unwrap();
+    let pipeline = load(&LoadOptions { file, profile: None, sets: vec![] }, &kinds()).unwrap();
+    assert_eq!(pipeline.root, folder.path());
+    assert_eq!(pipeline.namespace, PathBuf::from("depth"));
+}
+
+#[test]
+fn a_missing_file_says_what_to_do() {
+    let options = LoadOptions { file: "no/such.toml".into(), profile: None, sets: vec![] };
+    let error = load(&options, &kinds()).err().unwrap();
+    assert!(error.to_string().contains("cannot read the pipeline file"), "{error}");
+    assert!(error.diagnostics[0].hint.as_deref().unwrap().contains("-f FILE"));
+}
+
+#[test]
+fn a_mistake_in_a_stage_with_a_matrix_is_one_mistake() {
+    let text = "[stage.a]\nkind = 'source'\nlr = '${bass}'\nmatrix.seed = [0, 1, 2]\n";
+    let said = complaints(text, None, &[]);
+    assert_eq!(said.len(), 1, "{said:?}");
+}

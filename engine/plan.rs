@@ -1,0 +1,110 @@
+//! Where every instance stands before anything runs. The judge is pure: it is told what was found
+//! and touches no file; knows nothing of processes.
+
+use std::{fmt, path::PathBuf};
+
+use crate::{
+    digest::Digest,
+    instance::InstanceId,
+    recipe::{Change, Recipe, changes},
+};
+
+/// Where an instance stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The stored recipe equals today's and every output is there and intact.
+    Fresh,
+    /// What is shown is not today's result, but the cache holds that: nothing has to run.
+    Restorable,
+    /// It must run; this is why.
+    Stale(Vec<Why>),
+    /// Cannot be judged until these have run: what they produce is in its recipe.
+    Waiting(Vec<InstanceId>),
+}
+
+/// Why an instance is stale: each a sentence of `status`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// There is no result of any recipe.
+    NeverRan,
+    /// The recipe differs from that of the result that is there.
+    Changed(Vec<Change>),
+    /// An output is not there, and not in the cache either.
+    OutputMissing(PathBuf),
+    /// An output was altered, and the cache does not have it either.
+    OutputAltered(PathBuf),
+    /// A file that the stage reads cannot be read: it is never hashed, so there is no recipe.
+    FileMissing(PathBuf, String),
+    /// It was asked for with `--force`.
+    Asked,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NeverRan => f.write_str("never ran"),
+            Self::Changed(changes) if changes.is_empty() => f.write_str("its recipe changed"),
+            Self::Changed(changes) => {
+                for (index, change) in changes.iter().enumerate() {
+                    if index > 0 {
+                        f.write_str("; ")?;
+                    }
+                    write!(f, "{change}")?;
+                }
+                Ok(())
+            }
+            Self::OutputMissing(path) => write!(f, "`{}` is missing", path.display()),
+            Self::OutputAltered(path) => write!(f, "`{}` was altered", path.display()),
+            Self::FileMissing(path, reason) => write!(f, "it reads `{}`: {reason}", path.display()),
+            Self::Asked => f.write_str("asked for"),
+        }
+    }
+}
+
+/// What was found where the result is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// No result was ever shown.
+    Nothing,
+    /// Every file as it was put there, by this recipe.
+    Intact(Digest),
+    /// A file is missing; by this recipe.
+    Missing(Digest, PathBuf),
+    /// A file was altered; by this recipe.
+    Altered(Digest, PathBuf),
+}
+
+impl Found {
+    /// The recipe of the result that is shown.
+    pub fn recipe(&self) -> Option<Digest> {
+        match self {
+            Self::Nothing => None,
+            Self::Intact(recipe) | Self::Missing(recipe, _) | Self::Altered(recipe, _) => Some(*recipe),
+        }
+    }
+}
+
+/// Judges an instance whose inputs are known. `cached`: the cache holds the whole result of today's
+/// recipe. `then`: the text of the recipe of what is shown, where it is known.
+pub fn judge(
+    today: &Recipe,
+    found: &Found,
+    cached: impl FnOnce() -> bool,
+    then: impl FnOnce(Digest) -> Option<String>,
+) -> Standing {
+    let digest = today.digest();
+    if *found == Found::Intact(digest) {
+        return Standing::Fresh;
+    }
+    if cached() {
+        return Standing::Restorable;
+    }
+    Standing::Stale(vec![match found {
+        Found::Nothing => Why::NeverRan,
+        Found::Missing(recipe, path) if *recipe == digest => Why::OutputMissing(path.clone()),
+        Found::Altered(recipe, path) if *recipe == digest => Why::OutputAltered(path.clone()),
+        Found::Intact(recipe) | Found::Missing(recipe, _) | Found::Altered(recipe, _) => {
+            Why::Changed(then(*recipe).map(|text| changes(&text, today.text())).unwrap_or_default())
+        }
+    }])
+}

@@ -1,0 +1,75 @@
+//! What the machine has to give, and what is given. Knows nothing of stages.
+
+use std::{collections::VecDeque, fs};
+
+use crate::instance::Resources;
+
+/// What is left.
+pub(crate) struct Pool {
+    all: Resources,
+    threads: usize,
+    memory: u64,
+    gpus: VecDeque<String>,
+    slots: usize,
+}
+
+/// What one instance holds.
+pub(crate) struct Share {
+    pub(crate) resources: Resources,
+    pub(crate) gpus: Vec<String>,
+}
+
+impl Pool {
+    /// This machine, for at most `jobs` instances at once; 0 means as many as there are threads.
+    pub(crate) fn of_machine(jobs: usize) -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let memory = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+            let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        });
+        let gpus: VecDeque<String> = match std::env::var("CUDA_VISIBLE_DEVICES") {
+            Ok(list) => {
+                list.split(',').map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned).collect()
+            }
+            Err(_) => (0..64)
+                .take_while(|id| fs::exists(format!("/dev/nvidia{id}")).unwrap_or(false))
+                .map(|id| id.to_string())
+                .collect(),
+        };
+        let memory = memory.map_or(u64::MAX, |kib| kib / 1024);
+        let all = Resources { threads, gpus: gpus.len(), memory };
+        Self { all, threads, memory, gpus, slots: if jobs == 0 { threads } else { jobs } }
+    }
+
+    /// GPUs in all.
+    pub(crate) fn gpus(&self) -> usize {
+        self.all.gpus
+    }
+
+    /// Takes a share, if it is free. Who wants more threads or memory than there are gets all.
+    pub(crate) fn take(&mut self, wanted: Resources) -> Option<Share> {
+        let (threads, memory) = (wanted.threads.min(self.all.threads), wanted.memory.min(self.all.memory));
+        let fits = threads <= self.threads && memory <= self.memory && wanted.gpus <= self.gpus.len();
+        if self.slots == 0 || !fits {
+            return None;
+        }
+        self.slots -= 1;
+        self.threads -= threads;
+        self.memory -= memory;
+        let gpus = self.gpus.drain(..wanted.gpus).collect();
+        Some(Share { resources: Resources { threads, gpus: wanted.gpus, memory }, gpus })
+    }
+
+    /// Takes a share back.
+    pub(crate) fn give(&mut self, share: Share) {
+        self.slots += 1;
+        self.threads += share.resources.threads;
+        self.memory += share.resources.memory;
+        self.gpus.extend(share.gpus);
+    }
+
+    /// Can nothing more start, whatever it wants?
+    pub(crate) fn exhausted(&self) -> bool {
+        self.slots == 0
+    }
+}

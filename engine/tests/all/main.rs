@@ -1,0 +1,4 @@
+//! Tests of the runner, in one binary.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod run;

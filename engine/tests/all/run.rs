@@ -1,0 +1,236 @@
+//! What runs, what is restored, what stays: with shell commands as stages.
+
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+
+use engine::{
+    instance::{Instance, Need, Pipeline, Resources},
+    kind::{Command, Job, Kind, ParamError, Params, Roles, StageError},
+    observer::Event,
+    project::Project,
+    run::{RunOptions, Summary},
+};
+use tempfile::TempDir;
+
+struct Shell;
+
+impl Kind for Shell {
+    fn name(&self) -> &'static str {
+        "shell"
+    }
+    fn version(&self) -> u32 {
+        1
+    }
+    fn roles(&self) -> Roles {
+        Roles::Any
+    }
+    fn schema(&self, generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        generator.subschema_for::<BTreeMap<String, String>>()
+    }
+    fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
+        Ok(Params { recipe: given.clone(), ..Params::default() })
+    }
+    fn command(&self, params: &Params) -> Option<Command> {
+        let run = params.recipe["run"].as_str().unwrap().to_owned();
+        Some(Command { run, env: BTreeMap::new(), outputs: Vec::new() })
+    }
+    fn run(&self, _: &mut Job<'_>) -> Result<(), StageError> {
+        Err(StageError::new("only its command runs"))
+    }
+}
+
+struct Space {
+    folder: TempDir,
+    stages: Vec<(&'static str, String, Vec<&'static str>)>,
+}
+
+impl Space {
+    /// a -> b -> c, and d alone. b only keeps the first letter of a.
+    fn new() -> Self {
+        let stage = |name, run: &str, needs| (name, run.to_owned(), needs);
+        let stages = vec![
+            stage("a", "echo one > $OUT/x", vec![]),
+            stage("b", "cut -c1 $IN_A/x > $OUT/y", vec!["a"]),
+            stage("c", "cat $IN_B/y > $OUT/z", vec!["b"]),
+            stage("d", "echo alone > $OUT/x", vec![]),
+        ];
+        Self { folder: TempDir::new().unwrap(), stages }
+    }
+
+    fn edit(&mut self, name: &str, run: &str) {
+        self.stages.iter_mut().find(|stage| stage.0 == name).unwrap().1 = run.to_owned();
+    }
+
+    fn path(&self, below: &str) -> std::path::PathBuf {
+        self.folder.path().join(below)
+    }
+
+    fn pipeline(&self) -> Pipeline {
+        let position = |name: &str| self.stages.iter().position(|stage| stage.0 == name).unwrap();
+        let instance = |(name, run, needs): &(&str, String, Vec<&str>)| Instance {
+            name: (*name).to_owned(),
+            stage: (*name).to_owned(),
+            axes: BTreeMap::new(),
+            kind: Arc::new(Shell),
+            params: Params {
+                recipe: toml::Table::from_iter([("run".to_owned(), run.clone().into())]),
+                ..Params::default()
+            },
+            needs: needs.iter().map(|n| Need { role: (*n).to_owned(), from: position(n) }).collect(),
+            resources: Resources::default(),
+        };
+        Pipeline {
+            root: self.folder.path().to_owned(),
+            file: "pipeline.toml".into(),
+            profile: None,
+            namespace: "".into(),
+            instances: self.stages.iter().map(instance).collect(),
+        }
+    }
+
+    fn run(&self) -> (Summary, Vec<Event>) {
+        self.run_with(&RunOptions { jobs: 2, ..RunOptions::default() })
+    }
+
+    fn run_with(&self, options: &RunOptions) -> (Summary, Vec<Event>) {
+        let mut events = Vec::new();
+        let project = Project::open(self.folder.path()).unwrap();
+        let summary = project.run(&self.pipeline(), options, &mut events).unwrap();
+        (summary, events)
+    }
+
+    #[track_caller]
+    fn ran(&self, ran: &[&str], restored: &[&str]) {
+        let (mut summary, events) = self.run();
+        summary.ran.sort_unstable();
+        summary.restored.sort_unstable();
+        let names = |ids: &[usize]| ids.iter().map(|&id| self.stages[id].0).collect::<Vec<_>>();
+        assert_eq!(
+            (names(&summary.ran), names(&summary.restored)),
+            (ran.to_vec(), restored.to_vec()),
+            "{events:?}"
+        );
+        assert_eq!(summary.exit_code(), 0);
+    }
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn a_second_run_runs_nothing() {
+    let space = Space::new();
+    space.ran(&["a", "b", "c", "d"], &[]);
+    assert_eq!(read(&space.path("artifacts/c/z")), "o\n");
+    let lock = read(&space.path("pipeline.lock"));
+    space.ran(&[], &[]);
+    assert_eq!(read(&space.path("pipeline.lock")), lock);
+}
+
+#[test]
+fn a_changed_parameter_reruns_its_chain_and_changing_back_restores_it() {
+    let mut space = Space::new();
+    space.ran(&["a", "b", "c", "d"], &[]);
+    space.edit("a", "echo two > $OUT/x");
+    space.ran(&["a", "b", "c"], &[]);
+    assert_eq!(read(&space.path("artifacts/c/z")), "t\n");
+    space.edit("a", "echo one > $OUT/x");
+    space.ran(&[], &["a", "b", "c"]);
+    assert_eq!(read(&space.path("artifacts/c/z")), "o\n");
+}
+
+#[test]
+fn equal_bytes_stop_the_ripple() {
+    let mut space = Space::new();
+    space.ran(&["a", "b", "c", "d"], &[]);
+    space.edit("a", "echo other > $OUT/x");
+    space.ran(&["a", "b"], &[]);
+}
+
+#[test]
+fn a_touched_artifact_is_still_fresh_and_an_edited_one_is_restored_from_an_unharmed_cache() {
+    let space = Space::new();
+    space.ran(&["a", "b", "c", "d"], &[]);
+    let artifact = space.path("artifacts/b/y");
+    fs::write(&artifact, "o\n").unwrap();
+    space.ran(&[], &[]);
+    fs::write(&artifact, "!\n").unwrap();
+    space.ran(&[], &["b"]);
+    assert_eq!(read(&artifact), "o\n");
+    fs::remove_dir_all(space.path("artifacts")).unwrap();
+    space.ran(&[], &["a", "b", "c", "d"]);
+    fs::remove_dir_all(space.path(".repro")).unwrap();
+    space.ran(&["a", "b", "c", "d"], &[]);
+}
+
+#[test]
+fn a_failing_stage_leaves_the_earlier_result_whole_and_stops_what_follows() {
+    let mut space = Space::new();
+    space.ran(&["a", "b", "c", "d"], &[]);
+    space.edit("b", "echo half > $OUT/y; echo reason >&2; exit 7");
+    let (summary, events) = space.run();
+    assert_eq!((summary.failed, summary.ran, summary.skipped), (vec![1], vec![], vec![2]));
+    assert_eq!(read(&space.path("artifacts/b/y")), "o\n");
+    let said = events.iter().any(|event| {
+        matches!(event, Event::Failed { id: 1, message, .. }
+        if message.contains("exit code 7") && message.contains("reason"))
+    });
+    assert!(said, "{events:?}");
+}
+
+#[test]
+fn a_stage_without_output_is_an_error() {
+    let mut space = Space::new();
+    space.edit("a", "true");
+    let (summary, _) = space.run();
+    assert_eq!((summary.exit_code(), summary.failed), (1, vec![0]));
+}
+
+#[test]
+fn a_damaged_cache_object_is_an_integrity_error_that_names_it() {
+    let space = Space::new();
+    space.ran(&["a", "b", "c", "d"], &[]);
+    let digest = engine::digest::Digest::of("alone\n").to_string();
+    let object = space.path(&format!(".repro/objects/{}/{}", &digest[..2], &digest[2..]));
+    fs::remove_file(&object).unwrap();
+    fs::write(&object, "wrong\n").unwrap();
+    let project = Project::open(space.folder.path()).unwrap();
+    assert_eq!(project.verify(&space.pipeline()).unwrap()[0].path, object.canonicalize().unwrap());
+    fs::remove_file(space.path("artifacts/d/x")).unwrap();
+    let (summary, events) = space.run();
+    assert_eq!(summary.exit_code(), 3);
+    let named = events
+        .iter()
+        .any(|event| matches!(event, Event::Failed { id: 3, message, .. } if message.contains(&digest[2..])));
+    assert!(named, "{events:?}");
+}
+
+#[test]
+fn a_stop_ends_the_running_command_and_exits_130() {
+    let mut space = Space::new();
+    space.edit("a", "sleep 60");
+    let options = RunOptions { jobs: 2, ..RunOptions::default() };
+    let stop = Arc::clone(&options.stop);
+    std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        stop.store(1, std::sync::atomic::Ordering::Relaxed);
+    });
+    let (summary, _) = space.run_with(&options);
+    assert_eq!((summary.exit_code(), summary.failed, summary.ran), (130, vec![], vec![3]));
+}
+
+#[test]
+fn the_recipe_encoding_is_pinned() {
+    let space = Space::new();
+    let recipe = engine::recipe::Recipe::of(&space.pipeline(), 1, &[], &[engine::digest::Digest::of("")]);
+    insta::assert_snapshot!(recipe.text(), @r#"
+    repro recipe 1
+    kind shell 1
+    param run = "cut -c1 $IN_A/x > $OUT/y"
+    input a blake3:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262
+    "#);
+    assert_eq!(
+        recipe.digest().to_string(),
+        "22b2d5f3bea3937e5938b8f589b2347e54eb13330f5d956d42e566638c004482"
+    );
+}

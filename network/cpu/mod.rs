@@ -1,0 +1,11 @@
+//! The fused CPU engine: activations in blocks of 16 channels, kernels written once and compiled
+//! for each instruction set. Knows no files and no schedule.
+
+pub mod lanes; // first: its macro
+
+pub mod buffers;
+pub mod conv;
+pub mod fuse;
+pub mod gradient;
+pub mod step;
+pub mod winograd;

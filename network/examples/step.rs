@@ -1,0 +1,107 @@
+//! Images per second of the fused training step, beside this machine's FMA peak:
+//! `cargo run --release -p repro-network --example step -- resnet32 paper 128 1 [avx512]`.
+#![allow(clippy::print_stdout, unsafe_code)] // a benchmark speaks; its peak is a kernel
+
+use std::{error::Error, hint::black_box, time::Instant};
+
+use network::{
+    arch::{Graph, Op},
+    cpu::{
+        lanes::{Isa, Lanes},
+        step::{Statistics, Step},
+    },
+    rng::stream,
+    tensor::{Tensor, Tensors},
+};
+
+const ROUNDS: usize = 10_000_000;
+
+network::lanes_dispatch!(unsafe fn chains(out: &mut [f32; 16]) = chains_on);
+
+/// Twelve independent chains: enough to fill the units, few enough for sixteen registers' halves.
+#[inline(always)]
+unsafe fn chains_on<L: Lanes>(out: &mut [f32; 16]) {
+    // SAFETY: `out` holds 16 floats; the CPU is the dispatcher's promise.
+    unsafe {
+        let (a, b) = (L::splat(black_box(0.5)), L::splat(black_box(0.25)));
+        let mut sums = [b; 12];
+        let live = if L::WIDE { 12 } else { 5 };
+        for _ in 0..ROUNDS / live {
+            for sum in &mut sums[..live] {
+                *sum = sum.fma(a, b);
+            }
+        }
+        let mut total = sums[0];
+        for sum in &sums[1..] {
+            total = total.add(*sum);
+        }
+        total.store(out.as_mut_ptr());
+    }
+}
+
+/// Best of five, in 10^9 floating-point operations per second on one thread.
+fn peak(isa: Isa) -> f64 {
+    let once = || {
+        let (start, mut out) = (Instant::now(), [0.0; 16]);
+        // SAFETY: a reference is valid.
+        unsafe { chains(isa, &mut out) };
+        black_box(out);
+        (ROUNDS * 32) as f64 / start.elapsed().as_secs_f64() / 1e9
+    };
+    (0..5).map(|_| once()).fold(0.0, f64::max)
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let given: Vec<String> = std::env::args().skip(1).collect();
+    let arg = |i: usize, otherwise: &str| given.get(i).map_or(otherwise.to_string(), Clone::clone);
+    let (arch, variant) = (arg(0, "resnet32").parse()?, arg(1, "paper").parse()?);
+    let (batch, threads): (usize, usize) = (arg(2, "128").parse()?, arg(3, "1").parse()?);
+    let isa = Isa::choose(given.get(4).map(String::as_str))?;
+    let graph = Graph::new(arch, variant, 10);
+    let values: Tensors = (graph.params().into_iter())
+        .map(|p| {
+            let (mut s, fan_in) = (stream(0, &p.name), p.len() / p.shape[0]);
+            let size = (2.0 / fan_in as f64).sqrt();
+            let data =
+                (0..p.len()).map(|_| if fan_in == 1 { 1.0 } else { (size * s.normal()) as f32 }).collect();
+            (p.name, Tensor::new(p.shape, data))
+        })
+        .collect();
+    let mut step = Step::new(&graph, &values, batch, isa, threads)?;
+    let mut image = vec![0.0; 34 * 34 * 16];
+    let mut s = stream(0, "image");
+    for (y, x) in (1..33).flat_map(|y| (1..33).map(move |x| (y, x))) {
+        image[(y * 34 + x) * 16..][..3].fill_with(|| s.normal() as f32);
+    }
+    let d_logits = vec![1e-3; batch * graph.classes()];
+    let mut seconds: Vec<f64> = Vec::new();
+    for _ in 0..8 {
+        let start = Instant::now();
+        step.forward(batch, Statistics::Batch, |_, x| x.copy_from_slice(&image));
+        step.backward(batch, &d_logits);
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    seconds.remove(0); // the first one touches the pages
+    seconds.sort_by(f64::total_cmp);
+    let median = seconds[seconds.len() / 2];
+    // Forward and back to the data; the first layer has no way back.
+    let forward = |first: bool| -> f64 {
+        let convs = graph.nodes.iter().filter_map(|node| match &node.op {
+            Op::Conv(c) if first || c.cin >= 16 => {
+                Some((2 * node.shape.iter().product::<usize>() * c.cin * c.kernel * c.kernel) as f64)
+            }
+            _ => None,
+        });
+        convs.sum()
+    };
+    let gflops = (forward(true) + forward(false)) * batch as f64 / median / 1e9;
+    let peak = peak(isa) * threads as f64;
+    println!("{arch} {variant}, batch {batch}, {threads} threads, {isa}");
+    println!("{:.0} images/s (best {:.0})", batch as f64 / median, batch as f64 / seconds[0]);
+    println!(
+        "{gflops:.1} GFLOP/s of {peak:.1} (FMA peak of that many idle cores): {:.0} %",
+        100.0 * gflops / peak
+    );
+    println!("{:.1} MB of buffers", step.bytes() as f64 / 1e6);
+    Ok(())
+}

@@ -1,0 +1,23 @@
+//! The mathematics of BatchNorm-only training: networks whose filters are a seed, their training
+//! step, their data.
+//!
+//! Pure: bytes and tensors in, bytes and tensors out. Knows no paths, prints nothing, reads no
+//! clock and no environment, and draws every random number from a named stream ([`rng`]).
+//!
+//! Shape letters: `N` examples in a batch, `C` channels in, `K` channels out (and classes),
+//! `H`, `W` rows and columns, `R`, `S` filter rows and columns. Public tensors are contiguous
+//! `f32` in PyTorch's order: images `N C H W`, filters `K C R S`. Fast engines keep their own
+//! layouts inside.
+
+pub mod arch;
+pub mod cpu;
+pub mod data;
+pub mod error;
+pub mod init;
+pub mod mode;
+pub mod optimizer;
+pub mod rng;
+pub mod tensor;
+pub mod trainer;
+
+pub use error::{Error, Result};

@@ -1,0 +1,74 @@
+//! Randomness as named streams of a seed. A stream is the extendable output of BLAKE3, so its
+//! values are fixed by that specification on every machine, for ever, and any position can be
+//! read without the ones before it. Knows nothing of what the numbers are for.
+//!
+//! `stream(seed, name)`: BLAKE3 in key-derivation mode, context `"repro random stream v1"`, key
+//! material = seed as 8 bytes little endian, then the UTF-8 name; read as extendable output.
+//! Each 64-bit number is 8 bytes little endian at byte position 8 i.
+
+use blake3::OutputReader;
+
+/// A stream of random numbers.
+pub struct Stream {
+    reader: OutputReader,
+    spare_normal: Option<f64>,
+}
+
+/// The stream `name` of `seed`.
+///
+/// ```
+/// let mut s = network::rng::stream(0, "conv1.weight");
+/// assert_eq!(s.next_u64(), network::rng::stream(0, "conv1.weight").next_u64());
+/// ```
+pub fn stream(seed: u64, name: &str) -> Stream {
+    let mut hasher = blake3::Hasher::new_derive_key("repro random stream v1");
+    hasher.update(&seed.to_le_bytes());
+    hasher.update(name.as_bytes());
+    Stream { reader: hasher.finalize_xof(), spare_normal: None }
+}
+
+impl Stream {
+    /// Goes to the `index`-th 64-bit number.
+    pub fn seek(&mut self, index: u64) {
+        self.reader.set_position(8 * index);
+        self.spare_normal = None;
+    }
+
+    /// 64 uniform bits.
+    pub fn next_u64(&mut self) -> u64 {
+        let mut bytes = [0; 8];
+        self.reader.fill(&mut bytes);
+        u64::from_le_bytes(bytes)
+    }
+
+    /// Uniform in [0, 1) with 53 bits.
+    pub fn uniform(&mut self) -> f64 {
+        (self.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
+    }
+
+    /// Uniform in 0..n, by Lemire's multiplication; the bias is below n / 2^64.
+    pub fn below(&mut self, n: u64) -> u64 {
+        ((u128::from(self.next_u64()) * u128::from(n)) >> 64) as u64
+    }
+
+    /// Standard normal by Box-Muller in f64 with libm's functions, which are the same on every
+    /// machine (std's are not). Two numbers give two normals: cosine first, then sine.
+    pub fn normal(&mut self) -> f64 {
+        if let Some(spare) = self.spare_normal.take() {
+            return spare;
+        }
+        let radius = libm::sqrt(-2.0 * libm::log(1.0 - self.uniform())); // 1 - u is in (0, 1]
+        let (sin, cos) = libm::sincos(2.0 * std::f64::consts::PI * self.uniform());
+        self.spare_normal = Some(radius * sin);
+        radius * cos
+    }
+
+    /// A random order of 0..n (Fisher-Yates, from the end).
+    pub fn permutation(&mut self, n: usize) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..n as u32).collect();
+        for i in (1..n).rev() {
+            order.swap(i, self.below(i as u64 + 1) as usize);
+        }
+        order
+    }
+}

@@ -1,0 +1,148 @@
+//! The one interface that the training loop speaks. Behind it stand the reference (candle), the
+//! CPU engine and the CUDA engine; which one runs changes the speed and nothing else that a
+//! caller can see. Knows no epochs, schedules or files.
+
+use std::{ops::Range, sync::Arc};
+
+use crate::{
+    Result,
+    arch::{Arch, Variant},
+    data::Dataset,
+    init::Init,
+    mode::TrainSet,
+    tensor::Tensors,
+};
+
+/// Everything that decides the numbers of a training step.
+#[derive(Clone, Debug)]
+pub struct TrainSpec {
+    /// The network.
+    pub arch: Arch,
+    /// Which reading of it.
+    pub variant: Variant,
+    /// Seed of the initial weights, the random positions, the data order and the augmentation.
+    pub seed: u64,
+    /// How the weights are drawn.
+    pub init: Init,
+    /// What trains.
+    pub set: TrainSet,
+    /// SGD momentum (0.9).
+    pub momentum: f32,
+    /// Weight decay on every trained value (1e-4), coupled as in PyTorch's SGD.
+    pub weight_decay: f32,
+    /// Largest batch that [`Trainer::step`] will be given.
+    pub batch: usize,
+    /// Storage of activations.
+    pub precision: Precision,
+}
+
+/// How activations are stored; parameters, statistics and accumulation are always f32 or wider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floats.
+    F32,
+    /// bfloat16 activations and multiplications.
+    Bf16,
+}
+
+/// One training example: which image, and how it is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Example {
+    /// Index in the training split.
+    pub index: u32,
+    /// Row offset of the crop in the zero-padded image, 0..=8; 4 is the centre.
+    pub dy: u8,
+    /// Column offset, likewise.
+    pub dx: u8,
+    /// Mirror the columns, before cropping.
+    pub flip: bool,
+}
+
+/// Sums over examples.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Tally {
+    /// Examples counted.
+    pub examples: u64,
+    /// Sum of their cross-entropies (natural logarithm).
+    pub loss: f64,
+    /// How many had the largest logit at their label (the first, where several are equal).
+    pub correct: u64,
+}
+
+/// The two parts of a dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// For training.
+    Train,
+    /// For testing.
+    Test,
+}
+
+/// All that changes during training.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    /// What trains, and the running statistics, by PyTorch's names. The k trained values per
+    /// filter of a convolution are `NAME.values`, shape `K k`.
+    pub values: Tensors,
+    /// Momentum buffers of what trains, by the same names.
+    pub momentum: Tensors,
+}
+
+/// A network in training on a dataset.
+pub trait Trainer {
+    /// One optimisation step on `batch` (1 to `spec.batch` examples) at learning rate `rate`:
+    /// forward with batch statistics, mean cross-entropy, backward, SGD.
+    fn step(&mut self, batch: &[Example], rate: f32) -> Result<()>;
+
+    /// The sums over all steps since the last call; measured as each step's forward saw them.
+    fn take_tally(&mut self) -> Result<Tally>;
+
+    /// Logits (`N K`) of images `range` of `split`, not augmented, with running statistics.
+    fn predict(&mut self, split: Split, range: Range<usize>) -> Result<Vec<f32>>;
+
+    /// Gradients of the mean cross-entropy of `batch` for everything that trains, by the names
+    /// of [`State::values`], without weight decay. Changes nothing. For tests.
+    fn gradients(&mut self, batch: &[Example]) -> Result<(Tally, Tensors)>;
+
+    /// A copy of all that changes.
+    fn state(&mut self) -> Result<State>;
+
+    /// Goes on from `state`; errors when its names or shapes are not this network's.
+    fn restore(&mut self, state: &State) -> Result<()>;
+
+    /// What computes: engine, instruction set, threads, precision; for the record of a run.
+    fn describe(&self) -> String;
+}
+
+/// Which engine, and how it may spend the machine. Nothing here changes a result in float32.
+#[derive(Clone, Debug)]
+pub struct EngineChoice {
+    /// `auto`, `reference`, `cpu`, ...
+    pub engine: EngineName,
+    /// Worker threads.
+    pub threads: usize,
+    /// Forces an instruction set, for tests: `avx512`, `avx2`, `portable`.
+    pub isa: Option<String>,
+}
+
+/// The engines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineName {
+    /// The fastest one that covers the network on this machine.
+    Auto,
+    /// Plain candle.
+    Reference,
+    /// Our fused CPU kernels.
+    Cpu,
+}
+
+/// A trainer for `spec` on `data`, and a note when it is not the fast one that was hoped for.
+pub fn trainer(
+    spec: &TrainSpec,
+    data: Arc<Dataset>,
+    choice: &EngineChoice,
+) -> Result<(Box<dyn Trainer>, Option<String>)> {
+    let _ = (spec, data, choice);
+    Err(crate::Error::Invalid("no engine yet".into()))
+}

@@ -1,0 +1,179 @@
+//! Kind `command`: any shell command with declared files, outputs and parameters. Knows nothing of
+//! processes: the runner starts the shell.
+
+use std::{
+    collections::BTreeMap,
+    path::{Component, Path, PathBuf},
+};
+
+use engine::kind::{self, Job, Kind, ParamError, Params, Roles, StageError};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+
+use crate::params::resolve;
+
+/// The kind `command`.
+pub struct Command;
+
+/// Parameters of a `command` stage.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct CommandParams {
+    /// The shell command, given to `sh -c` in the project's root.
+    run: String,
+    /// Files or folders that it must leave in the output folder.
+    outputs: Vec<PathBuf>,
+    /// Files and folders of the project that it reads.
+    #[serde(default)]
+    deps: Vec<PathBuf>,
+    /// Parameters that the command reads as environment variables of the same name.
+    #[serde(default)]
+    values: BTreeMap<String, Scalar>,
+    /// Further environment variables.
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+}
+
+/// A value that has one obvious spelling in an environment variable.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Scalar {
+    Bool(bool),
+    Integer(i64),
+    Float(f64),
+    Text(String),
+}
+
+impl Scalar {
+    fn text(&self) -> String {
+        match self {
+            Self::Bool(value) => value.to_string(),
+            Self::Integer(value) => value.to_string(),
+            Self::Float(value) => value.to_string(),
+            Self::Text(value) => value.clone(),
+        }
+    }
+}
+
+impl Kind for Command {
+    fn name(&self) -> &'static str {
+        "command"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn roles(&self) -> Roles {
+        Roles::Any
+    }
+
+    fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        CommandParams::json_schema(generator)
+    }
+
+    fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
+        let params = resolve::<CommandParams>(given)?;
+        let errors = read(&params).map(|read| faults(&read)).unwrap_or_default();
+        if errors.is_empty() { Ok(params) } else { Err(errors) }
+    }
+
+    fn files(&self, params: &Params) -> Vec<PathBuf> {
+        read(params).map(|params| params.deps).unwrap_or_default()
+    }
+
+    fn command(&self, params: &Params) -> Option<kind::Command> {
+        let params = read(params)?;
+        let mut env = params.env;
+        env.extend(params.values.iter().map(|(name, value)| (name.clone(), value.text())));
+        Some(kind::Command { run: params.run, env, outputs: params.outputs })
+    }
+
+    fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
+        let message = format!("`{}` is a shell command and cannot run inside the program", job.instance);
+        Err(StageError::new(message).hint("this is a bug of the runner: it should start the shell itself"))
+    }
+}
+
+fn read(params: &Params) -> Option<CommandParams> {
+    CommandParams::deserialize(toml::Value::Table(params.recipe.clone())).ok()
+}
+
+/// Everything that the types let through and that could not work.
+fn faults(params: &CommandParams) -> Vec<ParamError> {
+    let mut errors = Vec::new();
+    let mut fault = |key: &str, message: String, hint: &str| {
+        errors.push(ParamError { key: key.into(), message, hint: Some(hint.into()) });
+    };
+    if params.run.trim().is_empty() {
+        fault("run", "the command is empty".into(), "write what `sh -c` should run");
+    }
+    if params.outputs.is_empty() {
+        fault("outputs", "the command has no outputs".into(), "name at least one file that it writes");
+    }
+    for (key, paths) in [("outputs", &params.outputs), ("deps", &params.deps)] {
+        for path in paths.iter().filter(|path| !stays_inside(path)) {
+            let message = format!("`{}` leaves its folder", path.display());
+            fault(key, message, "write a relative path without `..`");
+        }
+    }
+    for (key, name) in
+        params.env.keys().map(|name| ("env", name)).chain(params.values.keys().map(|name| ("values", name)))
+    {
+        if !is_variable(name) {
+            let message = format!("`{name}` cannot be an environment variable");
+            fault(key, message, "use letters, digits and `_`, not beginning with a digit");
+        }
+    }
+    for name in params.values.keys().filter(|name| params.env.contains_key(*name)) {
+        fault("env", format!("`{name}` is in `values` too"), "keep it in one of them");
+    }
+    errors
+}
+
+fn stays_inside(path: &Path) -> bool {
+    path.components().next().is_some() && path.components().all(|part| matches!(part, Component::Normal(_)))
+}
+
+fn is_variable(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(text: &str) -> toml::Table {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn values_and_env_become_variables_and_deps_become_files() {
+        let params = Command
+            .resolve(&given(
+                "run = 'x'\noutputs = ['o']\ndeps = ['src/x.py']\nvalues = { RATE = 0.1, N = 3, ON = true }\nenv = { LANG = 'C' }",
+            ))
+            .unwrap();
+        let command = Command.command(&params).unwrap();
+        let env: Vec<_> = command.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        assert_eq!(env, ["LANG=C", "N=3", "ON=true", "RATE=0.1"]);
+        assert_eq!(command.outputs, [PathBuf::from("o")]);
+        assert_eq!(Command.files(&params), [PathBuf::from("src/x.py")]);
+    }
+
+    #[test]
+    fn every_parameter_that_could_not_work_is_named() {
+        let text = "run = ' '\noutputs = ['../o', '/o']\nvalues = { 'a-b' = 1, X = 1 }\nenv = { X = '2' }";
+        let errors = Command.resolve(&given(text)).unwrap_err();
+        let keys: Vec<_> = errors.iter().map(|e| e.key.as_str()).collect();
+        assert_eq!(keys, ["run", "outputs", "outputs", "values", "env"]);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused() {
+        let errors = Command.resolve(&given("run = 'x'\noutputs = ['o']\noutput = 'p'")).unwrap_err();
+        assert!(errors[0].message.contains("output"), "{:?}", errors[0]);
+    }
+}

@@ -1,0 +1,114 @@
+//! From the table in the pipeline file to complete parameters, for every kind alike. Knows no
+//! kind: the parameters' own type says which keys there are and what they default to.
+
+use engine::kind::{ParamError, Params};
+use schemars::JsonSchema;
+use serde::{Serialize, de::DeserializeOwned};
+use toml::{Table, Value};
+
+/// Checks `given` against `T` and writes every default out; all of them decide the result.
+pub fn resolve<T: Serialize + DeserializeOwned + JsonSchema>(
+    given: &Table,
+) -> Result<Params, Vec<ParamError>> {
+    resolve_with_settings::<T>(given, &[])
+}
+
+/// The same, where the keys in `settings` only say where and how fast the stage runs.
+pub fn resolve_with_settings<T: Serialize + DeserializeOwned + JsonSchema>(
+    given: &Table,
+    settings: &[&str],
+) -> Result<Params, Vec<ParamError>> {
+    let known = keys::<T>();
+    let mut errors = Vec::new();
+    for (key, value) in given {
+        if !known.contains(key) {
+            errors.push(ParamError {
+                key: key.clone(),
+                message: format!("there is no parameter `{key}`"),
+                hint: Some(format!("the parameters are {}", listed(&known))),
+            });
+            continue;
+        }
+        // Alone in a table, a key is the only one that can be of the wrong type, so that every
+        // wrong one is named; what this table lacks is judged below, with all of them.
+        let alone = Table::from_iter([(key.clone(), value.clone())]);
+        if let Err(message) = read::<T>(alone)
+            && !message.starts_with("missing field")
+        {
+            errors.push(ParamError { key: key.clone(), message: format!("`{key}`: {message}"), hint: None });
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let whole = |message: String| vec![ParamError { key: String::new(), message, hint: None }];
+    let complete = read::<T>(given.clone()).map_err(whole)?;
+    let table = Table::try_from(complete).map_err(|e| whole(e.to_string()))?;
+    let (settings, recipe) = table.into_iter().partition(|(key, _)| settings.contains(&key.as_str()));
+    Ok(Params { recipe, settings })
+}
+
+fn read<T: DeserializeOwned>(table: Table) -> Result<T, String> {
+    T::deserialize(Value::Table(table)).map_err(|e| {
+        // The library adds a line that names the key; the caller has said it.
+        e.to_string().lines().next().unwrap_or_default().to_owned()
+    })
+}
+
+fn keys<T: JsonSchema>() -> Vec<String> {
+    let schema = schemars::schema_for!(T);
+    match schema.get("properties") {
+        Some(serde_json::Value::Object(properties)) => properties.keys().cloned().collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn listed(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(serde::Serialize, serde::Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    struct Toy {
+        rate: f64,
+        #[serde(default)]
+        epochs: u32,
+        #[serde(default)]
+        device: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<u32>,
+    }
+
+    fn given(text: &str) -> Table {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn defaults_are_written_out_and_settings_kept_apart() {
+        let params =
+            resolve_with_settings::<Toy>(&given("rate = 0.1\ndevice = \"cpu\""), &["device"]).unwrap();
+        assert_eq!(params.recipe, given("epochs = 0\nrate = 0.1"));
+        assert_eq!(params.settings, given("device = \"cpu\""));
+    }
+
+    #[test]
+    fn an_unknown_key_and_a_wrong_type_are_both_named() {
+        let errors = resolve::<Toy>(&given("epoch = 3\nepochs = \"three\"")).err().unwrap();
+        assert_eq!(errors.len(), 2);
+        assert_eq!(errors[0].key, "epoch");
+        let hint = errors[0].hint.as_deref().unwrap();
+        assert_eq!(hint, "the parameters are `device`, `epochs`, `limit`, `rate`");
+        assert_eq!(errors[1].key, "epochs");
+        assert!(errors[1].message.starts_with("`epochs`: invalid type: string"), "{}", errors[1].message);
+    }
+
+    #[test]
+    fn a_missing_parameter_is_named() {
+        let errors = resolve::<Toy>(&given("epochs = 3")).err().unwrap();
+        assert!(errors[0].message.contains("missing field `rate`"), "{}", errors[0].message);
+    }
+}

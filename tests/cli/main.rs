@@ -1,0 +1,5 @@
+//! The real binary against projects in temporary folders.
+
+mod errors;
+mod project;
+mod read;
