@@ -8,6 +8,9 @@ use crate::{
     arch::{Param, Role, Variant},
 };
 
+/// What the name of the k trained values per filter adds to the name of their tensor.
+pub const VALUES: &str = ".values";
+
 /// Which convolution weights train.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Convs {
@@ -160,6 +163,15 @@ impl TrainSet {
                 _ if param.role == Role::Shortcut => full(self.shortcut),
                 _ => Share::Frozen,
             },
+        }
+    }
+
+    /// Name and shape of what trains of `param`, as in [`State`](crate::trainer::State).
+    pub fn slot(&self, param: &Param) -> Option<(String, Vec<usize>)> {
+        match self.share(param) {
+            Share::Frozen => None,
+            Share::Full => Some((param.name.clone(), param.shape.clone())),
+            Share::PerFilter { k } => Some((format!("{}{VALUES}", param.name), vec![param.shape[0], k])),
         }
     }
 

@@ -83,7 +83,7 @@ pub enum Split {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
     /// What trains, and the running statistics, by PyTorch's names. The k trained values per
-    /// filter of a convolution are `NAME.values`, shape `K k`.
+    /// filter of a convolution are `NAME.weight.values` (`conv1.weight.values`), shape `K k`.
     pub values: Tensors,
     /// Momentum buffers of what trains, by the same names.
     pub momentum: Tensors,
