@@ -84,6 +84,11 @@ impl Project {
         self.store.shown(&key(pipeline, id))
     }
 
+    /// The log of an instance's last run.
+    pub fn log(&self, pipeline: &Pipeline, id: InstanceId) -> PathBuf {
+        self.store.cache().join("logs").join(key(pipeline, id)).with_added_extension("log")
+    }
+
     /// Reads every shown file and every cached object of the pipeline's results, whatever the file
     /// system says of them, and lists those that are not what they were.
     pub fn verify(&self, pipeline: &Pipeline) -> Result<Vec<Finding>, EngineError> {

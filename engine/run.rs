@@ -190,7 +190,7 @@ impl Project {
 }
 
 /// The targets and, without `only`, all that they need.
-fn wanted(pipeline: &Pipeline, options: &RunOptions) -> BTreeSet<InstanceId> {
+pub fn wanted(pipeline: &Pipeline, options: &RunOptions) -> BTreeSet<InstanceId> {
     if options.targets.is_empty() {
         return (0..pipeline.instances.len()).collect();
     }
@@ -417,7 +417,7 @@ impl Run<'_> {
             offline: self.options.offline,
         };
         let machine = self.machine.get_or_insert_with(|| Machine::look(&project.root)).clone();
-        let log = project.store.cache().join("logs").join(key(self.pipeline, id)).with_added_extension("log");
+        let log = project.log(self.pipeline, id);
         let command = instance.kind.command(&instance.params);
         let (recipe, gpus, exe) = (recipe.clone(), share.gpus.clone(), self.options.exe.clone());
         Ok(Task { id, order, command, recipe, gpus, exe, log, machine, draft })

@@ -163,8 +163,7 @@ impl Task {
             let tail = fs::read_to_string(&self.log).unwrap_or_default();
             let tail: Vec<_> = tail.lines().rev().take(5).collect();
             let said: String = tail.iter().rev().map(|line| format!("\n  {line}")).collect();
-            return Err(StageError::new(format!("its process {how}{said}"))
-                .hint(format!("its whole log is `{}`", self.log.display())));
+            return Err(StageError::new(format!("its process {how}{said}")));
         }
         self.take(store, heard.notes, started, seconds).map_err(|error| {
             let mut failure = StageError::new(error.to_string());

@@ -34,6 +34,9 @@ pub(crate) struct Global {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Bring the stages up to date: run what changed, restore what the cache holds
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(Run),
     /// Show the stages and what each one needs
     Dag {
         /// As a Mermaid flowchart
@@ -54,6 +57,47 @@ pub(crate) enum Command {
         shell: clap_complete::Shell,
     },
 }
+
+/// Options of `repro run`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Run {
+    /// What to bring up to date, with all that it needs: a stage, an instance, or a stage with some
+    /// of its axes; everything when left out
+    #[arg(value_name = "INSTANCE")]
+    pub(crate) instances: Vec<String>,
+    /// Run at most N stages at once [default: one per thread]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) jobs: Option<u16>,
+    /// After a failure, go on with what does not depend on it
+    #[arg(short, long)]
+    pub(crate) keep_going: bool,
+    /// Run the named instances even if they are fresh
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Run the named instances and not what they need
+    #[arg(long)]
+    pub(crate) only: bool,
+    /// Run nothing; say what would happen
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+    /// Use no network
+    #[arg(long)]
+    pub(crate) offline: bool,
+    /// Print nothing but failures
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  repro run                          everything
+  repro run --profile quick          everything, as `[profile.quick]` has it
+  repro run 'train[mode=bn]'         the BatchNorm trainings and what they need
+  repro run -S epochs=10             with another value; a list or range sweeps
+  repro run --dry-run                what would run, and why
+
+Ctrl-C stops at the next safe point and keeps everything finished; once more stops at once.
+Exit codes: 0 done, 1 a stage failed, 2 you can fix it, 3 damaged data, 130 interrupted.";
 
 #[cfg(test)]
 mod tests {

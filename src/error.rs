@@ -2,19 +2,25 @@
 
 use std::process::ExitCode;
 
-use engine::pipeline::LoadError;
+use engine::{error::EngineError, pipeline::LoadError};
 
 /// Whose turn it is after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FailureKind {
+    /// A stage did not do its work.
+    Stage,
     /// The user can fix it: the command line, the pipeline file, a permission.
     User,
+    /// Stored data are damaged.
+    Integrity,
 }
 
 impl From<FailureKind> for ExitCode {
     fn from(kind: FailureKind) -> Self {
         ExitCode::from(match kind {
+            FailureKind::Stage => 1,
             FailureKind::User => 2,
+            FailureKind::Integrity => 3,
         })
     }
 }
@@ -47,5 +53,16 @@ impl Failure {
 impl From<LoadError> for Failure {
     fn from(error: LoadError) -> Self {
         Self { kind: FailureKind::User, message: Message::Load(Box::new(error)), hint: None }
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        let kind = match error.exit_code() {
+            1 => FailureKind::Stage,
+            3 => FailureKind::Integrity,
+            _ => FailureKind::User,
+        };
+        Self { hint: error.hint(), ..Self::new(kind, error.to_string()) }
     }
 }

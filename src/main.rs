@@ -6,13 +6,19 @@
 mod args;
 mod commands;
 mod error;
+mod signals;
 mod ui;
+mod watch;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 fn main() -> ExitCode {
+    // The runner starts this program again for each stage; no person calls it that way.
+    if std::env::args_os().nth(1).is_some_and(|word| word == "__stage") {
+        return code(engine::child::serve(&stages::kinds()));
+    }
     let args = args::Args::parse();
     match commands::dispatch(&args) {
         Ok(code) => code,
@@ -21,4 +27,9 @@ fn main() -> ExitCode {
             failure.kind.into()
         }
     }
+}
+
+/// The system knows eight bits of it.
+fn code(code: i32) -> ExitCode {
+    u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from)
 }

@@ -1,6 +1,9 @@
 //! Everything that is printed. Knows nothing of how it came about.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    path::Path,
+};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use engine::pipeline::{Diagnostic, LoadError};
@@ -35,6 +38,23 @@ pub(crate) fn failure(failure: &Failure) {
     }
     if let Some(hint) = &failure.hint {
         note(&format!("help: {hint}"));
+    }
+}
+
+/// A path as seen from here, where it lies below.
+pub(crate) fn path(path: &Path) -> String {
+    let here = std::env::current_dir().ok();
+    here.and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path).display().to_string()
+}
+
+/// A time span as people say it: `0.04 s`, `41.3 s`, `3 min 20 s`, `2 h 05 min`.
+pub(crate) fn seconds(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match seconds {
+        ..1.0 => format!("{seconds:.2} s"),
+        ..60.0 => format!("{seconds:.1} s"),
+        ..3600.0 => format!("{} min {:02} s", whole / 60, whole % 60),
+        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
     }
 }
 

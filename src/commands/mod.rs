@@ -2,13 +2,15 @@
 
 mod completions;
 mod dag;
+mod run;
 mod schema;
 
 use std::process::ExitCode;
 
 use engine::{
-    instance::Pipeline,
-    pipeline::{LoadOptions, load},
+    instance::{InstanceId, Pipeline},
+    pipeline::{LoadOptions, load, select},
+    plan::Why,
 };
 
 use crate::{
@@ -25,6 +27,7 @@ pub(crate) fn dispatch(args: &Args) -> Result<ExitCode, Failure> {
     }
     let global = &args.global;
     match &args.command {
+        Command::Run(run) => run::run(global, run),
         Command::Dag { mermaid, dot, json } => dag::dag(global, *mermaid, *dot, *json),
         Command::Schema => schema::schema(),
         Command::Completions { shell } => completions::completions(*shell),
@@ -36,4 +39,29 @@ fn pipeline(global: &Global) -> Result<Pipeline, Failure> {
     let options =
         LoadOptions { file: global.file.clone(), profile: global.profile.clone(), sets: global.sets.clone() };
     Ok(load(&options, &stages::kinds())?)
+}
+
+/// The instances that the words on the command line mean, each once, in order.
+fn selected(pipeline: &Pipeline, names: &[String]) -> Result<Vec<InstanceId>, Failure> {
+    let mut ids = Vec::new();
+    for name in names {
+        ids.extend(select(pipeline, name).map_err(|message| Failure::new(FailureKind::User, message))?);
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids)
+}
+
+/// Why an instance is stale.
+fn reasons(whys: &[Why]) -> String {
+    whys.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// A few instances by name.
+fn names(pipeline: &Pipeline, ids: &[InstanceId]) -> String {
+    const SHOWN: usize = 3;
+    let names: Vec<_> =
+        ids.iter().take(SHOWN).map(|&id| format!("`{}`", pipeline.instances[id].name)).collect();
+    let more = ids.len().saturating_sub(SHOWN);
+    if more == 0 { names.join(", ") } else { format!("{} and {more} more", names.join(", ")) }
 }

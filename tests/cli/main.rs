@@ -3,3 +3,4 @@
 mod errors;
 mod project;
 mod read;
+mod run;

@@ -38,6 +38,11 @@ impl TestProject {
         fs::write(self.path(name), text).expect("a writable temporary folder");
     }
 
+    /// Reads a file of the project.
+    pub(crate) fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).expect("a file of the project")
+    }
+
     /// Calls `repro` in the project.
     pub(crate) fn repro(&self, args: &[&str]) -> Answer {
         let output = Command::new(env!("CARGO_BIN_EXE_repro"))

@@ -1,0 +1,127 @@
+//! `repro run`: brings stages up to date, or says what that would mean.
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
+
+use engine::{
+    instance::{InstanceId, Pipeline},
+    plan::{Standing, Why},
+    project::Project,
+    run::{RunOptions, Summary, wanted},
+};
+
+use crate::{
+    args::{Global, Run},
+    error::{Failure, FailureKind},
+    signals, ui,
+    watch::{Screen, Watch},
+};
+
+pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
+    let started = Instant::now();
+    let pipeline = super::pipeline(global)?;
+    let project = Project::open(&pipeline.root)?;
+    let options = RunOptions {
+        targets: super::selected(&pipeline, &args.instances)?,
+        jobs: args.jobs.map_or(0, usize::from),
+        keep_going: args.keep_going,
+        force: args.force,
+        only: args.only,
+        dry_run: args.dry_run,
+        offline: args.offline,
+        exe: this_program()?,
+        ..RunOptions::default()
+    };
+    let screen = Screen::new(args.quiet);
+    let voice = screen.clone();
+    let told = move |level| voice.note(asked_to_stop(level));
+    signals::count_into(Arc::clone(&options.stop), told)
+        .map_err(|e| Failure::new(FailureKind::User, format!("cannot listen for Ctrl-C: {e}")))?;
+    let mut watch = Watch::new(&project, &pipeline, screen, args.quiet, wanted(&pipeline, &options).len());
+    let result = project.run(&pipeline, &options, &mut watch);
+    watch.end();
+    let summary = result?;
+    if args.dry_run {
+        ui::print(&plan(&pipeline, &summary.plan));
+    } else if !args.quiet {
+        ui::line(&closing(&summary, started.elapsed().as_secs_f64()));
+    }
+    Ok(crate::code(summary.exit_code()))
+}
+
+fn asked_to_stop(level: usize) -> &'static str {
+    match level {
+        1 => "stopping at the next safe point; Ctrl-C again stops at once",
+        _ => "stopping at once",
+    }
+}
+
+/// The program that stages run in: this very one, even if its file is replaced meanwhile.
+fn this_program() -> Result<PathBuf, Failure> {
+    let link = PathBuf::from("/proc/self/exe");
+    if link.exists() {
+        return Ok(link);
+    }
+    std::env::current_exe()
+        .map_err(|e| Failure::new(FailureKind::User, format!("cannot find this program's own file: {e}")))
+}
+
+/// What the run came to: `ran 8, restored 2, 4 fresh in 41.3 s`.
+fn closing(summary: &Summary, seconds: f64) -> String {
+    let Summary { fresh, ran, restored, failed, skipped, interrupted, .. } = summary;
+    let seconds = ui::seconds(seconds);
+    let moved = [ran, restored, failed, skipped].iter().any(|list| !list.is_empty());
+    if !moved && !interrupted {
+        return format!("nothing to do: {} fresh ({seconds})", fresh.len());
+    }
+    let counts = [
+        (ran, "ran ", ""),
+        (restored, "restored ", ""),
+        (failed, "failed ", ""),
+        (skipped, "", " not reached"),
+        (fresh, "", " fresh"),
+    ];
+    let parts: Vec<String> = counts
+        .iter()
+        .filter(|(list, ..)| !list.is_empty())
+        .map(|(list, before, after)| format!("{before}{}{after}", list.len()))
+        .collect();
+    let how = if *interrupted { "interrupted, everything finished is kept: " } else { "" };
+    format!("{how}{} in {seconds}", parts.join(", "))
+}
+
+/// What a run would do, one line per instance that is not fresh.
+fn plan(pipeline: &Pipeline, plan: &[(InstanceId, Standing)]) -> String {
+    let mut text = String::new();
+    let mut counts = [0; 5];
+    for (id, standing) in plan {
+        let (column, word, why) = match standing {
+            Standing::Fresh => (4, "", String::new()),
+            Standing::Stale(whys) if whys.iter().any(|why| matches!(why, Why::FileMissing(..))) => {
+                (3, "fail", super::reasons(whys))
+            }
+            Standing::Stale(whys) => (0, "run", super::reasons(whys)),
+            Standing::Restorable => (1, "restore", "the cache holds it".to_owned()),
+            Standing::Waiting(on) => {
+                (2, "maybe", format!("depends on what {} makes", super::names(pipeline, on)))
+            }
+        };
+        counts[column] += 1;
+        if column != 4 {
+            text.push_str(&format!("{word:<8} {}: {why}\n", pipeline.instances[*id].name));
+        }
+    }
+    let [run, restore, maybe, fail, fresh] = counts;
+    if run + restore + maybe + fail == 0 {
+        return format!("nothing to do: {fresh} fresh\n");
+    }
+    let words = [
+        (run, "will run"),
+        (restore, "will be restored"),
+        (maybe, "may run or be cut off"),
+        (fail, "will fail"),
+        (fresh, "fresh"),
+    ];
+    let parts: Vec<_> =
+        words.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
+    text + &parts.join(", ") + "\n"
+}

@@ -1,0 +1,221 @@
+//! Shows a run as it happens: live lines on a terminal, plain lines elsewhere. Knows nothing of how
+//! a run is scheduled or what its stages do.
+
+use std::{
+    collections::BTreeMap,
+    io::IsTerminal as _,
+    time::{Duration, Instant},
+};
+
+use engine::{
+    instance::{InstanceId, Pipeline},
+    kind::Progress,
+    observer::{Event, Observer},
+    project::Project,
+};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::ui;
+
+/// Without a terminal, a stage's progress is a line this often.
+const PLAIN_EVERY: Duration = Duration::from_secs(10);
+
+/// Where lines appear: above the live ones, where there are any.
+#[derive(Clone)]
+pub(crate) struct Screen(Option<MultiProgress>);
+
+impl Screen {
+    /// Live where standard error is a terminal, unless `quiet`.
+    pub(crate) fn new(quiet: bool) -> Self {
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let live = !quiet && !dumb && std::io::stderr().is_terminal();
+        Self(live.then(MultiProgress::new))
+    }
+
+    /// A line that stays.
+    pub(crate) fn note(&self, text: &str) {
+        match &self.0 {
+            Some(live) => live.suspend(|| ui::note(text)),
+            None => ui::note(text),
+        }
+    }
+}
+
+/// Watches one run.
+pub(crate) struct Watch<'a> {
+    project: &'a Project,
+    pipeline: &'a Pipeline,
+    screen: Screen,
+    quiet: bool,
+    running: BTreeMap<InstanceId, Stage>,
+    /// The lowest live line: how far the whole run is. Appears with the first stage that starts.
+    whole: ProgressBar,
+    wanted: usize,
+    settled: u64,
+}
+
+/// A running stage.
+struct Stage {
+    line: Option<ProgressBar>,
+    /// When it first said how far it is, and how far that was.
+    first: Option<(Instant, u64)>,
+    /// When a plain line was last printed.
+    printed: Instant,
+}
+
+impl<'a> Watch<'a> {
+    /// Watches a run of `wanted` instances.
+    pub(crate) fn new(
+        project: &'a Project,
+        pipeline: &'a Pipeline,
+        screen: Screen,
+        quiet: bool,
+        wanted: usize,
+    ) -> Self {
+        let (running, whole) = (BTreeMap::new(), ProgressBar::hidden());
+        Self { project, pipeline, screen, quiet, running, whole, wanted, settled: 0 }
+    }
+
+    /// Removes the live lines.
+    pub(crate) fn end(&mut self) {
+        self.running.values().filter_map(|stage| stage.line.as_ref()).for_each(ProgressBar::finish_and_clear);
+        self.whole.finish_and_clear();
+    }
+
+    fn name(&self, id: InstanceId) -> &str {
+        &self.pipeline.instances[id].name
+    }
+
+    /// A line that stays, unless only failures are wanted.
+    fn note(&self, text: &str) {
+        if !self.quiet {
+            self.screen.note(text);
+        }
+    }
+
+    fn start(&mut self, id: InstanceId) {
+        let line = self.screen.0.as_ref().map(|live| {
+            if self.running.is_empty() && self.whole.is_hidden() {
+                self.whole = live.add(bar("{spinner} {wide_msg}"));
+                self.whole.enable_steady_tick(Duration::from_millis(200));
+            }
+            live.insert_before(&self.whole, bar("  {wide_msg}"))
+        });
+        match &line {
+            Some(line) => line.set_message(self.name(id).to_owned()),
+            None => self.note(&format!("start    {}", self.name(id))),
+        }
+        self.running.insert(id, Stage { line, first: None, printed: Instant::now() });
+        self.show_whole();
+    }
+
+    fn progress(&mut self, id: InstanceId, progress: &Progress) {
+        let name = &self.pipeline.instances[id].name;
+        let Some(stage) = self.running.get_mut(&id) else { return };
+        let first = *stage.first.get_or_insert((Instant::now(), progress.done));
+        let text = describe(name, progress, left(first, progress));
+        match &stage.line {
+            Some(line) => line.set_message(text),
+            None if stage.printed.elapsed() >= PLAIN_EVERY => {
+                stage.printed = Instant::now();
+                self.note(&format!("         {text}"));
+            }
+            None => {}
+        }
+    }
+
+    fn said(&self, id: InstanceId, line: &str) {
+        match self.running.get(&id) {
+            // Its log keeps it; the live line shows it until there is something better.
+            Some(stage) => {
+                if let (Some(live), None) = (&stage.line, stage.first) {
+                    live.set_message(format!("{}  {line}", self.name(id)));
+                }
+            }
+            None => self.note(&format!("warning: `{}`: {line}", self.name(id))),
+        }
+    }
+
+    /// An instance needs no more attention; `text` says how it ended.
+    fn settle(&mut self, id: InstanceId, text: Option<&str>) {
+        self.settled += 1;
+        if let Some(line) = self.running.remove(&id).and_then(|stage| stage.line) {
+            line.finish_and_clear();
+        }
+        if let Some(text) = text {
+            self.note(text);
+        }
+        self.show_whole();
+    }
+
+    fn fail(&mut self, id: InstanceId, message: &str, hint: Option<&str>) {
+        let mut text = format!("error: `{}`: {message}", self.name(id));
+        if self.running.contains_key(&id) {
+            let log = self.project.log(self.pipeline, id);
+            text.push_str(&format!("\nlog: {}", ui::path(&log)));
+        }
+        if let Some(hint) = hint {
+            text.push_str(&format!("\nhelp: {hint}"));
+        }
+        self.screen.note(&text);
+        self.settle(id, None);
+    }
+
+    fn show_whole(&self) {
+        if !self.whole.is_hidden() {
+            self.whole.set_message(format!(
+                "{} of {} done, {} running",
+                self.settled,
+                self.wanted,
+                self.running.len()
+            ));
+        }
+    }
+}
+
+impl Observer for Watch<'_> {
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::Started { id } => self.start(*id),
+            Event::Progress { id, progress } => self.progress(*id, progress),
+            Event::Said { id, line } => self.said(*id, line),
+            Event::Fresh { id } => self.settle(*id, None),
+            Event::Finished { id, seconds } => {
+                let text = format!("done     {} ({})", self.name(*id), ui::seconds(*seconds));
+                self.settle(*id, Some(&text));
+            }
+            Event::Restored { id } => {
+                let text = format!("restored {}", self.name(*id));
+                self.settle(*id, Some(&text));
+            }
+            Event::Failed { id, message, hint } => self.fail(*id, message, hint.as_deref()),
+            Event::Published { path, .. } => self.note(&format!("wrote    {}", ui::path(path))),
+        }
+    }
+}
+
+fn bar(template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner());
+    ProgressBar::new_spinner().with_style(style)
+}
+
+/// `train[mode=bn]  epoch 3/10, loss 1.234, test 56.7 %, 812 images/s, 41.3 s left`
+fn describe(name: &str, progress: &Progress, left: Option<f64>) -> String {
+    let mut text = format!("{name}  {} {}/{}", progress.unit, progress.done, progress.total);
+    for reading in &progress.readings {
+        text.push_str(", ");
+        text.push_str(reading);
+    }
+    if let Some(left) = left {
+        text.push_str(&format!(", {} left", ui::seconds(left)));
+    }
+    text
+}
+
+/// Seconds to go, at the speed since the first report: a resumed stage did not do the units before
+/// that now.
+fn left((since, first): (Instant, u64), progress: &Progress) -> Option<f64> {
+    let done = progress.done.checked_sub(first).filter(|&done| done > 0)?;
+    let to_go = progress.total.saturating_sub(progress.done);
+    Some(since.elapsed().as_secs_f64() / done as f64 * to_go as f64)
+}
