@@ -6,6 +6,7 @@ use std::{
     fmt, fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    str::FromStr,
     time::{Duration, SystemTime},
 };
 
@@ -57,6 +58,14 @@ impl fmt::Debug for Digest {
     }
 }
 
+impl FromStr for Digest {
+    type Err = blake3::HexError;
+
+    fn from_str(hex: &str) -> Result<Self, Self::Err> {
+        blake3::Hash::from_hex(hex).map(Self)
+    }
+}
+
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.0.to_hex())
@@ -66,7 +75,7 @@ impl Serialize for Digest {
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let hex = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        blake3::Hash::from_hex(hex.as_bytes()).map(Self).map_err(serde::de::Error::custom)
+        hex.parse().map_err(serde::de::Error::custom)
     }
 }
 

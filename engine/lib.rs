@@ -13,6 +13,7 @@
 pub mod child;
 pub mod digest;
 pub mod error;
+pub mod gc;
 pub mod instance;
 pub mod kind;
 mod lock;

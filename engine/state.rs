@@ -46,6 +46,8 @@ pub(crate) struct State {
     pub(crate) memo: Memo,
     pub(crate) locks: BTreeMap<PathBuf, (Stamp, Digest)>,
     lines: usize,
+    /// Lines that could not be read.
+    lost: usize,
     whole: bool,
     file: Option<fs::File>,
 }
@@ -60,16 +62,23 @@ impl State {
         };
         let whole = bytes.last().is_none_or(|&last| last == b'\n');
         let mut state = Self { path, whole, ..Self::default() };
-        for line in bytes.split(|&byte| byte == b'\n') {
+        for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
             match serde_json::from_slice(line) {
                 Ok(Line::Result(key, entry)) => drop(state.results.insert(key.into_owned(), entry)),
                 Ok(Line::File(path, stamp, digest)) => state.memo.remember(path, stamp, digest),
                 Ok(Line::Lock(path, stamp, digest)) => drop(state.locks.insert(path, (stamp, digest))),
-                Err(_) => continue,
+                Err(_) => state.lost += 1,
             }
             state.lines += 1;
         }
+        // A crash may cut the last line; nothing cuts another.
+        state.lost -= usize::from(!state.whole && state.lost > 0);
         Ok(state)
+    }
+
+    /// Did anything but a crash at its last line harm the index?
+    pub(crate) fn damaged(&self) -> bool {
+        self.lost > 0
     }
 
     /// Records what is now shown for `key`.
@@ -92,7 +101,7 @@ impl State {
             self.append(&Line::File(path, stamp, digest))?;
         }
         let live = self.results.len() + self.memo.entries().count() + self.locks.len();
-        if self.lines < 2 * live + 1000 {
+        if !self.damaged() && self.lines < 2 * live + 1000 {
             return Ok(());
         }
         let mut bytes = Vec::new();
@@ -104,7 +113,7 @@ impl State {
             encode(&line, &mut bytes, &self.path)?;
         }
         self.file = None;
-        self.lines = live;
+        (self.lines, self.lost) = (live, 0);
         write_whole(&self.path, &bytes)
     }
 

@@ -17,6 +17,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
+    time::SystemTime,
 };
 
 use serde::{Deserialize, Serialize};
@@ -196,6 +197,9 @@ impl Store {
     /// A draft with a recorded result's files, each checked against its digest.
     pub(crate) fn restore(&self, record: &Record) -> Result<Draft, EngineError> {
         let draft = self.begin()?;
+        // Its last use, for the collection of garbage; best effort.
+        let used = fs::File::open(self.record_path(Digest::of(&record.recipe)));
+        let _ = used.and_then(|file| file.set_modified(SystemTime::now()));
         for output in &record.outputs {
             let (object, copy) = (self.object(output.digest), draft.path.join(&output.path));
             if let Some(folder) = copy.parent() {

@@ -1,0 +1,189 @@
+//! What `.repro/` holds that nothing needs any more. Knows files and their ages, not stages.
+//!
+//! A record is kept when
+//!
+//! 1. its result is the one that `artifacts/` shows, in any pipeline file and profile, or
+//! 2. a lock file beside a pipeline file that ran here names its recipe, or
+//! 3. it was made or restored within the last [`GcOptions::keep`].
+//!
+//! An object is kept when a kept record names it. Scratch folders of interrupted stages, and logs of
+//! stages without a result, are kept as long as rule 3 says. Everything else in those folders goes.
+//! Losing a record never loses a result that is shown: it only means that going back to that
+//! configuration runs again.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use toml::{Table, Value};
+
+use crate::{
+    digest::Digest,
+    error::{Context, EngineError},
+    lock::Lock,
+    project::Project,
+    state::State,
+};
+
+/// How to collect garbage.
+#[derive(Clone, Copy, Debug)]
+pub struct GcOptions {
+    /// How long what nothing shows or locks is kept after its last use.
+    pub keep: Duration,
+    /// Delete; otherwise only say what would be deleted.
+    pub delete: bool,
+}
+
+impl Default for GcOptions {
+    /// Thirty days, deleting nothing.
+    fn default() -> Self {
+        Self { keep: Duration::from_secs(30 * 24 * 60 * 60), delete: false }
+    }
+}
+
+/// What is not needed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GcReport {
+    /// The files, in the order in which they are deleted: records before their objects.
+    pub files: Vec<PathBuf>,
+    /// Their size together.
+    pub bytes: u64,
+    /// The size of what stays.
+    pub kept: u64,
+}
+
+/// A file below `.repro/`.
+struct Found {
+    path: PathBuf,
+    bytes: u64,
+    young: bool,
+}
+
+impl Project {
+    /// Lists, and with [`GcOptions::delete`] deletes, what nothing needs; see the module's rules.
+    ///
+    /// # Errors
+    /// When the index is missing or damaged, because it says what is in use; when a run is under way
+    /// and something is to be deleted; when the file system refuses.
+    pub fn gc(&self, options: &GcOptions) -> Result<GcReport, EngineError> {
+        let cache = self.store.cache();
+        if !cache.is_dir() {
+            return Ok(GcReport::default());
+        }
+        let _lock = if options.delete { Some(Lock::take(cache)?) } else { None };
+        let state = State::load(cache)?;
+        let records = files(&cache.join("records"), options.keep)?;
+        if state.damaged() || (state.results.is_empty() && !records.is_empty()) {
+            return Err(EngineError::User {
+                message: format!(
+                    "the index `{}` is missing or damaged, so nobody knows what is in use",
+                    cache.join("state").display()
+                ),
+                hint: "`repro run` first: it writes the index anew and runs nothing twice".into(),
+            });
+        }
+        let used = self.used(&state)?;
+        let mut report = GcReport::default();
+        let mut sort = |file: Found, needed: bool| {
+            if needed {
+                report.kept += file.bytes;
+            } else {
+                report.bytes += file.bytes;
+                report.files.push(file.path);
+            }
+        };
+        let mut objects = BTreeSet::new();
+        for file in records {
+            let recipe = sharded(&file.path, ".json");
+            let record = recipe.and_then(|recipe| self.store.record(recipe));
+            let needed = record.is_some() && (file.young || recipe.is_some_and(|r| used.contains(&r)));
+            if let (true, Some(record)) = (needed, record) {
+                objects.extend(record.outputs.iter().map(|output| output.digest));
+            }
+            sort(file, needed);
+        }
+        for file in files(&cache.join("objects"), options.keep)? {
+            let needed = sharded(&file.path, "").is_some_and(|digest| objects.contains(&digest));
+            sort(file, needed);
+        }
+        for file in files(&cache.join("scratch"), options.keep)? {
+            let young = file.young;
+            sort(file, young);
+        }
+        let logs = cache.join("logs");
+        for file in files(&logs, options.keep)? {
+            let below = file.path.strip_prefix(&logs).ok().and_then(Path::to_str);
+            let key = below.and_then(|below| below.strip_suffix(".log"));
+            let needed = file.young || key.is_some_and(|key| state.results.contains_key(key));
+            sort(file, needed);
+        }
+        if options.delete {
+            delete(cache, &report.files)?;
+        }
+        Ok(report)
+    }
+
+    /// The recipes whose results are shown or locked.
+    fn used(&self, state: &State) -> Result<BTreeSet<Digest>, EngineError> {
+        let shown = state.results.iter().filter(|(key, _)| self.store.shown(key).exists());
+        let mut used: BTreeSet<_> = shown.map(|(_, entry)| entry.recipe).collect();
+        for path in state.locks.keys().filter_map(|memory| memory.parent()).collect::<BTreeSet<_>>() {
+            let text = match fs::read_to_string(path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                read => read.context("read", path)?,
+            };
+            let lock: Table = text.parse().map_err(|error| EngineError::User {
+                message: format!("the lock file `{}` cannot be read: {error}", path.display()),
+                hint: "resolve the conflict in it, or delete it: the next run writes it anew".into(),
+            })?;
+            let instances = lock.values().filter_map(Value::as_table).flat_map(Table::values);
+            let recipes = instances.filter_map(|instance| instance.get("recipe").and_then(Value::as_str));
+            used.extend(recipes.filter_map(|hex| hex.parse::<Digest>().ok()));
+        }
+        Ok(used)
+    }
+}
+
+/// The files below `folder`, sorted.
+fn files(folder: &Path, keep: Duration) -> Result<Vec<Found>, EngineError> {
+    let oldest = SystemTime::now().checked_sub(keep).unwrap_or(SystemTime::UNIX_EPOCH);
+    let mut found = Vec::new();
+    if !folder.is_dir() {
+        return Ok(found);
+    }
+    for entry in walkdir::WalkDir::new(folder).sort_by_file_name() {
+        let entry = entry.map_err(std::io::Error::from).context("read", folder)?;
+        if entry.file_type().is_dir() {
+            continue;
+        }
+        let meta = entry.metadata().map_err(std::io::Error::from).context("read", entry.path())?;
+        let young = meta.modified().is_ok_and(|modified| modified > oldest);
+        found.push(Found { path: entry.into_path(), bytes: meta.len(), young });
+    }
+    Ok(found)
+}
+
+/// The digest that `ab/cdef...` spells.
+fn sharded(path: &Path, suffix: &str) -> Option<Digest> {
+    let rest = path.file_name()?.to_str()?.strip_suffix(suffix)?;
+    let first = path.parent()?.file_name()?.to_str()?;
+    format!("{first}{rest}").parse().ok()
+}
+
+/// Deletes the files, and the folders below `cache` that this leaves empty.
+fn delete(cache: &Path, files: &[PathBuf]) -> Result<(), EngineError> {
+    for file in files {
+        fs::remove_file(file).context("delete", file)?;
+        let folders = file.ancestors().skip(1).take_while(|folder| folder.parent() != Some(cache));
+        for folder in folders {
+            // Not empty yet: then neither are those above it.
+            if fs::remove_dir(folder).is_err() {
+                break;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! What the collection of garbage keeps and what it takes.
+
+use std::{
+    fs,
+    time::{Duration, SystemTime},
+};
+
+use engine::{
+    gc::{GcOptions, GcReport},
+    project::Project,
+};
+
+use crate::space::Space;
+
+fn gc(space: &Space, delete: bool) -> GcReport {
+    let options = GcOptions { delete, ..GcOptions::default() };
+    Project::open(space.folder.path()).unwrap().gc(&options).unwrap()
+}
+
+/// Makes everything in the cache 31 days old.
+fn age(space: &Space) {
+    let then = SystemTime::now() - Duration::from_secs(31 * 24 * 60 * 60);
+    for entry in walkdir::WalkDir::new(space.path(".repro")) {
+        let file = fs::File::open(entry.unwrap().path()).unwrap();
+        file.set_modified(then).unwrap();
+    }
+}
+
+#[test]
+fn what_is_shown_or_locked_or_young_stays_and_the_rest_goes() {
+    let mut space = Space::new();
+    space.ran(&["a", "b", "c", "d"], &[]);
+    space.edit("a", "echo two > $OUT/x");
+    space.ran(&["a", "b", "c"], &[]);
+    assert_eq!(gc(&space, false).files, Vec::<std::path::PathBuf>::new());
+    age(&space);
+    let dry = gc(&space, false);
+    // The first records of a, b and c and their objects; `o` is the content of both b and c.
+    assert_eq!(dry.files.len(), 5, "{dry:?}");
+    assert!(dry.bytes > 0 && dry.kept > 0);
+    assert_eq!(gc(&space, true), dry);
+    assert_eq!(gc(&space, true).files.len(), 0);
+    let project = Project::open(space.folder.path()).unwrap();
+    assert_eq!(project.verify(&space.pipeline()).unwrap(), []);
+    fs::remove_dir_all(space.path("artifacts")).unwrap();
+    gc(&space, true);
+    space.ran(&[], &["a", "b", "c", "d"]);
+    space.edit("a", "echo one > $OUT/x");
+    space.ran(&["a", "b", "c"], &[]);
+}
+
+#[test]
+fn what_was_restored_lately_is_not_old() {
+    let mut space = Space::new();
+    space.ran(&["a", "b", "c", "d"], &[]);
+    space.edit("d", "echo other > $OUT/x");
+    space.ran(&["d"], &[]);
+    age(&space);
+    space.edit("d", "echo alone > $OUT/x");
+    space.ran(&[], &["d"]);
+    space.edit("d", "echo other > $OUT/x");
+    space.ran(&[], &["d"]);
+    assert_eq!(gc(&space, true).files.len(), 0);
+}
+
+#[test]
+fn nothing_is_taken_while_the_index_does_not_say_what_is_in_use() {
+    let space = Space::new();
+    space.ran(&["a", "b", "c", "d"], &[]);
+    age(&space);
+    let project = Project::open(space.folder.path()).unwrap();
+    let index = space.path(".repro/state");
+    let text = fs::read_to_string(&index).unwrap();
+    for broken in [text.replacen("result", "resalt", 1), String::new()] {
+        fs::write(&index, broken).unwrap();
+        let error = project.gc(&GcOptions { delete: true, ..GcOptions::default() }).unwrap_err();
+        assert!(error.to_string().contains("is missing or damaged"), "{error}");
+    }
+    space.ran(&[], &["a", "b", "c", "d"]);
+    assert_eq!(gc(&space, true).files.len(), 0);
+}
