@@ -23,7 +23,8 @@ pub(crate) struct Global {
     /// Lay `[profile.NAME]` over the file
     #[arg(long, global = true, value_name = "NAME", env = "REPRO_PROFILE")]
     pub(crate) profile: Option<String>,
-    /// Override a parameter; the value is TOML, a list or range sweeps (repeatable)
+    /// Override a parameter, such as `epochs=10`, or a stage's, such as `stage.train.lr=0.2`; a list
+    /// or a range (`0..5`) there sweeps (repeatable)
     #[arg(short = 'S', long = "set", global = true, value_name = "KEY=VALUE")]
     pub(crate) sets: Vec<String>,
     /// Work in this folder
@@ -37,6 +38,44 @@ pub(crate) enum Command {
     /// Bring the stages up to date: run what changed, restore what the cache holds
     #[command(after_help = RUN_EXAMPLES)]
     Run(Run),
+    /// Show what is fresh and what is not, and why
+    Status {
+        /// Only these: stages, instances, or stages with some of their axes
+        #[arg(value_name = "INSTANCE")]
+        instances: Vec<String>,
+        /// Print nothing; exit with 1 when something is not fresh
+        #[arg(short, long, conflicts_with = "json")]
+        quiet: bool,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show an instance's recipe line by line: that of its result against today's
+    Explain {
+        /// The instance
+        instance: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the numbers that the results hold, as a table
+    Metrics {
+        /// Only these: stages, instances, or stages with some of their axes
+        #[arg(value_name = "INSTANCE")]
+        instances: Vec<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// As a Markdown table
+        #[arg(long, conflicts_with = "json")]
+        md: bool,
+    },
+    /// Read every result and compare it with its digest; exit with 3 when one is damaged
+    Verify {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show the stages and what each one needs
     Dag {
         /// As a Mermaid flowchart
@@ -93,7 +132,8 @@ Examples:
   repro run                          everything
   repro run --profile quick          everything, as `[profile.quick]` has it
   repro run 'train[mode=bn]'         the BatchNorm trainings and what they need
-  repro run -S epochs=10             with another value; a list or range sweeps
+  repro run -S epochs=10             with another value of `[params]`
+  repro run -S 'stage.train.lr=[0.1, 0.2]'   with two values of a stage's parameter
   repro run --dry-run                what would run, and why
 
 Ctrl-C stops at the next safe point and keeps everything finished; once more stops at once.

@@ -2,15 +2,20 @@
 
 mod completions;
 mod dag;
+mod explain;
+mod metrics;
 mod run;
 mod schema;
+mod status;
+mod verify;
 
 use std::process::ExitCode;
 
 use engine::{
     instance::{InstanceId, Pipeline},
     pipeline::{LoadOptions, load, select},
-    plan::Why,
+    plan::{Standing, Why},
+    project::Project,
 };
 
 use crate::{
@@ -28,10 +33,21 @@ pub(crate) fn dispatch(args: &Args) -> Result<ExitCode, Failure> {
     let global = &args.global;
     match &args.command {
         Command::Run(run) => run::run(global, run),
+        Command::Status { instances, quiet, json } => status::status(global, instances, *quiet, *json),
+        Command::Explain { instance, json } => explain::explain(global, instance, *json),
+        Command::Metrics { instances, json, md } => metrics::metrics(global, instances, *json, *md),
+        Command::Verify { json } => verify::verify(global, *json),
         Command::Dag { mermaid, dot, json } => dag::dag(global, *mermaid, *dot, *json),
         Command::Schema => schema::schema(),
         Command::Completions { shell } => completions::completions(*shell),
     }
+}
+
+/// Reads the pipeline that the options name and opens its project.
+fn project(global: &Global) -> Result<(Pipeline, Project), Failure> {
+    let pipeline = pipeline(global)?;
+    let project = Project::open(&pipeline.root)?;
+    Ok((pipeline, project))
 }
 
 /// Reads the pipeline that the options name.
@@ -39,6 +55,12 @@ fn pipeline(global: &Global) -> Result<Pipeline, Failure> {
     let options =
         LoadOptions { file: global.file.clone(), profile: global.profile.clone(), sets: global.sets.clone() };
     Ok(load(&options, &stages::kinds())?)
+}
+
+/// The instances that the words on the command line mean, each once, in order; all of them where
+/// there are no words.
+fn selected_or_all(pipeline: &Pipeline, names: &[String]) -> Result<Vec<InstanceId>, Failure> {
+    if names.is_empty() { Ok((0..pipeline.instances.len()).collect()) } else { selected(pipeline, names) }
 }
 
 /// The instances that the words on the command line mean, each once, in order.
@@ -50,6 +72,16 @@ fn selected(pipeline: &Pipeline, names: &[String]) -> Result<Vec<InstanceId>, Fa
     ids.sort_unstable();
     ids.dedup();
     Ok(ids)
+}
+
+/// Where an instance stands, in a word.
+fn word(standing: &Standing) -> &'static str {
+    match standing {
+        Standing::Fresh => "fresh",
+        Standing::Restorable => "restorable",
+        Standing::Stale(_) => "stale",
+        Standing::Waiting(_) => "waiting",
+    }
 }
 
 /// Why an instance is stale.

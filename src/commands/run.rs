@@ -5,7 +5,6 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
 use engine::{
     instance::{InstanceId, Pipeline},
     plan::{Standing, Why},
-    project::Project,
     run::{RunOptions, Summary, wanted},
 };
 
@@ -18,8 +17,7 @@ use crate::{
 
 pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
     let started = Instant::now();
-    let pipeline = super::pipeline(global)?;
-    let project = Project::open(&pipeline.root)?;
+    let (pipeline, project) = super::project(global)?;
     let options = RunOptions {
         targets: super::selected(&pipeline, &args.instances)?,
         jobs: args.jobs.map_or(0, usize::from),

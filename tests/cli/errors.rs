@@ -1,6 +1,6 @@
 //! Mistakes: each is shown at its place, with a way out and the right exit code.
 
-use crate::project::TestProject;
+use crate::{project::TestProject, run::CHAINS};
 
 #[test]
 fn an_unknown_key_is_shown_with_place_caret_suggestion_and_exit_code_2() {
@@ -27,4 +27,45 @@ fn a_folder_that_is_not_there_is_named_with_exit_code_2() {
     let answer = project.repro(&["-C", "nowhere", "dag"]);
     assert_eq!(answer.code, Some(2), "{}", answer.err);
     assert!(answer.err.contains("`nowhere`"), "{}", answer.err);
+}
+
+#[test]
+fn a_misspelt_stage_axis_or_value_is_suggested_with_exit_code_2() {
+    let project = TestProject::new(CHAINS);
+    for (name, said) in [
+        ("secnd", "there is no stage `secnd`; did you mean `second`?"),
+        ("second[sed=1]", "has no axis `sed`; did you mean `seed`?"),
+        ("second[seed=7]", "has no value `7`"),
+    ] {
+        for command in ["run", "status", "explain", "metrics"] {
+            let answer = project.ends(&[command, name], 2);
+            assert!(answer.err.contains(said), "{}", answer.err);
+        }
+    }
+    assert!(!project.path(".repro").exists());
+}
+
+#[test]
+fn an_unknown_profile_is_named_with_exit_code_2() {
+    let quick = "\n[profile.quick.params]\nword = \"quick\"\n";
+    let project = TestProject::new(&format!("{CHAINS}{quick}"));
+    let answer = project.ends(&["run", "--profile", "quik"], 2);
+    assert!(answer.err.contains("`quik`") && answer.err.contains("`quick`"), "{}", answer.err);
+    project.ends(&["run", "--profile", "quick"], 0);
+    assert_eq!(project.read("artifacts/quick/first/seed=0/number"), "quick 0\n");
+}
+
+/// The system refuses new files in `/sys` even to its superuser.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_folder_that_cannot_be_written_is_named_with_exit_code_2() {
+    let project = TestProject::new(CHAINS);
+    std::os::unix::fs::symlink("/sys", project.path(".repro")).unwrap();
+    let answer = project.ends(&["run"], 2);
+    assert!(
+        answer.err.contains("error: cannot open `") && answer.err.contains(".repro/lock`"),
+        "{}",
+        answer.err
+    );
+    assert!(answer.err.contains("help: make `") && answer.err.contains("writable"), "{}", answer.err);
 }

@@ -4,3 +4,5 @@ mod errors;
 mod project;
 mod read;
 mod run;
+mod schema;
+mod stop;

@@ -3,7 +3,8 @@
 use std::{
     fs,
     path::PathBuf,
-    process::{Command, Output},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
@@ -43,15 +44,69 @@ impl TestProject {
         fs::read_to_string(self.path(name)).expect("a file of the project")
     }
 
+    /// Replaces `from`, which must be there, in a file of the project.
+    pub(crate) fn edit(&self, name: &str, from: &str, to: &str) {
+        let text = self.read(name);
+        assert!(text.contains(from), "no `{from}` in:\n{text}");
+        self.write(name, &text.replace(from, to));
+    }
+
     /// Calls `repro` in the project.
     pub(crate) fn repro(&self, args: &[&str]) -> Answer {
-        let output = Command::new(env!("CARGO_BIN_EXE_repro"))
+        self.start(args).wait()
+    }
+
+    /// Calls `repro` in the project and checks that it ends with `code`.
+    #[track_caller]
+    pub(crate) fn ends(&self, args: &[&str], code: i32) -> Answer {
+        let answer = self.repro(args);
+        assert_eq!(answer.code, Some(code), "{args:?}\n{}{}", answer.out, answer.err);
+        answer
+    }
+
+    /// Calls `repro` in the project and reads what it prints as JSON.
+    #[track_caller]
+    pub(crate) fn json(&self, args: &[&str], code: i32) -> serde_json::Value {
+        serde_json::from_str(&self.ends(args, code).out).expect("JSON")
+    }
+
+    /// Starts `repro` in the project.
+    pub(crate) fn start(&self, args: &[&str]) -> Running {
+        let child = Command::new(env!("CARGO_BIN_EXE_repro"))
             .args(args)
             .current_dir(self.folder.path())
             .env_remove("REPRO_PROFILE")
-            .output()
-            .expect("the binary starts");
-        Answer::from(output)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        Running(child.expect("the binary starts"))
+    }
+
+    /// Waits until a file of the project is there.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, name: &str) {
+        let start = Instant::now();
+        while !self.path(name).exists() {
+            assert!(start.elapsed() < Duration::from_secs(30), "`{name}` does not appear");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// The binary at work.
+pub(crate) struct Running(Child);
+
+impl Running {
+    /// Sends it a signal, such as `INT`.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.0.id().to_string()).status();
+        assert!(status.expect("there is a `kill`").success());
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(self) -> Answer {
+        Answer::from(self.0.wait_with_output().expect("it can be waited for"))
     }
 }
 

@@ -1,6 +1,6 @@
-//! Commands that only read the pipeline file.
+//! Commands that only read: the pipeline file, the state, the results.
 
-use crate::project::TestProject;
+use crate::{project::TestProject, run::CHAINS};
 
 const CHAIN: &str = r#"
 [stage.first]
@@ -33,16 +33,102 @@ fn the_graph_shows_every_instance_and_edge_in_every_format() {
 }
 
 #[test]
-fn the_schema_is_json_and_knows_stages() {
-    let answer = TestProject::new("").repro(&["schema"]);
-    assert_eq!(answer.code, Some(0), "{}", answer.err);
-    let schema: serde_json::Value = serde_json::from_str(&answer.out).expect("JSON");
-    assert!(schema["properties"]["stage"].is_object(), "{schema}");
-}
-
-#[test]
 fn completions_hide_the_runners_own_command() {
     let answer = TestProject::new("").repro(&["completions", "bash"]);
     assert_eq!(answer.code, Some(0), "{}", answer.err);
     assert!(answer.out.contains("completions") && !answer.out.contains("__stage"), "{}", answer.out);
+}
+
+#[test]
+fn status_counts_the_fresh_and_gives_a_reason_for_the_rest() {
+    let project = TestProject::new(CHAINS);
+    let never = project.ends(&["status"], 0).out;
+    assert!(never.contains("stale      first[seed=0]: never ran\n"), "{never}");
+    assert!(never.contains("waiting    second[seed=0]: for `first[seed=0]`\n"), "{never}");
+    assert!(never.ends_with("3 stale, 4 waiting\n"), "{never}");
+    project.ends(&["status", "-q"], 1);
+    project.ends(&["run"], 0);
+    assert_eq!(project.ends(&["status"], 0).out, "7 fresh\n");
+    assert_eq!(project.ends(&["status", "join"], 0).out, "fresh      join\n1 fresh\n");
+    assert_eq!(project.ends(&["status", "-q"], 0).out, "");
+    let changed = project.ends(&["status", "-S", "word=two"], 0).out;
+    assert!(changed.contains(r#"-> "echo two 0 > $OUT/number""#), "{changed}");
+    project.ends(&["status", "-q", "-S", "word=two"], 1);
+    project.ends(&["run", "-S", "word=two"], 0);
+    let back = project.ends(&["status"], 0).out;
+    assert!(back.contains("restorable join: the cache holds its result\n"), "{back}");
+}
+
+#[test]
+fn status_as_json_names_standing_reasons_and_what_is_waited_for() {
+    let all = TestProject::new(CHAINS).json(&["status", "--json"], 0);
+    assert_eq!(all[0]["name"], "first[seed=0]");
+    assert_eq!((&all[0]["standing"], &all[0]["reasons"][0]), (&"stale".into(), &"never ran".into()));
+    assert_eq!(all[6]["standing"], "waiting");
+    assert_eq!(all[6]["waits_for"][2], "second[seed=2]");
+}
+
+#[test]
+fn explain_shows_both_recipes_line_by_line() {
+    let project = TestProject::new(CHAINS);
+    let never = project.ends(&["explain", "first[seed=1]"], 0).out;
+    assert!(never.contains("it has no result") && never.contains("\n  axis seed = 1\n"), "{never}");
+    project.ends(&["run"], 0);
+    let same = project.ends(&["explain", "first[seed=1]"], 0).out;
+    assert!(same.starts_with("first[seed=1] is fresh\n"), "{same}");
+    let changed = project.ends(&["explain", "first[seed=1]", "-S", "word=two"], 0).out;
+    assert!(changed.starts_with("first[seed=1] is stale\n"), "{changed}");
+    assert!(changed.contains("\n- param run = \"echo one 1 > $OUT/number\"\n"), "{changed}");
+    assert!(changed.contains("\n+ param run = \"echo two 1 > $OUT/number\"\n"), "{changed}");
+    assert!(changed.contains("\n  axis seed = 1\n"), "{changed}");
+    let waiting = project.ends(&["explain", "join", "-S", "word=two"], 0).out;
+    assert!(waiting.contains("once these have run: `second[seed=0]`"), "{waiting}");
+    let json = project.json(&["explain", "join", "--json"], 0);
+    assert_eq!(json["then"], json["now"]);
+    let many = project.ends(&["explain", "first"], 2).err;
+    assert!(many.contains("`first` means 3 instances") && many.contains("`first[seed=2]`"), "{many}");
+}
+
+#[test]
+fn metrics_is_a_table_of_texts_and_numbers() {
+    let project = TestProject::new(
+        r#"
+[stage.score]
+kind = "command"
+run = """echo '{"top1": 0.5'${seed}', "mode": "bn", "epochs": 3, "tiny": 0.00012, "list": [1]}' > $OUT/metrics.json"""
+outputs = ["metrics.json"]
+matrix = { seed = [1, 2] }
+"#,
+    );
+    assert_eq!(project.ends(&["metrics"], 0).out, "");
+    project.ends(&["run"], 0);
+    insta::assert_snapshot!(project.ends(&["metrics"], 0).out, @r"
+    instance       mode  epochs      tiny    top1
+    score[seed=1]  bn         3  1.200e-4  0.5100
+    score[seed=2]  bn         3  1.200e-4  0.5200
+    ");
+    insta::assert_snapshot!(project.ends(&["metrics", "score[seed=2]", "--md"], 0).out, @r"
+    | instance | mode | epochs | tiny | top1 |
+    | --- | --- | --- | --- | --- |
+    | score[seed=2] | bn | 3 | 1.200e-4 | 0.5200 |
+    ");
+    let json = project.json(&["metrics", "--json"], 0);
+    assert_eq!(json[1]["metrics"]["top1"], 0.52);
+    assert_eq!((&json[1]["fresh"], &json[1]["metrics"]["list"]), (&true.into(), &serde_json::Value::Null));
+}
+
+#[test]
+fn verify_names_every_damaged_file_and_exits_3() {
+    let project = TestProject::new(CHAINS);
+    project.ends(&["run"], 0);
+    assert_eq!(project.json(&["verify", "--json"], 0), serde_json::json!([]));
+    project.write("artifacts/join/all", "something else");
+    std::fs::remove_file(project.path("artifacts/second/seed=0/copy")).unwrap();
+    let found = project.ends(&["verify"], 3).out;
+    assert!(found.contains("join: `artifacts/join/all`: its content is not what was recorded"), "{found}");
+    assert!(found.contains("second[seed=0]: `artifacts/second/seed=0/copy`: No such file"), "{found}");
+    let json = project.json(&["verify", "--json"], 3);
+    assert_eq!(json[1]["instance"], "join");
+    project.ends(&["run"], 0);
+    project.ends(&["verify"], 0);
 }

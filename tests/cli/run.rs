@@ -39,3 +39,142 @@ fn a_second_run_has_nothing_to_do() {
     assert!(second.out.starts_with("nothing to do: 7 fresh ("), "{}", second.out);
     assert_eq!(second.err, "");
 }
+
+#[test]
+fn a_changed_parameter_reruns_its_chain_and_the_join_and_changing_back_restores_them() {
+    let stage = |name: &str, run: &str, needs: &str| {
+        format!("[stage.{name}]\nkind = \"command\"\nrun = \"{run}\"\noutputs = [\"x\"]\nneeds = {needs}\n")
+    };
+    let project = TestProject::new(
+        &[
+            stage("left", "echo l > $OUT/x", "{}"),
+            stage("left-end", "cat $IN_A/x > $OUT/x", "{ a = 'left' }"),
+            stage("right", "echo r > $OUT/x", "{}"),
+            stage("right-end", "cat $IN_A/x > $OUT/x", "{ a = 'right' }"),
+            stage("join", "cat $IN_A/x $IN_B/x > $OUT/x", "{ a = 'left-end', b = 'right-end' }"),
+        ]
+        .concat(),
+    );
+    project.ends(&["run"], 0);
+    project.edit("pipeline.toml", "echo l", "echo L");
+    let changed = project.ends(&["run", "--jobs", "1"], 0);
+    assert!(changed.out.starts_with("ran 3, 2 fresh in "), "{}", changed.out);
+    let started: Vec<_> = changed.err.lines().filter(|line| line.starts_with("start")).collect();
+    assert_eq!(started, ["start    left", "start    left-end", "start    join"]);
+    assert_eq!(project.read("artifacts/join/x"), "L\nr\n");
+    project.edit("pipeline.toml", "echo L", "echo l");
+    let back = project.ends(&["run"], 0);
+    assert!(back.out.starts_with("restored 3, 2 fresh in "), "{}", back.out);
+    assert_eq!(project.read("artifacts/join/x"), "l\nr\n");
+}
+
+#[test]
+fn a_comment_the_order_of_keys_and_a_touch_change_nothing() {
+    let project = TestProject::new(CHAINS);
+    project.write("input.txt", "text");
+    project.edit("pipeline.toml", "outputs = [\"all\"]", "outputs = [\"all\"]\ndeps = [\"input.txt\"]");
+    project.ends(&["run"], 0);
+    project.edit(
+        "pipeline.toml",
+        "outputs = [\"number\"]\nmatrix = { seed = [0, 1, 2] }",
+        "# A comment.\nmatrix = {seed = [2, 1, 0]}\noutputs = ['number']",
+    );
+    for touched in ["input.txt", "artifacts/join/all", "pipeline.toml"] {
+        let file = std::fs::File::options().append(true).open(project.path(touched)).unwrap();
+        file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    }
+    let again = project.ends(&["run"], 0);
+    assert!(again.out.starts_with("nothing to do: 7 fresh"), "{}", again.out);
+    project.write("input.txt", "TEXT");
+    assert!(project.ends(&["run"], 0).out.starts_with("ran 1, 6 fresh in "));
+}
+
+#[test]
+fn a_failure_says_why_and_where_the_log_is_and_spares_what_does_not_depend_on_it() {
+    let project = TestProject::new(CHAINS);
+    let ok = "run = \"cat $IN_NUMBER/number > $OUT/copy\"";
+    project.edit("pipeline.toml", ok, "run = \"echo partly > $OUT/copy; echo reason; exit ${seed}\"");
+    let failed = project.ends(&["run", "--keep-going"], 1);
+    assert!(failed.out.starts_with("ran 4, failed 2, 1 not reached in "), "{}", failed.out);
+    assert!(
+        failed.err.contains("error: `second[seed=2]`: its process ended with exit code 2\n  reason\n"),
+        "{}",
+        failed.err
+    );
+    assert!(failed.err.contains("log: .repro/logs/second/seed=2.log\n"), "{}", failed.err);
+    assert_eq!(project.read(".repro/logs/second/seed=2.log"), "reason\n");
+    assert!(project.path("artifacts/second/seed=0/copy").exists());
+    assert!(!project.path("artifacts/second/seed=1/copy").exists());
+    let first = project.ends(&["run", "--jobs", "1"], 1);
+    assert!(first.out.starts_with("failed 1, 2 not reached, 4 fresh in "), "{}", first.out);
+    project.edit("pipeline.toml", "; exit ${seed}", "");
+    let mended = project.ends(&["run", "-q"], 0);
+    assert_eq!((mended.out.as_str(), mended.err.as_str()), ("", ""));
+}
+
+#[test]
+fn a_dry_run_says_what_then_happens() {
+    let project = TestProject::new(CHAINS);
+    project.ends(&["run"], 0);
+    project.edit("pipeline.toml", "echo ${word} ${seed} >", "sleep 0; echo ${word} ${seed} >");
+    let plan = project.ends(&["run", "--dry-run"], 0);
+    assert!(plan.out.contains("run      first[seed=0]: run: \"echo one 0"), "{}", plan.out);
+    assert!(
+        plan.out.contains("maybe    second[seed=0]: depends on what `first[seed=0]` makes\n"),
+        "{}",
+        plan.out
+    );
+    assert!(plan.out.ends_with("3 will run, 4 may run or be cut off\n"), "{}", plan.out);
+    let cut_off = project.ends(&["run"], 0);
+    assert!(cut_off.out.starts_with("ran 3, 4 fresh in "), "{}", cut_off.out);
+    project.ends(&["run", "-S", "word=two"], 0);
+    let back = project.ends(&["run", "-n"], 0);
+    assert!(back.out.ends_with("7 will be restored\n"), "{}", back.out);
+    assert!(project.ends(&["run"], 0).out.starts_with("restored 7 in "));
+    assert!(project.ends(&["run", "-n"], 0).out.starts_with("nothing to do: 7 fresh\n"));
+}
+
+#[test]
+fn only_force_and_names_choose_what_runs() {
+    let project = TestProject::new(CHAINS);
+    let early = project.ends(&["run", "--only", "second"], 2).err;
+    assert!(early.contains("`first[seed=0]` is needed but not up to date"), "{early}");
+    assert!(early.contains("help: run without `--only`"), "{early}");
+    let one = project.ends(&["run", "second[seed=1]"], 0).out;
+    assert!(one.starts_with("ran 2 in "), "{one}");
+    project.ends(&["run"], 0);
+    let forced = project.ends(&["run", "--force", "second"], 0).out;
+    assert!(forced.starts_with("ran 3, 3 fresh in "), "{forced}");
+    let only = project.ends(&["run", "--force", "--only", "second[seed=0]"], 0).out;
+    assert!(only.starts_with("ran 1 in "), "{only}");
+}
+
+#[test]
+fn a_setting_on_the_command_line_sweeps() {
+    let project = TestProject::new(CHAINS);
+    let sweep = ["run", "-S", "stage.first.seed=0..5", "-S", "stage.second.seed=[0, 4]"];
+    let swept = project.ends(&sweep, 0);
+    assert!(swept.out.starts_with("ran 8 in "), "{}", swept.out);
+    assert_eq!(project.read("artifacts/join/all"), "one 0\none 4\n");
+}
+
+#[test]
+fn a_damaged_artifact_is_named_and_restored_and_a_damaged_cache_is_named_with_exit_code_3() {
+    let project = TestProject::new(CHAINS);
+    project.ends(&["run"], 0);
+    project.write("artifacts/join/all", "something else");
+    let restored = project.ends(&["run"], 0);
+    assert!(restored.err.contains("artifacts/join/all` is missing or was altered"), "{}", restored.err);
+    assert!(restored.out.starts_with("restored 1, 6 fresh in "), "{}", restored.out);
+    assert_eq!(project.read("artifacts/join/all"), "one 0\none 1\none 2\n");
+
+    let digest = engine::digest::Digest::of("one 0\none 1\none 2\n").to_string();
+    let object = format!(".repro/objects/{}/{}", &digest[..2], &digest[2..]);
+    std::fs::remove_file(project.path(&object)).unwrap();
+    project.write(&object, "ONE 0\none 1\none 2\n");
+    project.write("artifacts/join/all", "something else");
+    let damaged = project.ends(&["run"], 3);
+    assert!(damaged.err.contains(&digest[2..]) && damaged.err.contains("help: delete `"), "{}", damaged.err);
+    std::fs::remove_file(project.path(&object)).unwrap();
+    assert!(project.ends(&["run"], 0).out.starts_with("ran 1, 6 fresh in "));
+}

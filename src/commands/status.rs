@@ -1,0 +1,72 @@
+//! `repro status`: what is fresh and what is not, and why.
+
+use std::process::ExitCode;
+
+use engine::{
+    instance::{InstanceId, Pipeline},
+    plan::Standing,
+};
+use serde_json::json;
+
+use crate::{args::Global, error::Failure, ui};
+
+pub(super) fn status(
+    global: &Global,
+    names: &[String],
+    quiet: bool,
+    json: bool,
+) -> Result<ExitCode, Failure> {
+    let (pipeline, project) = super::project(global)?;
+    let ids = super::selected_or_all(&pipeline, names)?;
+    let standings = project.status(&pipeline)?;
+    let all: Vec<_> = ids.iter().map(|&id| (id, &standings[id])).collect();
+    if quiet {
+        let stale = all.iter().any(|(_, standing)| **standing != Standing::Fresh);
+        return Ok(ExitCode::from(u8::from(stale)));
+    }
+    if json {
+        ui::json(&all.iter().map(|(id, standing)| as_json(&pipeline, *id, standing)).collect());
+    } else {
+        ui::print(&as_text(&pipeline, &all, names.is_empty()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn as_json(pipeline: &Pipeline, id: InstanceId, standing: &Standing) -> serde_json::Value {
+    let (mut reasons, mut waits_for) = (Vec::new(), Vec::new());
+    match standing {
+        Standing::Stale(whys) => reasons.extend(whys.iter().map(ToString::to_string)),
+        Standing::Waiting(on) => waits_for.extend(on.iter().map(|&id| &pipeline.instances[id].name)),
+        Standing::Fresh | Standing::Restorable => {}
+    }
+    json!({
+        "name": pipeline.instances[id].name,
+        "standing": super::word(standing),
+        "reasons": reasons,
+        "waits_for": waits_for,
+    })
+}
+
+/// A line per instance and one for all; with `brief`, the fresh ones are only counted.
+fn as_text(pipeline: &Pipeline, all: &[(InstanceId, &Standing)], brief: bool) -> String {
+    let mut text = String::new();
+    let mut counts = [("fresh", 0), ("restorable", 0), ("stale", 0), ("waiting", 0)];
+    for (id, standing) in all {
+        let word = super::word(standing);
+        counts.iter_mut().filter(|(other, _)| *other == word).for_each(|(_, count)| *count += 1);
+        let why = match standing {
+            Standing::Fresh if brief => continue,
+            Standing::Fresh => String::new(),
+            Standing::Restorable => ": the cache holds its result".to_owned(),
+            Standing::Stale(whys) => format!(": {}", super::reasons(whys)),
+            Standing::Waiting(on) => format!(": for {}", super::names(pipeline, on)),
+        };
+        text.push_str(&format!("{word:<10} {}{why}\n", pipeline.instances[*id].name));
+    }
+    let counts: Vec<_> = counts
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(word, count)| format!("{count} {word}"))
+        .collect();
+    if counts.is_empty() { "no instances\n".to_owned() } else { text + &counts.join(", ") + "\n" }
+}

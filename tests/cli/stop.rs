@@ -1,0 +1,66 @@
+//! Being told to stop, and not being alone.
+
+use crate::project::TestProject;
+
+/// A quick stage, then one that lasts until there is a file `go`.
+const SLOW: &str = r#"
+[stage.quick]
+kind = "command"
+run = "echo quick > $OUT/x"
+outputs = ["x"]
+
+[stage.slow]
+kind = "command"
+run = "touch started; while [ ! -e go ]; do sleep 0.02; done; cp $IN_QUICK/x $OUT/y"
+outputs = ["y"]
+needs = { quick = "quick" }
+"#;
+
+#[test]
+fn a_signal_keeps_what_is_finished_and_exits_130() {
+    for signal in ["INT", "TERM", "HUP"] {
+        let project = TestProject::new(SLOW);
+        let run = project.start(&["run"]);
+        project.wait_for("started");
+        run.signal(signal);
+        let answer = run.wait();
+        assert_eq!(answer.code, Some(130), "{}", answer.err);
+        assert!(answer.err.contains("stopping at the next safe point"), "{}", answer.err);
+        assert!(
+            answer.out.starts_with("interrupted, everything finished is kept: ran 1, 1 not reached in "),
+            "{}",
+            answer.out
+        );
+        project.write("go", "");
+        assert!(project.ends(&["run"], 0).out.starts_with("ran 1, 1 fresh in "));
+    }
+}
+
+#[test]
+fn a_second_signal_ends_at_once_what_does_not_listen_to_the_first() {
+    let project = TestProject::new(SLOW);
+    project.edit("pipeline.toml", "touch started", "trap '' TERM; touch started");
+    let run = project.start(&["run"]);
+    project.wait_for("started");
+    run.signal("INT");
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    run.signal("INT");
+    let answer = run.wait();
+    assert_eq!(answer.code, Some(130), "{}", answer.err);
+    assert!(answer.err.contains("stopping at once"), "{}", answer.err);
+    assert!(!project.path("artifacts/slow").exists());
+}
+
+#[test]
+fn a_second_run_at_the_same_time_is_refused_with_exit_code_2() {
+    let project = TestProject::new(SLOW);
+    let run = project.start(&["run"]);
+    project.wait_for("started");
+    let second = project.ends(&["run"], 2);
+    assert!(second.err.contains("another `repro` is running in this project"), "{}", second.err);
+    assert!(second.err.contains("help: wait for the other run to end"), "{}", second.err);
+    assert_eq!(project.ends(&["status"], 0).out.lines().last(), Some("1 fresh, 1 stale"));
+    project.write("go", "");
+    let answer = run.wait();
+    assert_eq!(answer.code, Some(0), "{}", answer.err);
+}
