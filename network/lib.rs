@@ -10,14 +10,19 @@
 //! layouts inside.
 
 pub mod arch;
+pub mod checkpoint;
 pub mod cpu;
 pub mod data;
 pub mod error;
+pub mod evaluate;
 pub mod init;
 pub mod mode;
+pub mod model;
 pub mod optimizer;
 pub mod rng;
 pub mod tensor;
+pub mod tensorfile;
+pub mod train;
 pub mod trainer;
 
 pub use error::{Error, Result};

@@ -1,0 +1,107 @@
+//! Tensors as the bytes of a safetensors file, the same bytes every time: metadata and tensors are
+//! sorted (the public crate writes metadata in the order of a hash table). Knows no meaning.
+
+use std::collections::BTreeMap;
+
+use safetensors::{Dtype, SafeTensors};
+use serde::Serialize;
+
+use crate::{
+    Error, Result,
+    tensor::{Tensor, Tensors},
+};
+
+/// The file's free text.
+pub type Metadata = BTreeMap<String, String>;
+
+#[derive(Serialize)]
+struct Info<'a> {
+    dtype: Dtype,
+    shape: &'a [usize],
+    data_offsets: [usize; 2],
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Entry<'a> {
+    Metadata(&'a Metadata),
+    Info(Info<'a>),
+}
+
+/// The file that holds `metadata`, `scalars` (as 64-bit integers without dimensions) and `tensors`.
+pub fn write(metadata: &Metadata, scalars: &BTreeMap<String, i64>, tensors: &Tensors) -> Result<Vec<u8>> {
+    let mut header = BTreeMap::from([("__metadata__", Entry::Metadata(metadata))]);
+    let mut end = 0;
+    let mut place = |name, dtype, shape, bytes| {
+        let data_offsets = [end, end + bytes];
+        end += bytes;
+        header.insert(name, Entry::Info(Info { dtype, shape, data_offsets }));
+    };
+    for name in scalars.keys() {
+        place(name.as_str(), Dtype::I64, [].as_slice(), 8);
+    }
+    for (name, tensor) in tensors {
+        place(name, Dtype::F32, &tensor.shape, 4 * tensor.data.len());
+    }
+    let mut json = serde_json::to_vec(&header).map_err(|e| Error::Invalid(format!("tensor file: {e}")))?;
+    json.resize(json.len().next_multiple_of(8), b' ');
+    let mut bytes = Vec::with_capacity(8 + json.len() + end);
+    bytes.extend_from_slice(&(json.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(&json);
+    bytes.extend(scalars.values().flat_map(|x| x.to_le_bytes()));
+    for tensor in tensors.values() {
+        bytes.extend(tensor.data.iter().flat_map(|x| x.to_le_bytes()));
+    }
+    Ok(bytes)
+}
+
+/// Metadata and f32 tensors of a file; `what` is named in errors.
+pub fn read(what: &str, bytes: &[u8]) -> Result<(Metadata, Tensors)> {
+    let bad = |reason: String| Error::Malformed(format!("{what}: {reason}"));
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| bad(e.to_string()))?;
+    let file = SafeTensors::deserialize(bytes).map_err(|e| bad(e.to_string()))?;
+    let metadata = header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+    let mut tensors = Tensors::new();
+    for (name, view) in file.iter() {
+        if view.dtype() != Dtype::F32 {
+            return Err(bad(format!("tensor `{name}` is {:?}, not F32", view.dtype())));
+        }
+        let data = view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        tensors.insert(name.to_owned(), Tensor::new(view.shape(), data));
+    }
+    Ok((metadata, tensors))
+}
+
+/// Entry `key` of `metadata`, understood.
+pub fn entry<T: std::str::FromStr>(what: &str, metadata: &Metadata, key: &str) -> Result<T> {
+    let text =
+        metadata.get(key).ok_or_else(|| Error::Malformed(format!("{what}: it does not say its `{key}`")))?;
+    text.parse().map_err(|_| Error::Malformed(format!("{what}: its `{key}`, `{text}`, makes no sense")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_by_the_public_crate_and_by_us() {
+        let metadata: Metadata = [("b", "2"), ("a", "1\"")].map(|(k, v)| (k.into(), v.into())).into();
+        let tensors: Tensors = [
+            ("x".into(), Tensor::new([2, 1], vec![1.0, -2.5])),
+            ("w".into(), Tensor::new([3], vec![0.0; 3])),
+        ]
+        .into();
+        let bytes = write(&metadata, &[("n".into(), 7)].into(), &tensors).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(file.tensor("n").unwrap().data(), 7i64.to_le_bytes());
+        assert!(file.tensor("n").unwrap().shape().is_empty());
+        let text = String::from_utf8_lossy(&bytes[8..48]);
+        assert!(text.starts_with("{\"__metadata__\":{\"a\":\"1\\\"\",\"b\":\"2\"}"), "{text}");
+        assert!(read("it", &bytes).unwrap_err().to_string().contains("it: tensor `n` is I64"));
+        let bytes = write(&metadata, &BTreeMap::new(), &tensors).unwrap();
+        assert_eq!(read("it", &bytes).unwrap(), (metadata, tensors));
+        for cut in [0, 7, 30, bytes.len() - 1] {
+            assert!(read("it", &bytes[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+}

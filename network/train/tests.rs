@@ -1,0 +1,238 @@
+use std::ops::Range;
+
+use super::*;
+use crate::{
+    data::{IMAGE_BYTES, Images, augmented_pixel, pack},
+    init::{BnInit, Init, WeightInit},
+    optimizer::Sgd,
+    tensor::Tensor,
+};
+
+/// Logistic regression on one byte of the image: as quick as a training can be.
+struct Toy {
+    data: Arc<Dataset>,
+    state: State,
+    tally: Tally,
+    sgd: Sgd,
+}
+
+impl Toy {
+    fn boxed(data: &Arc<Dataset>) -> Box<dyn Trainer> {
+        let zeros = |name: &str| (name.to_owned(), Tensor::full([3, 2], 0.0));
+        let state = State { values: [zeros("w"), zeros("seen")].into(), momentum: [zeros("w")].into() };
+        let sgd = Sgd { rate: 0.0, momentum: 0.9, weight_decay: 1e-4 };
+        Box::new(Self { data: data.clone(), state, tally: Tally::default(), sgd })
+    }
+
+    fn logits(&self, split: Split, example: &Example) -> ([f32; 3], f32) {
+        let image = self.data.image(split, example.index as usize);
+        let x = f32::from(augmented_pixel(image, example, 0, 3, 3)) / 255.0;
+        let w = &self.state.values["w"].data;
+        (std::array::from_fn(|class| w[2 * class] + w[2 * class + 1] * x), x)
+    }
+}
+
+impl Trainer for Toy {
+    fn step(&mut self, batch: &[Example], rate: f32) -> Result<()> {
+        let mut gradient = [0.0; 6];
+        for example in batch {
+            let (logits, x) = self.logits(Split::Train, example);
+            let label = usize::from(self.data.label(Split::Train, example.index as usize));
+            let powers = logits.map(|x| f64::from(x).exp());
+            let sum: f64 = powers.iter().sum();
+            for class in 0..3 {
+                let d = (powers[class] / sum) as f32 - if class == label { 1.0 } else { 0.0 };
+                gradient[2 * class] += d / batch.len() as f32;
+                gradient[2 * class + 1] += d * x / batch.len() as f32;
+            }
+            self.tally.examples += 1;
+            self.tally.correct += u64::from((0..3).all(|c| logits[c] <= logits[label]));
+            self.tally.loss -= (powers[label] / sum).ln();
+        }
+        let State { values, momentum } = &mut self.state;
+        for (name, tensor) in values {
+            if let Some(velocity) = momentum.get_mut(name) {
+                Sgd { rate, ..self.sgd }.step(&mut tensor.data, &mut velocity.data, &gradient);
+            } else {
+                tensor.data[0] += batch.len() as f32;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_tally(&mut self) -> Result<Tally> {
+        Ok(std::mem::take(&mut self.tally))
+    }
+
+    fn predict(&mut self, split: Split, range: Range<usize>) -> Result<Vec<f32>> {
+        let centre = |index: usize| Example { index: index as u32, dy: 4, dx: 4, flip: false };
+        Ok(range.flat_map(|index| self.logits(split, &centre(index)).0).collect())
+    }
+
+    fn gradients(&mut self, _: &[Example]) -> Result<(Tally, Tensors)> {
+        Ok(Default::default())
+    }
+
+    fn state(&mut self) -> Result<State> {
+        Ok(self.state.clone())
+    }
+
+    fn restore(&mut self, state: &State) -> Result<()> {
+        self.state = state.clone();
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        "toy".into()
+    }
+}
+
+/// Three classes of grey images that one byte tells apart, but for its noise.
+fn dataset() -> Arc<Dataset> {
+    let images = |n: usize| {
+        let labels: Vec<u16> = (0..n).map(|i| (i % 3) as u16).collect();
+        let pixels = (0..n).flat_map(|i| [((i % 3) * 80 + i * 7 % 50) as u8; IMAGE_BYTES]).collect();
+        (labels, pixels)
+    };
+    let ((train, train_pixels), (test, test_pixels)): ((_, Vec<u8>), (_, Vec<u8>)) =
+        (images(100), images(30));
+    let names = ["a", "b", "c"].map(String::from);
+    let train = Images { labels: &train, pixels: &train_pixels };
+    let bytes = pack(&names, train, Images { labels: &test, pixels: &test_pixels }).unwrap();
+    Arc::new(Dataset::from_bytes(Arc::new(bytes)).unwrap())
+}
+
+fn spec(protocol: &Protocol) -> TrainSpec {
+    let init = Init { weights: WeightInit::HeNormal, bn: BnInit::Uniform };
+    let model = Model::new("resnet8".parse().unwrap(), crate::arch::Variant::Paper, 0, init, 3);
+    protocol.spec(&model, TrainSet::NONE, Precision::F32)
+}
+
+fn training(protocol: Protocol) -> Training {
+    let data = dataset();
+    Training::new(Toy::boxed(&data), data, &spec(&protocol), protocol, 1).unwrap()
+}
+
+fn short() -> Protocol {
+    Protocol { epochs: 4, batch: 8, milestones: vec![3], ..Protocol::default() }
+}
+
+fn run(training: &mut Training) {
+    while !training.finished() {
+        let Epoch::Finished(_) = training.epoch(&mut |_| ControlFlow::Continue(())).unwrap() else {
+            panic!()
+        };
+    }
+}
+
+#[test]
+fn rates_drop_after_the_milestones() {
+    let protocol = Protocol::default();
+    let rates = [0, 79, 80, 119, 120, 159].map(|epoch| protocol.rate(epoch));
+    assert_eq!(rates, [0.1, 0.1, 0.01, 0.01, 0.001, 0.001]);
+}
+
+#[test]
+fn every_image_is_seen_once_an_epoch_the_last_few_too_and_the_toy_learns() {
+    let mut training = training(short());
+    run(&mut training);
+    let last = training.history()[3];
+    assert_eq!(training.values().unwrap()["seen"].data[0], 400.0);
+    assert_eq!(training.steps(), 4 * 13);
+    assert_eq!((last.epoch, last.learning_rate, training.history()[2].learning_rate), (4, 0.01, 0.1));
+    assert!(last.train_loss < 0.9 * training.history()[0].train_loss, "{last:?}");
+    assert!(last.test_accuracy > 0.6, "{last:?}");
+}
+
+#[test]
+fn augmentation_can_be_switched_off_and_the_seed_counts() {
+    let history = |augment, seed| {
+        let (data, protocol) = (dataset(), Protocol { augment, ..short() });
+        let mut training = Training::new(Toy::boxed(&data), data, &spec(&protocol), protocol, seed).unwrap();
+        run(&mut training);
+        csv(training.history())
+    };
+    let (plain, augmented) = (history(false, 1), history(true, 1));
+    assert_ne!(plain, augmented);
+    assert_ne!(augmented, history(true, 2));
+    assert_eq!(augmented, history(true, 1));
+}
+
+#[test]
+fn a_resumed_training_ends_with_the_same_bits() {
+    let mut straight = training(short());
+    run(&mut straight);
+    for stop in 0..=4 {
+        let mut first = training(short());
+        for _ in 0..stop {
+            first.epoch(&mut |_| ControlFlow::Continue(())).unwrap();
+        }
+        let saved = first.save().unwrap();
+        let mut second = training(short());
+        second.resume(&saved).unwrap();
+        assert_eq!(second.history().len(), stop);
+        run(&mut second);
+        assert_eq!(second.values().unwrap(), straight.values().unwrap(), "{stop}");
+        assert_eq!(csv(second.history()), csv(straight.history()));
+        assert_eq!(second.save().unwrap(), straight.save().unwrap());
+    }
+}
+
+#[test]
+fn foreign_and_damaged_states_are_refused() {
+    let saved = training(short()).save().unwrap();
+    for other in [Protocol { weight_decay: 0.0, ..short() }, Protocol { epochs: 5, ..short() }] {
+        let error = training(other).resume(&saved).unwrap_err().to_string();
+        assert_eq!(error, "resume state: it belongs to another training");
+    }
+    assert!(training(short()).resume(&saved[..saved.len() - 1]).is_err());
+    assert!(training(short()).resume(b"").is_err());
+    let (mut metadata, tensors) = tensorfile::read("", &saved).unwrap();
+    metadata.insert("history".into(), format!("{COLUMNS}\n2,0.1,1,1,1,1\n"));
+    let wrong = tensorfile::write(&metadata, &Default::default(), &tensors).unwrap();
+    assert!(training(short()).resume(&wrong).unwrap_err().to_string().contains("history is damaged"));
+}
+
+#[test]
+fn a_stop_takes_effect_before_the_next_batch_and_leaves_nothing_to_save() {
+    for (split, at) in [(Split::Train, 24), (Split::Test, 16)] {
+        let mut training = training(short());
+        let mut seen = Vec::new();
+        let ended = training.epoch(&mut |progress| {
+            seen.push((progress.split, progress.done));
+            if (progress.split, progress.done) == (split, at) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        assert_eq!(ended.unwrap(), Epoch::Stopped);
+        assert_eq!(seen.last(), Some(&(split, at)));
+        assert!(training.save().is_err() && training.epoch(&mut |_| ControlFlow::Break(())).is_err());
+    }
+}
+
+#[test]
+fn a_diverged_training_names_its_epoch() {
+    let protocol = Protocol { learning_rate: 1e-1, milestones: vec![1], factor: 1e38, ..short() };
+    let mut training = training(protocol);
+    training.epoch(&mut |_| ControlFlow::Continue(())).unwrap();
+    let error = training.epoch(&mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
+    assert!(error.starts_with("epoch 2: the training loss is") && error.ends_with("has diverged"), "{error}");
+}
+
+#[test]
+fn histories_come_back_bit_for_bit() {
+    let row = |epoch, x: f64| Row {
+        epoch,
+        learning_rate: 0.1,
+        train_loss: x,
+        train_accuracy: x / 3.0,
+        test_loss: x / 7.0,
+        test_accuracy: 1e-300,
+    };
+    let history = [row(1, 0.1 + 0.2), row(2, 5e-324)];
+    assert_eq!(parse(&csv(&history)).unwrap(), history);
+    assert_eq!(json_lines(&history[..1]).unwrap().matches("\"train_loss\":0.30000000000000004").count(), 1);
+    assert!(parse("epoch\n1\n").is_none());
+}
