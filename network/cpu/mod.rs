@@ -7,5 +7,7 @@ pub mod buffers;
 pub mod conv;
 pub mod fuse;
 pub mod gradient;
+mod gradient_direct;
+mod gradient_winograd;
 pub mod step;
 pub mod winograd;

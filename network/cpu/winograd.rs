@@ -17,14 +17,14 @@ use super::lanes::{Isa, Lanes};
 use crate::lanes_dispatch;
 
 /// Channels in a block.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 /// Rows and columns of a tile's outputs.
-const M: usize = 4;
+pub(super) const M: usize = 4;
 /// Rows and columns of a tile's inputs.
-const N: usize = M + 2;
+pub(super) const N: usize = M + 2;
 /// Tiles transformed before they are multiplied: the two scratch matrices stay in the L2 cache.
 /// A multiple of every kernel's number of tiles (6, 8 and 12).
-const GROUP: usize = 48;
+pub(super) const GROUP: usize = 48;
 
 /// The filter transform, for the points 0, 1, -1, 2, -2 and infinity.
 const G: [[f64; 3]; N] = [
@@ -36,10 +36,18 @@ const G: [[f64; 3]; N] = [
     [0.0, 0.0, 1.0],
 ];
 
+/// Images of `size` = rows, columns that fill one group of tiles: a call is fast with a multiple of
+/// that.
+pub fn chunk(size: [usize; 2]) -> usize {
+    (GROUP / size.map(|n| n.div_ceil(M)).iter().product::<usize>()).max(1)
+}
+
 /// A 3x3 convolution of stride 1 and padding 1 with its filters transformed.
 pub struct Winograd {
     channels: usize,
     filters: usize,
+    /// Rows and columns.
+    size: [usize; 2],
     /// `[36][channels][filters]`
     transformed: Vec<f32>,
 }
@@ -51,18 +59,24 @@ impl Winograd {
         kernel == 3 && stride == 1 && channels.is_multiple_of(LANES) && filters.is_multiple_of(LANES)
     }
 
-    /// The convolution with `weights` in `K C 3 3`, `filters` = K, `channels` = C.
-    pub fn forward(weights: &[f32], filters: usize, channels: usize) -> Self {
-        Self::transform(filters, channels, |k, c, tap| weights[(k * channels + c) * 9 + tap])
+    /// The convolution of images of `size` = rows, columns with `weights` in `K C 3 3`, `filters` = K,
+    /// `channels` = C.
+    pub fn forward(weights: &[f32], filters: usize, channels: usize, size: [usize; 2]) -> Self {
+        Self::transform(filters, channels, size, |k, c, tap| weights[(k * channels + c) * 9 + tap])
     }
 
     /// Its data gradient: from the gradient of the K outputs to that of the C inputs, which is a
     /// convolution with the filters turned by 180 degrees and the channels exchanged.
-    pub fn backward(weights: &[f32], filters: usize, channels: usize) -> Self {
-        Self::transform(channels, filters, |c, k, tap| weights[(k * channels + c) * 9 + 8 - tap])
+    pub fn backward(weights: &[f32], filters: usize, channels: usize, size: [usize; 2]) -> Self {
+        Self::transform(channels, filters, size, |c, k, tap| weights[(k * channels + c) * 9 + 8 - tap])
     }
 
-    fn transform(filters: usize, channels: usize, weight: impl Fn(usize, usize, usize) -> f32) -> Self {
+    fn transform(
+        filters: usize,
+        channels: usize,
+        size: [usize; 2],
+        weight: impl Fn(usize, usize, usize) -> f32,
+    ) -> Self {
         assert!(Self::serves(channels, filters, 3, 1), "channels come in blocks of 16");
         let mut transformed = vec![0.0; N * N * channels * filters];
         for k in 0..filters {
@@ -80,7 +94,7 @@ impl Winograd {
                 }
             }
         }
-        Self { channels, filters, transformed }
+        Self { channels, filters, size, transformed }
     }
 
     /// Floats of scratch memory that one thread needs.
@@ -88,52 +102,52 @@ impl Winograd {
         N * N * (stride(self.channels) + stride(self.filters))
     }
 
-    /// Convolves `images` images of `size` = rows, columns; layouts as in the module's description.
-    /// What `scratch` holds before does not matter.
+    /// Convolves `images` images into `output`, or adds the result to it; layouts as in the module's
+    /// description. What `scratch` holds before does not matter.
     ///
     /// # Panics
     /// Where a slice is shorter than its layout.
     pub fn run(
         &self,
         isa: Isa,
-        input: &[f32],
         images: usize,
-        size: [usize; 2],
+        input: &[f32],
         output: &mut [f32],
+        accumulate: bool,
         scratch: &mut [f32],
     ) {
-        let [rows, columns] = size;
+        let [rows, columns] = self.size;
         assert!(input.len() >= images * self.channels * (rows + 2) * (columns + 2), "input too short");
         assert!(output.len() >= images * self.filters * rows * columns, "output too short");
         assert!(scratch.len() >= self.scratch_len(), "scratch too short");
         // SAFETY: the lengths are checked.
-        unsafe { convolve_on(isa, self, input, images, size, output, scratch) }
+        unsafe { convolve_on(isa, self, images, input, output, accumulate, scratch) }
     }
 }
 
 /// Floats between two of the 36 scratch matrices. The extra block keeps the 36 stores of a tile
 /// out of the same cache set.
-fn stride(channels: usize) -> usize {
+pub(super) fn stride(channels: usize) -> usize {
     GROUP * channels + LANES
 }
 
 lanes_dispatch!(
     unsafe fn convolve_on(
         this: &Winograd,
-        input: &[f32],
         images: usize,
-        size: [usize; 2],
+        input: &[f32],
         output: &mut [f32],
+        accumulate: bool,
         scratch: &mut [f32],
     ) = convolve
 );
 
 /// Where a tile lies.
 #[derive(Clone, Copy)]
-struct Place {
-    image: usize,
-    y: usize,
-    x: usize,
+pub(super) struct Place {
+    pub image: usize,
+    pub y: usize,
+    pub x: usize,
 }
 
 /// # Safety
@@ -141,13 +155,13 @@ struct Place {
 #[inline(always)]
 unsafe fn convolve<L: Lanes>(
     this: &Winograd,
-    input: &[f32],
     images: usize,
-    size: [usize; 2],
+    input: &[f32],
     output: &mut [f32],
+    accumulate: bool,
     scratch: &mut [f32],
 ) {
-    let [rows, columns] = size;
+    let [rows, columns] = this.size;
     let (across, per_image) = (columns.div_ceil(M), columns.div_ceil(M) * rows.div_ceil(M));
     let (spectra, products) = scratch.split_at_mut(N * N * stride(this.channels));
     let (spectra, products) = (spectra.as_mut_ptr(), products.as_mut_ptr());
@@ -158,7 +172,13 @@ unsafe fn convolve<L: Lanes>(
             let place = Place { image: id / per_image, y: id % per_image / across * M, x: id % across * M };
             // SAFETY: a place inside the input; tile t of a group fits the scratch.
             unsafe {
-                load_tile::<L>(this.channels, input.as_ptr(), size, place, spectra.add(t * this.channels))
+                load_tile::<L>(
+                    this.channels,
+                    input.as_ptr(),
+                    this.size,
+                    place,
+                    spectra.add(t * this.channels),
+                )
             }
         }
         // SAFETY: the scratch holds GROUP tiles, a multiple of every kernel's tiles; what lies
@@ -175,13 +195,8 @@ unsafe fn convolve<L: Lanes>(
             let place = Place { image: id / per_image, y: id % per_image / across * M, x: id % across * M };
             // SAFETY: as above, for the output.
             unsafe {
-                store_tile::<L>(
-                    this.filters,
-                    products.add(t * this.filters),
-                    output.as_mut_ptr(),
-                    size,
-                    place,
-                )
+                let products = products.add(t * this.filters);
+                store_tile::<L>(this, products, output.as_mut_ptr(), place, accumulate)
             }
         }
     }
@@ -192,7 +207,7 @@ unsafe fn convolve<L: Lanes>(
 /// # Safety
 /// `input` holds the padded image of `place`, `spectra` 36 rows.
 #[inline(always)]
-unsafe fn load_tile<L: Lanes>(
+pub(super) unsafe fn load_tile<L: Lanes>(
     channels: usize,
     input: *const f32,
     [rows, columns]: [usize; 2],
@@ -281,12 +296,13 @@ unsafe fn multiply<L: Lanes, const BLOCKS: usize, const TILES: usize>(
 /// `products` holds 36 rows, `output` the image of `place`.
 #[inline(always)]
 unsafe fn store_tile<L: Lanes>(
-    filters: usize,
+    this: &Winograd,
     products: *const f32,
     output: *mut f32,
-    [rows, columns]: [usize; 2],
     place: Place,
+    accumulate: bool,
 ) {
+    let (filters, [rows, columns]) = (this.filters, this.size);
     for block in 0..filters / LANES {
         // SAFETY: outputs beyond the last row or column are not written.
         unsafe {
@@ -307,7 +323,8 @@ unsafe fn store_tile<L: Lanes>(
                 let row = output_transform::<L>(row);
                 for (x, value) in row.into_iter().enumerate() {
                     if place.x + x < columns {
-                        value.store(plane.add(((place.y + y) * columns + place.x + x) * LANES));
+                        let to = plane.add(((place.y + y) * columns + place.x + x) * LANES);
+                        if accumulate { L::load(to).add(value) } else { value }.store(to);
                     }
                 }
             }
@@ -420,7 +437,10 @@ mod tests {
         for isa in Isa::all() {
             let mut output = vec![f32::NAN; wanted.len()];
             let mut scratch = vec![f32::NAN; conv.scratch_len()];
-            conv.run(isa, &padded, images, size, &mut output, &mut scratch);
+            conv.run(isa, images, &padded, &mut output, false, &mut scratch);
+            let mut twice = output.clone();
+            conv.run(isa, images, &padded, &mut twice, true, &mut scratch);
+            assert!(twice.iter().zip(&output).all(|(a, b)| a.to_bits() == (b + b).to_bits()), "accumulate");
             let mean = |squares: f64| (squares / wanted.len() as f64).sqrt();
             let scale = mean(wanted.iter().map(|&x| f64::from(x).powi(2)).sum());
             let errors: Vec<f64> = output.iter().zip(&wanted).map(|(a, b)| f64::from(a - b).abs()).collect();
@@ -450,12 +470,17 @@ mod tests {
             let input = draw(images * channels * rows * columns);
             let weights = draw(filters * channels * 9);
             let expected = naive(&case, &input, |k, c, tap| weights[(k * channels + c) * 9 + tap]);
-            check(&case, &Winograd::forward(&weights, filters, channels), &input, &expected);
+            check(&case, &Winograd::forward(&weights, filters, channels, [rows, columns]), &input, &expected);
             // The gradient with respect to an input is the sum over all outputs it reached.
             let gradient = draw(images * filters * rows * columns);
             let swapped = Case { channels: filters, filters: channels, ..case };
             let expected = scattered(&case, &gradient, &weights);
-            check(&swapped, &Winograd::backward(&weights, filters, channels), &gradient, &expected);
+            check(
+                &swapped,
+                &Winograd::backward(&weights, filters, channels, [rows, columns]),
+                &gradient,
+                &expected,
+            );
         }
     }
 
@@ -481,15 +506,15 @@ mod tests {
         let mut stream = rng::stream(8, "winograd");
         let mut draw = |n: usize| (0..n).map(|_| stream.normal() as f32).collect::<Vec<f32>>();
         let (images, channels, size) = (9, 32, [8, 8]);
-        let conv = Winograd::forward(&draw(channels * channels * 9), channels, channels);
+        let conv = Winograd::forward(&draw(channels * channels * 9), channels, channels, size);
         let input = draw(images * channels * 100);
         let isa = Isa::all()[0];
         let mut scratch = vec![0.0; conv.scratch_len()];
         let mut whole = vec![0.0; images * channels * 64];
-        conv.run(isa, &input, images, size, &mut whole, &mut scratch);
+        conv.run(isa, images, &input, &mut whole, false, &mut scratch);
         let mut parts = vec![0.0; whole.len()];
         for (input, output) in input.chunks(4 * channels * 100).zip(parts.chunks_mut(4 * channels * 64)) {
-            conv.run(isa, input, output.len() / (channels * 64), size, output, &mut scratch);
+            conv.run(isa, output.len() / (channels * 64), input, output, false, &mut scratch);
         }
         assert!(whole.iter().zip(&parts).all(|(a, b)| a.to_bits() == b.to_bits()));
     }

@@ -1,0 +1,253 @@
+//! Filter gradients of 3x3 convolutions of stride 1 through Winograd's F(4x4, 3x3): the derivative of
+//! [`super::winograd`]'s algorithm with respect to its filters, 36 multiplications for 144. Knows no
+//! threads.
+//!
+//! A tile of 6x6 inputs and its 4x4 gradients become 36 numbers per channel and per filter; 36 small
+//! matrix products over tiles add up, and only the total is brought back to 3x3. Lanes run over
+//! filters; each of the 36 numbers is one chain over images, then tiles.
+#![allow(unsafe_code)] // kernels on raw pointers; bounds are checked once, in `FilterGradient::add`
+#![allow(clippy::needless_range_loop)] // tiles are transposed: one index serves two arrays
+
+use super::{
+    lanes::{Isa, Lanes},
+    winograd::{GROUP, LANES, M, N, Place, load_tile, stride},
+};
+use crate::lanes_dispatch;
+
+/// The sizes of a convolution.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WinogradGradient {
+    pub channels: usize,
+    pub filters: usize,
+    pub size: [usize; 2],
+}
+
+impl WinogradGradient {
+    /// Floats of a sum, `[36][C][K]`.
+    pub(super) fn sum_len(&self) -> usize {
+        N * N * self.channels * self.filters
+    }
+
+    pub(super) fn scratch_len(&self) -> usize {
+        N * N * (stride(self.channels) + stride(self.filters))
+    }
+
+    /// # Safety
+    /// The slices hold `images` bordered images, a sum and the scratch.
+    pub(super) unsafe fn add(
+        &self,
+        isa: Isa,
+        images: usize,
+        x: &[f32],
+        g: &[f32],
+        sum: &mut [f32],
+        scratch: &mut [f32],
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { add_in(isa, self, images, x, g, sum, scratch) }
+    }
+
+    /// Brings a total into the order `K C 3 3`.
+    pub(super) fn unpack(&self, isa: Isa, total: &[f32], out: &mut [f32]) {
+        assert!(total.len() >= self.sum_len() && out.len() >= 9 * self.channels * self.filters);
+        // SAFETY: the lengths are checked.
+        unsafe { unpack_in(isa, self, total, out) }
+    }
+}
+
+lanes_dispatch!(
+    unsafe fn add_in(
+        this: &WinogradGradient,
+        images: usize,
+        x: &[f32],
+        g: &[f32],
+        sum: &mut [f32],
+        scratch: &mut [f32],
+    ) = add_on
+);
+
+#[inline(always)]
+unsafe fn add_on<L: Lanes>(
+    this: &WinogradGradient,
+    images: usize,
+    x: &[f32],
+    g: &[f32],
+    sum: &mut [f32],
+    scratch: &mut [f32],
+) {
+    let [rows, columns] = this.size;
+    let (across, per_image) = (columns.div_ceil(M), columns.div_ceil(M) * rows.div_ceil(M));
+    let (spectra, gradients) = scratch.split_at_mut(N * N * stride(this.channels));
+    let (spectra, gradients) = (spectra.as_mut_ptr(), gradients.as_mut_ptr());
+    for first in (0..images * per_image).step_by(GROUP) {
+        let count = GROUP.min(images * per_image - first);
+        for t in 0..count {
+            let id = first + t;
+            let place = Place { image: id / per_image, y: id % per_image / across * M, x: id % across * M };
+            // SAFETY: a place inside the images; tile t of a group fits the scratch.
+            unsafe {
+                load_tile::<L>(this.channels, x.as_ptr(), this.size, place, spectra.add(t * this.channels));
+                load_gradient::<L>(this, g.as_ptr(), place, gradients.add(t * this.filters));
+            }
+        }
+        // SAFETY: `count` tiles were written.
+        unsafe {
+            let sum = sum.as_mut_ptr();
+            match (L::WIDE, this.filters.is_multiple_of(2 * LANES)) {
+                (true, true) => multiply::<L, 2, 8>(this, spectra, gradients, sum, count),
+                (true, false) => multiply::<L, 1, 16>(this, spectra, gradients, sum, count),
+                (false, _) => multiply::<L, 1, 4>(this, spectra, gradients, sum, count),
+            }
+        }
+    }
+}
+
+/// Transforms one tile's gradients of every filter block into `gradients[36][stride]`.
+///
+/// # Safety
+/// `input` holds the bordered image of `place`, `gradients` 36 rows.
+#[inline(always)]
+unsafe fn load_gradient<L: Lanes>(this: &WinogradGradient, g: *const f32, place: Place, gradients: *mut f32) {
+    let ([rows, columns], blocks) = (this.size, this.filters / LANES);
+    let (high, wide) = (rows.min(place.y + M) - place.y, columns.min(place.x + M) - place.x);
+    for block in 0..blocks {
+        // SAFETY: only pixels inside the image are read.
+        unsafe {
+            let plane = g.add((place.image * blocks + block) * (rows + 2) * (columns + 2) * LANES);
+            let zero = L::splat(0.0);
+            let mut tile = [[zero; M]; N];
+            for x in 0..wide {
+                let mut column = [zero; M];
+                for (y, value) in column.iter_mut().enumerate().take(high) {
+                    *value =
+                        L::load(plane.add(((place.y + y + 1) * (columns + 2) + place.x + x + 1) * LANES));
+                }
+                let column = gradient_transform(column);
+                for y in 0..N {
+                    tile[y][x] = column[y];
+                }
+            }
+            for (y, row) in tile.into_iter().enumerate() {
+                for (x, value) in gradient_transform(row).into_iter().enumerate() {
+                    value.store(gradients.add((y * N + x) * stride(this.filters) + block * LANES));
+                }
+            }
+        }
+    }
+}
+
+/// `BLOCKS` blocks of filters times `CHANNELS` channels in registers, over `count` tiles.
+///
+/// # Safety
+/// `spectra` and `gradients` hold `count` tiles; `BLOCKS` divides the filter blocks, `CHANNELS` 16.
+#[inline(always)]
+unsafe fn multiply<L: Lanes, const BLOCKS: usize, const CHANNELS: usize>(
+    this: &WinogradGradient,
+    spectra: *const f32,
+    gradients: *const f32,
+    sum: *mut f32,
+    count: usize,
+) {
+    let (channels, filters) = (this.channels, this.filters);
+    for point in 0..N * N {
+        for c in (0..channels).step_by(CHANNELS) {
+            for block in (0..filters / LANES).step_by(BLOCKS) {
+                // SAFETY: indices are below the sizes that the caller promises.
+                unsafe {
+                    let sum = sum.add((point * channels + c) * filters + block * LANES);
+                    let spectra = spectra.add(point * stride(channels) + c);
+                    let gradients = gradients.add(point * stride(filters) + block * LANES);
+                    let zero = L::splat(0.0);
+                    let mut sums = [[zero; BLOCKS]; CHANNELS];
+                    for (c, sums) in sums.iter_mut().enumerate() {
+                        for (b, held) in sums.iter_mut().enumerate() {
+                            *held = L::load(sum.add(c * filters + b * LANES));
+                        }
+                    }
+                    for t in 0..count {
+                        let mut gradient = [zero; BLOCKS];
+                        for (b, gradient) in gradient.iter_mut().enumerate() {
+                            *gradient = L::load(gradients.add(t * filters + b * LANES));
+                        }
+                        for (c, sums) in sums.iter_mut().enumerate() {
+                            let value = L::splat(*spectra.add(t * channels + c));
+                            for b in 0..BLOCKS {
+                                sums[b] = value.fma(gradient[b], sums[b]);
+                            }
+                        }
+                    }
+                    for (c, sums) in sums.into_iter().enumerate() {
+                        for (b, held) in sums.into_iter().enumerate() {
+                            held.store(sum.add(c * filters + b * LANES));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One dimension of the gradient's transform: the output transform, transposed.
+///
+/// # Safety
+/// As [`Lanes::splat`].
+#[inline(always)]
+unsafe fn gradient_transform<L: Lanes>(g: [L; M]) -> [L; N] {
+    // SAFETY: the caller's promise.
+    let [two, four] = unsafe { [L::splat(2.0), L::splat(4.0)] };
+    let (even, odd) = (g[0].add(g[2]), g[1].add(g[3]));
+    let (far_even, far_odd) = (four.fma(g[2], g[0]), two.mul(four.fma(g[3], g[1])));
+    [g[0], even.add(odd), even.sub(odd), far_even.add(far_odd), far_even.sub(far_odd), g[3]]
+}
+
+/// One dimension of the way back: the filter transform, transposed.
+///
+/// # Safety
+/// As [`Lanes::splat`].
+#[inline(always)]
+unsafe fn filter_transform<L: Lanes>(s: [L; N]) -> [L; 3] {
+    // SAFETY: the caller's promise.
+    let [quarter, sixth, twelfth, twenty_fourth] =
+        unsafe { [L::splat(0.25), L::splat(1.0 / 6.0), L::splat(1.0 / 12.0), L::splat(1.0 / 24.0)] };
+    let (near_sum, near_gap) = (s[1].add(s[2]), s[2].sub(s[1]));
+    let (far_sum, far_gap) = (s[3].add(s[4]), s[3].sub(s[4]));
+    [
+        quarter.fma(s[0], twenty_fourth.mul(far_sum)).sub(sixth.mul(near_sum)),
+        twelfth.fma(far_gap, sixth.mul(near_gap)),
+        sixth.fma(far_sum.sub(near_sum), s[5]),
+    ]
+}
+
+lanes_dispatch!(unsafe fn unpack_in(this: &WinogradGradient, total: &[f32], out: &mut [f32]) = unpack_on);
+
+#[inline(always)]
+unsafe fn unpack_on<L: Lanes>(this: &WinogradGradient, total: &[f32], out: &mut [f32]) {
+    let (channels, filters) = (this.channels, this.filters);
+    for (c, k) in (0..channels).flat_map(|c| (0..filters).step_by(LANES).map(move |k| (c, k))) {
+        // SAFETY: the caller checked both lengths.
+        unsafe {
+            let zero = L::splat(0.0);
+            let mut tile = [[zero; N]; 3];
+            for x in 0..N {
+                let mut column = [zero; N];
+                for (y, value) in column.iter_mut().enumerate() {
+                    *value = L::load(total.as_ptr().add(((y * N + x) * channels + c) * filters + k));
+                }
+                for (y, value) in filter_transform(column).into_iter().enumerate() {
+                    tile[y][x] = value;
+                }
+            }
+            let mut weights = [[0.0f32; LANES]; 9];
+            for (y, row) in tile.into_iter().enumerate() {
+                for (x, value) in filter_transform(row).into_iter().enumerate() {
+                    value.store(weights[y * 3 + x].as_mut_ptr());
+                }
+            }
+            for lane in 0..LANES {
+                for (tap, weights) in weights.iter().enumerate() {
+                    out[((k + lane) * channels + c) * 9 + tap] = weights[lane];
+                }
+            }
+        }
+    }
+}
