@@ -10,4 +10,5 @@ pub mod gradient;
 mod gradient_direct;
 mod gradient_winograd;
 pub mod step;
+pub mod trainer;
 pub mod winograd;

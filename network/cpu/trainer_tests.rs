@@ -1,0 +1,171 @@
+//! What a training on the CPU engine promises: see each test's name.
+
+use super::*;
+use crate::{
+    arch::Variant,
+    init::{BnInit, Init, WeightInit},
+    mode::Mode,
+    rng::stream,
+};
+
+fn dataset() -> Arc<Dataset> {
+    let mut s = stream(0, "images");
+    let pixels: Vec<u8> = (0..24 * data::IMAGE_BYTES).map(|_| s.below(256) as u8).collect();
+    let labels: Vec<u16> = (0..24).map(|i| i % 3).collect();
+    let names = ["ant", "bee", "cow"].map(String::from);
+    let split = |a: usize, b: usize| data::Images {
+        labels: &labels[a..b],
+        pixels: &pixels[a * data::IMAGE_BYTES..b * data::IMAGE_BYTES],
+    };
+    let bytes = data::pack(&names, split(0, 14), split(14, 24)).unwrap();
+    Arc::new(Dataset::from_bytes(Arc::new(bytes)).unwrap())
+}
+
+fn spec(variant: Variant, mode: Mode) -> TrainSpec {
+    TrainSpec {
+        arch: "resnet8".parse().unwrap(),
+        variant,
+        seed: 1,
+        init: Init { weights: WeightInit::HeNormal, bn: BnInit::Uniform },
+        set: mode.train_set(variant, 2),
+        momentum: 0.9,
+        weight_decay: 1e-4,
+        batch: 7,
+        precision: Precision::F32,
+    }
+}
+
+fn trainer(spec: &TrainSpec, isa: Isa, threads: usize) -> CpuTrainer {
+    CpuTrainer::new(spec, dataset(), isa, threads).unwrap()
+}
+
+fn batch(epoch: usize, size: usize) -> Vec<Example> {
+    data::epoch_order(0, epoch, 14)[..size].iter().map(|i| data::example(0, epoch, *i)).collect()
+}
+
+fn bits(state: &State) -> Vec<u32> {
+    state.values.values().chain(state.momentum.values()).flat_map(|t| &t.data).map(|x| x.to_bits()).collect()
+}
+
+#[test]
+fn loading_follows_the_definition_of_augmentation() {
+    let data = dataset();
+    let table = data::normalization();
+    let mut out = vec![0.0; 34 * 34 * 16];
+    for (dy, dx, flip) in [(4, 4, false), (0, 8, true), (8, 0, false), (3, 5, true)] {
+        let example = Example { index: 3, dy, dx, flip };
+        load(data.image(Split::Train, 3), &example, &table, &mut out);
+        for (i, x) in out.iter().enumerate() {
+            let (lane, column, row) = (i % 16, i / 16 % 34, i / 16 / 34);
+            let inside = (1..33).contains(&row) && (1..33).contains(&column) && lane < 3;
+            let expected = if inside {
+                let image = data.image(Split::Train, 3);
+                table[lane][usize::from(data::augmented_pixel(image, &example, lane, row - 1, column - 1))]
+            } else {
+                0.0
+            };
+            assert_eq!(x.to_bits(), expected.to_bits(), "row {row}, column {column}, {example:?}");
+        }
+    }
+}
+
+#[test]
+fn steps_and_predictions_have_equal_bits_on_every_instruction_set_and_number_of_threads() {
+    let run = |isa, threads| {
+        let mut t = trainer(&spec(Variant::Paper, Mode::Bn), isa, threads);
+        for (epoch, size) in [(0, 7), (1, 1), (2, 5)] {
+            t.step(&batch(epoch, size), 0.1).unwrap();
+        }
+        let tally = t.take_tally().unwrap();
+        let logits: Vec<u32> = t.predict(Split::Test, 1..10).unwrap().iter().map(|x| x.to_bits()).collect();
+        (bits(&t.state().unwrap()), tally.loss.to_bits(), tally.correct, logits)
+    };
+    let expected = run(Isa::all()[0], 1);
+    for isa in Isa::all() {
+        for threads in [1, 2, 4, 7] {
+            assert!(run(isa, threads) == expected, "{isa} with {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn training_lowers_the_loss_and_moves_what_its_mode_names() {
+    for mode in [Mode::Bn, Mode::Gamma, Mode::Beta, Mode::None] {
+        let mut t = trainer(&spec(Variant::Origin, mode), Isa::all()[0], 2);
+        let before = t.state().unwrap();
+        let examples = batch(0, 7);
+        let first = t.gradients(&examples).unwrap().0;
+        assert_eq!(t.state().unwrap(), before, "gradients change nothing");
+        for _ in 0..12 {
+            t.step(&examples, 0.1).unwrap();
+        }
+        let tally = t.take_tally().unwrap();
+        assert_eq!((first.examples, tally.examples), (7, 84));
+        let last = t.gradients(&examples).unwrap().0;
+        assert!((last.loss < 0.9 * first.loss) == (mode != Mode::None), "{mode}: {first:?} {last:?}");
+        for (name, tensor) in &t.state().unwrap().values {
+            assert_ne!(tensor, &before.values[name], "{mode}: {name}");
+        }
+        let gammas = before.momentum.keys().filter(|n| n.ends_with("weight")).count();
+        let betas = before.momentum.keys().filter(|n| n.ends_with("bias")).count();
+        let main = before.values.keys().filter(|n| n.ends_with("mean") && !n.contains("shortcut")).count();
+        let expected = match mode {
+            Mode::Bn => (main, main),
+            Mode::Gamma => (main, 0),
+            Mode::Beta => (0, main),
+            _ => (0, 0),
+        };
+        assert_eq!((gammas, betas), expected, "{mode}");
+    }
+}
+
+#[test]
+fn running_statistics_end_at_the_batch_and_predictions_follow_them() {
+    let mut t = trainer(&spec(Variant::Paper, Mode::None), Isa::all()[0], 1);
+    let examples: Vec<Example> = (0..7).map(|index| Example { index, dy: 4, dx: 4, flip: false }).collect();
+    for _ in 0..200 {
+        t.step(&examples, 0.1).unwrap();
+    }
+    let trained = t.step.logits.clone();
+    for (unit, running) in t.step.units.iter().zip(&t.running) {
+        let unbiased = unit.count as f64 / (unit.count - 1) as f64;
+        for (running, batch) in running.iter().zip(&unit.batch) {
+            assert!((f64::from(running[0]) - batch[0]).abs() < 1e-4 * (1.0 + batch[0].abs()));
+            assert!((f64::from(running[1]) - batch[1] * unbiased).abs() < 1e-4 * batch[1]);
+        }
+    }
+    let predicted = t.predict(Split::Train, 0..7).unwrap();
+    for (a, b) in trained.iter().zip(predicted) {
+        assert!((a - f64::from(b)).abs() < 0.05 * (1.0 + a.abs()), "{a} {b}");
+    }
+}
+
+#[test]
+fn a_restored_training_goes_on_with_the_same_bits() {
+    let spec = spec(Variant::Paper, Mode::Bn);
+    let mut a = trainer(&spec, Isa::all()[0], 2);
+    a.step(&batch(0, 7), 0.1).unwrap();
+    let mut b = trainer(&spec, Isa::all()[0], 1);
+    b.restore(&a.state().unwrap()).unwrap();
+    for t in [&mut a, &mut b] {
+        t.step(&batch(1, 7), 0.1).unwrap();
+    }
+    assert_eq!(bits(&a.state().unwrap()), bits(&b.state().unwrap()));
+    let mut foreign = a.state().unwrap();
+    foreign.momentum.clear();
+    assert!(b.restore(&foreign).unwrap_err().to_string().contains("bn1.bias"));
+}
+
+#[test]
+fn what_it_cannot_do_is_refused_in_words() {
+    let refused = |spec: &TrainSpec| CpuTrainer::new(spec, dataset(), Isa::all()[0], 1).err().unwrap();
+    let mut bf16 = spec(Variant::Paper, Mode::Bn);
+    bf16.precision = Precision::Bf16;
+    assert!(matches!(refused(&bf16), Error::Unsupported { engine: "cpu", .. }));
+    let mut t = trainer(&spec(Variant::Paper, Mode::Bn), Isa::all()[0], 1);
+    assert!(t.step(&[], 0.1).is_err());
+    assert!(t.step(&batch(0, 8), 0.1).unwrap_err().to_string().contains("1 to 7"));
+    let far = Example { index: 14, dy: 4, dx: 4, flip: false };
+    assert!(t.step(&[far], 0.1).unwrap_err().to_string().contains("no training image 14"));
+    assert!(t.predict(Split::Test, 0..11).is_err());
+}
