@@ -16,6 +16,7 @@ pub(crate) struct Args {
 
 /// Options of every command.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Pipeline")]
 pub(crate) struct Global {
     /// The pipeline file
     #[arg(short, long, global = true, value_name = "FILE", default_value = "pipeline.toml")]
@@ -76,6 +77,18 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show what the cache holds and nothing needs: no result shown, no lock file, no recent run
+    Gc {
+        /// Delete it
+        #[arg(long)]
+        apply: bool,
+        /// Keep what was made or restored within so many days
+        #[arg(long, value_name = "DAYS", default_value_t = 30)]
+        keep_days: u32,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show the stages and what each one needs
     Dag {
         /// As a Mermaid flowchart
@@ -129,12 +142,12 @@ pub(crate) struct Run {
 
 const RUN_EXAMPLES: &str = "\
 Examples:
-  repro run                          everything
-  repro run --profile quick          everything, as `[profile.quick]` has it
-  repro run 'train[mode=bn]'         the BatchNorm trainings and what they need
-  repro run -S epochs=10             with another value of `[params]`
-  repro run -S 'stage.train.lr=[0.1, 0.2]'   with two values of a stage's parameter
-  repro run --dry-run                what would run, and why
+  repro run                                   everything
+  repro run --profile quick                   everything, as `[profile.quick]` has it
+  repro run 'train[mode=bn]'                  the BatchNorm trainings and what they need
+  repro run -S epochs=10                      with another value of `[params]`
+  repro run -S 'stage.train.lr=[0.1, 0.2]'    with two values of a stage's parameter
+  repro run --dry-run                         what would run, and why
 
 Ctrl-C stops at the next safe point and keeps everything finished; once more stops at once.
 Exit codes: 0 done, 1 a stage failed, 2 you can fix it, 3 damaged data, 130 interrupted.";

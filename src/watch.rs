@@ -219,3 +219,22 @@ fn left((since, first): (Instant, u64), progress: &Progress) -> Option<f64> {
     let to_go = progress.total.saturating_sub(progress.done);
     Some(since.elapsed().as_secs_f64() / done as f64 * to_go as f64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_one_line_and_a_resumed_stage_is_not_credited_with_what_it_did_before() {
+        let readings = vec!["loss 1.234".to_owned(), "812 images/s".to_owned()];
+        let progress = Progress { done: 90, total: 100, unit: "epoch".to_owned(), readings };
+        let since = Instant::now().checked_sub(Duration::from_secs(20)).unwrap();
+        let left = left((since, 80), &progress);
+        assert_eq!(left.map(f64::round), Some(20.0));
+        assert_eq!(
+            describe("train", &progress, left),
+            "train  epoch 90/100, loss 1.234, 812 images/s, 20.0 s left"
+        );
+        assert_eq!(super::left((since, 90), &progress), None);
+    }
+}

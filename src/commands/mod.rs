@@ -3,6 +3,7 @@
 mod completions;
 mod dag;
 mod explain;
+mod gc;
 mod metrics;
 mod run;
 mod schema;
@@ -37,6 +38,7 @@ pub(crate) fn dispatch(args: &Args) -> Result<ExitCode, Failure> {
         Command::Explain { instance, json } => explain::explain(global, instance, *json),
         Command::Metrics { instances, json, md } => metrics::metrics(global, instances, *json, *md),
         Command::Verify { json } => verify::verify(global, *json),
+        Command::Gc { apply, keep_days, json } => gc::gc(global, *apply, *keep_days, *json),
         Command::Dag { mermaid, dot, json } => dag::dag(global, *mermaid, *dot, *json),
         Command::Schema => schema::schema(),
         Command::Completions { shell } => completions::completions(*shell),

@@ -1,0 +1,33 @@
+//! `repro gc`: what the cache holds and nothing needs.
+
+use std::{process::ExitCode, time::Duration};
+
+use engine::gc::GcOptions;
+use indicatif::DecimalBytes;
+use serde_json::json;
+
+use crate::{args::Global, error::Failure, ui};
+
+pub(super) fn gc(global: &Global, apply: bool, keep_days: u32, json: bool) -> Result<ExitCode, Failure> {
+    let (_, project) = super::project(global)?;
+    let keep = Duration::from_secs(u64::from(keep_days) * 24 * 60 * 60);
+    let report = project.gc(&GcOptions { keep, delete: apply })?;
+    if json {
+        ui::json(&json!({
+            "deleted": apply, "files": report.files, "bytes": report.bytes, "kept_bytes": report.kept,
+        }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let kept = DecimalBytes(report.kept);
+    ui::line(&match report.files.len() {
+        0 => format!("nothing to delete; {kept} in use"),
+        files => {
+            let word = if apply { "deleted" } else { "would delete" };
+            format!("{word} {files} files, {}; {kept} stay", DecimalBytes(report.bytes))
+        }
+    });
+    if !apply && !report.files.is_empty() {
+        ui::note("help: `repro gc --apply` deletes them");
+    }
+    Ok(ExitCode::SUCCESS)
+}
