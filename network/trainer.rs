@@ -4,12 +4,15 @@
 
 use std::{ops::Range, sync::Arc};
 
+use candle_core::DType;
+
 use crate::{
-    Result,
+    Error, Result,
     arch::{Arch, Variant},
     data::Dataset,
     init::Init,
     mode::TrainSet,
+    reference::Reference,
     tensor::Tensors,
 };
 
@@ -82,8 +85,10 @@ pub enum Split {
 /// All that changes during training.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
-    /// What trains, and the running statistics, by PyTorch's names. The k trained values per
-    /// filter of a convolution are `NAME.weight.values` (`conv1.weight.values`), shape `K k`.
+    /// What trains, by PyTorch's names (`layer1.0.bn1.weight`), and the running statistics of every
+    /// BatchNorm (`layer1.0.bn1.running_mean`, `.running_var`). Of a filter tensor of which k values per
+    /// filter train, these alone: `conv1.weight.values`, shape `K k`, ordered like
+    /// [`init::random_positions`](crate::init::random_positions).
     pub values: Tensors,
     /// Momentum buffers of what trains, by the same names.
     pub momentum: Tensors,
@@ -143,6 +148,10 @@ pub fn trainer(
     data: Arc<Dataset>,
     choice: &EngineChoice,
 ) -> Result<(Box<dyn Trainer>, Option<String>)> {
-    let _ = (spec, data, choice);
-    Err(crate::Error::Invalid("no engine yet".into()))
+    let reference = |note| Ok((Box::new(Reference::new(spec, data, DType::F32)?) as Box<dyn Trainer>, note));
+    match choice.engine {
+        EngineName::Reference => reference(None),
+        EngineName::Auto => reference(Some("training with the reference engine, which is slow".into())),
+        EngineName::Cpu => Err(Error::Unsupported { engine: "cpu", reason: "it does not train yet".into() }),
+    }
 }

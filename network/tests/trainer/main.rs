@@ -1,0 +1,6 @@
+//! What every engine must do, and do alike: gradients, golden numbers from PyTorch, resuming.
+#![allow(clippy::unwrap_used)] // support code of tests, too
+
+mod gradients;
+mod resume;
+mod support;

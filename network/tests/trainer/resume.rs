@@ -1,0 +1,84 @@
+//! What a state holds: enough to go on with the same bits, and nothing that did not train.
+
+use network::{
+    arch::{Graph, Variant},
+    init::random_positions,
+    mode::{Mode, VALUES},
+    trainer::{Split, State, Tally, Trainer},
+};
+
+use crate::support::{batch, engines, in_f64, spec};
+
+fn run(trainer: &mut dyn Trainer, steps: std::ops::Range<usize>) -> Tally {
+    for step in steps {
+        trainer.step(&batch(0, step, 8), 0.1).unwrap();
+    }
+    trainer.take_tally().unwrap()
+}
+
+#[test]
+fn an_interrupted_training_ends_with_the_same_bits() {
+    for mode in [Mode::BnOutputShortcut, Mode::Random] {
+        let spec = spec("resnet8", Variant::Origin, mode, 8);
+        for (mut whole, (mut first, mut second)) in
+            engines(&spec).into_iter().zip(engines(&spec).into_iter().zip(engines(&spec)))
+        {
+            run(&mut *whole, 0..2);
+            run(&mut *first, 0..2);
+            second.restore(&first.state().unwrap()).unwrap();
+            let who = whole.describe();
+            assert_eq!(run(&mut *whole, 2..4), run(&mut *second, 2..4), "{who}");
+            assert_eq!(whole.state().unwrap(), second.state().unwrap(), "{who}");
+            let logits = |t: &mut dyn Trainer| t.predict(Split::Test, 0..16).unwrap();
+            assert_eq!(logits(&mut *whole), logits(&mut *second), "{who}");
+        }
+    }
+}
+
+/// The network after training a few weights is the initial network but for those weights.
+#[test]
+fn what_does_not_train_stays_where_the_seed_put_it() {
+    for mode in [Mode::Bn, Mode::Random, Mode::OutputShortcut] {
+        let mut spec = spec("resnet8", Variant::Origin, mode, 8);
+        spec.weight_decay = 0.1; // would show
+        let graph = Graph::new(spec.arch, spec.variant, 10);
+        let whole = network::trainer::TrainSpec { set: Mode::All.train_set(spec.variant, 0), ..spec.clone() };
+        for mut engine in engines(&spec) {
+            run(&mut *engine, 0..3);
+            let State { values, .. } = engine.state().unwrap();
+            let (mut state, _) = State::initial(&graph, &whole).unwrap();
+            for param in graph.params() {
+                let Some(trained) = values.get(&format!("{}{VALUES}", param.name)) else { continue };
+                let all = &mut state.values.get_mut(&param.name).unwrap().data;
+                let at = random_positions(spec.seed, &param, 2).unwrap();
+                at.iter().zip(&trained.data).for_each(|(p, value)| all[*p as usize] = *value);
+            }
+            for (name, tensor) in values.into_iter().filter(|(name, _)| !name.ends_with(VALUES)) {
+                state.values.insert(name, tensor);
+            }
+            let mut rebuilt = in_f64(&whole);
+            rebuilt.restore(&state).unwrap();
+            let expected = rebuilt.predict(Split::Test, 0..16).unwrap();
+            let got = engine.predict(Split::Test, 0..16).unwrap();
+            let apart = got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(got.len() == 160 && apart < 1e-4, "{}, {mode}: {apart}", engine.describe());
+        }
+    }
+}
+
+#[test]
+fn wrong_batches_ranges_and_states_are_refused() {
+    let spec = spec("resnet8", Variant::Origin, Mode::Bn, 8);
+    for mut engine in engines(&spec) {
+        let mut examples = batch(0, 0, 8);
+        assert!(engine.step(&[], 0.1).is_err());
+        assert!(engine.step(&[examples[0]; 9], 0.1).is_err());
+        examples[3].index = 64;
+        assert!(engine.step(&examples, 0.1).is_err());
+        assert!(engine.predict(Split::Test, 10..17).is_err());
+        let mut state = engine.state().unwrap();
+        state.values.remove("layer1.0.bn1.running_var");
+        let message = engine.restore(&state).unwrap_err().to_string();
+        assert!(message.contains("`layer1.0.bn1.running_var` is missing"), "{message}");
+    }
+}
