@@ -15,6 +15,7 @@ pub mod cpu;
 pub mod data;
 pub mod error;
 pub mod evaluate;
+pub mod export;
 pub mod init;
 pub mod mode;
 pub mod model;

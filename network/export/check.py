@@ -1,0 +1,66 @@
+"""Reads exported files with the programs they are meant for.
+
+    pip install blake3 numpy onnx onnxruntime safetensors tensorboard torch
+    python network/export/check.py
+
+First has the test suite write its samples into target/export (`cargo test`), then checks that
+onnxruntime and PyTorch compute the same logits from them, for any size of batch, and that
+TensorBoard finds every point of every curve. Needed only when a format is changed: the digests of
+the samples are pinned in tests.rs.
+"""
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import rebuild
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "target/export"
+
+
+def check_networks():
+    for path in sorted(FOLDER.glob("*.onnx")):
+        model = onnx.load(path)
+        onnx.checker.check_model(model, full_check=True)
+        metadata = {entry.key: entry.value for entry in model.metadata_props}
+        network = rebuild.build(metadata["arch"], metadata["variant"], 10)
+        network.load_state_dict(load_file(path.with_suffix(".safetensors")), strict=True)
+        network.eval()
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        for batch in (1, 7):
+            images = torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(batch))
+            with torch.no_grad():
+                expected = network(images).numpy()
+            [logits] = session.run(["logits"], {"images": images.numpy()})
+            worst = np.abs(logits - expected).max()
+            print(f"{path.name}, batch {batch}: logits up to {np.abs(expected).max():.3g}, differ by {worst:.1e}")
+            assert worst < 1e-4
+
+
+def check_curves():
+    curves = EventAccumulator(str(FOLDER / "curves"))
+    curves.Reload()
+    points = {
+        tag: [(point.wall_time, point.step, point.value) for point in curves.Scalars(tag)]
+        for tag in curves.Tags()["scalars"]
+    }
+    print(f"TensorBoard: {points}")
+    assert points == {
+        "train/loss": [(1e9, 0, 2.5), (1e9, 391, 1.25)],
+        "test/accuracy": [(1e9, 0, float(np.float32(0.1)))],
+    }
+
+
+if __name__ == "__main__":
+    command = "cargo test -p repro-network --lib -- --ignored export::tests::write_what_check_py_reads"
+    subprocess.run(command.split(), cwd=ROOT, check=True)
+    check_networks()
+    check_curves()
+    print("all good")
