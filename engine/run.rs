@@ -115,15 +115,7 @@ impl Project {
                     trees[id] = judged.tree;
                 }
             }
-            let needs = wanted.iter().flat_map(|&id| &pipeline.instances[id].needs);
-            if let Some(need) =
-                needs.into_iter().find(|n| !wanted.contains(&n.from) && trees[n.from].is_none())
-            {
-                return Err(EngineError::User {
-                    message: format!("`{}` is needed but not up to date", pipeline.instances[need.from].name),
-                    hint: "run without `--only`, or add it to what should run".into(),
-                });
-            }
+            all_there(pipeline, &wanted, |id| trees[id].is_some())?;
         }
         let (sender, receiver) = channel();
         let mut run = Run {
@@ -172,20 +164,37 @@ impl Project {
         forced: &BTreeSet<InstanceId>,
     ) -> Result<Summary, EngineError> {
         let mut plan: Vec<Standing> = self.status(pipeline)?;
+        all_there(pipeline, wanted, |id| plan[id] == Standing::Fresh)?;
         let mut unknown = vec![false; plan.len()];
         for id in 0..plan.len() {
             let needs = pipeline.instances[id].needs.iter().map(|need| need.from);
             let mut waits: Vec<_> = needs.filter(|&from| unknown[from]).collect();
             waits.dedup();
-            if !waits.is_empty() {
-                plan[id] = Standing::Waiting(waits);
-            } else if forced.contains(&id) {
+            if forced.contains(&id) {
                 plan[id] = Standing::Stale(vec![Why::Asked]);
+            } else if !waits.is_empty() {
+                plan[id] = Standing::Waiting(waits);
             }
             unknown[id] = matches!(plan[id], Standing::Stale(_) | Standing::Waiting(_));
         }
         let plan = plan.into_iter().enumerate().filter(|(id, _)| wanted.contains(id)).collect();
         Ok(Summary { plan, ..Summary::default() })
+    }
+}
+
+/// An error when something wanted needs what is neither wanted nor up to date.
+fn all_there(
+    pipeline: &Pipeline,
+    wanted: &BTreeSet<InstanceId>,
+    fresh: impl Fn(InstanceId) -> bool,
+) -> Result<(), EngineError> {
+    let mut needs = wanted.iter().flat_map(|&id| &pipeline.instances[id].needs);
+    match needs.find(|need| !wanted.contains(&need.from) && !fresh(need.from)) {
+        None => Ok(()),
+        Some(need) => Err(EngineError::User {
+            message: format!("`{}` is needed but not up to date", pipeline.instances[need.from].name),
+            hint: "run without `--only`, or add it to what should run".into(),
+        }),
     }
 }
 

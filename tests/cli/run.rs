@@ -132,6 +132,10 @@ fn a_dry_run_says_what_then_happens() {
     assert!(back.out.ends_with("7 will be restored\n"), "{}", back.out);
     assert!(project.ends(&["run"], 0).out.starts_with("restored 7 in "));
     assert!(project.ends(&["run", "-n"], 0).out.starts_with("nothing to do: 7 fresh\n"));
+    let forced = project.ends(&["run", "-n", "--force", "first[seed=0]", "second"], 0).out;
+    assert!(forced.ends_with("4 will run, 2 fresh\n"), "{forced}");
+    let only = project.ends(&["run", "-n", "--only", "second", "-S", "word=three"], 2).err;
+    assert!(only.contains("`first[seed=0]` is needed but not up to date"), "{only}");
 }
 
 #[test]
