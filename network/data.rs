@@ -89,8 +89,9 @@ pub fn pack(classes: &[String], train: Images<'_>, test: Images<'_>) -> Result<V
     }
     bytes.extend_from_slice(train.pixels);
     bytes.extend_from_slice(test.pixels);
-    Dataset::from_bytes(Arc::new(bytes.clone()))?; // the one place where labels are checked
-    Ok(bytes)
+    let bytes = Arc::new(bytes);
+    Dataset::from_bytes(Arc::clone(&bytes) as Bytes)?; // the one place where labels are checked
+    Ok(Arc::unwrap_or_clone(bytes))
 }
 
 /// Mean and standard deviation per channel, exact: sums of integers.

@@ -1,0 +1,188 @@
+//! Kind `dataset`: images from one of several sources, packed into one file that training maps into
+//! memory. Knows nothing of networks; each source, in its own file, knows nothing of the others.
+
+mod decode;
+mod folder;
+mod subset;
+mod synthetic;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use engine::{
+    digest::Digest,
+    kind::{Job, Kind, ParamError, Params, Roles, StageError},
+};
+use network::data::{Dataset as Packed, Images, pack};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+
+use self::{folder::FolderParams, synthetic::SyntheticParams};
+use crate::params::resolve;
+
+/// The packed images, as [`network::data`] describes them.
+const PACKED: &str = "dataset.bin";
+/// What is in them, for people and tables.
+const DESCRIPTION: &str = "dataset.json";
+
+/// The kind `dataset`.
+pub struct Dataset;
+
+/// Parameters of a `dataset` stage: `source`, and what that source needs.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "source", rename_all = "kebab-case")]
+enum Source {
+    /// A folder of images, `train/CLASS/*` and `test/CLASS/*`.
+    ImageFolder(FolderParams),
+    /// Drawn images, made without any file or network.
+    Synthetic(SyntheticParams),
+}
+
+/// The names of the sources, sorted.
+const SOURCES: [&str; 2] = ["image-folder", "synthetic"];
+
+/// What a source delivers.
+struct Collected {
+    classes: Vec<String>,
+    train: Part,
+    test: Part,
+}
+
+/// The images of one split, in order.
+#[derive(Default)]
+struct Part {
+    /// Class of each image.
+    labels: Vec<u16>,
+    /// The images, `N 3 32 32`.
+    pixels: Vec<u8>,
+}
+
+impl Kind for Dataset {
+    fn name(&self) -> &'static str {
+        "dataset"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn roles(&self) -> Roles {
+        Roles::Named(&[])
+    }
+
+    fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        Source::json_schema(generator)
+    }
+
+    fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
+        let mut rest = given.clone();
+        let source = rest.remove("source");
+        let mut params = match source.as_ref().and_then(toml::Value::as_str) {
+            Some("image-folder") => resolve::<FolderParams>(&rest)?,
+            Some("synthetic") => {
+                let params = resolve::<SyntheticParams>(&rest)?;
+                synthetic::check(&params)?;
+                params
+            }
+            _ => return Err(vec![unknown(source.as_ref())]),
+        };
+        params.recipe.extend(source.map(|source| ("source".to_owned(), source)));
+        Ok(params)
+    }
+
+    fn files(&self, params: &Params) -> Vec<PathBuf> {
+        match Source::deserialize(toml::Value::Table(params.recipe.clone())) {
+            Ok(Source::ImageFolder(params)) => folder::files(&params),
+            Ok(Source::Synthetic(_)) | Err(_) => Vec::new(),
+        }
+    }
+
+    fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
+        let collected = match job.params()? {
+            Source::ImageFolder(params) => folder::collect(&params, job)?,
+            Source::Synthetic(params) => synthetic::draw(&params, job)?,
+        };
+        write(collected, job)
+    }
+}
+
+fn unknown(source: Option<&toml::Value>) -> ParamError {
+    let message = match source {
+        None => "a dataset needs a `source`".to_owned(),
+        Some(other) => format!("there is no source {other}"),
+    };
+    let hint = format!("the sources are {}", SOURCES.map(|name| format!("`{name}`")).join(", "));
+    ParamError { key: "source".into(), message, hint: Some(hint) }
+}
+
+/// What `dataset.json` says.
+#[derive(Serialize)]
+struct Description<'a> {
+    source: Option<&'a str>,
+    classes: &'a [String],
+    train: usize,
+    test: usize,
+    /// Images of each class in the training split.
+    train_per_class: Vec<usize>,
+    /// Images of each class in the test split.
+    test_per_class: Vec<usize>,
+    /// Mean of each channel of the training images, scaled to 0..1.
+    mean: [f64; 3],
+    /// Standard deviation of the same.
+    std: [f64; 3],
+    /// BLAKE3 of `dataset.bin`.
+    digest: String,
+}
+
+fn write(collected: Collected, job: &Job<'_>) -> Result<(), StageError> {
+    let Collected { classes, train, test } = collected;
+    let counts = |part: &Part| {
+        (0..classes.len()).map(|c| part.labels.iter().filter(|l| usize::from(**l) == c).count()).collect()
+    };
+    let (train_per_class, test_per_class) = (counts(&train), counts(&test));
+    let [train, test] = [&train, &test].map(|part| Images { labels: &part.labels, pixels: &part.pixels });
+    let wrong = |error| StageError::new(format!("cannot pack `{}`: {error}", job.instance));
+    let bytes = Arc::new(pack(&classes, train, test).map_err(wrong)?);
+    let (mean, std) = Packed::from_bytes(Arc::clone(&bytes) as _).map_err(wrong)?.statistics();
+    let description = Description {
+        source: job.params.recipe.get("source").and_then(toml::Value::as_str),
+        train: train.labels.len(),
+        test: test.labels.len(),
+        train_per_class,
+        test_per_class,
+        mean,
+        std,
+        digest: Digest::of(&*bytes).to_string(),
+        classes: &classes,
+    };
+    let mut json = serde_json::to_vec_pretty(&description)
+        .map_err(|error| StageError::new(format!("cannot describe `{}`: {error}", job.instance)))?;
+    json.push(b'\n');
+    for (name, content) in [(PACKED, bytes.as_slice()), (DESCRIPTION, &json)] {
+        let path = job.out.join(name);
+        fs::write(&path, content).map_err(|error| failed("write", &path, &error))?;
+    }
+    Ok(())
+}
+
+/// A refusal of the file system, with a way out where there is a usual one.
+fn failed(action: &str, path: &Path, error: &io::Error) -> StageError {
+    let path = path.display();
+    let hint = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room on the disk and run again; nothing finished was lost".to_owned()
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            format!("give yourself the right to {action} `{path}`, then run again")
+        }
+        io::ErrorKind::NotFound => "check the path; it begins at the project's folder".to_owned(),
+        _ => "look at that file and its disk, then run again".to_owned(),
+    };
+    StageError::new(format!("cannot {action} `{path}`: {error}")).hint(hint)
+}

@@ -1,0 +1,47 @@
+//! A smaller dataset with the same share of every class. Knows nothing of where images come from.
+//!
+//! Which images of a class remain is the beginning of a random order of them, from the stream
+//! `subset SPLIT CLASS` of `subset_seed`: so a larger subset contains every smaller one, and adding a
+//! class changes nothing for the others. The images kept stay in their order.
+
+use engine::kind::StageError;
+use network::{rng::stream, trainer::Split};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How much of a dataset to keep.
+#[derive(Serialize, Deserialize, JsonSchema)]
+pub(super) struct Subset {
+    /// Keep this many training images of each class; all by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    train_per_class: Option<u32>,
+    /// Keep this many test images of each class; all by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    test_per_class: Option<u32>,
+    /// Decides which images are kept.
+    #[serde(default)]
+    subset_seed: u64,
+}
+
+impl Subset {
+    /// Which of the `count` images of `class` to keep: indices, ascending.
+    pub(super) fn keep(&self, split: Split, class: &str, count: usize) -> Result<Vec<usize>, StageError> {
+        let (name, wanted) = match split {
+            Split::Train => ("train", self.train_per_class),
+            Split::Test => ("test", self.test_per_class),
+        };
+        let Some(wanted) = wanted else { return Ok((0..count).collect()) };
+        let wanted = wanted as usize;
+        if wanted == 0 || wanted > count {
+            let message = format!(
+                "`{name}_per_class = {wanted}`, but class `{class}` has {count} {name} image{}",
+                if count == 1 { "" } else { "s" }
+            );
+            return Err(StageError::new(message).hint(format!("choose from 1 to {count}, or leave it out")));
+        }
+        let order = stream(self.subset_seed, &format!("subset {name} {class}")).permutation(count);
+        let mut kept: Vec<usize> = order.into_iter().take(wanted).map(|index| index as usize).collect();
+        kept.sort_unstable();
+        Ok(kept)
+    }
+}

@@ -1,0 +1,206 @@
+use std::collections::BTreeMap;
+
+use engine::{
+    instance::Resources,
+    kind::{Progress, Reporter},
+};
+use network::trainer::Split;
+
+use super::*;
+
+/// Hears nothing; asks to stop after a number of reports, if one is given.
+#[derive(Default)]
+pub(super) struct Listener {
+    pub(super) said: Vec<String>,
+    pub(super) stop_after: Option<u64>,
+}
+
+impl Reporter for Listener {
+    fn say(&mut self, line: &str) {
+        self.said.push(line.to_owned());
+    }
+    fn progress(&mut self, _: &Progress) {
+        self.stop_after = self.stop_after.map(|left| left.saturating_sub(1));
+    }
+    fn note(&mut self, _: &str, _: toml::Value) {}
+    fn stop_requested(&self) -> bool {
+        self.stop_after == Some(0)
+    }
+}
+
+/// A project, and folders for a job in it.
+pub(super) struct Bench {
+    pub(super) root: tempfile::TempDir,
+    pub(super) listener: Listener,
+    pub(super) offline: bool,
+}
+
+impl Bench {
+    pub(super) fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        for folder in ["out", "scratch"] {
+            fs::create_dir(root.path().join(folder)).unwrap();
+        }
+        Self { root, listener: Listener::default(), offline: false }
+    }
+
+    pub(super) fn path(&self, below: &str) -> PathBuf {
+        self.root.path().join(below)
+    }
+
+    pub(super) fn run(&mut self, params: &str) -> Result<(), StageError> {
+        let params =
+            Dataset.resolve(&params.parse().unwrap()).map_err(|e| StageError::new(format!("{e:?}")))?;
+        Dataset.run(&mut Job {
+            instance: "data",
+            axes: &BTreeMap::new(),
+            params: &params,
+            inputs: &BTreeMap::new(),
+            out: &self.path("out"),
+            scratch: &self.path("scratch"),
+            project: self.root.path(),
+            resources: Resources::default(),
+            offline: self.offline,
+            reporter: &mut self.listener,
+        })
+    }
+
+    /// Runs what must fail, and says how; every failure has a way out.
+    pub(super) fn fail(&mut self, params: &str) -> String {
+        let error = self.run(params).unwrap_err();
+        assert!(error.hint.is_some(), "`{}` has no hint", error.message);
+        assert!(!self.path("out/dataset.bin").exists(), "a failure left a result");
+        error.message
+    }
+
+    pub(super) fn packed(&self) -> Packed {
+        Packed::from_bytes(Arc::new(fs::read(self.path("out/dataset.bin")).unwrap())).unwrap()
+    }
+
+    pub(super) fn described(&self) -> serde_json::Value {
+        serde_json::from_slice(&fs::read(self.path("out/dataset.json")).unwrap()).unwrap()
+    }
+}
+
+fn refused(params: &str) -> Vec<ParamError> {
+    Dataset.resolve(&params.parse().unwrap()).unwrap_err()
+}
+
+#[test]
+fn parameters_of_another_source_are_refused_and_the_sources_are_listed() {
+    assert_eq!(refused("classes = 3")[0].key, "source");
+    let hint = refused("source = 'imagenet'")[0].hint.clone().unwrap();
+    assert!(SOURCES.iter().all(|source| hint.contains(source)), "{hint}");
+    assert_eq!(refused("source = 'synthetic'\npath = 'x'")[0].key, "path");
+    assert_eq!(refused("source = 'image-folder'\npath = 'x'\nclasses = 3")[0].key, "classes");
+    let keys: Vec<_> = refused("source = 'synthetic'\nclasses = 11\ntrain = 0\ntest = 2000000")
+        .into_iter()
+        .map(|error| error.key)
+        .collect();
+    assert_eq!(keys, ["classes", "train", "test"]);
+}
+
+#[test]
+fn every_source_is_listed_and_its_schema_allows_nothing_else() {
+    let schema = Dataset.schema(&mut SchemaGenerator::default());
+    let variants = schema.get("oneOf").unwrap().as_array().unwrap();
+    let names: Vec<_> =
+        variants.iter().map(|v| v["properties"]["source"]["const"].as_str().unwrap()).collect();
+    assert_eq!(names, SOURCES);
+    for variant in variants {
+        let closed = [&variant["additionalProperties"], &variant["unevaluatedProperties"]];
+        assert!(closed.contains(&&serde_json::Value::Bool(false)), "{variant}");
+    }
+}
+
+/// Changes only with [`Dataset::version`].
+const SYNTHETIC: &str = "0524352bf9ee47c5ed603d7ec8fc11778cf158326121aa4df79ce3afaa1bfda0";
+
+#[test]
+fn drawn_images_are_pinned_balanced_and_differ() {
+    let mut bench = Bench::new();
+    bench.run("source = 'synthetic'\ntrain = 2050\ntest = 30\nseed = 7").unwrap();
+    let (set, description) = (bench.packed(), bench.described());
+    assert_eq!(description["train_per_class"], serde_json::json!([205; 10].to_vec()));
+    assert_eq!(description["classes"][9], "chequered-cross");
+    assert_eq!((set.len(Split::Train), set.len(Split::Test)), (2050, 30));
+    let images: std::collections::BTreeSet<_> = (0..2050).map(|i| set.image(Split::Train, i)).collect();
+    assert_eq!(images.len(), 2050);
+    assert_ne!(set.image(Split::Train, 0), set.image(Split::Test, 0));
+    let (_, std) = set.statistics();
+    assert!(std.iter().all(|std| (0.15..0.35).contains(std)), "{std:?}");
+    assert_eq!(description["digest"], SYNTHETIC);
+}
+
+#[test]
+fn a_drawing_stops_when_asked() {
+    let mut bench = Bench::new();
+    bench.listener.stop_after = Some(1);
+    assert!(bench.run("source = 'synthetic'\ntrain = 4100\ntest = 10").unwrap_err().interrupted);
+}
+
+/// Writes `train/CLASS/N.png` and `test/CLASS/N.png`, each of one colour of its own.
+fn folder(bench: &Bench, classes: &[&str], train: u8, test: u8) {
+    for (split, count) in [("train", train), ("test", test)] {
+        for (label, class) in classes.iter().enumerate() {
+            let folder = bench.path("images").join(split).join(class);
+            fs::create_dir_all(&folder).unwrap();
+            for i in 0..count {
+                let pixel = image::Rgb([label as u8, i, if split == "train" { 10 } else { 20 }]);
+                image::RgbImage::from_pixel(32, 32, pixel).save(folder.join(format!("{i:03}.png"))).unwrap();
+            }
+        }
+    }
+}
+
+const FOLDER: &str = "source = 'image-folder'\npath = 'images'";
+
+#[test]
+fn a_folder_of_images_is_read_in_order_of_names() {
+    let mut bench = Bench::new();
+    folder(&bench, &["cat", "ant"], 3, 2);
+    fs::write(bench.path("images/train/.DS_Store"), "").unwrap();
+    bench.run(FOLDER).unwrap();
+    let set = bench.packed();
+    assert_eq!(set.classes(), ["ant", "cat"]);
+    let seen: Vec<_> = (0..6)
+        .map(|i| {
+            let image = set.image(Split::Train, i);
+            (set.label(Split::Train, i), image[0], image[1024], image[2048])
+        })
+        .collect();
+    assert_eq!(
+        seen,
+        [(0, 1, 0, 10), (0, 1, 1, 10), (0, 1, 2, 10), (1, 0, 0, 10), (1, 0, 1, 10), (1, 0, 2, 10)]
+    );
+    assert_eq!(set.image(Split::Test, 3)[2 * 1024..], [20; 1024]);
+    assert_eq!(bench.described()["source"], "image-folder");
+    let params = Dataset.resolve(&FOLDER.parse().unwrap()).unwrap();
+    assert_eq!(Dataset.files(&params), [PathBuf::from("images/train"), PathBuf::from("images/test")]);
+}
+
+#[test]
+fn a_subset_is_stratified_and_a_larger_one_contains_it() {
+    let kept = |params: &str| {
+        let mut bench = Bench::new();
+        folder(&bench, &["ant", "cat"], 40, 3);
+        bench.run(&format!("{FOLDER}\n{params}")).unwrap();
+        let set = bench.packed();
+        assert_eq!(set.len(Split::Test), 6);
+        (0..set.len(Split::Train))
+            .map(|i| (set.label(Split::Train, i), set.image(Split::Train, i)[1024]))
+            .collect::<std::collections::BTreeSet<_>>()
+    };
+    let (few, more) = (kept("train_per_class = 5"), kept("train_per_class = 20"));
+    assert_eq!(few.iter().filter(|(label, _)| *label == 0).count(), 5);
+    assert_eq!((few.len(), more.len()), (10, 40));
+    assert!(few.is_subset(&more));
+    assert_ne!(few, kept("train_per_class = 5\nsubset_seed = 1"));
+
+    let mut bench = Bench::new();
+    folder(&bench, &["ant", "cat"], 4, 3);
+    for wrong in ["train_per_class = 5", "test_per_class = 0"] {
+        let message = bench.fail(&format!("{FOLDER}\n{wrong}"));
+        assert!(message.contains(wrong) && message.contains("`ant`"), "{message}");
+    }
+}
