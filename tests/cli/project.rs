@@ -104,6 +104,11 @@ impl Running {
         assert!(status.expect("there is a `kill`").success());
     }
 
+    /// Has it ended?
+    pub(crate) fn ended(&mut self) -> bool {
+        self.0.try_wait().expect("it can be waited for").is_some()
+    }
+
     /// Waits for its end.
     pub(crate) fn wait(self) -> Answer {
         Answer::from(self.0.wait_with_output().expect("it can be waited for"))
