@@ -1,5 +1,5 @@
-//! The gradient of a convolution's filters, for the modes that train all of some. Knows which
-//! algorithm serves which shape, no BatchNorm and no threads.
+//! The gradient of a convolution's filters, for the modes that train all of them or k weights of each.
+//! Knows which algorithm serves which shape, no BatchNorm and no threads.
 //!
 //! Images are added in ascending order to a sum that a fixed number of them share
 //! ([`FilterGradient::group`]); [`FilterGradient::finish`] adds these sums, again in order. Both are
@@ -12,16 +12,26 @@
 use super::{
     conv::bordered,
     gradient_direct::{self as direct, Direct},
+    gradient_positions::{self as positions, Positions},
     gradient_winograd::WinogradGradient,
     lanes::Isa,
     winograd::Winograd,
 };
 
 /// The filter gradient of one convolution of padding `kernel / 2`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct FilterGradient {
     shape: Direct,
-    winograd: Option<WinogradGradient>,
+    way: Way,
+    /// Flat indices into `K C R S` of what is wanted, where that is not all and not a way of its own.
+    selected: Option<Vec<u32>>,
+}
+
+#[derive(Clone, Debug)]
+enum Way {
+    Direct,
+    Winograd(WinogradGradient),
+    Positions(Positions),
 }
 
 impl FilterGradient {
@@ -32,12 +42,28 @@ impl FilterGradient {
     /// On any other shape.
     pub fn new(shape: [usize; 4], stride: usize, input: [usize; 2]) -> Self {
         let [filters, channels, kernel, _] = shape;
-        let winograd = Winograd::serves(channels, filters, kernel, stride).then_some(WinogradGradient {
-            channels,
-            filters,
-            size: input,
-        });
-        Self { shape: Direct::new(shape, stride, input), winograd }
+        let way = if Winograd::serves(channels, filters, kernel, stride) {
+            Way::Winograd(WinogradGradient { channels, filters, size: input })
+        } else {
+            Way::Direct
+        };
+        Self { shape: Direct::new(shape, stride, input), way, selected: None }
+    }
+
+    /// The same of k weights of each filter: `positions` are `K k` flat indices into `K C R S`, filter
+    /// by filter.
+    ///
+    /// # Panics
+    /// On other shapes, and where a filter has another number of positions.
+    pub fn of_positions(shape: [usize; 4], stride: usize, input: [usize; 2], positions: &[u32]) -> Self {
+        let mut this = Self::new(shape, stride, input);
+        // From about one weight per channel on, all of them come cheaper than the wanted ones alone.
+        if positions.len() <= this.shape.filters * this.shape.channels {
+            this.way = Way::Positions(Positions::new(this.shape, positions));
+        } else {
+            this.selected = Some(positions.to_vec());
+        }
+        this
     }
 
     /// Images that share one sum: the first `group()` of a batch the first sum, and so on. A question
@@ -49,12 +75,20 @@ impl FilterGradient {
 
     /// Floats of one sum.
     pub fn sum_len(&self) -> usize {
-        self.winograd.map_or_else(|| self.shape.sum_len(), |w| w.sum_len())
+        match &self.way {
+            Way::Direct => self.shape.len(),
+            Way::Winograd(winograd) => winograd.sum_len(),
+            Way::Positions(positions) => positions.sum_len(),
+        }
     }
 
     /// Floats of scratch memory that one thread needs; what they hold before does not matter.
     pub fn scratch_len(&self) -> usize {
-        self.winograd.map_or(0, |w| w.scratch_len())
+        match &self.way {
+            Way::Direct => 0,
+            Way::Winograd(winograd) => winograd.scratch_len(),
+            Way::Positions(positions) => positions.scratch_len(),
+        }
     }
 
     /// Adds the shares of `images` images to `sum` (zeros before the first). Fast where the images
@@ -71,29 +105,44 @@ impl FilterGradient {
         // SAFETY: the lengths are checked.
         #[allow(unsafe_code)]
         unsafe {
-            match &self.winograd {
-                Some(winograd) => winograd.add(isa, images, x, g, sum, scratch),
-                None => direct::add(isa, shape, images, x, g, sum),
+            match &self.way {
+                Way::Direct => direct::add(isa, shape, images, x, g, sum),
+                Way::Winograd(winograd) => winograd.add(isa, images, x, g, sum, scratch),
+                Way::Positions(wanted) => positions::add(isa, wanted, images, x, g, sum, scratch),
             }
         }
     }
 
     /// Adds up the sums of all groups, laid one behind the other, and writes the gradient in PyTorch's
-    /// order, `K C R S`. The first sum is overwritten.
+    /// order, `K C R S`, or `K k` of the wanted positions. The first sum is overwritten.
     ///
     /// # Panics
     /// Where `sums` is not a positive number of sums or `out` not one gradient.
     pub fn finish(&self, isa: Isa, sums: &mut [f32], out: &mut [f32]) {
         let len = self.sum_len();
         assert!(!sums.is_empty() && sums.len().is_multiple_of(len), "whole sums");
-        assert_eq!(out.len(), self.shape.len(), "one gradient");
         let (total, others) = sums.split_at_mut(len);
         for other in others.chunks_exact(len) {
             total.iter_mut().zip(other).for_each(|(total, other)| *total += other);
         }
-        match &self.winograd {
-            Some(winograd) => winograd.unpack(isa, total, out),
-            None => self.shape.unpack(total, out),
+        if let Some(selected) = &self.selected {
+            assert_eq!(out.len(), selected.len(), "one gradient");
+            let mut all = vec![0.0; self.shape.len()];
+            self.unpack(isa, total, &mut all);
+            selected.iter().zip(out).for_each(|(i, out)| *out = all[*i as usize]);
+        } else {
+            self.unpack(isa, total, out);
+        }
+    }
+
+    fn unpack(&self, isa: Isa, total: &[f32], out: &mut [f32]) {
+        if let Way::Positions(positions) = &self.way {
+            return positions.unpack(total, out);
+        }
+        assert_eq!(out.len(), self.shape.len(), "one gradient");
+        match &self.way {
+            Way::Winograd(winograd) => winograd.unpack(isa, total, out),
+            _ => self.shape.unpack(total, out),
         }
     }
 }

@@ -44,10 +44,6 @@ impl Direct {
         self.filters * self.channels * self.kernel * self.kernel
     }
 
-    pub(super) fn sum_len(&self) -> usize {
-        self.len()
-    }
-
     /// Brings a sum into the order `K C R S`.
     pub(super) fn unpack(&self, sum: &[f32], out: &mut [f32]) {
         let (taps, blocks) = (self.kernel * self.kernel, self.channels / LANES);

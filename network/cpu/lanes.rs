@@ -109,6 +109,8 @@ pub trait Lanes: Copy {
     fn positive(self) -> u16;
     /// Lane i where bit i of `mask` is set, otherwise +0.
     fn keep(self, mask: u16) -> Self;
+    /// Lane j of result i is lane i of `rows[j]`.
+    fn transpose(rows: [Self; 16]) -> [Self; 16];
 }
 
 /// Sixteen lanes in one AVX-512 register.
@@ -178,6 +180,20 @@ impl Lanes for Avx512 {
     fn keep(self, mask: u16) -> Self {
         // SAFETY: `self` proves the CPU.
         Self(unsafe { _mm512_maskz_mov_ps(mask, self.0) })
+    }
+    #[inline(always)]
+    fn transpose(rows: [Self; 16]) -> [Self; 16] {
+        // Plain loops: closures are not always inlined into code for another instruction set.
+        let (mut values, mut out) = ([rows[0].0; 16], rows);
+        for i in 0..16 {
+            values[i] = rows[i].0;
+        }
+        // SAFETY: `rows` prove the CPU.
+        values = unsafe { super::transpose::avx512(values) };
+        for i in 0..16 {
+            out[i].0 = values[i];
+        }
+        out
     }
 }
 
@@ -254,6 +270,26 @@ impl Lanes for Avx2 {
             )
         }
     }
+    #[inline(always)]
+    fn transpose(rows: [Self; 16]) -> [Self; 16] {
+        let mut quarters = [[rows[0].0; 8]; 4];
+        for i in 0..8 {
+            quarters[0][i] = rows[i].0;
+            quarters[1][i] = rows[8 + i].0;
+            quarters[2][i] = rows[i].1;
+            quarters[3][i] = rows[8 + i].1;
+        }
+        for quarter in &mut quarters {
+            // SAFETY: `rows` prove the CPU.
+            *quarter = unsafe { super::transpose::avx(*quarter) };
+        }
+        let mut out = rows;
+        for i in 0..8 {
+            out[i] = Self(quarters[0][i], quarters[1][i]);
+            out[8 + i] = Self(quarters[2][i], quarters[3][i]);
+        }
+        out
+    }
 }
 
 impl Lanes for Portable {
@@ -300,6 +336,10 @@ impl Lanes for Portable {
     #[inline(always)]
     fn keep(self, mask: u16) -> Self {
         Self(std::array::from_fn(|i| if mask >> i & 1 == 1 { self.0[i] } else { 0.0 }))
+    }
+    #[inline(always)]
+    fn transpose(rows: [Self; 16]) -> [Self; 16] {
+        std::array::from_fn(|i| Self(std::array::from_fn(|j| rows[j].0[i])))
     }
 }
 
@@ -392,6 +432,28 @@ mod tests {
             assert_eq!(outputs[0][64 + 8], a[8].max(b[8]).to_bits());
             assert_eq!(f32::from_bits(outputs[0][112 + 2]), 0.0); // bit 2 of 0xa5c3 is clear
             assert_eq!(outputs[0][112 + 8], a[8].to_bits()); // bit 8 is set
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn turn<L: Lanes>(values: &mut [f32; 256]) {
+        // SAFETY: 16 rows of 16 floats.
+        unsafe {
+            let at = values.as_mut_ptr();
+            let rows = L::transpose(std::array::from_fn(|i| L::load(at.add(16 * i))));
+            rows.into_iter().enumerate().for_each(|(i, row)| row.store(at.add(16 * i)));
+        }
+    }
+
+    lanes_dispatch!(unsafe fn turn_on(values: &mut [f32; 256]) = turn);
+
+    #[test]
+    fn transposition_moves_every_value_to_its_place() {
+        for isa in Isa::all() {
+            let mut values = std::array::from_fn(|i| i as f32);
+            // SAFETY: a reference is valid.
+            unsafe { turn_on(isa, &mut values) };
+            assert!((0..256).all(|i| values[i] == (i % 16 * 16 + i / 16) as f32), "{isa}: {values:?}");
         }
     }
 

@@ -148,6 +148,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         let gradient = FilterGradient::new(shape, stride, input);
         let (mut sum, mut scratch) = (vec![0.0; gradient.sum_len()], vec![0.0; gradient.scratch_len()]);
         bench.run(what("gradient"), flop, || gradient.add(isa, images, &x, &g, &mut sum, &mut scratch));
+        // Two positions of each filter, as if that cost as much as the whole convolution.
+        let fan_in = channels * kernel * kernel;
+        let positions: Vec<u32> =
+            (0..2 * filters).map(|i| (i / 2 * fan_in + i * 7919 % fan_in) as u32).collect();
+        let gradient = FilterGradient::of_positions(shape, stride, input, &positions);
+        let (mut sum, mut scratch) = (vec![0.0; gradient.sum_len()], vec![0.0; gradient.scratch_len()]);
+        bench.run(what("two-positions"), flop, || gradient.add(isa, images, &x, &g, &mut sum, &mut scratch));
     }
     Ok(())
 }
