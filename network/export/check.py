@@ -1,21 +1,24 @@
 """Reads exported files with the programs they are meant for.
 
-    pip install blake3 numpy onnx onnxruntime safetensors tensorboard torch
+    pip install blake3 huggingface_hub numpy onnx onnxruntime safetensors tensorboard torch
     python network/export/check.py
 
 First has the test suite write its samples into target/export (`cargo test`), then checks that
-onnxruntime and PyTorch compute the same logits from them, for any size of batch, and that
-TensorBoard finds every point of every curve. Needed only when a format is changed: the digests of
+onnxruntime and PyTorch compute the same logits from them, for any size of batch, that
+TensorBoard finds every point of every curve, and that `rebuild.py` makes every weight of every
+initialisation and mode with the same bits. Needed only when a format is changed: the digests of
 the samples are pinned in tests.rs.
 """
 
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -58,9 +61,24 @@ def check_curves():
     }
 
 
+def check_folders():
+    for path in sorted(FOLDER.glob("folders/*.safetensors")):
+        folder = path.with_suffix("")
+        [result] = ModelCard.load(folder / "README.md").data.eval_results
+        assert (result.metric_type, result.metric_value) == ("accuracy", 0.5)
+        rebuilt = rebuild.load(folder / "model.safetensors").state_dict()
+        expected = load_file(path)
+        assert rebuilt.keys() == expected.keys()
+        for name, tensor in expected.items():
+            assert rebuilt[name].numpy().tobytes() == tensor.numpy().tobytes(), name
+        print(f"{folder.name}: {len(expected)} tensors, every bit the same")
+    subprocess.run([sys.executable, "rebuild.py"], cwd=folder, check=True)
+
+
 if __name__ == "__main__":
     command = "cargo test -p repro-network --lib -- --ignored export::tests::write_what_check_py_reads"
     subprocess.run(command.split(), cwd=ROOT, check=True)
     check_networks()
     check_curves()
+    check_folders()
     print("all good")

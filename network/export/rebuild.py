@@ -210,6 +210,8 @@ def state(path, shapes):
             at = positions(seed, name, shapes[name], packed.shape[1])
             weights[name].reshape(-1)[at] = packed[: shapes[name][0]].ravel()
             packed = packed[shapes[name][0] :]
+    for name in gammas:
+        weights[name.removesuffix("weight") + "num_batches_tracked"] = np.int64(recipe["steps"])
     return weights | trained
 
 

@@ -4,14 +4,19 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use super::{
+    hugging_face::{Card, model_folder},
     onnx::onnx,
     tensorboard::{self, Scalar, events},
 };
 use crate::{
     arch::{Graph, Variant},
+    checkpoint::Checkpoint,
     init::{BnInit, Init, WeightInit, initial},
+    mode::Mode,
+    model::Model,
     rng::stream,
     tensor::{Tensor, Tensors},
+    tensorfile,
 };
 
 /// Two curves.
@@ -36,6 +41,27 @@ pub(super) fn values(graph: &Graph) -> Tensors {
     values
 }
 
+/// A network with seed 7, as if everything that trains in `mode` (with k = 3) had been trained.
+pub(super) fn checkpoint(arch: &str, variant: Variant, mode: Mode, init: Init) -> Checkpoint {
+    let k = 3;
+    let model = Model::new(arch.parse().unwrap(), variant, 7, init, 10);
+    let (graph, set) = (model.graph(), mode.train_set(variant, k));
+    let mut drawn = values(&graph);
+    let running = |name: &String| name.contains(".running_");
+    let mut values: Tensors = graph
+        .params()
+        .iter()
+        .filter_map(|param| {
+            let (name, shape) = set.slot(param)?;
+            let whole = drawn.remove(&param.name).unwrap();
+            let data = whole.data.into_iter().take(shape.iter().product()).collect();
+            Some((name, Tensor::new(shape, data)))
+        })
+        .collect();
+    values.extend(drawn.into_iter().filter(|(name, _)| running(name)));
+    Checkpoint { model, mode, k, steps: 1, values }
+}
+
 fn network(arch: &str, variant: Variant) -> (Tensors, Vec<u8>) {
     let graph = Graph::new(arch.parse().unwrap(), variant, 10);
     let values = values(&graph);
@@ -57,7 +83,7 @@ fn files_that_other_programs_have_read_stay_the_same() {
 }
 
 #[test]
-#[ignore = "writes some files of together 80 MB into target/export; called by check.py"]
+#[ignore = "writes 240 MB into target/export; called by check.py"]
 fn write_what_check_py_reads() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/export");
     let write = |name: String, bytes: &[u8]| {
@@ -76,16 +102,46 @@ fn write_what_check_py_reads() {
     for (arch, variant) in networks {
         let (values, model) = network(arch, variant);
         write(format!("{arch}-{variant}.onnx"), &model);
-        write(format!("{arch}-{variant}.safetensors"), &state_dict(&values));
+        write(
+            format!("{arch}-{variant}.safetensors"),
+            &tensorfile::write(&Default::default(), &Default::default(), &values).unwrap(),
+        );
+    }
+    for (name, checkpoint) in checkpoints() {
+        write(format!("folders/{name}.safetensors"), &checkpoint.state_dict().unwrap());
+        let classes = vec!["some class".to_string(); 10];
+        let card = Card {
+            name: &name,
+            dataset: "cifar10",
+            classes: &classes,
+            accuracy: Some(0.5),
+            license: Some("mit"),
+        };
+        for (file, bytes) in model_folder(&checkpoint, &card).unwrap() {
+            write(format!("folders/{name}/{file}"), &bytes);
+        }
     }
     write(format!("curves/{}", tensorboard::FILE_NAME), &events(1e9, SCALARS));
 }
 
-fn state_dict(values: &Tensors) -> Vec<u8> {
-    let bytes = |tensor: &Tensor| tensor.data.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
-    let data: Vec<_> = values.iter().map(|(name, tensor)| (name, &tensor.shape, bytes(tensor))).collect();
-    let views = data.iter().map(|(name, shape, data)| {
-        (name, safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.to_vec(), data).unwrap())
-    });
-    safetensors::serialize(views, None).unwrap()
+/// Every initialisation, every mode, both kinds of network.
+fn checkpoints() -> BTreeMap<String, Checkpoint> {
+    use WeightInit::{Binary, HeNormal, HeUniform, Orthogonal};
+    let mut checkpoints = BTreeMap::new();
+    for weights in [HeNormal, HeUniform, Orthogonal, Binary] {
+        for bn in [BnInit::Uniform, BnInit::Fixed, BnInit::Oneone, BnInit::PositiveNegative] {
+            let made = checkpoint("resnet8", Variant::Paper, Mode::None, Init { weights, bn });
+            checkpoints.insert(format!("{weights:?}-{bn:?}").to_lowercase(), made);
+        }
+    }
+    let init = Init { weights: HeNormal, bn: BnInit::Uniform };
+    for (name, mode) in Mode::NAMES {
+        for variant in [Variant::Paper, Variant::Origin] {
+            checkpoints.insert(format!("{name}-{variant}"), checkpoint("resnet14-2", variant, mode, init));
+        }
+    }
+    for (arch, mode) in [("resnet110", Mode::Bn), ("vgg16", Mode::Bn), ("vgg11", Mode::Random)] {
+        checkpoints.insert(format!("{arch}-{mode}"), checkpoint(arch, Variant::Paper, mode, init));
+    }
+    checkpoints
 }
