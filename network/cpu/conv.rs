@@ -45,32 +45,42 @@ impl Conv {
             cout.is_multiple_of(16) && (cin.is_multiple_of(16) || cin < 16) && (stride == 1 || stride == 2)
         );
         assert!(kernel == 1 || kernel == 3);
-        assert_eq!(weights.len(), shape.iter().product::<usize>(), "weights do not fill their shape");
-        let taps = kernel * kernel;
-        let pack = |outer: usize, inner: usize, at: &dyn Fn(usize, usize) -> (usize, usize)| {
-            let blocks = inner.div_ceil(16);
-            let mut packed = vec![0.0; outer.div_ceil(16) * blocks * taps * 256];
-            for o in 0..outer {
-                for i in 0..inner {
-                    let (k, c) = at(o, i);
-                    for tap in 0..taps {
-                        let block = (o / 16 * blocks + i / 16) * taps + tap;
-                        packed[block * 256 + i % 16 * 16 + o % 16] = weights[(k * cin + c) * taps + tap];
-                    }
-                }
-            }
-            packed
-        };
-        Self {
+        let blocks = cin.div_ceil(16) * cout / 16 * kernel * kernel * 256;
+        let mut this = Self {
             cin,
             cout,
             kernel,
             stride,
             input,
             output: input.map(|n| n.div_ceil(stride)),
-            forward: pack(cout, cin, &|o, i| (o, i)),
-            backward: if cin < 16 { Vec::new() } else { pack(cin, cout, &|o, i| (i, o)) },
+            forward: vec![0.0; blocks],
+            backward: if cin < 16 { Vec::new() } else { vec![0.0; blocks] },
+        };
+        this.set(weights);
+        this
+    }
+
+    /// Packs other `weights` of the same shape.
+    pub fn set(&mut self, weights: &[f32]) {
+        let taps = self.kernel * self.kernel;
+        assert_eq!(weights.len(), self.cout * self.cin * taps, "weights do not fill their shape");
+        let (inputs, outputs) = (self.cin.div_ceil(16), self.cout / 16);
+        for (i, weights) in weights.chunks_exact(taps).enumerate() {
+            let (k, c) = (i / self.cin, i % self.cin);
+            let forward = (k / 16 * inputs + c / 16) * taps * 256 + c % 16 * 16 + k % 16;
+            let backward = (c / 16 * outputs + k / 16) * taps * 256 + k % 16 * 16 + c % 16;
+            for (tap, weight) in weights.iter().enumerate() {
+                self.forward[forward + tap * 256] = *weight;
+                if let Some(to) = self.backward.get_mut(backward + tap * 256) {
+                    *to = *weight;
+                }
+            }
         }
+    }
+
+    /// Floats of the packed filters.
+    pub fn filters_len(&self) -> usize {
+        self.forward.len() + self.backward.len()
     }
 
     /// `out` = the convolution of the bordered image `x`.

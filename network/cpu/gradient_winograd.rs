@@ -9,10 +9,13 @@
 #![allow(clippy::needless_range_loop)] // tiles are transposed: one index serves two arrays
 
 use super::{
-    lanes::{Isa, Lanes},
-    winograd::{GROUP, LANES, M, N, Place, load_tile, stride},
+    lanes::{Isa, Lanes, prefetch},
+    winograd::{GROUP, LANES, M, N, Place, load_tile, panel, row, stride},
 };
 use crate::lanes_dispatch;
+
+/// Numbers of a sum that lie together.
+const TOGETHER: usize = 256;
 
 /// The sizes of a convolution.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +26,8 @@ pub(super) struct WinogradGradient {
 }
 
 impl WinogradGradient {
-    /// Floats of a sum, `[36][C][K]`.
+    /// Floats of a sum, `[36][C/h][K/w][h][w]` with w = [`panel`] and h = 256 / w: what stays in
+    /// registers lies together.
     pub(super) fn sum_len(&self) -> usize {
         N * N * self.channels * self.filters
     }
@@ -86,16 +90,22 @@ unsafe fn add_on<L: Lanes>(
             let place = Place { image: id / per_image, y: id % per_image / across * M, x: id % across * M };
             // SAFETY: a place inside the images; tile t of a group fits the scratch.
             unsafe {
-                load_tile::<L>(this.channels, x.as_ptr(), this.size, place, spectra.add(t * this.channels));
-                load_gradient::<L>(this, g.as_ptr(), place, gradients.add(t * this.filters));
+                load_tile::<L>(
+                    this.channels,
+                    x.as_ptr(),
+                    this.size,
+                    place,
+                    spectra.add(t * row(this.channels)),
+                );
+                load_gradient::<L>(this, g.as_ptr(), place, gradients.add(t * row(this.filters)));
             }
         }
         // SAFETY: `count` tiles were written.
         unsafe {
             let sum = sum.as_mut_ptr();
-            match (L::WIDE, this.filters.is_multiple_of(2 * LANES)) {
-                (true, true) => multiply::<L, 2, 8>(this, spectra, gradients, sum, count),
-                (true, false) => multiply::<L, 1, 16>(this, spectra, gradients, sum, count),
+            match (L::WIDE, panel(this.filters)) {
+                (true, LANES) => multiply::<L, 1, 16>(this, spectra, gradients, sum, count),
+                (true, _) => multiply::<L, 2, 8>(this, spectra, gradients, sum, count),
                 (false, _) => multiply::<L, 1, 4>(this, spectra, gradients, sum, count),
             }
         }
@@ -136,10 +146,11 @@ unsafe fn load_gradient<L: Lanes>(this: &WinogradGradient, g: *const f32, place:
     }
 }
 
-/// `BLOCKS` blocks of filters times `CHANNELS` channels in registers, over `count` tiles.
+/// Adds `count` tiles to the sums: `BLOCKS` blocks of filters times `CHANNELS` channels in registers.
 ///
 /// # Safety
-/// `spectra` and `gradients` hold `count` tiles; `BLOCKS` divides the filter blocks, `CHANNELS` 16.
+/// `spectra` and `gradients` hold `count` tiles, `sum` is whole; `BLOCKS` blocks divide [`panel`],
+/// `CHANNELS` what lies together.
 #[inline(always)]
 unsafe fn multiply<L: Lanes, const BLOCKS: usize, const CHANNELS: usize>(
     this: &WinogradGradient,
@@ -148,38 +159,46 @@ unsafe fn multiply<L: Lanes, const BLOCKS: usize, const CHANNELS: usize>(
     sum: *mut f32,
     count: usize,
 ) {
-    let (channels, filters) = (this.channels, this.filters);
-    for point in 0..N * N {
-        for c in (0..channels).step_by(CHANNELS) {
-            for block in (0..filters / LANES).step_by(BLOCKS) {
-                // SAFETY: indices are below the sizes that the caller promises.
-                unsafe {
-                    let sum = sum.add((point * channels + c) * filters + block * LANES);
-                    let spectra = spectra.add(point * stride(channels) + c);
-                    let gradients = gradients.add(point * stride(filters) + block * LANES);
-                    let zero = L::splat(0.0);
-                    let mut sums = [[zero; BLOCKS]; CHANNELS];
+    let (channels, filters, width) = (this.channels, this.filters, panel(this.filters));
+    let (high, across) = (TOGETHER / width, filters / width);
+    for i in 0..this.sum_len() / TOGETHER {
+        let (point, c, k) =
+            (i * TOGETHER / channels / filters, i / across % (channels / high) * high, i % across * width);
+        // SAFETY: indices are below the sizes that the caller promises.
+        unsafe {
+            let sum = sum.add(i * TOGETHER);
+            for line in (0..TOGETHER).step_by(LANES) {
+                prefetch(sum.wrapping_add(TOGETHER + line));
+            }
+            for (c_in, k_in) in (0..high)
+                .step_by(CHANNELS)
+                .flat_map(|c| (0..width).step_by(BLOCKS * LANES).map(move |k| (c, k)))
+            {
+                let spectra = spectra.add(point * stride(channels) + c + c_in);
+                let gradients = gradients.add(point * stride(filters) + k + k_in);
+                let sum = sum.add(c_in * width + k_in);
+                let zero = L::splat(0.0);
+                let mut sums = [[zero; BLOCKS]; CHANNELS];
+                for (c, sums) in sums.iter_mut().enumerate() {
+                    for (b, held) in sums.iter_mut().enumerate() {
+                        *held = L::load(sum.add(c * width + b * LANES));
+                    }
+                }
+                for t in 0..count {
+                    let mut gradient = [zero; BLOCKS];
+                    for (b, gradient) in gradient.iter_mut().enumerate() {
+                        *gradient = L::load(gradients.add(t * row(filters) + b * LANES));
+                    }
                     for (c, sums) in sums.iter_mut().enumerate() {
-                        for (b, held) in sums.iter_mut().enumerate() {
-                            *held = L::load(sum.add(c * filters + b * LANES));
+                        let value = L::splat(*spectra.add(t * row(channels) + c));
+                        for b in 0..BLOCKS {
+                            sums[b] = value.fma(gradient[b], sums[b]);
                         }
                     }
-                    for t in 0..count {
-                        let mut gradient = [zero; BLOCKS];
-                        for (b, gradient) in gradient.iter_mut().enumerate() {
-                            *gradient = L::load(gradients.add(t * filters + b * LANES));
-                        }
-                        for (c, sums) in sums.iter_mut().enumerate() {
-                            let value = L::splat(*spectra.add(t * channels + c));
-                            for b in 0..BLOCKS {
-                                sums[b] = value.fma(gradient[b], sums[b]);
-                            }
-                        }
-                    }
-                    for (c, sums) in sums.into_iter().enumerate() {
-                        for (b, held) in sums.into_iter().enumerate() {
-                            held.store(sum.add(c * filters + b * LANES));
-                        }
+                }
+                for (c, sums) in sums.into_iter().enumerate() {
+                    for (b, held) in sums.into_iter().enumerate() {
+                        held.store(sum.add(c * width + b * LANES));
                     }
                 }
             }
@@ -222,7 +241,8 @@ lanes_dispatch!(unsafe fn unpack_in(this: &WinogradGradient, total: &[f32], out:
 
 #[inline(always)]
 unsafe fn unpack_on<L: Lanes>(this: &WinogradGradient, total: &[f32], out: &mut [f32]) {
-    let (channels, filters) = (this.channels, this.filters);
+    let (channels, filters, width) = (this.channels, this.filters, panel(this.filters));
+    let (high, across) = (TOGETHER / width, filters / width);
     for (c, k) in (0..channels).flat_map(|c| (0..filters).step_by(LANES).map(move |k| (c, k))) {
         // SAFETY: the caller checked both lengths.
         unsafe {
@@ -231,7 +251,10 @@ unsafe fn unpack_on<L: Lanes>(this: &WinogradGradient, total: &[f32], out: &mut 
             for x in 0..N {
                 let mut column = [zero; N];
                 for (y, value) in column.iter_mut().enumerate() {
-                    *value = L::load(total.as_ptr().add(((y * N + x) * channels + c) * filters + k));
+                    let place = c / high * across + k / width;
+                    let inside = c % high * width + k % width;
+                    let point = (y * N + x) * channels * filters;
+                    *value = L::load(total.as_ptr().add(point + place * TOGETHER + inside));
                 }
                 for (y, value) in filter_transform(column).into_iter().enumerate() {
                     tile[y][x] = value;

@@ -343,6 +343,18 @@ impl Lanes for Portable {
     }
 }
 
+/// Asks for a cache line that will be needed; any address will do.
+#[inline(always)]
+pub fn prefetch(p: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: part of every x86-64, and a hint that never faults.
+    unsafe {
+        _mm_prefetch::<_MM_HINT_T0>(p.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
+}
+
 /// `lanes_dispatch!(pub unsafe fn name(a: A, ..) = kernel);` makes `name(isa, a, ..)`, which runs
 /// `kernel::<L>(a, ..)` compiled for `isa`. What `kernel` demands of its arguments, `name` does.
 #[macro_export]

@@ -10,6 +10,8 @@ pub mod gradient;
 mod gradient_direct;
 mod gradient_positions;
 mod gradient_winograd;
+pub mod layer;
+pub mod pool;
 pub mod step;
 pub mod trainer;
 mod transpose;

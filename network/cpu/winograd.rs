@@ -23,18 +23,9 @@ pub(super) const M: usize = 4;
 /// Rows and columns of a tile's inputs.
 pub(super) const N: usize = M + 2;
 /// Tiles transformed before they are multiplied: the two scratch matrices stay in the L2 cache.
-/// A multiple of every kernel's number of tiles (6, 8 and 12).
 pub(super) const GROUP: usize = 48;
-
-/// The filter transform, for the points 0, 1, -1, 2, -2 and infinity.
-const G: [[f64; 3]; N] = [
-    [0.25, 0.0, 0.0],
-    [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
-    [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
-    [1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
-    [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
-    [0.0, 0.0, 1.0],
-];
+/// Tiles that fit the scratch: a kernel may compute some that nobody reads.
+const ROOM: usize = GROUP;
 
 /// Images of `size` = rows, columns that fill one group of tiles: a call is fast with a multiple of
 /// that.
@@ -48,7 +39,9 @@ pub struct Winograd {
     filters: usize,
     /// Rows and columns.
     size: [usize; 2],
-    /// `[36][channels][filters]`
+    /// Does it turn the filters: is it a data gradient?
+    turned: bool,
+    /// `[K/w][36][C][w]` with w = [`Winograd::width`]: panels that are read once per group of tiles.
     transformed: Vec<f32>,
 }
 
@@ -59,51 +52,53 @@ impl Winograd {
         kernel == 3 && stride == 1 && channels.is_multiple_of(LANES) && filters.is_multiple_of(LANES)
     }
 
-    /// The convolution of images of `size` = rows, columns with `weights` in `K C 3 3`, `filters` = K,
-    /// `channels` = C.
-    pub fn forward(weights: &[f32], filters: usize, channels: usize, size: [usize; 2]) -> Self {
-        Self::transform(filters, channels, size, |k, c, tap| weights[(k * channels + c) * 9 + tap])
+    /// The convolution of images of `size` = rows, columns with filters in `K C 3 3` that
+    /// [`Winograd::set`] gives; `filters` = K, `channels` = C.
+    ///
+    /// # Panics
+    /// Where [`Winograd::serves`] says no.
+    pub fn forward(filters: usize, channels: usize, size: [usize; 2]) -> Self {
+        assert!(Self::serves(channels, filters, 3, 1), "channels come in blocks of 16");
+        let transformed = vec![0.0; N * N * channels * filters];
+        Self { channels, filters, size, turned: false, transformed }
     }
 
     /// Its data gradient: from the gradient of the K outputs to that of the C inputs, which is a
     /// convolution with the filters turned by 180 degrees and the channels exchanged.
-    pub fn backward(weights: &[f32], filters: usize, channels: usize, size: [usize; 2]) -> Self {
-        Self::transform(channels, filters, size, |c, k, tap| weights[(k * channels + c) * 9 + 8 - tap])
+    ///
+    /// # Panics
+    /// Where [`Winograd::serves`] says no.
+    pub fn backward(filters: usize, channels: usize, size: [usize; 2]) -> Self {
+        Self { turned: true, ..Self::forward(channels, filters, size) }
     }
 
-    fn transform(
-        filters: usize,
-        channels: usize,
-        size: [usize; 2],
-        weight: impl Fn(usize, usize, usize) -> f32,
-    ) -> Self {
-        assert!(Self::serves(channels, filters, 3, 1), "channels come in blocks of 16");
-        let mut transformed = vec![0.0; N * N * channels * filters];
-        for k in 0..filters {
-            for c in 0..channels {
-                for (a, rows) in G.iter().enumerate() {
-                    for (b, columns) in G.iter().enumerate() {
-                        let mut sum = 0.0f64;
-                        for (r, row) in rows.iter().enumerate() {
-                            for (s, column) in columns.iter().enumerate() {
-                                sum += row * f64::from(weight(k, c, r * 3 + s)) * column;
-                            }
-                        }
-                        transformed[((a * N + b) * channels + c) * filters + k] = sum as f32;
-                    }
-                }
-            }
-        }
-        Self { channels, filters, size, transformed }
+    /// Transforms `weights`, `K C 3 3` of the forward convolution in both directions.
+    ///
+    /// # Panics
+    /// Where they are not as many as that.
+    pub fn set(&mut self, isa: Isa, weights: &[f32]) {
+        assert_eq!(weights.len(), 9 * self.channels * self.filters, "weights do not fill their shape");
+        // SAFETY: the length is checked.
+        unsafe { set_in(isa, self, weights) }
+    }
+
+    fn width(&self) -> usize {
+        panel(self.filters)
+    }
+
+    /// Floats of the transformed filters.
+    pub fn filters_len(&self) -> usize {
+        self.transformed.len()
     }
 
     /// Floats of scratch memory that one thread needs.
     pub fn scratch_len(&self) -> usize {
-        N * N * (stride(self.channels) + stride(self.filters))
+        N * N * (stride(self.channels) + stride(self.width()))
     }
 
     /// Convolves `images` images into `output`, or adds the result to it; layouts as in the module's
-    /// description. What `scratch` holds before does not matter.
+    /// description. What `scratch` holds before does not matter. Fast where `images` is a multiple of
+    /// [`chunk`].
     ///
     /// # Panics
     /// Where a slice is shorter than its layout.
@@ -121,26 +116,26 @@ impl Winograd {
         assert!(output.len() >= images * self.filters * rows * columns, "output too short");
         assert!(scratch.len() >= self.scratch_len(), "scratch too short");
         // SAFETY: the lengths are checked.
-        unsafe { convolve_on(isa, self, images, input, output, accumulate, scratch) }
+        unsafe { convolve_in(isa, self, images, input, output, accumulate, scratch) }
     }
+}
+
+/// Floats from one tile to the next in a scratch matrix. Rows of 1024 bytes and more would compete for
+/// a few sets of the L1 cache.
+pub(super) fn row(channels: usize) -> usize {
+    if channels < 256 { channels } else { channels + LANES }
+}
+
+/// Filters that are computed together.
+pub(super) fn panel(filters: usize) -> usize {
+    if filters.is_multiple_of(2 * LANES) { 2 * LANES } else { LANES }
 }
 
 /// Floats between two of the 36 scratch matrices. The extra block keeps the 36 stores of a tile
 /// out of the same cache set.
 pub(super) fn stride(channels: usize) -> usize {
-    GROUP * channels + LANES
+    ROOM * row(channels) + LANES
 }
-
-lanes_dispatch!(
-    unsafe fn convolve_on(
-        this: &Winograd,
-        images: usize,
-        input: &[f32],
-        output: &mut [f32],
-        accumulate: bool,
-        scratch: &mut [f32],
-    ) = convolve
-);
 
 /// Where a tile lies.
 #[derive(Clone, Copy)]
@@ -149,6 +144,17 @@ pub(super) struct Place {
     pub y: usize,
     pub x: usize,
 }
+
+lanes_dispatch!(
+    unsafe fn convolve_in(
+        this: &Winograd,
+        images: usize,
+        input: &[f32],
+        output: &mut [f32],
+        accumulate: bool,
+        scratch: &mut [f32],
+    ) = convolve
+);
 
 /// # Safety
 /// The slices are as long as [`Winograd::run`] demands.
@@ -167,36 +173,30 @@ unsafe fn convolve<L: Lanes>(
     let (spectra, products) = (spectra.as_mut_ptr(), products.as_mut_ptr());
     for first in (0..images * per_image).step_by(GROUP) {
         let count = GROUP.min(images * per_image - first);
-        for t in 0..count {
+        let place = |t: usize| {
             let id = first + t;
-            let place = Place { image: id / per_image, y: id % per_image / across * M, x: id % across * M };
+            Place { image: id / per_image, y: id % per_image / across * M, x: id % across * M }
+        };
+        for t in 0..count {
             // SAFETY: a place inside the input; tile t of a group fits the scratch.
             unsafe {
-                load_tile::<L>(
-                    this.channels,
-                    input.as_ptr(),
-                    this.size,
-                    place,
-                    spectra.add(t * this.channels),
-                )
+                let spectra = spectra.add(t * row(this.channels));
+                load_tile::<L>(this.channels, input.as_ptr(), this.size, place(t), spectra);
             }
         }
-        // SAFETY: the scratch holds GROUP tiles, a multiple of every kernel's tiles; what lies
-        // beyond `count` is multiplied and never read.
-        unsafe {
-            match (L::WIDE, this.filters.is_multiple_of(2 * LANES)) {
-                (true, true) => multiply::<L, 2, 8>(this, spectra, products, count),
-                (true, false) => multiply::<L, 1, 12>(this, spectra, products, count),
-                (false, _) => multiply::<L, 1, 6>(this, spectra, products, count),
-            }
-        }
-        for t in 0..count {
-            let id = first + t;
-            let place = Place { image: id / per_image, y: id % per_image / across * M, x: id % across * M };
-            // SAFETY: as above, for the output.
+        for panel in 0..this.filters / this.width() {
+            // SAFETY: the scratch holds ROOM tiles, enough for the last whole step of any kernel;
+            // what lies beyond `count` is multiplied and never read.
             unsafe {
-                let products = products.add(t * this.filters);
-                store_tile::<L>(this, products, output.as_mut_ptr(), place, accumulate)
+                match (L::WIDE, this.width()) {
+                    (true, LANES) => multiply::<L, 1, 12>(this, panel, spectra, products, count),
+                    (true, _) => multiply::<L, 2, 8>(this, panel, spectra, products, count),
+                    (false, _) => multiply::<L, 1, 6>(this, panel, spectra, products, count),
+                }
+                for t in 0..count {
+                    let products = products.add(t * this.width());
+                    store_tile::<L>(this, panel, products, output.as_mut_ptr(), place(t), accumulate);
+                }
             }
         }
     }
@@ -245,35 +245,38 @@ pub(super) unsafe fn load_tile<L: Lanes>(
     }
 }
 
-/// The 36 matrix products: `TILES` tiles times `BLOCKS` blocks of filters in registers.
+/// The 36 matrix products of one panel of filters: `TILES` tiles times `BLOCKS` blocks of filters in
+/// registers.
 ///
 /// # Safety
-/// `spectra` and `products` hold GROUP tiles; `BLOCKS` divides the filter blocks, `TILES` GROUP.
+/// `spectra` and `products` hold ROOM tiles; `BLOCKS` divides the panel's blocks.
 #[inline(always)]
 unsafe fn multiply<L: Lanes, const BLOCKS: usize, const TILES: usize>(
     this: &Winograd,
+    panel: usize,
     spectra: *const f32,
     products: *mut f32,
     count: usize,
 ) {
-    let (channels, filters) = (this.channels, this.filters);
+    let (channels, width) = (this.channels, this.width());
     for point in 0..N * N {
         for t in (0..count).step_by(TILES) {
-            for block in (0..filters / LANES).step_by(BLOCKS) {
+            for block in (0..width / LANES).step_by(BLOCKS) {
                 // SAFETY: indices are below the sizes that the caller promises.
                 unsafe {
-                    let weights = this.transformed.as_ptr().add(point * channels * filters + block * LANES);
-                    let spectra = spectra.add(point * stride(channels) + t * channels);
-                    let products = products.add(point * stride(filters) + t * filters + block * LANES);
+                    let panel = (panel * N * N + point) * channels * width;
+                    let weights = this.transformed.as_ptr().add(panel + block * LANES);
+                    let spectra = spectra.add(point * stride(channels) + t * row(channels));
+                    let products = products.add(point * stride(width) + t * width + block * LANES);
                     let zero = L::splat(0.0);
                     let mut sums = [[zero; BLOCKS]; TILES];
                     for c in 0..channels {
                         let mut weight = [zero; BLOCKS];
                         for (b, weight) in weight.iter_mut().enumerate() {
-                            *weight = L::load(weights.add(c * filters + b * LANES));
+                            *weight = L::load(weights.add(c * width + b * LANES));
                         }
                         for (t, sums) in sums.iter_mut().enumerate() {
-                            let value = L::splat(*spectra.add(t * channels + c));
+                            let value = L::splat(*spectra.add(t * row(channels) + c));
                             for b in 0..BLOCKS {
                                 sums[b] = value.fma(weight[b], sums[b]);
                             }
@@ -281,7 +284,7 @@ unsafe fn multiply<L: Lanes, const BLOCKS: usize, const TILES: usize>(
                     }
                     for (t, sums) in sums.into_iter().enumerate() {
                         for (b, sum) in sums.into_iter().enumerate() {
-                            sum.store(products.add(t * filters + b * LANES));
+                            sum.store(products.add(t * width + b * LANES));
                         }
                     }
                 }
@@ -290,29 +293,31 @@ unsafe fn multiply<L: Lanes, const BLOCKS: usize, const TILES: usize>(
     }
 }
 
-/// Transforms one tile of every filter block back and writes the outputs inside the image.
+/// Transforms one tile of a panel's filters back and writes the outputs inside the image.
 ///
 /// # Safety
 /// `products` holds 36 rows, `output` the image of `place`.
 #[inline(always)]
 unsafe fn store_tile<L: Lanes>(
     this: &Winograd,
+    panel: usize,
     products: *const f32,
     output: *mut f32,
     place: Place,
     accumulate: bool,
 ) {
-    let (filters, [rows, columns]) = (this.filters, this.size);
-    for block in 0..filters / LANES {
+    let (width, [rows, columns]) = (this.width(), this.size);
+    for block in 0..width / LANES {
         // SAFETY: outputs beyond the last row or column are not written.
         unsafe {
-            let plane = output.add((place.image * (filters / LANES) + block) * rows * columns * LANES);
+            let plane = place.image * (this.filters / LANES) + panel * width / LANES + block;
+            let plane = output.add(plane * rows * columns * LANES);
             let zero = L::splat(0.0);
             let mut tile = [[zero; N]; M];
             for x in 0..N {
                 let mut column = [zero; N];
                 for (y, value) in column.iter_mut().enumerate() {
-                    *value = L::load(products.add((y * N + x) * stride(filters) + block * LANES));
+                    *value = L::load(products.add((y * N + x) * stride(width) + block * LANES));
                 }
                 let column = output_transform::<L>(column);
                 for y in 0..M {
@@ -330,6 +335,63 @@ unsafe fn store_tile<L: Lanes>(
             }
         }
     }
+}
+
+lanes_dispatch!(unsafe fn set_in(this: &mut Winograd, weights: &[f32]) = set_on);
+
+#[inline(always)]
+unsafe fn set_on<L: Lanes>(this: &mut Winograd, weights: &[f32]) {
+    let (channels, filters) = (this.channels, this.filters);
+    let width = this.width();
+    let mut taps = [[0.0f32; LANES]; 9];
+    for (k, c) in (0..filters).step_by(LANES).flat_map(|k| (0..channels).map(move |c| (k, c))) {
+        for lane in 0..LANES {
+            let at = if this.turned { c * filters + k + lane } else { (k + lane) * channels + c };
+            for (tap, weight) in weights[at * 9..][..9].iter().enumerate() {
+                taps[if this.turned { 8 - tap } else { tap }][lane] = *weight;
+            }
+        }
+        // SAFETY: `taps` hold nine times 16 floats; the result lies inside its panel.
+        unsafe {
+            let panel = this.transformed[k / width * N * N * channels * width..].as_mut_ptr();
+            let to = panel.add(c * width + k % width);
+            let zero = L::splat(0.0);
+            let mut rows = [[zero; 3]; N];
+            for s in 0..3 {
+                let column =
+                    [L::load(taps[s].as_ptr()), L::load(taps[3 + s].as_ptr()), L::load(taps[6 + s].as_ptr())];
+                let column = filter_transform(column);
+                for a in 0..N {
+                    rows[a][s] = column[a];
+                }
+            }
+            for (a, row) in rows.into_iter().enumerate() {
+                for (b, value) in filter_transform(row).into_iter().enumerate() {
+                    value.store(to.add((a * N + b) * channels * width));
+                }
+            }
+        }
+    }
+}
+
+/// One dimension of the filter transform (G), for the points 0, 1, -1, 2, -2 and infinity.
+///
+/// # Safety
+/// As [`Lanes::splat`].
+#[inline(always)]
+unsafe fn filter_transform<L: Lanes>(w: [L; 3]) -> [L; N] {
+    // SAFETY: the caller's promise.
+    let [two, four, quarter, minus_sixth, twenty_fourth] =
+        unsafe { [L::splat(2.0), L::splat(4.0), L::splat(0.25), L::splat(-1.0 / 6.0), L::splat(1.0 / 24.0)] };
+    let (even, far_even, far_odd) = (w[0].add(w[2]), four.fma(w[2], w[0]), two.mul(w[1]));
+    [
+        quarter.mul(w[0]),
+        minus_sixth.mul(even.add(w[1])),
+        minus_sixth.mul(even.sub(w[1])),
+        twenty_fourth.mul(far_even.add(far_odd)),
+        twenty_fourth.mul(far_even.sub(far_odd)),
+        w[2],
+    ]
 }
 
 /// One dimension of the input transform (B transposed), with its common terms shared.
@@ -372,150 +434,5 @@ unsafe fn output_transform<L: Lanes>(m: [L; N]) -> [L; M] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::rng;
-
-    struct Case {
-        images: usize,
-        channels: usize,
-        filters: usize,
-        rows: usize,
-        columns: usize,
-    }
-
-    /// `[image][channel][row][column]` to the blocked layout with a border of `pad` zeros.
-    fn blocked(
-        values: &[f32],
-        images: usize,
-        channels: usize,
-        [rows, columns]: [usize; 2],
-        pad: usize,
-    ) -> Vec<f32> {
-        let (high, wide) = (rows + 2 * pad, columns + 2 * pad);
-        let mut out = vec![0.0; images * channels * high * wide];
-        for (i, &value) in values.iter().enumerate() {
-            let (x, y, plane) = (i % columns, i / columns % rows, i / columns / rows);
-            let (block, lane) = (plane / LANES, plane % LANES); // images are whole blocks
-            out[((block * high + y + pad) * wide + x + pad) * LANES + lane] = value;
-        }
-        out
-    }
-
-    fn naive(case: &Case, input: &[f32], weight: impl Fn(usize, usize, usize) -> f32) -> Vec<f64> {
-        let Case { images, channels, filters, rows, columns } = *case;
-        let mut out = Vec::new();
-        for n in 0..images {
-            for k in 0..filters {
-                for (y, x) in (0..rows).flat_map(|y| (0..columns).map(move |x| (y, x))) {
-                    let mut sum = 0.0;
-                    for c in 0..channels {
-                        for tap in 0..9 {
-                            let (y, x) = ((y + tap / 3).wrapping_sub(1), (x + tap % 3).wrapping_sub(1));
-                            if y < rows && x < columns {
-                                let value = input[((n * channels + c) * rows + y) * columns + x];
-                                sum += f64::from(value) * f64::from(weight(k, c, tap));
-                            }
-                        }
-                    }
-                    out.push(sum);
-                }
-            }
-        }
-        out
-    }
-
-    /// Within 3e-6 of the outputs' root mean square on average and 3e-5 at worst: about five times
-    /// the error of a direct f32 convolution.
-    fn check(case: &Case, conv: &Winograd, input: &[f32], expected: &[f64]) {
-        let Case { images, channels, filters, rows, columns } = *case;
-        let size = [rows, columns];
-        let padded = blocked(input, images, channels, size, 1);
-        let as_f32: Vec<f32> = expected.iter().map(|&x| x as f32).collect();
-        let wanted = blocked(&as_f32, images, filters, size, 0);
-        let mut first: Option<Vec<f32>> = None;
-        for isa in Isa::all() {
-            let mut output = vec![f32::NAN; wanted.len()];
-            let mut scratch = vec![f32::NAN; conv.scratch_len()];
-            conv.run(isa, images, &padded, &mut output, false, &mut scratch);
-            let mut twice = output.clone();
-            conv.run(isa, images, &padded, &mut twice, true, &mut scratch);
-            assert!(twice.iter().zip(&output).all(|(a, b)| a.to_bits() == (b + b).to_bits()), "accumulate");
-            let mean = |squares: f64| (squares / wanted.len() as f64).sqrt();
-            let scale = mean(wanted.iter().map(|&x| f64::from(x).powi(2)).sum());
-            let errors: Vec<f64> = output.iter().zip(&wanted).map(|(a, b)| f64::from(a - b).abs()).collect();
-            let typical = mean(errors.iter().map(|e| e * e).sum());
-            assert!(typical < 3e-6 * scale, "{isa} {size:?}: {typical:e} of {scale:e}");
-            assert!(errors.iter().all(|&e| e < 3e-5 * scale), "{isa} {size:?}");
-            let first = first.get_or_insert_with(|| output.clone());
-            assert!(first.iter().zip(&output).all(|(a, b)| a.to_bits() == b.to_bits()), "{isa} differs");
-        }
-    }
-
-    #[test]
-    fn it_is_the_convolution_and_its_data_gradient_at_awkward_sizes_with_equal_bits_on_all_instruction_sets()
-    {
-        for (images, channels, filters, rows, columns) in [
-            (1, 16, 16, 1, 1),
-            (3, 16, 32, 3, 5),
-            (7, 32, 16, 8, 8),
-            (2, 32, 48, 7, 9),
-            (14, 64, 64, 4, 4),
-            (1, 32, 32, 16, 16),
-            (2, 16, 16, 32, 30),
-        ] {
-            let case = Case { images, channels, filters, rows, columns };
-            let mut stream = rng::stream(7, "winograd");
-            let mut draw = |n: usize| (0..n).map(|_| stream.normal() as f32).collect::<Vec<f32>>();
-            let input = draw(images * channels * rows * columns);
-            let weights = draw(filters * channels * 9);
-            let expected = naive(&case, &input, |k, c, tap| weights[(k * channels + c) * 9 + tap]);
-            check(&case, &Winograd::forward(&weights, filters, channels, [rows, columns]), &input, &expected);
-            // The gradient with respect to an input is the sum over all outputs it reached.
-            let gradient = draw(images * filters * rows * columns);
-            let swapped = Case { channels: filters, filters: channels, ..case };
-            let expected = scattered(&case, &gradient, &weights);
-            check(
-                &swapped,
-                &Winograd::backward(&weights, filters, channels, [rows, columns]),
-                &gradient,
-                &expected,
-            );
-        }
-    }
-
-    fn scattered(case: &Case, gradient: &[f32], weights: &[f32]) -> Vec<f64> {
-        let Case { images, channels, filters, rows, columns } = *case;
-        let mut out = vec![0.0; images * channels * rows * columns];
-        for (i, &g) in gradient.iter().enumerate() {
-            let (x, y, k, n) =
-                (i % columns, i / columns % rows, i / columns / rows % filters, i / columns / rows / filters);
-            for (c, tap) in (0..channels).flat_map(|c| (0..9).map(move |tap| (c, tap))) {
-                let (y, x) = ((y + tap / 3).wrapping_sub(1), (x + tap % 3).wrapping_sub(1));
-                if y < rows && x < columns {
-                    out[((n * channels + c) * rows + y) * columns + x] +=
-                        f64::from(g) * f64::from(weights[(k * channels + c) * 9 + tap]);
-                }
-            }
-        }
-        out
-    }
-
-    #[test]
-    fn splitting_a_batch_changes_no_bit() {
-        let mut stream = rng::stream(8, "winograd");
-        let mut draw = |n: usize| (0..n).map(|_| stream.normal() as f32).collect::<Vec<f32>>();
-        let (images, channels, size) = (9, 32, [8, 8]);
-        let conv = Winograd::forward(&draw(channels * channels * 9), channels, channels, size);
-        let input = draw(images * channels * 100);
-        let isa = Isa::all()[0];
-        let mut scratch = vec![0.0; conv.scratch_len()];
-        let mut whole = vec![0.0; images * channels * 64];
-        conv.run(isa, images, &input, &mut whole, false, &mut scratch);
-        let mut parts = vec![0.0; whole.len()];
-        for (input, output) in input.chunks(4 * channels * 100).zip(parts.chunks_mut(4 * channels * 64)) {
-            conv.run(isa, output.len() / (channels * 64), input, output, false, &mut scratch);
-        }
-        assert!(whole.iter().zip(&parts).all(|(a, b)| a.to_bits() == b.to_bits()));
-    }
-}
+#[path = "winograd_tests.rs"]
+mod tests;

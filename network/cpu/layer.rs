@@ -1,0 +1,207 @@
+//! One convolution of a network in all that a training asks of it. Knows which algorithm serves which
+//! shape (a question of shape alone, so that every machine answers alike), no BatchNorm and no threads.
+//!
+//! All calls take several images, one behind the other: inputs and gradients of outputs bordered
+//! (`[image][C/16][H + 2][W + 2][16]`, the border zero), results plain (`[image][C/16][H][W][16]`). No
+//! result depends on how many images a call is given.
+
+use super::{
+    conv::{Conv, bordered, plain},
+    gradient::FilterGradient,
+    lanes::Isa,
+    winograd::{self, Winograd},
+};
+
+/// A convolution of padding `kernel / 2` with its filters prepared.
+pub struct Layer {
+    /// Filters, channels, rows and columns of a filter: `K C R S`.
+    pub shape: [usize; 4],
+    /// 1 or 2.
+    pub stride: usize,
+    /// Input rows and columns.
+    pub input: [usize; 2],
+    /// Output rows and columns.
+    pub output: [usize; 2],
+    way: Way,
+}
+
+enum Way {
+    Direct(Conv),
+    Winograd { forward: Winograd, backward: Winograd },
+}
+
+impl Layer {
+    /// A convolution with filters `K C R S` = `shape` (K a multiple of 16, C too or below 16; 3x3 or
+    /// 1x1) and `stride` 1 or 2, for inputs of rows, columns = `input`. [`Layer::set`] gives the filters.
+    ///
+    /// # Panics
+    /// On any other shape.
+    pub fn new(shape: [usize; 4], stride: usize, input: [usize; 2]) -> Self {
+        let [filters, channels, kernel, _] = shape;
+        let way = if Winograd::serves(channels, filters, kernel, stride) {
+            Way::Winograd {
+                forward: Winograd::forward(filters, channels, input),
+                backward: Winograd::backward(filters, channels, input),
+            }
+        } else {
+            Way::Direct(Conv::new(shape, stride, input, &vec![0.0; shape.iter().product()]))
+        };
+        Self { shape, stride, input, output: input.map(|n| n.div_ceil(stride)), way }
+    }
+
+    /// Takes over `weights`, `K C R S`; quick enough for every step of a training that changes them.
+    ///
+    /// # Panics
+    /// Where they are not as many as that.
+    pub fn set(&mut self, isa: Isa, weights: &[f32]) {
+        match &mut self.way {
+            Way::Direct(conv) => conv.set(weights),
+            Way::Winograd { forward, backward } => {
+                forward.set(isa, weights);
+                backward.set(isa, weights);
+            }
+        }
+    }
+
+    /// How many images a call should be given, or a multiple of that, to be fast.
+    pub fn chunk(&self) -> usize {
+        match &self.way {
+            Way::Direct(_) => 1,
+            Way::Winograd { .. } => winograd::chunk(self.input),
+        }
+    }
+
+    /// Floats of scratch memory that one thread needs for either direction; what they hold before does
+    /// not matter.
+    pub fn scratch_len(&self) -> usize {
+        match &self.way {
+            Way::Direct(_) => 0,
+            Way::Winograd { forward, backward } => forward.scratch_len().max(backward.scratch_len()),
+        }
+    }
+
+    /// Floats of the prepared filters.
+    pub fn filters_len(&self) -> usize {
+        match &self.way {
+            Way::Direct(conv) => conv.filters_len(),
+            Way::Winograd { forward, backward } => forward.filters_len() + backward.filters_len(),
+        }
+    }
+
+    /// `y` = the convolution of the bordered `x`.
+    ///
+    /// # Panics
+    /// Where a slice is shorter than its layout.
+    pub fn forward(&self, isa: Isa, images: usize, x: &[f32], y: &mut [f32], scratch: &mut [f32]) {
+        let [filters, channels, ..] = self.shape;
+        match &self.way {
+            Way::Winograd { forward, .. } => forward.run(isa, images, x, y, false, scratch),
+            Way::Direct(conv) => {
+                let (x_len, y_len) = (bordered(channels, self.input), plain(filters, self.output));
+                for n in 0..images {
+                    conv.forward(isa, &x[n * x_len..][..x_len], &mut y[n * y_len..][..y_len]);
+                }
+            }
+        }
+    }
+
+    /// `dx` = the gradient of the inputs, or that added to `dx`, for the bordered gradient `g` of the
+    /// outputs. Not for a first layer of fewer than 16 channels.
+    ///
+    /// # Panics
+    /// For such a layer, and where a slice is shorter than its layout.
+    pub fn backward(
+        &self,
+        isa: Isa,
+        images: usize,
+        g: &[f32],
+        dx: &mut [f32],
+        accumulate: bool,
+        scratch: &mut [f32],
+    ) {
+        let [filters, channels, ..] = self.shape;
+        match &self.way {
+            Way::Winograd { backward, .. } => backward.run(isa, images, g, dx, accumulate, scratch),
+            Way::Direct(conv) => {
+                let (g_len, dx_len) = (bordered(filters, self.output), plain(channels, self.input));
+                for n in 0..images {
+                    conv.backward(isa, &g[n * g_len..][..g_len], &mut dx[n * dx_len..][..dx_len], accumulate);
+                }
+            }
+        }
+    }
+
+    /// The gradient of all its filters, or of the weights at `positions` (`K k` flat indices).
+    pub fn gradient(&self, positions: Option<&[u32]>) -> FilterGradient {
+        match positions {
+            None => FilterGradient::new(self.shape, self.stride, self.input),
+            Some(positions) => FilterGradient::of_positions(self.shape, self.stride, self.input, positions),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng;
+
+    /// <conv(x, w), g> = <x, back(g, w)> = <w, gradient(x, g)>, whatever the algorithm.
+    #[test]
+    fn the_three_directions_agree_for_every_kind_of_layer() {
+        for (shape, stride, size) in [
+            ([16, 3, 3, 3], 1, [6, 7]),
+            ([32, 16, 3, 3], 1, [8, 8]),
+            ([32, 16, 3, 3], 2, [8, 8]),
+            ([32, 16, 1, 1], 2, [7, 8]),
+            ([32, 32, 3, 3], 1, [2, 2]),
+        ] {
+            let (isa, images) = (Isa::all()[0], 3);
+            let mut layer = Layer::new(shape, stride, size);
+            let [filters, channels, ..] = shape;
+            let mut stream = rng::stream(3, "layer");
+            let mut draw = |n: usize| (0..n).map(|_| stream.normal() as f32).collect::<Vec<_>>();
+            let weights = draw(shape.iter().product());
+            layer.set(isa, &weights);
+            let (x, x_plain) = inside(&draw(images * plain(channels, size)), channels, size, images);
+            let (g, g_plain) =
+                inside(&draw(images * plain(filters, layer.output)), filters, layer.output, images);
+            let mut scratch = vec![f32::NAN; layer.scratch_len()];
+            let mut y = vec![f32::NAN; g_plain.len()];
+            layer.forward(isa, images, &x, &mut y, &mut scratch);
+            let dot = |a: &[f32], b: &[f32]| {
+                assert_eq!(a.len(), b.len());
+                a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>()
+            };
+            let expected = dot(&y, &g_plain);
+            let size = y.len() as f64; // about the square of the sum's deviation
+            let near = |other: f64| (other - expected).abs() < 1e-5 * size;
+            if channels >= 16 {
+                let mut dx = vec![f32::NAN; x_plain.len()];
+                layer.backward(isa, images, &g, &mut dx, false, &mut scratch);
+                assert!(near(dot(&dx, &x_plain)), "{shape:?} back");
+            }
+            let gradient = layer.gradient(None);
+            let mut sum = vec![0.0; gradient.sum_len()];
+            let mut scratch = vec![f32::NAN; gradient.scratch_len()];
+            let mut d_weights = vec![f32::NAN; weights.len()];
+            gradient.add(isa, images, &x, &g, &mut sum, &mut scratch);
+            gradient.finish(isa, &mut sum, &mut d_weights);
+            assert!(near(dot(&d_weights, &weights)), "{shape:?} filters");
+            assert!(expected.abs() > 1e-2 * size.sqrt(), "a sum that says nothing");
+        }
+    }
+
+    /// Bordered images and plain ones with the channels that exist.
+    fn inside(x: &[f32], channels: usize, [h, w]: [usize; 2], images: usize) -> (Vec<f32>, Vec<f32>) {
+        let mut x = x.to_vec();
+        let mut out = vec![0.0; images * bordered(channels, [h, w])];
+        for (i, x) in x.iter_mut().enumerate() {
+            let (lane, column, row, plane) = (i % 16, i / 16 % w, i / 16 / w % h, i / 16 / w / h);
+            if plane % channels.div_ceil(16) * 16 + lane >= channels {
+                *x = 0.0;
+            }
+            out[((plane * (h + 2) + row + 1) * (w + 2) + column + 1) * 16 + lane] = *x;
+        }
+        (out, x)
+    }
+}
