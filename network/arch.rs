@@ -83,9 +83,27 @@ fn parse(s: &str) -> Option<Arch> {
 impl fmt::Display for Arch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ResNet { blocks, width: 1 } => write!(f, "resnet{}", 6 * blocks + 2),
-            Self::ResNet { blocks, width } => write!(f, "resnet{}-{width}", 6 * blocks + 2),
+            Self::ResNet { width: 1, .. } => write!(f, "resnet{}", self.depth()),
+            Self::ResNet { width, .. } => write!(f, "resnet{}-{width}", self.depth()),
             Self::Vgg { depth } => write!(f, "vgg{depth}"),
+        }
+    }
+}
+
+impl Arch {
+    /// Layers with weights on the longest path: N of ResNet-N and VGG-N.
+    pub fn depth(&self) -> usize {
+        match self {
+            Self::ResNet { blocks, .. } => 6 * blocks + 2,
+            Self::Vgg { depth } => *depth,
+        }
+    }
+
+    /// W of ResNet-N-W; 1 for a VGG.
+    pub fn width(&self) -> usize {
+        match self {
+            Self::ResNet { width, .. } => *width,
+            Self::Vgg { .. } => 1,
         }
     }
 }

@@ -16,6 +16,9 @@ pub enum Error {
     /// A value outside what its place allows.
     #[error("{0}")]
     Invalid(String),
+    /// The numbers of a training have left the finite ones.
+    #[error("{0}")]
+    Diverged(String),
     /// Bytes that do not hold what they should (a damaged or foreign file).
     #[error("{0}")]
     Malformed(String),

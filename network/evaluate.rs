@@ -80,7 +80,7 @@ impl Evaluation {
         }
         for (logits, &label) in logits.chunks_exact(classes).zip(labels) {
             if let Some(bad) = logits.iter().find(|x| !x.is_finite()) {
-                return Err(Error::Invalid(format!("a logit is {bad}: the network has diverged")));
+                return Err(Error::Diverged(format!("a logit is {bad}: the network has diverged")));
             }
             let label = usize::from(label);
             let before = |a: usize, b: usize| logits[a] > logits[b] || (logits[a] == logits[b] && a < b);

@@ -242,12 +242,12 @@ impl Training {
     }
 
     /// One more epoch: all training images, then all test images. Asks `watch` before each batch.
-    /// Errors when the loss is no longer a number.
+    /// [`Error::Diverged`] when the loss is no longer a number.
     pub fn epoch(&mut self, watch: &mut dyn FnMut(&Progress) -> ControlFlow<()>) -> Result<Epoch> {
         self.whole()?;
         self.stopped = true; // until the end is reached
         let epoch = self.history.len();
-        let diverged = |e: &dyn std::fmt::Display| Error::Invalid(format!("epoch {}: {e}", epoch + 1));
+        let diverged = |what: String| Error::Diverged(format!("epoch {}: {what}", epoch + 1));
         let learning_rate = self.protocol.rate(epoch);
         let order = epoch_order(self.seed, epoch, self.data.len(Split::Train));
         let mut progress = Progress { epoch: epoch + 1, split: Split::Train, done: 0, loss: None };
@@ -266,7 +266,7 @@ impl Training {
                 tally.loss += new.loss;
                 if !tally.loss.is_finite() {
                     let loss = tally.loss;
-                    return Err(diverged(&format!("the training loss is {loss}: the training has diverged")));
+                    return Err(diverged(format!("the training loss is {loss}: the training has diverged")));
                 }
                 progress.loss = Some(tally.loss / tally.examples as f64);
             }
@@ -277,7 +277,7 @@ impl Training {
             watch(&Progress { done, ..progress }).is_continue()
         });
         let Some(test) = test.map_err(|e| match e {
-            Error::Invalid(_) => diverged(&format!("on the test images, {e}")),
+            Error::Diverged(what) => diverged(format!("on the test images, {what}")),
             e => e,
         })?
         else {
@@ -316,8 +316,8 @@ impl Training {
         tensorfile::write(&metadata, &Default::default(), &tensors)
     }
 
-    /// Goes on from what [`Training::save`] made. An error, which leaves the training at its start,
-    /// when the bytes are damaged or belong to another training.
+    /// Goes on from what [`Training::save`] made; an error when that is damaged or belongs to another
+    /// training. To begin at the start then, make a new one.
     pub fn resume(&mut self, bytes: &[u8]) -> Result<()> {
         let bad = |reason: &str| Error::Malformed(format!("{WHAT}: {reason}"));
         let (metadata, tensors) = tensorfile::read(WHAT, bytes)?;

@@ -2,15 +2,30 @@
 //! Knows neither the pipeline file nor the terminal: a kind sees its parameters and its job.
 
 pub mod command;
+mod compute;
 pub mod dataset;
+pub mod evaluate;
+mod inputs;
+pub mod model;
+mod output;
 pub mod params;
 pub mod plot;
 pub mod readme;
+#[cfg(test)]
+mod testing;
+pub mod train;
 
 use engine::kind::Kinds;
 
 /// Every kind that a pipeline may name.
 #[must_use]
 pub fn kinds() -> Kinds {
-    Kinds::default().with(command::Command).with(dataset::Dataset).with(plot::Plot).with(readme::Readme)
+    Kinds::default()
+        .with(command::Command)
+        .with(dataset::Dataset)
+        .with(evaluate::Evaluate)
+        .with(model::Model)
+        .with(plot::Plot)
+        .with(readme::Readme)
+        .with(train::Train)
 }

@@ -1,0 +1,65 @@
+//! What other stages left, opened: datasets, models, checkpoints. Knows only what a [`Job`] names.
+
+use std::{
+    fs::{self, File},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use engine::kind::{Input, Job, StageError};
+use network::{checkpoint::Checkpoint, data::Dataset, model::Model};
+
+/// The dataset of role `data`, mapped into memory: several trainings share its pages.
+pub(crate) fn dataset(job: &Job<'_>) -> Result<Arc<Dataset>, StageError> {
+    let (input, path) = file(job, "data", "dataset.bin")?;
+    let hint = "`data` wants an instance of kind `dataset`";
+    let mapped = File::open(&path).and_then(|file| {
+        // SAFETY: the runner never writes into a finished result: it replaces files by renaming.
+        #[allow(unsafe_code, reason = "mapping a file is unsafe because others may write to it")]
+        unsafe {
+            memmap2::Mmap::map(&file)
+        }
+    });
+    let bytes = mapped.map_err(|e| unreadable(input, "dataset.bin", &e).hint(hint))?;
+    let opened = Dataset::from_bytes(Arc::new(bytes));
+    opened.map(Arc::new).map_err(|e| wrong(input, "dataset.bin", &e).hint(hint))
+}
+
+/// The model of role `model`.
+pub(crate) fn model(job: &Job<'_>) -> Result<Model, StageError> {
+    let (input, path) = file(job, "model", "model.json")?;
+    let hint = "`model` wants an instance of kind `model`";
+    let text = fs::read(path).map_err(|e| unreadable(input, "model.json", &e).hint(hint))?;
+    Model::from_json(&text).map_err(|e| wrong(input, "model.json", &e).hint(hint))
+}
+
+/// The checkpoint of role `train`.
+pub(crate) fn checkpoint(job: &Job<'_>) -> Result<Checkpoint, StageError> {
+    let (input, path) = file(job, "train", "checkpoint.safetensors")?;
+    let hint = "`train` wants an instance of kind `train`";
+    let bytes = fs::read(path).map_err(|e| unreadable(input, "checkpoint.safetensors", &e).hint(hint))?;
+    Checkpoint::from_bytes(&bytes).map_err(|e| wrong(input, "checkpoint.safetensors", &e).hint(hint))
+}
+
+/// A network and a dataset only go together when they know equally many classes.
+pub(crate) fn same_classes(model: &Model, data: &Dataset) -> Result<(), StageError> {
+    let (of_model, of_data) = (model.classes, data.classes().len());
+    if of_model == of_data {
+        return Ok(());
+    }
+    Err(StageError::new(format!("the model has {of_model} outputs, the dataset {of_data} classes"))
+        .hint(format!("set `classes = {of_data}` in the `model` stage")))
+}
+
+fn file<'a>(job: &'a Job<'_>, role: &str, name: &str) -> Result<(&'a Input, PathBuf), StageError> {
+    let input = job.input(role)?;
+    Ok((input, input.dir.join(name)))
+}
+
+fn unreadable(input: &Input, name: &str, cause: &std::io::Error) -> StageError {
+    StageError::new(format!("cannot read {name} of `{}`: {cause}", input.instance))
+}
+
+fn wrong(input: &Input, name: &str, cause: &network::Error) -> StageError {
+    StageError::new(format!("{name} of `{}` cannot be used: {cause}", input.instance))
+}

@@ -1,0 +1,78 @@
+//! A made-up job for the tests of the kinds.
+
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use engine::{
+    instance::Resources,
+    kind::{Input, Job, Kind, Progress, Reporter, StageError},
+};
+
+/// Keeps what it is told, and asks for a stop when told to.
+#[derive(Default)]
+pub(crate) struct Listener {
+    pub(crate) said: Vec<String>,
+    pub(crate) progress: Vec<Progress>,
+    pub(crate) notes: BTreeMap<String, toml::Value>,
+    /// How many more times the stage may ask whether it should stop.
+    pub(crate) patience: Option<Cell<usize>>,
+}
+
+impl Reporter for Listener {
+    fn say(&mut self, line: &str) {
+        self.said.push(line.to_owned());
+    }
+    fn progress(&mut self, progress: &Progress) {
+        self.progress.push(progress.clone());
+    }
+    fn note(&mut self, key: &str, value: toml::Value) {
+        self.notes.insert(key.to_owned(), value);
+    }
+    fn stop_requested(&self) -> bool {
+        self.patience.as_ref().is_some_and(|left| left.replace(left.get().saturating_sub(1)) == 0)
+    }
+}
+
+/// Runs `kind` with `params` (TOML) and an input folder per role; `out` is its scratch folder's
+/// parent too.
+pub(crate) fn run_with(
+    listener: &mut Listener,
+    kind: &dyn Kind,
+    params: &str,
+    inputs: &[(&str, PathBuf)],
+    out: &Path,
+) -> Result<(), StageError> {
+    let params = kind.resolve(&params.parse().unwrap()).unwrap();
+    let inputs = inputs.iter().map(|(role, dir)| {
+        let input = Input { instance: format!("the {role}"), axes: BTreeMap::new(), dir: dir.clone() };
+        ((*role).to_owned(), vec![input])
+    });
+    let scratch = out.with_extension("scratch");
+    std::fs::create_dir_all(&scratch).unwrap();
+    std::fs::create_dir_all(out).unwrap();
+    kind.run(&mut Job {
+        instance: kind.name(),
+        axes: &BTreeMap::new(),
+        params: &params,
+        inputs: &inputs.collect(),
+        out,
+        scratch: &scratch,
+        project: out,
+        resources: Resources::default(),
+        offline: true,
+        reporter: listener,
+    })
+}
+
+/// The same, unheard.
+pub(crate) fn run(
+    kind: &dyn Kind,
+    params: &str,
+    inputs: &[(&str, PathBuf)],
+    out: &Path,
+) -> Result<(), StageError> {
+    run_with(&mut Listener::default(), kind, params, inputs, out)
+}

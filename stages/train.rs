@@ -1,0 +1,319 @@
+//! Kind `train`: a dataset and a model become a checkpoint and a history. The mathematics is
+//! [`network::train`]; here are the parameters, the progress and the file from which a killed
+//! training goes on.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    ops::ControlFlow,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use engine::kind::{self, Job, Kind, ParamError, Params, Reporter, RoleSpec, Roles, StageError};
+use network::{
+    Error,
+    checkpoint::Checkpoint,
+    mode::Mode,
+    train::{Epoch, Progress, Protocol, Row, Training, csv, json_lines},
+    trainer::{Precision, Split},
+};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    compute::{self, Device, Engine, SETTINGS},
+    inputs,
+    output::write,
+    params::{Text, resolve_with_settings},
+};
+
+/// The kind `train`.
+pub struct Train;
+
+/// Parameters of a `train` stage. The defaults are the paper's.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct TrainParams {
+    /// What trains.
+    #[schemars(extend("enum" = Mode::NAMES.map(|(name, _)| name)))]
+    mode: Text<Mode>,
+    /// Trained weights per filter in mode `random`; other modes have no use for it.
+    #[schemars(range(min = 1))]
+    k: usize,
+    /// Passes over the training images.
+    #[schemars(range(min = 1))]
+    epochs: usize,
+    /// Images per step.
+    #[schemars(range(min = 1))]
+    batch: usize,
+    /// Learning rate of the first epoch.
+    learning_rate: f64,
+    /// Numbers of epochs after which the learning rate drops.
+    milestones: Vec<usize>,
+    /// What it is multiplied by then.
+    factor: f64,
+    /// Momentum of SGD.
+    momentum: f64,
+    /// Weight decay on everything that trains.
+    weight_decay: f64,
+    /// Flip half of the images and crop them from a border of 4 zeros.
+    augment: bool,
+    /// How activations are stored.
+    precision: Precision,
+    /// Of the order and the cuts of the images; the model's if it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u64>,
+    /// The device. Not part of the result.
+    device: Device,
+    /// The program that computes. Not part of the result.
+    engine: Engine,
+}
+
+impl Default for TrainParams {
+    fn default() -> Self {
+        let Protocol { epochs, batch, learning_rate, milestones, factor, momentum, weight_decay, augment } =
+            Protocol::default();
+        Self {
+            mode: Text(Mode::Bn),
+            k: 2,
+            epochs,
+            batch,
+            learning_rate,
+            milestones,
+            factor,
+            momentum,
+            weight_decay,
+            augment,
+            precision: Precision::F32,
+            seed: None,
+            device: Device::Auto,
+            engine: Engine::Auto,
+        }
+    }
+}
+
+impl TrainParams {
+    fn protocol(&self) -> Protocol {
+        Protocol {
+            epochs: self.epochs,
+            batch: self.batch,
+            learning_rate: self.learning_rate,
+            milestones: self.milestones.clone(),
+            factor: self.factor,
+            momentum: self.momentum,
+            weight_decay: self.weight_decay,
+            augment: self.augment,
+        }
+    }
+
+    /// Everything that the types let through and that could not work.
+    fn faults(&self) -> Vec<ParamError> {
+        let size = |x: f64| x.is_finite() && x >= 0.0;
+        let checks = [
+            ("k", self.k > 0, "a number from 1 on"),
+            ("epochs", self.epochs > 0, "a number from 1 on"),
+            ("batch", self.batch > 0, "a number from 1 on"),
+            ("learning_rate", size(self.learning_rate), "a number from 0 on"),
+            ("milestones", self.milestones.is_sorted(), "a list of rising numbers"),
+            ("factor", size(self.factor), "a number from 0 on"),
+            ("momentum", size(self.momentum) && self.momentum < 1.0, "a number from 0 to below 1"),
+            ("weight_decay", size(self.weight_decay), "a number from 0 on"),
+        ];
+        let wrong = checks.into_iter().filter(|(_, fine, _)| !fine).map(|(key, _, wanted)| ParamError {
+            key: key.into(),
+            message: format!("`{key}` must be {wanted}"),
+            hint: None,
+        });
+        wrong.collect()
+    }
+}
+
+impl Kind for Train {
+    fn name(&self) -> &'static str {
+        "train"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn roles(&self) -> Roles {
+        Roles::Named(&[
+            RoleSpec { name: "data", required: true, many: false },
+            RoleSpec { name: "model", required: true, many: false },
+        ])
+    }
+
+    fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        TrainParams::json_schema(generator)
+    }
+
+    fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
+        let mut params = resolve_with_settings::<TrainParams>(given, &SETTINGS)?;
+        let read = TrainParams::deserialize(toml::Value::Table(params.recipe.clone()));
+        let read =
+            read.map_err(|e| vec![ParamError { key: String::new(), message: e.to_string(), hint: None }])?;
+        if read.mode.0 != Mode::Random {
+            params.recipe.remove("k"); // so that sweeping it reruns nothing else
+        }
+        let faults = read.faults();
+        if faults.is_empty() { Ok(params) } else { Err(faults) }
+    }
+
+    fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
+        let params: TrainParams = job.params()?;
+        let (model, data) = (inputs::model(job)?, inputs::dataset(job)?);
+        inputs::same_classes(&model, &data)?;
+        let (mode, k, protocol) = (params.mode.0, params.k, params.protocol());
+        let spec = protocol.spec(&model, mode.train_set(model.variant, k), params.precision);
+        let seed = params.seed.unwrap_or(model.seed);
+        let start = |job: &mut Job<'_>| {
+            let trainer = compute::start(job, &spec, &data, params.device, params.engine)?;
+            Training::new(trainer, data.clone(), &spec, protocol.clone(), seed).map_err(failed)
+        };
+        let mut training = start(job)?;
+        let saved = job.scratch.join("resume.safetensors");
+        if let Some(bytes) = read(&saved)? {
+            if let Err(reason) = training.resume(&bytes) {
+                job.reporter
+                    .say(&format!("what an earlier run saved cannot be used ({reason}); starting anew"));
+                training = start(job)?;
+            } else {
+                job.reporter.say(&format!("going on after epoch {}", training.history().len()));
+            }
+        }
+        let mut watch = Watch::new(data.len(Split::Train), protocol.epochs, training.history());
+        while !training.finished() {
+            match training.epoch(&mut |progress| watch.look(&mut *job.reporter, progress)).map_err(failed)? {
+                Epoch::Finished(row) => watch.finished(&mut *job.reporter, &row),
+                Epoch::Stopped => return Err(StageError::interrupted()),
+            }
+            save(&saved, &training.save().map_err(failed)?)
+                .map_err(|e| StageError::new(format!("cannot save the state of the training: {e}")))?;
+        }
+        watch.note(&mut *job.reporter);
+        let values = training.values().map_err(failed)?;
+        let checkpoint = Checkpoint { model, mode, k, steps: training.steps(), values };
+        write(job, "checkpoint.safetensors", &checkpoint.to_bytes().map_err(failed)?)?;
+        write(job, "history.csv", csv(training.history()).as_bytes())?;
+        write(job, "history.jsonl", json_lines(training.history()).map_err(failed)?.as_bytes())
+    }
+}
+
+fn failed(error: Error) -> StageError {
+    let failure = StageError::new(error.to_string());
+    match error {
+        Error::Diverged(_) => {
+            failure.hint("lower `learning_rate`, or look at the history of a shorter training")
+        }
+        _ => failure,
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, StageError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(StageError::new(format!("cannot read {}: {e}", path.display()))),
+    }
+}
+
+/// Whole or not at all, also when the machine goes down.
+fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let draft = path.with_extension("draft");
+    let mut file = File::create(&draft)?;
+    file.write_all(bytes)?;
+    file.sync_data()?;
+    fs::rename(&draft, path)
+}
+
+/// Tells how far a training is, and how fast.
+struct Watch {
+    images: usize,
+    epochs: usize,
+    last: Option<Row>,
+    reported: Option<Instant>,
+    /// Start of the running epoch, once its first batch is asked for.
+    epoch: Option<Instant>,
+    /// Images trained on since the start of the program, and the time that took.
+    trained: (usize, Duration),
+}
+
+/// A report more often than this is more than anyone reads.
+const REPORT_EVERY: Duration = Duration::from_millis(250);
+
+impl Watch {
+    fn new(images: usize, epochs: usize, history: &[Row]) -> Self {
+        let last = history.last().copied();
+        Self { images, epochs, last, reported: None, epoch: None, trained: Default::default() }
+    }
+
+    fn look(&mut self, reporter: &mut dyn Reporter, progress: &Progress) -> ControlFlow<()> {
+        if reporter.stop_requested() {
+            return ControlFlow::Break(());
+        }
+        let start = *self.epoch.get_or_insert_with(Instant::now);
+        let done = match progress.split {
+            Split::Train => progress.done,
+            Split::Test => self.images,
+        };
+        let (images, time) = match progress.split {
+            Split::Train => (self.trained.0 + done, self.trained.1 + start.elapsed()),
+            Split::Test if progress.done == 0 => {
+                self.trained = (self.trained.0 + done, self.trained.1 + start.elapsed());
+                self.trained
+            }
+            Split::Test => self.trained,
+        };
+        if self.reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
+            self.reported = Some(Instant::now());
+            let mut readings = vec![format!("epoch {}/{}", progress.epoch, self.epochs)];
+            readings.extend(progress.loss.map(|loss| format!("loss {loss:.3}")));
+            readings.extend(self.last.map(|row| format!("test {:.1} %", 100.0 * row.test_accuracy)));
+            readings.extend(speed(images, time).map(|speed| format!("{speed:.0} images/s")));
+            self.report(reporter, progress.epoch - 1, done, readings);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn finished(&mut self, reporter: &mut dyn Reporter, row: &Row) {
+        (self.epoch, self.last) = (None, Some(*row));
+        let Row { epoch, train_loss, test_accuracy, .. } = row;
+        let test = 100.0 * test_accuracy;
+        reporter.say(&format!("epoch {epoch}/{}: loss {train_loss:.4}, test {test:.2} %", self.epochs));
+        if *epoch == self.epochs {
+            self.report(reporter, *epoch, 0, vec![format!("test {test:.1} %")]);
+        }
+    }
+
+    fn report(&self, reporter: &mut dyn Reporter, epochs: usize, images: usize, readings: Vec<String>) {
+        let (done, total) = (epochs * self.images + images, self.epochs * self.images);
+        let unit = "image".to_owned();
+        reporter.progress(&kind::Progress { done: done as u64, total: total as u64, unit, readings });
+    }
+
+    /// What the record should say of it.
+    fn note(&self, reporter: &mut dyn Reporter) {
+        if let Some(speed) = speed(self.trained.0, self.trained.1) {
+            reporter.note("images_per_second", ((10.0 * speed).round() / 10.0).into());
+        }
+        if let Some(bytes) = peak_memory() {
+            reporter.note("peak_rss_bytes", bytes.into());
+        }
+    }
+}
+
+fn speed(images: usize, time: Duration) -> Option<f64> {
+    (images > 0 && !time.is_zero()).then(|| images as f64 / time.as_secs_f64())
+}
+
+/// Most memory that this process has held, where the system tells it.
+fn peak_memory() -> Option<i64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(1024 * line.split_whitespace().next()?.parse::<i64>().ok()?)
+}
+
+#[cfg(test)]
+mod tests;

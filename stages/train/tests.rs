@@ -1,0 +1,208 @@
+use std::{cell::Cell, path::PathBuf};
+
+use network::data::{IMAGE_BYTES, Images, pack};
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    evaluate::Evaluate,
+    model::Model,
+    testing::{Listener, run, run_with},
+};
+
+const CLASSES: usize = 3;
+
+/// A dataset of grey images in `data`, and a model for it in `model`.
+fn project(classes: usize) -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let images = |n: usize| {
+        let labels: Vec<u16> = (0..n).map(|i| (i % CLASSES) as u16).collect();
+        let pixels =
+            (0..n).flat_map(|i| (0..IMAGE_BYTES).map(move |p| ((i % CLASSES) * 80 + (i * p) % 53) as u8));
+        (labels, pixels.collect::<Vec<_>>())
+    };
+    let ((train, train_pixels), (test, test_pixels)) = (images(20), images(6));
+    let names: Vec<_> = (0..CLASSES).map(|c| format!("class {c}")).collect();
+    let train = Images { labels: &train, pixels: &train_pixels };
+    let packed = pack(&names, train, Images { labels: &test, pixels: &test_pixels }).unwrap();
+    fs::create_dir(root.path().join("data")).unwrap();
+    fs::write(root.path().join("data/dataset.bin"), packed).unwrap();
+    let model = format!("arch = 'resnet8'\nvariant = 'origin'\nclasses = {classes}\nseed = 3");
+    run(&Model, &model, &[], &root.path().join("model")).unwrap();
+    root
+}
+
+fn inputs(root: &TempDir) -> [(&'static str, PathBuf); 2] {
+    ["data", "model"].map(|role| (role, root.path().join(role)))
+}
+
+const SHORT: &str = "epochs = 2\nbatch = 8\nlearning_rate = 0.05\nmilestones = [1]\n";
+
+fn train(root: &TempDir, name: &str, params: &str) -> Listener {
+    let mut listener = Listener::default();
+    let params = format!("{SHORT}{params}");
+    run_with(&mut listener, &Train, &params, &inputs(root), &root.path().join(name)).unwrap();
+    listener
+}
+
+/// All that a result holds.
+fn bytes(root: &TempDir, name: &str) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<_> = fs::read_dir(root.path().join(name))
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_training_leaves_a_checkpoint_a_history_and_notes() {
+    let root = project(CLASSES);
+    let listener = train(&root, "a", "mode = 'bn'");
+    let files = bytes(&root, "a");
+    let names: Vec<_> = files.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["checkpoint.safetensors", "history.csv", "history.jsonl"]);
+    let history = String::from_utf8(files[1].1.clone()).unwrap();
+    let rates: Vec<_> = history.lines().skip(1).map(|line| line.split(',').nth(1).unwrap()).collect();
+    assert_eq!(rates, ["0.05", "0.005"]);
+    let checkpoint = Checkpoint::from_bytes(&files[0].1).unwrap();
+    assert_eq!((checkpoint.mode, checkpoint.steps, checkpoint.model.seed), (Mode::Bn, 6, 3));
+    for note in ["engine", "images_per_second", "peak_rss_bytes"] {
+        assert!(listener.notes.contains_key(note), "{note}");
+    }
+    let (first, last) = (&listener.progress[0], listener.progress.last().unwrap());
+    assert_eq!((first.done, first.total, first.readings[0].as_str()), (0, 40, "epoch 1/2"));
+    assert_eq!(last.done, 40);
+    train(&root, "b", "mode = 'bn'");
+    assert_eq!(files, bytes(&root, "b"), "equal recipes, other bytes");
+    train(&root, "c", "mode = 'bn'\nseed = 4");
+    assert_ne!(files[0].1, bytes(&root, "c")[0].1, "the order has no effect");
+}
+
+#[test]
+fn an_interrupted_training_ends_with_the_same_bytes() {
+    let root = project(CLASSES);
+    let (straight, cut) = (root.path().join("straight"), root.path().join("cut"));
+    let params = format!("{SHORT}mode = 'random'\nk = 3");
+    run(&Train, &params, &inputs(&root), &straight).unwrap();
+    // Three steps and one test batch are an epoch: the first run ends inside the first epoch, the
+    // second inside the second.
+    for (patience, saved) in [(2, false), (6, true)] {
+        let mut listener = Listener { patience: Some(Cell::new(patience)), ..Listener::default() };
+        let error = run_with(&mut listener, &Train, &params, &inputs(&root), &cut).unwrap_err();
+        assert!(error.interrupted, "{}", error.message);
+        assert!(bytes(&root, "cut").is_empty());
+        assert_eq!(root.path().join("cut.scratch/resume.safetensors").exists(), saved);
+    }
+    let mut listener = Listener::default();
+    run_with(&mut listener, &Train, &params, &inputs(&root), &cut).unwrap();
+    assert!(listener.said.contains(&"going on after epoch 1".to_owned()), "{:?}", listener.said);
+    assert_eq!(bytes(&root, "cut"), bytes(&root, "straight"));
+}
+
+#[test]
+fn a_damaged_or_foreign_state_is_named_and_left_aside() {
+    let root = project(CLASSES);
+    train(&root, "a", "");
+    train(&root, "b", "weight_decay = 0");
+    let foreign = fs::read(root.path().join("b.scratch/resume.safetensors")).unwrap();
+    for (bad, why) in [(b"nonsense".to_vec(), "resume state: "), (foreign, "it belongs to another training")]
+    {
+        fs::create_dir_all(root.path().join("c.scratch")).unwrap();
+        fs::write(root.path().join("c.scratch/resume.safetensors"), bad).unwrap();
+        let said = train(&root, "c", "").said;
+        let told = |line: &String| line.contains(why) && line.ends_with("starting anew");
+        assert!(said.iter().any(told), "{said:?}");
+        assert_eq!(bytes(&root, "c"), bytes(&root, "a"));
+    }
+}
+
+#[test]
+fn an_evaluation_says_what_the_history_ends_with() {
+    let root = project(CLASSES);
+    for params in ["mode = 'all'", "mode = 'random'\nk = 1", "mode = 'none'"] {
+        train(&root, "a", params);
+        let out = root.path().join("metrics");
+        let inputs = [("data", root.path().join("data")), ("train", root.path().join("a"))];
+        run(&Evaluate, "", &inputs, &out).unwrap();
+        let json = |name: &str| -> serde_json::Value {
+            serde_json::from_slice(&fs::read(out.join(name)).unwrap()).unwrap()
+        };
+        let (metrics, gamma) = (json("metrics.json"), json("gamma.json"));
+        let history = String::from_utf8(bytes(&root, "a")[1].1.clone()).unwrap();
+        let last: Vec<f64> =
+            history.lines().last().unwrap().split(',').map(|cell| cell.parse().unwrap()).collect();
+        assert!((metrics["loss"].as_f64().unwrap() - last[4]).abs() < 1e-6, "{params}: {metrics}, {last:?}");
+        assert_eq!(metrics["top1"].as_f64().unwrap(), last[5], "{params}");
+        assert_eq!((metrics["depth"].as_u64(), metrics["arch"].as_str()), (Some(8), Some("resnet8")));
+        assert!(params.contains(metrics["mode"].as_str().unwrap()));
+        assert_eq!(metrics["confusion"].as_array().unwrap().len(), CLASSES);
+        assert_eq!(gamma["all"]["count"], 16 + 2 * (16 + 32 + 64) + 16 + 32 + 64);
+        assert_eq!(gamma["layers"][3]["shortcut"], true);
+        let trained = metrics["trained"].as_u64().unwrap();
+        let total = metrics["parameters"].as_u64().unwrap();
+        match params {
+            "mode = 'all'" => assert_eq!(trained, total),
+            "mode = 'none'" => assert_eq!(trained, 0),
+            _ => assert_eq!(trained, 16 + 2 * (16 + 32 + 64) + 16 + 32 + 64),
+        }
+    }
+}
+
+#[test]
+fn a_model_whose_seed_was_changed_is_refused() {
+    let root = project(CLASSES);
+    train(&root, "a", "");
+    let path = root.path().join("a/checkpoint.safetensors");
+    let mut checkpoint = Checkpoint::from_bytes(&fs::read(&path).unwrap()).unwrap();
+    checkpoint.model.seed += 1;
+    fs::write(&path, checkpoint.to_bytes().unwrap()).unwrap();
+    let inputs = [("data", root.path().join("data")), ("train", root.path().join("a"))];
+    let error = run(&Evaluate, "", &inputs, &root.path().join("metrics")).unwrap_err();
+    assert!(
+        error.message.contains("initial weights of resnet8 with seed 4 have the digest"),
+        "{}",
+        error.message
+    );
+}
+
+#[test]
+fn inputs_that_do_not_fit_are_named_with_a_way_out() {
+    let root = project(10);
+    let out = root.path().join("a");
+    let error = run(&Train, "", &inputs(&root), &out).unwrap_err();
+    assert_eq!(error.message, "the model has 10 outputs, the dataset 3 classes");
+    assert_eq!(error.hint.as_deref(), Some("set `classes = 3` in the `model` stage"));
+    let swapped = [("data", root.path().join("model")), ("model", root.path().join("model"))];
+    let error = run(&Train, "", &swapped, &out).unwrap_err();
+    assert!(error.message.starts_with("cannot read dataset.bin of `the data`"), "{}", error.message);
+    fs::write(root.path().join("model/model.json"), "{}").unwrap();
+    let error = run(&Train, "", &inputs(&root), &out).unwrap_err();
+    assert!(
+        error.message.starts_with("model.json of `the model` cannot be used: model description"),
+        "{}",
+        error.message
+    );
+    assert_eq!(error.hint.as_deref(), Some("`model` wants an instance of kind `model`"));
+}
+
+#[test]
+fn k_is_in_the_recipe_only_where_it_counts_and_engines_never_are() {
+    let of = |text: &str| Train.resolve(&text.parse().unwrap()).unwrap();
+    assert_eq!(of("k = 5").recipe, of("k = 2\nengine = 'reference'\ndevice = 'cpu'").recipe);
+    assert_eq!(of("mode = 'random'").recipe["k"], 2.into());
+    let defaults = "mode = 'bn'\nepochs = 160\nbatch = 128\nlearning_rate = 0.1\nmilestones = [80, 120]\nfactor = 0.1\n\
+                    momentum = 0.9\nweight_decay = 1e-4\naugment = true\nprecision = 'f32'";
+    assert_eq!(of("").recipe, defaults.parse().unwrap());
+}
+
+#[test]
+fn every_parameter_that_could_not_work_is_named() {
+    let wrong = "k = 0\nepochs = 0\nbatch = 0\nlearning_rate = -1\nmilestones = [3, 2]\nmomentum = 1.0";
+    let errors = Train.resolve(&wrong.parse().unwrap()).unwrap_err();
+    let keys: Vec<_> = errors.iter().map(|e| e.key.as_str()).collect();
+    assert_eq!(keys, ["k", "epochs", "batch", "learning_rate", "milestones", "momentum"]);
+    let errors = Train.resolve(&"mode = 'bm'".parse().unwrap()).unwrap_err();
+    assert!(errors[0].message.contains("unknown mode `bm`; known: all, bn, random"), "{}", errors[0].message);
+}
