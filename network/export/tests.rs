@@ -1,7 +1,9 @@
 //! Sample exports: pinned ones, and larger ones for `check.py`, which reads them with PyTorch,
 //! onnxruntime and TensorBoard.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+
+use candle_core::DType;
 
 use super::{
     hugging_face::{Card, model_folder},
@@ -11,13 +13,18 @@ use super::{
 use crate::{
     arch::{Graph, Variant},
     checkpoint::Checkpoint,
+    data::{Dataset, IMAGE_BYTES, Images, pack},
     init::{BnInit, Init, WeightInit, initial},
     mode::Mode,
     model::Model,
+    reference::Reference,
     rng::stream,
     tensor::{Tensor, Tensors},
     tensorfile,
+    trainer::{Precision, Split, TrainSpec, Trainer},
 };
+
+const HE_NORMAL: Init = Init { weights: WeightInit::HeNormal, bn: BnInit::Uniform };
 
 /// Two curves.
 pub(super) const SCALARS: [Scalar<'static>; 3] = [
@@ -62,20 +69,52 @@ pub(super) fn checkpoint(arch: &str, variant: Variant, mode: Mode, init: Init) -
     Checkpoint { model, mode, k, steps: 1, values }
 }
 
-fn network(arch: &str, variant: Variant) -> (Tensors, Vec<u8>) {
-    let graph = Graph::new(arch.parse().unwrap(), variant, 10);
-    let values = values(&graph);
-    let metadata = BTreeMap::from([("arch".into(), arch.into()), ("variant".into(), variant.to_string())]);
-    let model = onnx(&graph, &values, &metadata).unwrap();
-    (values, model)
+fn model(checkpoint: &Checkpoint, weights: &Tensors) -> Vec<u8> {
+    let Model { arch, variant, .. } = checkpoint.model;
+    let metadata =
+        BTreeMap::from([("arch".into(), arch.to_string()), ("variant".into(), variant.to_string())]);
+    onnx(&checkpoint.model.graph(), weights, &metadata).unwrap()
+}
+
+/// What candle makes of a network: some images, as bytes, and their logits.
+fn candle(checkpoint: &Checkpoint) -> Vec<u8> {
+    const N: usize = 7;
+    let mut numbers = stream(0, "images");
+    let pixels: Vec<u8> = (0..N * IMAGE_BYTES).map(|_| numbers.below(256) as u8).collect();
+    let classes = vec![String::new(); checkpoint.model.classes];
+    let none = Images { labels: &[], pixels: &[] };
+    let packed = pack(&classes, none, Images { labels: &[0; N], pixels: &pixels }).unwrap();
+    let Model { arch, variant, seed, .. } = checkpoint.model;
+    let spec = TrainSpec {
+        arch,
+        variant,
+        seed,
+        init: checkpoint.model.init(),
+        set: checkpoint.set(),
+        momentum: 0.9,
+        weight_decay: 0.0,
+        batch: N,
+        precision: Precision::F32,
+    };
+    let data = Arc::new(Dataset::from_bytes(Arc::new(packed)).unwrap());
+    let mut trainer = Reference::new(&spec, data, DType::F32).unwrap();
+    trainer.restore(&checkpoint.state()).unwrap();
+    let logits = trainer.predict(Split::Test, 0..N).unwrap();
+    let images = pixels.into_iter().map(f32::from).collect();
+    let tensors = BTreeMap::from([
+        ("images".to_string(), Tensor::new([N, 3, 32, 32], images)),
+        ("logits".to_string(), Tensor::new([N, checkpoint.model.classes], logits)),
+    ]);
+    tensorfile::write(&Default::default(), &Default::default(), &tensors).unwrap()
 }
 
 /// When one of these changes on purpose, run `check.py` before writing down the new digest.
 #[test]
 fn files_that_other_programs_have_read_stay_the_same() {
     let digest = |bytes: &[u8]| blake3::hash(bytes).to_hex().to_string();
-    let (_, model) = network("resnet8", Variant::Paper);
-    assert_eq!(digest(&model), "3c842be79c0d4c29f66be5a5712c333e06fdc4cce3c057c5848e96de7474312f");
+    let made = checkpoint("resnet8", Variant::Paper, Mode::Bn, HE_NORMAL);
+    let model = model(&made, &made.weights().unwrap());
+    assert_eq!(digest(&model), "c5e7efe6512866dc4af0a8ab9100cddc839c85e76b3d96d58d4916839c6f857c");
     assert_eq!(
         digest(&events(0.0, SCALARS)),
         "1dd10caf25ae6a3a3877cb6fdfe381560ef322e8c1db5d978be411201507c97e"
@@ -83,7 +122,7 @@ fn files_that_other_programs_have_read_stay_the_same() {
 }
 
 #[test]
-#[ignore = "writes 240 MB into target/export; called by check.py"]
+#[ignore = "writes 200 MB into target/export; called by check.py"]
 fn write_what_check_py_reads() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/export");
     let write = |name: String, bytes: &[u8]| {
@@ -100,12 +139,11 @@ fn write_what_check_py_reads() {
         ("vgg11", Paper),
     ];
     for (arch, variant) in networks {
-        let (values, model) = network(arch, variant);
-        write(format!("{arch}-{variant}.onnx"), &model);
-        write(
-            format!("{arch}-{variant}.safetensors"),
-            &tensorfile::write(&Default::default(), &Default::default(), &values).unwrap(),
-        );
+        let made = checkpoint(arch, variant, Mode::Bn, HE_NORMAL);
+        let weights = made.weights().unwrap();
+        write(format!("networks/{arch}-{variant}.onnx"), &model(&made, &weights));
+        write(format!("networks/{arch}-{variant}.safetensors"), &made.state_dict().unwrap());
+        write(format!("networks/{arch}-{variant}.candle"), &candle(&made));
     }
     for (name, checkpoint) in checkpoints() {
         write(format!("folders/{name}.safetensors"), &checkpoint.state_dict().unwrap());
@@ -134,14 +172,14 @@ fn checkpoints() -> BTreeMap<String, Checkpoint> {
             checkpoints.insert(format!("{weights:?}-{bn:?}").to_lowercase(), made);
         }
     }
-    let init = Init { weights: HeNormal, bn: BnInit::Uniform };
     for (name, mode) in Mode::NAMES {
         for variant in [Variant::Paper, Variant::Origin] {
-            checkpoints.insert(format!("{name}-{variant}"), checkpoint("resnet14-2", variant, mode, init));
+            checkpoints
+                .insert(format!("{name}-{variant}"), checkpoint("resnet14-2", variant, mode, HE_NORMAL));
         }
     }
     for (arch, mode) in [("resnet110", Mode::Bn), ("vgg16", Mode::Bn), ("vgg11", Mode::Random)] {
-        checkpoints.insert(format!("{arch}-{mode}"), checkpoint(arch, Variant::Paper, mode, init));
+        checkpoints.insert(format!("{arch}-{mode}"), checkpoint(arch, Variant::Paper, mode, HE_NORMAL));
     }
     checkpoints
 }
