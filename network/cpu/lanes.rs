@@ -311,7 +311,7 @@ impl Lanes for Portable {
     }
     #[inline(always)]
     fn fma(self, b: Self, c: Self) -> Self {
-        Self(std::array::from_fn(|i| self.0[i].mul_add(b.0[i], c.0[i])))
+        Self(std::array::from_fn(|i| super::fused::mul_add(self.0[i], b.0[i], c.0[i])))
     }
     #[inline(always)]
     fn add(self, b: Self) -> Self {

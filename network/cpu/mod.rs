@@ -6,6 +6,7 @@ pub mod lanes; // first: its macro
 pub mod buffers;
 pub mod conv;
 pub mod fuse;
+mod fused;
 pub mod gradient;
 mod gradient_direct;
 mod gradient_positions;
