@@ -191,6 +191,43 @@ mod tests {
         }
     }
 
+    /// The bits themselves, so that a machine of another kind would be noticed.
+    #[test]
+    fn results_are_the_same_bits_on_every_machine() {
+        for isa in Isa::all() {
+            let mut digest = blake3::Hasher::new();
+            for (shape, stride) in
+                [([32, 32, 3, 3], 1), ([32, 16, 3, 3], 2), ([16, 16, 1, 1], 2), ([16, 3, 3, 3], 1)]
+            {
+                let (size, images) = ([9, 8], 2);
+                let mut layer = Layer::new(shape, stride, size);
+                let [filters, channels, ..] = shape;
+                let mut stream = rng::stream(4, "layer");
+                let mut draw = |n: usize| (0..n).map(|_| stream.uniform() as f32 - 0.5).collect::<Vec<_>>();
+                layer.set(isa, &draw(shape.iter().product()));
+                let (x, _) = inside(&draw(images * plain(channels, size)), channels, size, images);
+                let (g, _) =
+                    inside(&draw(images * plain(filters, layer.output)), filters, layer.output, images);
+                let gradient = layer.gradient(None);
+                let mut scratch = vec![0.0; layer.scratch_len().max(gradient.scratch_len())];
+                let mut results = [
+                    vec![0.0; images * plain(filters, layer.output)],
+                    vec![0.0; images * plain(channels, size)],
+                    vec![0.0; shape.iter().product()],
+                ];
+                layer.forward(isa, images, &x, &mut results[0], &mut scratch);
+                if channels >= 16 {
+                    layer.backward(isa, images, &g, &mut results[1], false, &mut scratch);
+                }
+                let mut sum = vec![0.0; gradient.sum_len()];
+                gradient.add(isa, images, &x, &g, &mut sum, &mut scratch);
+                gradient.finish(isa, &mut sum, &mut results[2]);
+                results.iter().flatten().for_each(|x| _ = digest.update(&x.to_le_bytes()));
+            }
+            assert_eq!(&digest.finalize().to_hex()[..16], "f4da79bfca93c3a5", "{isa}");
+        }
+    }
+
     /// Bordered images and plain ones with the channels that exist.
     fn inside(x: &[f32], channels: usize, [h, w]: [usize; 2], images: usize) -> (Vec<f32>, Vec<f32>) {
         let mut x = x.to_vec();
