@@ -1,6 +1,6 @@
-//! The two ends of a stage's process: the job that the runner writes to its standard input, the
-//! events that it writes back, one JSON line each, and the body of the child. Knows nothing of
-//! scheduling.
+//! The two ends of a stage's process: the job that the runner writes to its standard input (its
+//! length in bytes on the first line, then TOML, which keeps every number exactly), the events that
+//! it writes back, one JSON line each, and the body of the child. Knows nothing of scheduling.
 //!
 //! The runner keeps the child's standard input open: its end means "stop at a safe point". So a
 //! stage also stops when the runner itself is gone.
@@ -21,6 +21,7 @@ use toml::{Table, Value};
 use crate::{
     instance::Resources,
     kind::{Input, Job, Kinds, Params, Progress, Reporter, StageError},
+    record::recordable,
 };
 
 /// What a child is to do.
@@ -37,6 +38,23 @@ pub(crate) struct Order {
     pub(crate) project: PathBuf,
     pub(crate) resources: Resources,
     pub(crate) offline: bool,
+}
+
+impl Order {
+    /// What is written to the child's standard input.
+    pub(crate) fn text(&self) -> Result<String, String> {
+        let text = toml::to_string(self).map_err(|error| error.to_string())?;
+        Ok(format!("{}\n{text}", text.len()))
+    }
+
+    fn read(mut from: impl BufRead) -> Result<Self, String> {
+        let mut length = String::new();
+        from.read_line(&mut length).map_err(|error| error.to_string())?;
+        let length = length.trim().parse().map_err(|_| format!("`{}` is not a length", length.trim()))?;
+        let mut text = String::new();
+        from.take(length).read_to_string(&mut text).map_err(|error| error.to_string())?;
+        toml::from_str(&text).map_err(|error| error.to_string())
+    }
 }
 
 /// What a child reports.
@@ -72,7 +90,7 @@ impl Reporter for ToParent {
         self.send(&Report::Progress(progress.clone()));
     }
     fn note(&mut self, key: &str, value: Value) {
-        self.send(&Report::Note(key.to_owned(), value));
+        self.send(&Report::Note(key.to_owned(), recordable(value)));
     }
     fn stop_requested(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
@@ -82,10 +100,8 @@ impl Reporter for ToParent {
 /// The body of the hidden child command: does the one job described on standard input and returns
 /// the exit code.
 pub fn serve(kinds: &Kinds) -> i32 {
-    let mut line = String::new();
     let mut reporter = ToParent { stop: Arc::default() };
-    let read = std::io::stdin().lock().read_line(&mut line);
-    let order: Order = match read.map_err(|e| e.to_string()).and_then(|_| parse(&line)) {
+    let order = match Order::read(std::io::stdin().lock()) {
         Ok(order) => order,
         Err(reason) => return fail(&reporter, StageError::new(format!("cannot read the job: {reason}"))),
     };
@@ -98,6 +114,10 @@ pub fn serve(kinds: &Kinds) -> i32 {
     let Some(kind) = kinds.get(&order.kind) else {
         return fail(&reporter, StageError::new(format!("this program has no stage kind `{}`", order.kind)));
     };
+    if let Err(error) = std::fs::create_dir_all(&order.scratch) {
+        let path = order.scratch.display();
+        return fail(&reporter, StageError::new(format!("cannot create `{path}`: {error}")));
+    }
     let params = Params { recipe: order.recipe, settings: order.settings };
     let result = kind.run(&mut Job {
         instance: &order.instance,
@@ -112,10 +132,6 @@ pub fn serve(kinds: &Kinds) -> i32 {
         reporter: &mut reporter,
     });
     result.map_or_else(|error| fail(&reporter, error), |()| 0)
-}
-
-fn parse(line: &str) -> Result<Order, String> {
-    serde_json::from_str(line).map_err(|error| error.to_string())
 }
 
 fn fail(reporter: &ToParent, error: StageError) -> i32 {

@@ -3,13 +3,16 @@
 
 use std::{
     collections::BTreeMap,
-    fmt, fs, io,
+    ffi::OsStr,
+    fmt, fs,
+    io::{self, Read},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     str::FromStr,
     time::{Duration, SystemTime},
 };
 
+use rayon::prelude::*;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A BLAKE3 digest; prints as 64 hexadecimal digits.
@@ -24,22 +27,47 @@ impl Digest {
 
     /// Of a file's content; always reads it.
     pub fn of_file(path: &Path) -> io::Result<Self> {
-        if fs::metadata(path)?.len() < 1 << 20 {
-            return Ok(Self::of(fs::read(path)?));
-        }
+        let mut file = fs::File::open(path)?;
+        let size = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+        // One byte more than there should be, so that the end is seen with the content.
+        let mut block = vec![0; size.saturating_add(1).min(4 << 20)];
         let mut hasher = blake3::Hasher::new();
-        hasher.update_mmap_rayon(path)?;
-        Ok(Self(hasher.finalize()))
+        loop {
+            let mut filled = 0;
+            while filled < block.len() {
+                match file.read(&mut block[filled..]) {
+                    Ok(0) => break,
+                    Ok(read) => filled += read,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            // Handing a small block to other threads costs more than hashing it.
+            if filled < 1 << 20 {
+                hasher.update(&block[..filled]);
+            } else {
+                hasher.update_rayon(&block[..filled]);
+            }
+            if filled < block.len() {
+                return Ok(Self(hasher.finalize()));
+            }
+        }
     }
 
-    /// Of a folder: its files' relative paths and digests, which must be sorted by path. Lengths
-    /// are written so that no file name can forge an entry.
-    pub fn of_tree<'a>(files: impl IntoIterator<Item = (&'a str, Digest)>) -> Self {
+    /// Of a folder: what lies in it, sorted by path. Lengths are written so that no file name can
+    /// forge an entry.
+    ///
+    /// BLAKE3 of `repro tree 1`, a line feed, and for each entry the length of its path (64 bits,
+    /// little endian), its path with `/`, one byte (1 for a file that may be executed, otherwise 0)
+    /// and the digest of its content. An empty folder is an entry without content whose path ends
+    /// with `/`; other folders are named by what is in them.
+    pub fn of_tree<'a>(entries: impl IntoIterator<Item = (&'a str, bool, Digest)>) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"repro tree 1\n");
-        for (path, digest) in files {
+        for (path, executable, digest) in entries {
             hasher.update(&(path.len() as u64).to_le_bytes());
             hasher.update(path.as_bytes());
+            hasher.update(&[u8::from(executable)]);
             hasher.update(digest.0.as_bytes());
         }
         Self(hasher.finalize())
@@ -79,37 +107,55 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// What the file system says of a file: while it is the same, so is the content.
+/// What the file system says of a file or folder: while it is the same, so is the content. The time
+/// of the last change of any kind is part of it, because a modification time can be set back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(u64, i64, i64, u64)", into = "(u64, i64, i64, u64)")]
 pub struct Stamp {
     /// Bytes.
     pub size: u64,
     /// Modification time in nanoseconds since 1970.
     pub mtime_ns: i64,
+    /// Time of the last change of content, name or permission, in nanoseconds since 1970.
+    pub ctime_ns: i64,
     /// Inode number.
     pub inode: u64,
 }
 
-impl Stamp {
-    /// The stamp of a file; an error for anything but a plain file.
-    pub fn of(path: &Path) -> io::Result<Self> {
-        let meta = fs::symlink_metadata(path)?;
-        if !meta.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a plain file"));
-        }
-        Ok(Self::of_metadata(&meta))
+impl From<(u64, i64, i64, u64)> for Stamp {
+    fn from((size, mtime_ns, ctime_ns, inode): (u64, i64, i64, u64)) -> Self {
+        Self { size, mtime_ns, ctime_ns, inode }
     }
+}
 
-    fn of_metadata(meta: &fs::Metadata) -> Self {
-        let mtime_ns = meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec());
-        Self { size: meta.len(), mtime_ns, inode: meta.ino() }
+impl From<Stamp> for (u64, i64, i64, u64) {
+    fn from(Stamp { size, mtime_ns, ctime_ns, inode }: Stamp) -> Self {
+        (size, mtime_ns, ctime_ns, inode)
+    }
+}
+
+impl Stamp {
+    /// From what the file system said.
+    pub fn of(meta: &fs::Metadata) -> Self {
+        let ns = |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000).saturating_add(rest);
+        Self {
+            size: meta.len(),
+            mtime_ns: ns(meta.mtime(), meta.mtime_nsec()),
+            ctime_ns: ns(meta.ctime(), meta.ctime_nsec()),
+            inode: meta.ino(),
+        }
     }
 
     /// Could a later change within the clock's grain go unseen?
-    fn too_young(&self) -> bool {
+    pub(crate) fn too_young(&self) -> bool {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        now.as_nanos() as i128 - i128::from(self.mtime_ns) < 50_000_000
+        now.as_nanos() as i128 - i128::from(self.mtime_ns.max(self.ctime_ns)) < 50_000_000
     }
+}
+
+/// May the file be executed by its owner?
+pub(crate) fn executable(meta: &fs::Metadata) -> bool {
+    meta.mode() & 0o100 != 0
 }
 
 /// Digests of files already read, by path.
@@ -129,38 +175,52 @@ impl Memo {
         self.known.iter()
     }
 
-    /// The digest of the file or folder at `root`/`path`.
+    /// The digest of the file or folder at `root`/`path`. Of a folder, the files count, by name and
+    /// content; version control (`.git`) and the cache (`.repro`) in it do not.
     pub(crate) fn digest(&mut self, root: &Path, path: &Path) -> io::Result<Digest> {
         let full = root.join(path);
-        if !fs::metadata(&full)?.is_dir() {
-            return self.file(path, &full);
+        let meta = fs::metadata(&full)?;
+        if !meta.is_dir() {
+            return Ok(self.files(vec![(path.to_owned(), full, Stamp::of(&meta))])?[0]);
         }
-        let mut files = Vec::new();
-        for entry in walkdir::WalkDir::new(&full).follow_links(true).sort_by_file_name() {
+        let (mut names, mut files) = (Vec::new(), Vec::new());
+        let foreign = |name: &OsStr| name == ".git" || name == ".repro";
+        let walk = walkdir::WalkDir::new(&full).follow_links(true).into_iter();
+        for entry in walk.filter_entry(|entry| entry.depth() == 0 || !foreign(entry.file_name())) {
             let entry = entry?;
             if entry.file_type().is_file() {
                 let below = entry.path().strip_prefix(&full).map_err(io::Error::other)?;
-                let digest = self.file(&path.join(below), entry.path())?;
-                files.push((below.to_string_lossy().into_owned(), digest));
+                let stamp = Stamp::of(&entry.metadata()?);
+                names.push(below.to_string_lossy().into_owned());
+                files.push((path.join(below), entry.path().to_owned(), stamp));
             }
         }
-        files.sort();
-        Ok(Digest::of_tree(files.iter().map(|(path, digest)| (path.as_str(), *digest))))
+        let digests = self.files(files)?;
+        let mut tree: Vec<_> = names.iter().map(String::as_str).zip(digests).collect();
+        tree.sort_unstable();
+        Ok(Digest::of_tree(tree.into_iter().map(|(name, digest)| (name, false, digest))))
     }
 
-    fn file(&mut self, path: &Path, full: &Path) -> io::Result<Digest> {
-        let stamp = Stamp::of_metadata(&fs::metadata(full)?);
-        if let Some((then, digest)) = self.known.get(path)
-            && *then == stamp
-        {
-            return Ok(*digest);
+    /// The digests of files: name, place and stamp; those that are not known are read.
+    fn files(&mut self, files: Vec<(PathBuf, PathBuf, Stamp)>) -> io::Result<Vec<Digest>> {
+        let known = &self.known;
+        let digest = |(name, place, stamp): &(PathBuf, PathBuf, Stamp)| match known.get(name) {
+            Some((then, digest)) if then == stamp => Ok((*digest, false)),
+            _ => Digest::of_file(place).map(|digest| (digest, true)),
+        };
+        // Handing a few files to other threads costs more than they do.
+        let digests: io::Result<Vec<_>> = match files.len() {
+            0..64 => files.iter().map(digest).collect(),
+            _ => files.par_iter().map(digest).collect(),
+        };
+        let digests = digests?;
+        for ((name, _, stamp), (digest, read)) in files.into_iter().zip(&digests) {
+            if *read && !stamp.too_young() && name.to_str().is_some() {
+                self.remember(name.clone(), stamp, *digest);
+                self.learned.push((name, stamp, *digest));
+            }
         }
-        let digest = Digest::of_file(full)?;
-        if !stamp.too_young() {
-            self.remember(path.to_owned(), stamp, digest);
-            self.learned.push((path.to_owned(), stamp, digest));
-        }
-        Ok(digest)
+        Ok(digests.into_iter().map(|(digest, _)| digest).collect())
     }
 }
 

@@ -18,12 +18,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use toml::{Table, Value};
-
 use crate::{
     digest::Digest,
     error::{Context, EngineError},
     lock::Lock,
+    lockfile,
     project::Project,
     state::State,
 };
@@ -74,7 +73,7 @@ impl Project {
             return Ok(GcReport::default());
         }
         let _lock = if options.delete { Some(Lock::take(cache)?) } else { None };
-        let state = State::load(cache)?;
+        let (state, _) = State::load(cache)?;
         let records = files(&cache.join("records"), options.keep)?;
         if state.damaged() || (state.results.is_empty() && !records.is_empty()) {
             return Err(EngineError::User {
@@ -130,18 +129,9 @@ impl Project {
     fn used(&self, state: &State) -> Result<BTreeSet<Digest>, EngineError> {
         let shown = state.results.iter().filter(|(key, _)| self.store.shown(key).exists());
         let mut used: BTreeSet<_> = shown.map(|(_, entry)| entry.recipe).collect();
-        for path in state.locks.keys().filter_map(|memory| memory.parent()).collect::<BTreeSet<_>>() {
-            let text = match fs::read_to_string(path) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                read => read.context("read", path)?,
-            };
-            let lock: Table = text.parse().map_err(|error| EngineError::User {
-                message: format!("the lock file `{}` cannot be read: {error}", path.display()),
-                hint: "resolve the conflict in it, or delete it: the next run writes it anew".into(),
-            })?;
-            let instances = lock.values().filter_map(Value::as_table).flat_map(Table::values);
-            let recipes = instances.filter_map(|instance| instance.get("recipe").and_then(Value::as_str));
-            used.extend(recipes.filter_map(|hex| hex.parse::<Digest>().ok()));
+        for place in state.locks.keys() {
+            let lock = lockfile::read(place)?;
+            used.extend(lock.values().flat_map(|part| part.values()).map(|locked| locked.recipe));
         }
         Ok(used)
     }

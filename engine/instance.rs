@@ -14,7 +14,7 @@ pub type InstanceId = usize;
 pub struct Pipeline {
     /// The folder that holds `.repro/` and `artifacts/`.
     pub root: PathBuf,
-    /// Path of the pipeline file, as given.
+    /// Path of the pipeline file; its lock file lies beside it. Relative to the root, if it is.
     pub file: PathBuf,
     /// The profile that was chosen, if any.
     pub profile: Option<String>,

@@ -34,6 +34,12 @@ pub trait Kind: Send + Sync {
         Vec::new()
     }
 
+    /// Does the stage see its axes, as a command does in its environment? Then they are part of the
+    /// recipe. Otherwise they matter only as far as they are parameters.
+    fn sees_axes(&self) -> bool {
+        false
+    }
+
     /// The shell command that does the work, for kinds that are nothing else: the runner starts it
     /// directly instead of starting itself to call [`Kind::run`].
     fn command(&self, _params: &Params) -> Option<Command> {

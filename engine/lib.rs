@@ -11,6 +11,7 @@
 //! - a *standing* says whether an instance is fresh, stale (and why), or waits for another.
 
 pub mod child;
+mod commit;
 pub mod digest;
 pub mod error;
 pub mod gc;
@@ -18,14 +19,17 @@ pub mod instance;
 pub mod kind;
 mod lock;
 mod lockfile;
+mod look;
 pub mod observer;
 pub mod pipeline;
 pub mod plan;
+mod process;
 pub mod project;
 pub mod recipe;
 pub mod record;
 mod resources;
 pub mod run;
+mod schedule;
 mod state;
-pub mod store;
+mod store;
 mod task;

@@ -1,79 +1,165 @@
 //! `pipeline.lock`: every instance's recipe and result digests beside the pipeline file, so that
-//! two clones can compare. Written once at the end of a run. Knows nothing of running.
+//! two clones can compare. One table for each instance, sorted, so that versions merge line by line.
+//! Written once at the end of a run. Knows nothing of running.
 
-use std::{fmt::Write, fs, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
-use toml::{Table, Value};
+use serde::Deserialize;
 
 use crate::{
     digest::{Digest, Stamp},
     error::{Context, EngineError},
     instance::Pipeline,
-    project::key,
+    project::Seen,
+    recipe::write_quoted,
     state::{Entry, State},
     store::write_whole,
 };
 
 const HEAD: &str =
-    "# Made by `repro run`; commit it. Recipe and result digests (BLAKE3) of every instance.\n\n";
+    "# Made by `repro run`; commit it. Recipe and result digests (BLAKE3) of every instance.\n";
 
-/// Brings the pipeline's section of the lock file up to date: `current` says which of the shown
-/// results are today's. Others keep their lines; those of instances that are gone go.
-pub(crate) fn write(pipeline: &Pipeline, current: &[bool], state: &mut State) -> Result<(), EngineError> {
-    let place = pipeline.root.join(&pipeline.file).with_extension("lock");
-    let section = pipeline.profile.as_deref().unwrap_or("default");
-    let entry = |id: usize, state: &State| {
-        if current[id] { state.results.get(&key(pipeline, id)).cloned() } else { None }
-    };
-    let mut said = section.to_owned();
-    for (id, instance) in pipeline.instances.iter().enumerate() {
-        let recipe = entry(id, state).map(|entry| entry.recipe);
-        let _ = writeln!(said, "{} {recipe:?}", instance.name);
-    }
-    let said = Digest::of(&said);
-    let memory: PathBuf = place.join(section);
-    if let (Ok(stamp), Some(written)) = (Stamp::of(&place), state.locks.get(&memory))
-        && *written == (stamp, said)
-    {
-        return Ok(());
-    }
-    let mut whole: Table =
-        fs::read_to_string(&place).ok().and_then(|text| text.parse().ok()).unwrap_or_default();
-    let mut old = match whole.remove(section) {
-        Some(Value::Table(table)) => table,
-        _ => Table::new(),
-    };
-    let mut new = Table::new();
-    for (id, instance) in pipeline.instances.iter().enumerate() {
-        let value = entry(id, state).map(|entry| describe(&entry)).or_else(|| old.remove(&instance.name));
-        if let Some(value) = value {
-            new.insert(instance.name.clone(), value);
-        }
-    }
-    if !new.is_empty() {
-        whole.insert(section.to_owned(), Value::Table(new));
-    }
-    let text = toml::to_string(&whole).map_err(std::io::Error::other).context("encode", &place)?;
-    let text = format!("{HEAD}{text}");
-    if fs::read_to_string(&place).ok().as_deref() != Some(&text) {
-        write_whole(&place, text.as_bytes())?;
-    }
-    let stamp = Stamp::of(&place).context("read", &place)?;
-    state.locked(memory, stamp, said)
+/// Profile -> instance -> what it came to.
+pub(crate) type Lock = BTreeMap<String, BTreeMap<String, Locked>>;
+
+/// What an instance came to.
+#[derive(Deserialize)]
+pub(crate) struct Locked {
+    pub(crate) recipe: Digest,
+    outputs: BTreeMap<String, LockedOutput>,
 }
 
-fn describe(entry: &Entry) -> Value {
-    let mut outputs = Table::new();
-    for file in &entry.files {
-        let size = Value::Integer(i64::try_from(file.stamp.size).unwrap_or(i64::MAX));
-        let both = Table::from_iter([
-            ("blake3".to_owned(), Value::String(file.digest.to_string())),
-            ("size".to_owned(), size),
-        ]);
-        outputs.insert(file.path.clone(), Value::Table(both));
+#[derive(Deserialize)]
+struct LockedOutput {
+    blake3: Digest,
+    size: u64,
+    #[serde(default)]
+    executable: bool,
+}
+
+impl From<&Entry> for Locked {
+    fn from(entry: &Entry) -> Self {
+        let output = |file: &crate::store::Shown| {
+            let (blake3, size, executable) = (file.digest, file.stamp.size, file.executable);
+            (file.path.clone(), LockedOutput { blake3, size, executable })
+        };
+        Self { recipe: entry.recipe, outputs: entry.files.iter().map(output).collect() }
     }
-    Value::Table(Table::from_iter([
-        ("recipe".to_owned(), Value::String(entry.recipe.to_string())),
-        ("outputs".to_owned(), Value::Table(outputs)),
-    ]))
+}
+
+/// Reads a lock file; one that is missing is empty.
+pub(crate) fn read(place: &Path) -> Result<Lock, EngineError> {
+    let text = match fs::read_to_string(place) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Lock::new()),
+        read => read.context("read", place)?,
+    };
+    toml::from_str(&text).map_err(|error| EngineError::User {
+        message: format!("the lock file `{}` cannot be read: {}", place.display(), error.message()),
+        hint: "resolve the conflict in it, or delete it: the next run writes it anew".into(),
+    })
+}
+
+/// An error if the lock file could not be written after the run, because it cannot be read.
+pub(crate) fn check(pipeline: &Pipeline, state: &State) -> Result<(), EngineError> {
+    let place = place(pipeline);
+    if stamp(&place)? == state.locks.get(&place).map(|(stamp, _)| *stamp) {
+        return Ok(());
+    }
+    read(&place).map(drop)
+}
+
+/// Brings the profile's part of the lock file up to date: `current` says which of the shown results
+/// are today's. Others keep their lines; those of instances that are gone go.
+pub(crate) fn write(
+    pipeline: &Pipeline,
+    seen: &[Seen],
+    current: &[bool],
+    state: &mut State,
+) -> Result<(), EngineError> {
+    let place = place(pipeline);
+    let section = pipeline.profile.as_deref().unwrap_or("default");
+    let entry = |id: usize| if current[id] { state.results.get(&seen[id].key) } else { None };
+    let mut said = String::new();
+    for (id, instance) in pipeline.instances.iter().enumerate() {
+        said.push_str(&instance.name);
+        let _ = match entry(id) {
+            Some(entry) => writeln!(said, " {}", entry.recipe),
+            None => writeln!(said),
+        };
+    }
+    let said = Digest::of(&said);
+    let now = stamp(&place)?;
+    let known = state.locks.get(&place).filter(|(then, _)| Some(*then) == now).map(|(_, sections)| sections);
+    if known.is_some_and(|sections| sections.get(section) == Some(&Some(said))) {
+        return Ok(());
+    }
+    // Nothing of the old file stays when it had no other part and every instance is current.
+    let replaced = known.is_some_and(|sections| sections.keys().all(|name| name == section))
+        && (0..pipeline.instances.len()).all(|id| entry(id).is_some());
+    let mut whole = if replaced { Lock::new() } else { read(&place)? };
+    let mut old = whole.remove(section).unwrap_or_default();
+    let mut new = BTreeMap::new();
+    for (id, instance) in pipeline.instances.iter().enumerate() {
+        let locked = entry(id).map(Locked::from).or_else(|| old.remove(&instance.name));
+        new.extend(locked.map(|locked| (instance.name.clone(), locked)));
+    }
+    if !new.is_empty() {
+        whole.insert(section.to_owned(), new);
+    }
+    let mut sections: BTreeMap<_, _> = whole
+        .keys()
+        .map(|name| (name.clone(), known.and_then(|known| known.get(name).copied().flatten())))
+        .collect();
+    sections.insert(section.to_owned(), Some(said));
+    let text = render(&whole);
+    if now.is_none() && whole.is_empty() {
+        return Ok(());
+    }
+    if fs::read(&place).ok().as_deref() != Some(text.as_bytes()) {
+        write_whole(&place, text.as_bytes())?;
+    }
+    if let Some(stamp) = stamp(&place)? {
+        state.locked(place, stamp, sections);
+    }
+    Ok(())
+}
+
+fn place(pipeline: &Pipeline) -> PathBuf {
+    pipeline.root.join(&pipeline.file).with_extension("lock")
+}
+
+fn stamp(place: &Path) -> Result<Option<Stamp>, EngineError> {
+    match fs::metadata(place) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        meta => Ok(Some(Stamp::of(&meta.context("read", place)?))),
+    }
+}
+
+fn render(lock: &Lock) -> String {
+    let mut text = HEAD.to_owned();
+    for (section, instances) in lock {
+        for (name, locked) in instances {
+            text.push_str("\n[");
+            write_quoted(&mut text, section);
+            text.push('.');
+            write_quoted(&mut text, name);
+            let _ = writeln!(text, "]\nrecipe = \"{}\"", locked.recipe);
+            for (path, output) in &locked.outputs {
+                text.push_str("outputs.");
+                write_quoted(&mut text, path);
+                let executable = if output.executable { ", executable = true" } else { "" };
+                let _ = writeln!(
+                    text,
+                    " = {{ blake3 = \"{}\", size = {}{executable} }}",
+                    output.blake3, output.size
+                );
+            }
+        }
+    }
+    text
 }

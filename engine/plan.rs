@@ -33,6 +33,8 @@ pub enum Why {
     OutputMissing(PathBuf),
     /// An output was altered, and the cache does not have it either.
     OutputAltered(PathBuf),
+    /// The cache holds today's result, damaged: which object, and how.
+    CacheDamaged(String),
     /// A file that the stage reads cannot be read: it is never hashed, so there is no recipe.
     FileMissing(PathBuf, String),
     /// It was asked for with `--force`.
@@ -55,6 +57,7 @@ impl fmt::Display for Why {
             }
             Self::OutputMissing(path) => write!(f, "`{}` is missing", path.display()),
             Self::OutputAltered(path) => write!(f, "`{}` was altered", path.display()),
+            Self::CacheDamaged(what) => f.write_str(what),
             Self::FileMissing(path, reason) => write!(f, "it reads `{}`: {reason}", path.display()),
             Self::Asked => f.write_str("asked for"),
         }

@@ -2,7 +2,7 @@
 //! of syntax, terminals or kinds.
 
 use std::{
-    io,
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -11,12 +11,13 @@ use rayon::prelude::*;
 use toml::Value;
 
 use crate::{
-    digest::{Digest, Stamp},
+    digest::Digest,
     error::{Context, EngineError},
     instance::{Instance, InstanceId, Pipeline},
+    look::look,
     plan::{Found, Standing, Why, judge},
     recipe::{Recipe, value_text},
-    state::{Entry, State},
+    state::State,
     store::Store,
 };
 
@@ -47,6 +48,13 @@ pub struct Finding {
     pub problem: String,
 }
 
+/// What is shown for an instance.
+pub(crate) struct Seen {
+    /// Where: see [`key`].
+    pub(crate) key: String,
+    pub(crate) found: Found,
+}
+
 /// An instance, judged.
 pub(crate) struct Judged {
     pub(crate) standing: Standing,
@@ -64,15 +72,17 @@ impl Project {
 
     /// Where every instance stands, by [`InstanceId`].
     pub fn status(&self, pipeline: &Pipeline) -> Result<Vec<Standing>, EngineError> {
-        let mut state = State::load(self.store.cache())?;
-        Ok(self.judge_all(pipeline, &mut state)?.into_iter().map(|judged| judged.standing).collect())
+        let (mut state, _) = State::load(self.store.cache())?;
+        let seen = self.look_all(pipeline, &mut state);
+        Ok(self.judge_all(pipeline, &seen, &mut state).into_iter().map(|judged| judged.standing).collect())
     }
 
     /// The recipe of what is there against today's.
     pub fn explain(&self, pipeline: &Pipeline, id: InstanceId) -> Result<Explanation, EngineError> {
-        let mut state = State::load(self.store.cache())?;
+        let (mut state, _) = State::load(self.store.cache())?;
         let then = state.results.get(&key(pipeline, id)).and_then(|entry| self.store.record(entry.recipe));
-        let judged = self.judge_all(pipeline, &mut state)?.into_iter().nth(id).and_then(|j| j.recipe);
+        let seen = self.look_all(pipeline, &mut state);
+        let judged = self.judge_all(pipeline, &seen, &mut state).into_iter().nth(id).and_then(|j| j.recipe);
         Ok(Explanation {
             then: then.map(|record| record.recipe),
             now: judged.map(|recipe| recipe.text().to_owned()),
@@ -92,36 +102,46 @@ impl Project {
     /// Reads every shown file and every cached object of the pipeline's results, whatever the file
     /// system says of them, and lists those that are not what they were.
     pub fn verify(&self, pipeline: &Pipeline) -> Result<Vec<Finding>, EngineError> {
-        let state = State::load(self.store.cache())?;
-        let check = |instance: &str, path: PathBuf, expected: Digest| {
+        let (state, _) = State::load(self.store.cache())?;
+        // Each file once, though several results may share an object.
+        let mut files = BTreeMap::<PathBuf, (InstanceId, Digest)>::new();
+        let mut findings = Vec::new();
+        for id in 0..pipeline.instances.len() {
+            let key = key(pipeline, id);
+            let Some(entry) = state.results.get(&key) else { continue };
+            let place = self.store.shown(&key);
+            for file in &entry.files {
+                files.insert(place.join(&file.path), (id, file.digest));
+                files.entry(self.store.object(file.digest)).or_insert((id, file.digest));
+            }
+            // Its files are read below; this finds what else there is to find.
+            if let (Found::Missing(_, path) | Found::Altered(_, path), _) = look(&place, entry)
+                && !files.contains_key(&path)
+            {
+                findings.push((id, path, "is missing, or is not part of the result".to_owned()));
+            }
+        }
+        let check = |(path, (id, expected)): (PathBuf, (InstanceId, Digest))| {
             let problem = match Digest::of_file(&path) {
                 Ok(digest) if digest == expected => return None,
                 Ok(_) => "its content is not what was recorded".to_owned(),
                 Err(error) => error.to_string(),
             };
-            Some(Finding { instance: instance.to_owned(), path, problem })
+            Some((id, path, problem))
         };
-        let mut findings = Vec::new();
-        for (id, instance) in pipeline.instances.iter().enumerate() {
-            let key = key(pipeline, id);
-            let Some(entry) = state.results.get(&key) else { continue };
-            for file in &entry.files {
-                findings.extend(check(&instance.name, self.store.shown(&key).join(&file.path), file.digest));
-                findings.extend(check(&instance.name, self.store.object(file.digest), file.digest));
-            }
-        }
-        Ok(findings)
+        findings.par_extend(files.into_par_iter().filter_map(check));
+        findings.sort();
+        let named = |(id, path, problem): (InstanceId, PathBuf, String)| {
+            let instance: &Instance = &pipeline.instances[id];
+            Finding { instance: instance.name.clone(), path, problem }
+        };
+        Ok(findings.into_iter().map(named).collect())
     }
 
     /// Judges everything in order, as if nothing were to run.
-    pub(crate) fn judge_all(
-        &self,
-        pipeline: &Pipeline,
-        state: &mut State,
-    ) -> Result<Vec<Judged>, EngineError> {
-        let found = self.look_all(pipeline, state)?;
-        let mut all: Vec<Judged> = Vec::with_capacity(found.len());
-        for (id, found) in found.iter().enumerate() {
+    pub(crate) fn judge_all(&self, pipeline: &Pipeline, seen: &[Seen], state: &mut State) -> Vec<Judged> {
+        let mut all: Vec<Judged> = Vec::with_capacity(seen.len());
+        for (id, seen) in seen.iter().enumerate() {
             let needs = &pipeline.instances[id].needs;
             let mut waits: Vec<_> =
                 needs.iter().map(|need| need.from).filter(|&from| all[from].tree.is_none()).collect();
@@ -129,13 +149,13 @@ impl Project {
             waits.dedup();
             let judged = if waits.is_empty() {
                 let inputs: Vec<_> = needs.iter().filter_map(|need| all[need.from].tree).collect();
-                self.judge_one(pipeline, id, &inputs, found, state)
+                self.judge_one(pipeline, id, &inputs, seen, state)
             } else {
                 Judged { standing: Standing::Waiting(waits), recipe: None, tree: None }
             };
             all.push(judged);
         }
-        Ok(all)
+        all
     }
 
     /// Judges one instance whose inputs are known.
@@ -144,25 +164,17 @@ impl Project {
         pipeline: &Pipeline,
         id: InstanceId,
         inputs: &[Digest],
-        found: &Found,
+        seen: &Seen,
         state: &mut State,
     ) -> Judged {
-        let instance = &pipeline.instances[id];
-        let mut files = Vec::new();
-        for path in instance.kind.files(&instance.params) {
-            match state.memo.digest(&self.root, &path) {
-                Ok(digest) => files.push((path, digest)),
-                Err(error) => {
-                    let why = Why::FileMissing(path, error.to_string());
-                    return Judged { standing: Standing::Stale(vec![why]), recipe: None, tree: None };
-                }
-            }
-        }
-        let recipe = Recipe::of(pipeline, id, &files, inputs);
+        let recipe = match self.recipe(pipeline, id, inputs, state) {
+            Ok(recipe) => recipe,
+            Err(why) => return Judged { standing: Standing::Stale(vec![why]), recipe: None, tree: None },
+        };
         let mut cached = None;
         let standing = judge(
             &recipe,
-            found,
+            &seen.found,
             || {
                 cached = self.store.restorable(recipe.digest()).map(|record| record.tree);
                 cached.is_some()
@@ -170,47 +182,52 @@ impl Project {
             |then| self.store.record(then).map(|record| record.recipe),
         );
         let tree = match standing {
-            Standing::Fresh => state.results.get(&key(pipeline, id)).map(|entry| entry.tree),
+            Standing::Fresh => state.results.get(&seen.key).map(|entry| entry.tree),
             Standing::Restorable => cached,
             Standing::Stale(_) | Standing::Waiting(_) => None,
         };
         Judged { standing, recipe: Some(recipe), tree }
     }
 
-    /// What is shown for each instance; files are read only where their stamps changed.
-    pub(crate) fn look_all(&self, pipeline: &Pipeline, state: &State) -> Result<Vec<Found>, EngineError> {
-        (0..pipeline.instances.len())
-            .into_par_iter()
-            .map(|id| {
-                let key = key(pipeline, id);
-                state.results.get(&key).map_or(Ok(Found::Nothing), |entry| self.look(&key, entry))
-            })
-            .collect()
-    }
-
-    fn look(&self, key: &str, entry: &Entry) -> Result<Found, EngineError> {
-        let place = self.store.shown(key);
-        for file in &entry.files {
-            let path = place.join(&file.path);
-            match Stamp::of(&path) {
-                Ok(stamp) if stamp == file.stamp => {}
-                Ok(stamp) if stamp.size == file.stamp.size => {
-                    if Digest::of_file(&path).context("read", &path)? != file.digest {
-                        return Ok(Found::Altered(entry.recipe, path));
-                    }
-                }
-                Ok(_) => return Ok(Found::Altered(entry.recipe, path)),
-                Err(error) => {
-                    return Ok(match error.kind() {
-                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-                            Found::Missing(entry.recipe, path)
-                        }
-                        _ => Found::Altered(entry.recipe, path),
-                    });
-                }
+    /// The recipe of an instance whose inputs are known. There is none while a file that it reads
+    /// cannot be read.
+    pub(crate) fn recipe(
+        &self,
+        pipeline: &Pipeline,
+        id: InstanceId,
+        inputs: &[Digest],
+        state: &mut State,
+    ) -> Result<Recipe, Why> {
+        let instance = &pipeline.instances[id];
+        let mut files = Vec::new();
+        for path in instance.kind.files(&instance.params) {
+            match state.memo.digest(&self.root, &path) {
+                Ok(digest) => files.push((path, digest)),
+                Err(error) => return Err(Why::FileMissing(path, error.to_string())),
             }
         }
-        Ok(Found::Intact(entry.recipe))
+        Ok(Recipe::of(pipeline, id, &files, inputs))
+    }
+
+    /// What is shown for each instance; files are read only where their stamps changed.
+    pub(crate) fn look_all(&self, pipeline: &Pipeline, state: &mut State) -> Vec<Seen> {
+        let known: &State = state;
+        let looks = (0..pipeline.instances.len()).into_par_iter().with_min_len(64).map(|id| {
+            let key = key(pipeline, id);
+            let (found, touched) = match known.results.get(&key) {
+                Some(entry) => look(&self.store.shown(&key), entry),
+                None => (Found::Nothing, None),
+            };
+            (Seen { key, found }, touched)
+        });
+        let mut seen = Vec::new();
+        for (one, touched) in looks.collect::<Vec<_>>() {
+            if let Some(entry) = touched {
+                state.touched(&one.key, entry);
+            }
+            seen.push(one);
+        }
+        seen
     }
 }
 

@@ -12,8 +12,8 @@
 //! ```
 //!
 //! One line each, ended by a line feed, in this order: the kind with its version; every parameter
-//! that decides the result, sorted; the axes, sorted, for kinds that are a command (a command sees
-//! them in its environment); the kind's own files, sorted; the inputs by role in the order of the
+//! that decides the result, sorted; the axes, sorted, for kinds that see them (a command does, in its
+//! environment); the kind's own files, sorted; the inputs by role in the order of the
 //! needs, with the axes of the instance that made them where a role takes many. Values are TOML
 //! with one spelling only: strings are quoted with every control character escaped, so no value
 //! can forge a line; tables are inline and sorted; floats are the shortest text that reads back as
@@ -38,6 +38,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recipe {
     text: String,
+    digest: Digest,
 }
 
 /// A line that came or went between two recipes.
@@ -84,34 +85,45 @@ impl Recipe {
     pub fn of(pipeline: &Pipeline, id: InstanceId, files: &[(PathBuf, Digest)], inputs: &[Digest]) -> Self {
         let instance = &pipeline.instances[id];
         let kind = &instance.kind;
-        let mut text = format!("repro recipe 1\nkind {} {}\n", kind.name(), kind.version());
-        for (key, value) in instance.params.recipe.iter().collect::<BTreeMap<_, _>>() {
-            let _ = writeln!(text, "param {} = {}", key_text(key), value_text(value));
-        }
-        if kind.command(&instance.params).is_some() {
-            for (key, value) in &instance.axes {
-                let _ = writeln!(text, "axis {} = {}", key_text(key), value_text(value));
-            }
+        let mut text = String::with_capacity(512);
+        let _ = write!(text, "repro recipe 1\nkind {} {}\n", kind.name(), kind.version());
+        let mut params: Vec<_> = instance.params.recipe.iter().collect();
+        params.sort_unstable_by_key(|(key, _)| *key);
+        let named = params.into_iter().map(|(key, value)| ("param ", key, value));
+        let axes = kind.sees_axes().then(|| instance.axes.iter().map(|(key, value)| ("axis ", key, value)));
+        for (what, key, value) in named.chain(axes.into_iter().flatten()) {
+            text.push_str(what);
+            write_key(&mut text, key);
+            text.push_str(" = ");
+            write_value(&mut text, value);
+            text.push('\n');
         }
         let mut files: Vec<_> = files.iter().collect();
         files.sort();
         for (path, digest) in files {
-            let _ = writeln!(text, "file {} blake3:{digest}", key_text(&path.to_string_lossy()));
+            text.push_str("file ");
+            write_key(&mut text, &path.to_string_lossy());
+            let _ = writeln!(text, " blake3:{digest}");
         }
         for (need, digest) in instance.needs.iter().zip(inputs) {
-            let _ = write!(text, "input {}", key_text(&need.role));
+            text.push_str("input ");
+            write_key(&mut text, &need.role);
             let many = match kind.roles() {
                 Roles::Any => true,
                 Roles::Named(roles) => roles.iter().any(|role| role.name == need.role && role.many),
             };
             if many {
                 for (key, value) in &pipeline.instances[need.from].axes {
-                    let _ = write!(text, " {}={}", key_text(key), value_text(value));
+                    text.push(' ');
+                    write_key(&mut text, key);
+                    text.push('=');
+                    write_value(&mut text, value);
                 }
             }
             let _ = writeln!(text, " blake3:{digest}");
         }
-        Self { text }
+        let digest = Digest::of(&text);
+        Self { text, digest }
     }
 
     /// The text.
@@ -121,7 +133,7 @@ impl Recipe {
 
     /// The digest of the text: the instance's identity.
     pub fn digest(&self) -> Digest {
-        Digest::of(&self.text)
+        self.digest
     }
 }
 
@@ -153,45 +165,71 @@ pub fn changes(then: &str, now: &str) -> Vec<Change> {
 }
 
 /// A key: bare where TOML allows it, otherwise quoted.
-fn key_text(key: &str) -> String {
-    let bare = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
-    if !key.is_empty() && key.chars().all(bare) { key.to_owned() } else { quoted(key) }
+fn write_key(text: &mut String, key: &str) {
+    let bare = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./".contains(&byte);
+    if !key.is_empty() && key.bytes().all(bare) { text.push_str(key) } else { write_quoted(text, key) }
 }
 
-fn quoted(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\t' => out.push_str("\\t"),
-            c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') => {
-                let _ = write!(out, "\\u{:04X}", u32::from(c));
-            }
-            c => out.push(c),
+/// A string in TOML's quotes.
+pub(crate) fn write_quoted(text: &mut String, value: &str) {
+    text.push('"');
+    let mut plain = 0;
+    for (at, c) in value.char_indices() {
+        let escaped = match c {
+            '"' => "\\\"",
+            '\\' => "\\\\",
+            '\n' => "\\n",
+            '\t' => "\\t",
+            c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') => "",
+            _ => continue,
+        };
+        text.push_str(&value[plain..at]);
+        text.push_str(escaped);
+        if escaped.is_empty() {
+            let _ = write!(text, "\\u{:04X}", u32::from(c));
         }
+        plain = at + c.len_utf8();
     }
-    out.push('"');
-    out
+    text.push_str(&value[plain..]);
+    text.push('"');
 }
 
 /// The one spelling of a value.
 pub fn value_text(value: &Value) -> String {
+    let mut text = String::new();
+    write_value(&mut text, value);
+    text
+}
+
+fn write_value(text: &mut String, value: &Value) {
     match value {
-        Value::String(text) => quoted(text),
-        Value::Integer(number) => number.to_string(),
-        Value::Float(number) if number.is_nan() => "nan".to_owned(),
-        Value::Float(number) => format!("{number:?}"),
-        Value::Boolean(truth) => truth.to_string(),
-        Value::Datetime(when) => when.to_string(),
+        Value::String(value) => write_quoted(text, value),
+        Value::Float(number) if number.is_nan() => text.push_str("nan"),
         Value::Array(values) => {
-            format!("[{}]", values.iter().map(value_text).collect::<Vec<_>>().join(", "))
+            text.push('[');
+            for (index, value) in values.iter().enumerate() {
+                text.push_str(if index == 0 { "" } else { ", " });
+                write_value(text, value);
+            }
+            text.push(']');
         }
         Value::Table(table) => {
+            text.push('{');
             let sorted: BTreeMap<_, _> = table.iter().collect();
-            let pairs = sorted.iter().map(|(k, v)| format!("{} = {}", key_text(k), value_text(v)));
-            format!("{{{}}}", pairs.collect::<Vec<_>>().join(", "))
+            for (index, (key, value)) in sorted.into_iter().enumerate() {
+                text.push_str(if index == 0 { "" } else { ", " });
+                write_key(text, key);
+                text.push_str(" = ");
+                write_value(text, value);
+            }
+            text.push('}');
         }
+        // Writing to a string cannot fail.
+        plain => drop(match plain {
+            Value::Integer(number) => write!(text, "{number}"),
+            Value::Float(number) => write!(text, "{number:?}"),
+            Value::Boolean(truth) => write!(text, "{truth}"),
+            other => write!(text, "{other}"),
+        }),
     }
 }

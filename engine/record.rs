@@ -44,40 +44,71 @@ pub struct Facts {
 /// The machine and the program, looked at once per run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
-    /// Version of the runner.
-    pub version: String,
+    /// Versions of the program and of what it is built from.
+    pub versions: BTreeMap<String, String>,
     /// The commit of the project's repository, if it is one.
     pub commit: Option<String>,
     /// Did the tree differ from that commit?
     pub dirty: Option<bool>,
+    /// The operating system's name and version.
+    pub system: Option<String>,
     /// The processor's name.
     pub cpu: Option<String>,
     /// Architecture and vector instruction sets found.
     pub instructions: String,
     /// The NVIDIA driver, if there is one.
     pub driver: Option<String>,
+    /// The NVIDIA GPUs, in the driver's order.
+    pub devices: Vec<String>,
 }
 
 impl Machine {
-    /// Looks around, for a project in `root`.
-    pub(crate) fn look(root: &Path) -> Self {
+    /// Looks around, for a project in `root`; `versions` is what the program says of itself.
+    pub(crate) fn look(root: &Path, versions: &BTreeMap<String, String>) -> Self {
         let git = |arguments: &[&str]| {
             let output = Command::new("git").arg("-C").arg(root).args(arguments).output().ok()?;
             output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
         };
-        let first_line = |path: &str, prefix: &str| {
-            let text = fs::read_to_string(path).ok()?;
-            let line = text.lines().find(|line| line.starts_with(prefix))?;
-            Some(line.split_once(':').map_or(line, |(_, value)| value).trim().to_owned())
-        };
+        let mut versions = versions.clone();
+        versions.insert(env!("CARGO_PKG_NAME").to_owned(), env!("CARGO_PKG_VERSION").to_owned());
         Self {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            versions,
             commit: git(&["rev-parse", "HEAD"]),
             dirty: git(&["status", "--porcelain"]).map(|text| !text.is_empty()),
-            cpu: first_line("/proc/cpuinfo", "model name"),
+            system: fs::read_to_string("/proc/sys/kernel/osrelease")
+                .ok()
+                .map(|release| format!("{} {}", std::env::consts::OS, release.trim())),
+            cpu: field("/proc/cpuinfo".as_ref(), "model name"),
             instructions: instructions(),
-            driver: first_line("/proc/driver/nvidia/version", "NVRM version"),
+            driver: field("/proc/driver/nvidia/version".as_ref(), "NVRM version"),
+            devices: devices("/proc/driver/nvidia/gpus".as_ref()),
         }
+    }
+}
+
+/// The value of the first line of a file that begins with `name`.
+fn field(path: &Path, name: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    Some(line.split_once(':').map_or(line, |(_, value)| value).trim().to_owned())
+}
+
+fn devices(folder: &Path) -> Vec<String> {
+    let mut folders: Vec<_> = fs::read_dir(folder).into_iter().flatten().flatten().collect();
+    folders.sort_by_key(fs::DirEntry::file_name);
+    folders.iter().filter_map(|gpu| field(&gpu.path().join("information"), "Model")).collect()
+}
+
+/// A value as JSON can hold it: numbers that are not finite become their names.
+pub(crate) fn recordable(value: Value) -> Value {
+    match value {
+        Value::Float(number) if !number.is_finite() => Value::String(number.to_string()),
+        Value::Datetime(when) => Value::String(when.to_string()),
+        Value::Array(values) => Value::Array(values.into_iter().map(recordable).collect()),
+        Value::Table(table) => {
+            Value::Table(table.into_iter().map(|(key, value)| (key, recordable(value))).collect())
+        }
+        plain => plain,
     }
 }
 

@@ -70,6 +70,6 @@ impl Pool {
 
     /// Can nothing more start, whatever it wants?
     pub(crate) fn exhausted(&self) -> bool {
-        self.slots == 0
+        self.slots == 0 || self.threads == 0
     }
 }

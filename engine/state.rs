@@ -1,20 +1,22 @@
-//! The index `.repro/state`: one line per finished instance or file read, appended; the last line
-//! about a thing counts. Read once, so that a run with nothing to do opens one file. Knows nothing of
-//! what the lines mean for staleness.
+//! The index `.repro/state`: what lies in `artifacts/`, and the digests of files that were read. One
+//! line per finished instance or file, appended; the last line about a thing counts. Read once, so that
+//! a run with nothing to do opens one file. Knows nothing of what the lines mean for staleness.
 
 use std::{
-    collections::BTreeMap,
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::Write,
     path::{Path, PathBuf},
 };
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     digest::{Digest, Memo, Stamp},
     error::{Context, EngineError},
-    store::{Shown, write_whole},
+    store::{Folder, Shown, write_whole},
 };
 
 /// What lies in `artifacts/` for one instance.
@@ -24,111 +26,150 @@ pub(crate) struct Entry {
     pub(crate) recipe: Digest,
     /// Of all its files together.
     pub(crate) tree: Digest,
+    #[serde(rename = "f")]
     pub(crate) files: Vec<Shown>,
+    /// Its folder, and those in it.
+    #[serde(rename = "d")]
+    pub(crate) folders: Vec<Folder>,
 }
 
+/// The parts of a lock file, each with the digest of what it was made from, where that is known.
+pub(crate) type Sections = BTreeMap<String, Option<Digest>>;
+
+/// One line of the index.
 #[derive(Serialize, Deserialize)]
-enum Line<'a> {
-    #[serde(rename = "result")]
-    Result(std::borrow::Cow<'a, str>, Entry),
-    #[serde(rename = "file")]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Line<'a> {
+    /// What is shown under a key.
+    Result(#[serde(borrow)] Cow<'a, str>, Cow<'a, Entry>),
+    /// What is shown under a key is nobody's result.
+    Gone(#[serde(borrow)] Cow<'a, str>),
+    /// A file that was read.
     File(PathBuf, Stamp, Digest),
-    /// A lock file as it was written last, and the digest of what was to be written.
-    #[serde(rename = "lock")]
-    Lock(PathBuf, Stamp, Digest),
+    /// A lock file as it was written last.
+    Lock(PathBuf, Stamp, Sections),
 }
 
 /// The index, in memory.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    path: PathBuf,
     pub(crate) results: BTreeMap<String, Entry>,
     pub(crate) memo: Memo,
-    pub(crate) locks: BTreeMap<PathBuf, (Stamp, Digest)>,
+    pub(crate) locks: BTreeMap<PathBuf, (Stamp, Sections)>,
+    /// Keys whose files were touched, and found unchanged, since the index was read.
+    touched: BTreeSet<String>,
+    /// Has a lock file been written since?
+    relocked: bool,
     lines: usize,
-    /// Lines that could not be read.
-    lost: usize,
-    whole: bool,
-    file: Option<fs::File>,
+    damaged: bool,
+    torn: bool,
 }
 
 impl State {
-    /// Reads the index; one that is missing is empty, and lines that a crash cut are passed over.
-    pub(crate) fn load(cache: &Path) -> Result<Self, EngineError> {
+    /// Reads the index and opens it for more; one that is missing is empty, and lines that cannot be
+    /// read are passed over: what they said is found out again.
+    pub(crate) fn load(cache: &Path) -> Result<(Self, Journal), EngineError> {
         let path = cache.join("state");
         let bytes = match fs::read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             read => read.context("read", &path)?,
         };
         let whole = bytes.last().is_none_or(|&last| last == b'\n');
-        let mut state = Self { path, whole, ..Self::default() };
-        for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-            match serde_json::from_slice(line) {
-                Ok(Line::Result(key, entry)) => drop(state.results.insert(key.into_owned(), entry)),
-                Ok(Line::File(path, stamp, digest)) => state.memo.remember(path, stamp, digest),
-                Ok(Line::Lock(path, stamp, digest)) => drop(state.locks.insert(path, (stamp, digest))),
-                Err(_) => state.lost += 1,
-            }
-            state.lines += 1;
-        }
+        let lines: Vec<&[u8]> = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).collect();
+        let read: Vec<Option<Line<'_>>> =
+            lines.par_iter().with_min_len(500).map(|line| serde_json::from_slice(line).ok()).collect();
         // A crash may cut the last line; nothing cuts another.
-        state.lost -= usize::from(!state.whole && state.lost > 0);
-        Ok(state)
+        let lost = read.iter().take(read.len() - usize::from(!whole)).filter(|line| line.is_none()).count();
+        let mut state = Self { lines: read.len(), damaged: lost > 0, torn: !whole, ..Self::default() };
+        read.into_iter().flatten().for_each(|line| state.take(line));
+        Ok((state, Journal { path, whole, file: None }))
+    }
+
+    fn take(&mut self, line: Line<'_>) {
+        match line {
+            Line::Result(key, entry) => drop(self.results.insert(key.into_owned(), entry.into_owned())),
+            Line::Gone(key) => drop(self.results.remove(&*key)),
+            Line::File(path, stamp, digest) => self.memo.remember(path, stamp, digest),
+            Line::Lock(path, stamp, sections) => drop(self.locks.insert(path, (stamp, sections))),
+        }
+    }
+
+    /// Remembers the new stamps of a result whose content is the same.
+    pub(crate) fn touched(&mut self, key: &str, entry: Entry) {
+        self.results.insert(key.to_owned(), entry);
+        self.touched.insert(key.to_owned());
+    }
+
+    /// Remembers a lock file just written.
+    pub(crate) fn locked(&mut self, path: PathBuf, stamp: Stamp, sections: Sections) {
+        self.locks.insert(path, (stamp, sections));
+        self.relocked = true;
     }
 
     /// Did anything but a crash at its last line harm the index?
     pub(crate) fn damaged(&self) -> bool {
-        self.lost > 0
+        self.damaged
     }
 
-    /// Records what is now shown for `key`.
-    pub(crate) fn finished(&mut self, key: &str, entry: Entry) -> Result<(), EngineError> {
-        self.append(&Line::Result(key.into(), entry.clone()))?;
-        self.results.insert(key.to_owned(), entry);
-        Ok(())
-    }
-
-    /// Records a lock file just written.
-    pub(crate) fn locked(&mut self, path: PathBuf, stamp: Stamp, said: Digest) -> Result<(), EngineError> {
-        self.append(&Line::Lock(path.clone(), stamp, said))?;
-        self.locks.insert(path, (stamp, said));
-        Ok(())
-    }
-
-    /// Keeps the digests of files that were read, and rewrites the index when most of it is history.
-    pub(crate) fn settle(&mut self) -> Result<(), EngineError> {
-        for (path, stamp, digest) in std::mem::take(&mut self.memo.learned) {
-            self.append(&Line::File(path, stamp, digest))?;
-        }
+    /// Appends the digests of files that were read, or writes the index anew when most of it is
+    /// history or part of it was lost.
+    pub(crate) fn settle(&mut self, mut journal: Journal) -> Result<(), EngineError> {
+        let locks: Vec<_> = self
+            .locks
+            .iter()
+            .map(|(path, (stamp, sections))| Line::Lock(path.clone(), *stamp, sections.clone()))
+            .collect();
         let live = self.results.len() + self.memo.entries().count() + self.locks.len();
-        if !self.damaged() && self.lines < 2 * live + 1000 {
-            return Ok(());
+        if !self.damaged && !self.torn && self.lines < 2 * live + 1000 {
+            let touched = std::mem::take(&mut self.touched);
+            let results = touched
+                .iter()
+                .filter_map(|key| Some(Line::Result(key.into(), Cow::Borrowed(self.results.get(key)?))));
+            let learned = std::mem::take(&mut self.memo.learned).into_iter();
+            let files = learned.map(|(path, stamp, digest)| Line::File(path, stamp, digest));
+            let locks = locks.into_iter().filter(|_| self.relocked);
+            return journal.append(&results.chain(files).chain(locks).collect::<Vec<_>>());
         }
         let mut bytes = Vec::new();
-        let results = self.results.iter().map(|(key, entry)| Line::Result(key.into(), entry.clone()));
+        let results = self.results.iter().map(|(key, entry)| Line::Result(key.into(), Cow::Borrowed(entry)));
         let files =
             self.memo.entries().map(|(path, (stamp, digest))| Line::File(path.clone(), *stamp, *digest));
-        let locks = self.locks.iter().map(|(path, (stamp, said))| Line::Lock(path.clone(), *stamp, *said));
         for line in results.chain(files).chain(locks) {
-            encode(&line, &mut bytes, &self.path)?;
+            encode(&line, &mut bytes, &journal.path)?;
         }
-        self.file = None;
-        (self.lines, self.lost) = (live, 0);
-        write_whole(&self.path, &bytes)
+        write_whole(&journal.path, &bytes)
     }
+}
 
-    fn append(&mut self, line: &Line<'_>) -> Result<(), EngineError> {
+/// The end of the index, to which lines are added.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    path: PathBuf,
+    /// Does the last line end?
+    whole: bool,
+    file: Option<fs::File>,
+}
+
+impl Journal {
+    /// Appends, in one write.
+    pub(crate) fn append(&mut self, lines: &[Line<'_>]) -> Result<(), EngineError> {
+        if lines.is_empty() {
+            return Ok(());
+        }
         let mut bytes = if self.whole { Vec::new() } else { vec![b'\n'] };
-        encode(line, &mut bytes, &self.path)?;
+        for line in lines {
+            encode(line, &mut bytes, &self.path)?;
+        }
         if self.file.is_none() {
             let file = fs::OpenOptions::new().create(true).append(true).open(&self.path);
             self.file = Some(file.context("open", &self.path)?);
         }
         if let Some(file) = &mut self.file {
+            // A write that failed half way leaves a line without end.
+            self.whole = false;
             file.write_all(&bytes).context("write", &self.path)?;
+            self.whole = true;
         }
-        self.whole = true;
-        self.lines += 1;
         Ok(())
     }
 }

@@ -1,20 +1,15 @@
 //! The cache below `.repro/`, and `artifacts/`, which shows its content under human names. Knows
-//! digests and paths, not stages.
+//! digests and paths, not stages. docs/runner.md describes the layout and what is guaranteed.
 //!
-//! - `objects/ab/cdef...`: a file's content under its BLAKE3 digest, read-only.
-//! - `records/ab/cdef....json`: what the recipe of that digest produced.
-//! - `drafts/`: results that are being made; a finished one is moved to `artifacts/`.
-//! - `scratch/<recipe digest>/`: private state of interrupted stages.
-//!
-//! Objects are written beside their place, synced and renamed; a record is written after all of its
-//! objects; a result appears in `artifacts/` by one rename. So whatever is there is complete, and a
-//! cut at any moment costs only work. Results are shown by copy (cheap clones where the file system
-//! can), never by hard link: editing an artifact cannot reach the cache.
+//! Objects, records and results are made in `drafts/` and come to their place by one rename, so that
+//! whatever is there is complete. Results are shown by copy (cheap clones where the file system can),
+//! never by hard link: editing an artifact cannot reach the cache.
 
 use std::{
+    collections::BTreeSet,
     fs,
-    io::Write,
-    os::unix::fs::PermissionsExt,
+    io::{self, ErrorKind, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::SystemTime,
@@ -23,36 +18,79 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    digest::{Digest, Stamp},
+    digest::{Digest, Stamp, executable},
     error::{Context, EngineError},
     record::Record,
 };
 
-/// One file of a result.
+/// Files up to this size are read once, hashed and kept from memory.
+const SMALL: u64 = 1 << 20;
+
+/// One file, or empty folder, of a result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
-    /// Relative to the result's folder, with `/`.
+    /// Relative to the result's folder, with `/`; that of an empty folder ends with one.
     pub path: String,
     /// Of its content.
     pub digest: Digest,
     /// Bytes.
     pub size: u64,
+    /// May it be executed?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub executable: bool,
+}
+
+impl Output {
+    /// Is it an empty folder?
+    pub(crate) fn is_folder(&self) -> bool {
+        self.path.ends_with('/')
+    }
 }
 
 /// A file of a result as it lies in `artifacts/`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shown {
+#[serde(from = "(String, Digest, bool, Stamp)", into = "(String, Digest, bool, Stamp)")]
+pub(crate) struct Shown {
     /// Relative to the result's folder.
-    pub path: String,
+    pub(crate) path: String,
     /// What its content was when it was put there.
-    pub digest: Digest,
+    pub(crate) digest: Digest,
+    pub(crate) executable: bool,
     /// What the file system said then.
-    pub stamp: Stamp,
+    pub(crate) stamp: Stamp,
 }
 
-/// The digest of a whole result.
-pub(crate) fn tree(outputs: &[Output]) -> Digest {
-    Digest::of_tree(outputs.iter().map(|output| (output.path.as_str(), output.digest)))
+impl From<(String, Digest, bool, Stamp)> for Shown {
+    fn from((path, digest, executable, stamp): (String, Digest, bool, Stamp)) -> Self {
+        Self { path, digest, executable, stamp }
+    }
+}
+
+impl From<Shown> for (String, Digest, bool, Stamp) {
+    fn from(Shown { path, digest, executable, stamp }: Shown) -> Self {
+        (path, digest, executable, stamp)
+    }
+}
+
+/// A folder of a result, relative to the result's own, which is the empty path; its stamp changes
+/// when something comes or goes in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Folder(pub(crate) String, pub(crate) Stamp);
+
+/// What a draft holds.
+#[derive(Debug, Default)]
+pub(crate) struct Content {
+    /// Sorted by path.
+    pub(crate) outputs: Vec<Output>,
+    pub(crate) files: Vec<Shown>,
+    pub(crate) folders: Vec<Folder>,
+}
+
+impl Content {
+    /// The digest of the whole.
+    pub(crate) fn tree(&self) -> Digest {
+        Digest::of_tree(self.outputs.iter().map(|o| (o.path.as_str(), o.executable, o.digest)))
+    }
 }
 
 /// The cache of one project.
@@ -80,32 +118,6 @@ impl Draft {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
-
-    /// The files in it, sorted by path.
-    pub(crate) fn outputs(&self) -> Result<Vec<Output>, EngineError> {
-        let mut outputs = Vec::new();
-        for entry in walkdir::WalkDir::new(&self.path).sort_by_file_name() {
-            let entry = entry.map_err(std::io::Error::from).context("read", &self.path)?;
-            if entry.file_type().is_dir() {
-                continue;
-            }
-            let below = entry.path().strip_prefix(&self.path).unwrap_or(entry.path());
-            let (Some(path), true) = (below.to_str(), entry.file_type().is_file()) else {
-                return Err(EngineError::Output {
-                    message: format!(
-                        "the output `{}` is not a plain file with a UTF-8 name",
-                        below.display()
-                    ),
-                    hint: "links, sockets and odd names cannot be kept: write plain files".into(),
-                });
-            };
-            let size = entry.metadata().map_err(std::io::Error::from).context("read", entry.path())?.len();
-            let digest = Digest::of_file(entry.path()).context("read", entry.path())?;
-            outputs.push(Output { path: path.to_owned(), digest, size });
-        }
-        outputs.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(outputs)
-    }
 }
 
 impl Store {
@@ -126,6 +138,12 @@ impl Store {
         self.cache.join("scratch").join(recipe.to_string())
     }
 
+    /// Deletes the private state of a stage that is finished; best effort.
+    pub(crate) fn drop_scratch(&self, recipe: Digest) {
+        let scratch = self.scratch(recipe);
+        let _ = fs::remove_dir(&scratch).or_else(|_| fs::remove_dir_all(&scratch));
+    }
+
     pub(crate) fn object(&self, digest: Digest) -> PathBuf {
         let hex = digest.to_string();
         self.cache.join("objects").join(&hex[..2]).join(&hex[2..])
@@ -141,10 +159,16 @@ impl Store {
         let _ = fs::remove_dir_all(self.cache.join("drafts"));
     }
 
-    pub(crate) fn begin(&self) -> Result<Draft, EngineError> {
+    /// A name in `drafts/` that nothing has.
+    fn temporary(&self) -> PathBuf {
         let number = self.drafts.fetch_add(1, Ordering::Relaxed);
-        let path = self.cache.join("drafts").join(format!("{}-{number}", std::process::id()));
-        fs::create_dir_all(&path).context("create", &path)?;
+        self.cache.join("drafts").join(format!("{}-{number}", std::process::id()))
+    }
+
+    /// An empty folder for a result.
+    pub(crate) fn begin(&self) -> Result<Draft, EngineError> {
+        let path = self.temporary();
+        with_parent(&path, || fs::create_dir(&path)).context("create", &path)?;
         Ok(Draft { path })
     }
 
@@ -158,90 +182,206 @@ impl Store {
     /// The record of a recipe whose objects are all there, at their size.
     pub(crate) fn restorable(&self, recipe: Digest) -> Option<Record> {
         let record = self.record(recipe)?;
-        let there = |output: &Output| {
-            fs::metadata(self.object(output.digest)).is_ok_and(|meta| meta.len() == output.size)
-        };
+        let there = |output: &Output| output.is_folder() || self.holds(output.digest, output.size);
         record.outputs.iter().all(there).then_some(record)
     }
 
-    /// Takes the draft's files into the cache.
-    pub(crate) fn keep(&self, draft: &Draft, outputs: &[Output]) -> Result<(), EngineError> {
-        for output in outputs {
-            let place = self.object(output.digest);
-            // Same digest, same size: there already. Another size means damage, and is replaced.
-            if fs::metadata(&place).is_ok_and(|meta| meta.len() == output.size) {
-                continue;
+    fn holds(&self, digest: Digest, size: u64) -> bool {
+        fs::symlink_metadata(self.object(digest)).is_ok_and(|meta| meta.is_file() && meta.len() == size)
+    }
+
+    /// Takes the draft's files into the cache and says what they are.
+    pub(crate) fn keep(&self, draft: &Draft) -> Result<Content, EngineError> {
+        let mut content = Content::default();
+        self.keep_folder(&draft.path, "", &mut content)?;
+        content.outputs.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(content)
+    }
+
+    /// `below` is the folder's path in the draft: empty, or ending with `/`.
+    fn keep_folder(&self, folder: &Path, below: &str, content: &mut Content) -> Result<(), EngineError> {
+        // Before it is read: what changes it later then shows.
+        let stamp = stamp(folder)?;
+        let mut empty = true;
+        for entry in fs::read_dir(folder).context("read", folder)? {
+            let entry = entry.context("read", folder)?;
+            let place = entry.path();
+            empty = false;
+            let name = entry.file_name();
+            let odd = |what: &str| EngineError::Output {
+                message: format!("the output `{below}{}` {what}", name.display()),
+                hint: "links, sockets and odd names cannot be kept: write plain files".into(),
+            };
+            let Some(text) = name.to_str() else { return Err(odd("has a name that is not UTF-8")) };
+            let kind = entry.file_type().context("read", &place)?;
+            if kind.is_dir() {
+                self.keep_folder(&place, &format!("{below}{text}/"), content)?;
+            } else if kind.is_file() {
+                self.keep_file(&place, format!("{below}{text}"), content)?;
+            } else {
+                return Err(odd("is not a plain file"));
             }
-            let folder = place.parent().unwrap_or(&self.cache);
-            fs::create_dir_all(folder).context("create", folder)?;
-            let temporary = self.begin()?;
-            let copy = temporary.path.join("object");
-            fs::copy(draft.path.join(&output.path), &copy).context("write", &copy)?;
-            let file = fs::File::open(&copy).context("open", &copy)?;
-            file.sync_data().context("sync", &copy)?;
-            fs::set_permissions(&copy, fs::Permissions::from_mode(0o444)).context("protect", &copy)?;
-            fs::rename(&copy, &place).context("create", &place)?;
         }
+        if empty && !below.is_empty() {
+            let digest = Digest::of("");
+            content.outputs.push(Output { path: below.to_owned(), digest, size: 0, executable: false });
+        }
+        content.folders.push(Folder(below.to_owned(), stamp));
         Ok(())
     }
 
-    /// Writes a record: the moment from which a result exists.
-    pub(crate) fn write_record(&self, recipe: Digest, record: &Record) -> Result<(), EngineError> {
-        let place = self.record_path(recipe);
-        let text =
-            serde_json::to_vec_pretty(record).map_err(std::io::Error::other).context("encode", &place)?;
-        // Not synced: a record lost or cut by a power failure only means running again.
-        write_whole(&place, &text)
-    }
-
-    /// A draft with a recorded result's files, each checked against its digest.
-    pub(crate) fn restore(&self, record: &Record) -> Result<Draft, EngineError> {
-        let draft = self.begin()?;
-        // Its last use, for the collection of garbage; best effort.
-        let used = fs::File::open(self.record_path(Digest::of(&record.recipe)));
-        let _ = used.and_then(|file| file.set_modified(SystemTime::now()));
-        for output in &record.outputs {
-            let (object, copy) = (self.object(output.digest), draft.path.join(&output.path));
-            if let Some(folder) = copy.parent() {
-                fs::create_dir_all(folder).context("create", folder)?;
+    fn keep_file(&self, place: &Path, path: String, content: &mut Content) -> Result<(), EngineError> {
+        let meta = fs::symlink_metadata(place).context("read", place)?;
+        let stamp = Stamp::of(&meta);
+        let digest = if stamp.size < SMALL {
+            let bytes = fs::read(place).context("read", place)?;
+            let digest = Digest::of(&bytes);
+            // Same digest, same size: there already. Another size means damage, and is replaced.
+            if !self.holds(digest, bytes.len() as u64) {
+                self.put(digest, |temporary| {
+                    let mut file =
+                        fs::OpenOptions::new().write(true).create_new(true).mode(0o444).open(temporary)?;
+                    file.write_all(&bytes)
+                })?;
             }
-            fs::copy(&object, &copy).context("copy", &object)?;
-            fs::set_permissions(&copy, fs::Permissions::from_mode(0o644)).context("write", &copy)?;
-            self.check(&object, &copy, output.digest)?;
-        }
-        Ok(draft)
-    }
-
-    fn check(&self, object: &Path, read: &Path, expected: Digest) -> Result<(), EngineError> {
-        let found = Digest::of_file(read).context("read", read)?;
-        if found == expected {
-            return Ok(());
-        }
-        let message = format!("its content has the digest {found}, not the one in its name");
-        Err(EngineError::Damaged { path: object.to_owned(), message })
-    }
-
-    /// Moves a complete draft to where people look for it; what lay there before goes.
-    pub(crate) fn show(
-        &self,
-        draft: Draft,
-        key: &str,
-        outputs: &[Output],
-    ) -> Result<Vec<Shown>, EngineError> {
-        let place = self.shown(key);
-        let folder = place.parent().unwrap_or(&self.artifacts);
-        fs::create_dir_all(folder).context("create", folder)?;
-        let aside = self.begin()?;
-        if fs::symlink_metadata(&place).is_ok() {
-            fs::rename(&place, aside.path.join("old")).context("move aside", &place)?;
-        }
-        fs::rename(&draft.path, &place).context("create", &place)?;
-        let shown = |output: &Output| {
-            let path = place.join(&output.path);
-            let stamp = Stamp::of(&path).context("read", &path)?;
-            Ok(Shown { path: output.path.clone(), digest: output.digest, stamp })
+            digest
+        } else {
+            let digest = Digest::of_file(place).context("read", place)?;
+            if !self.holds(digest, stamp.size) {
+                self.put(digest, |temporary| {
+                    fs::copy(place, temporary)?;
+                    fs::set_permissions(temporary, fs::Permissions::from_mode(0o444))
+                })?;
+            }
+            digest
         };
-        outputs.iter().map(shown).collect()
+        if fs::symlink_metadata(place).is_ok_and(|meta| Stamp::of(&meta) != stamp) {
+            return Err(EngineError::Output {
+                message: format!("the output `{path}` was still being written when the stage had ended"),
+                hint: "let the stage wait for the processes that it starts".into(),
+            });
+        }
+        let executable = executable(&meta);
+        content.files.push(Shown { path: path.clone(), digest, executable, stamp });
+        content.outputs.push(Output { path, digest, size: stamp.size, executable });
+        Ok(())
+    }
+
+    /// Makes an object beside the cache and moves it in.
+    fn put(&self, digest: Digest, write: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), EngineError> {
+        let (temporary, place) = (self.temporary(), self.object(digest));
+        let made = write(&temporary).context("write", &temporary);
+        let moved = made
+            .and_then(|()| with_parent(&place, || fs::rename(&temporary, &place)).context("create", &place));
+        if moved.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        moved
+    }
+
+    /// Writes a record: the moment from which a result exists. Its objects must have been synced.
+    pub(crate) fn write_record(&self, recipe: Digest, record: &Record) -> Result<(), EngineError> {
+        let (temporary, place) = (self.temporary(), self.record_path(recipe));
+        let text = serde_json::to_vec_pretty(record).map_err(io::Error::other).context("encode", &place)?;
+        with_parent(&temporary, || fs::write(&temporary, &text)).context("write", &temporary)?;
+        with_parent(&place, || fs::rename(&temporary, &place)).context("create", &place)
+    }
+
+    /// Notes that a record was of use just now, for the collection of garbage.
+    pub(crate) fn used(&self, recipe: Digest) {
+        // Best effort: it only decides how long the record is kept.
+        let record = fs::File::open(self.record_path(recipe));
+        let _ = record.and_then(|file| file.set_modified(SystemTime::now()));
+    }
+
+    /// A draft with a recorded result's files, each checked against its digest. An object that fails
+    /// is deleted, so that it is made anew.
+    pub(crate) fn restore(&self, record: &Record) -> Result<(Draft, Content), EngineError> {
+        let draft = self.begin()?;
+        let mut content = Content { outputs: record.outputs.clone(), ..Content::default() };
+        let mut folders = BTreeSet::from([String::new()]);
+        for output in &record.outputs {
+            let copy = draft.path.join(&output.path);
+            folders.extend(output.path.match_indices('/').map(|(end, _)| output.path[..=end].to_owned()));
+            if output.is_folder() {
+                fs::create_dir_all(&copy).context("create", &copy)?;
+                continue;
+            }
+            let object = self.object(output.digest);
+            with_parent(&copy, || fs::copy(&object, &copy)).context("restore from", &object)?;
+            let mode = if output.executable { 0o755 } else { 0o644 };
+            fs::set_permissions(&copy, fs::Permissions::from_mode(mode)).context("write", &copy)?;
+            let Output { path, digest, executable, .. } = output.clone();
+            content.files.push(Shown { path, digest, executable, stamp: stamp(&copy)? });
+            if let Err(error) = check(&object, &copy, output.digest) {
+                let _ = fs::remove_file(&object);
+                return Err(error);
+            }
+        }
+        for folder in folders {
+            let stamp = stamp(&draft.path.join(&folder))?;
+            content.folders.push(Folder(folder, stamp));
+        }
+        Ok((draft, content))
+    }
+
+    /// The first object of a record that is not what its name says. Reads them all.
+    pub(crate) fn damage(&self, record: &Record) -> Option<EngineError> {
+        let files = record.outputs.iter().filter(|output| !output.is_folder());
+        let checks = files.map(|output| {
+            let object = self.object(output.digest);
+            check(&object, &object, output.digest)
+        });
+        checks.filter_map(Result::err).next()
+    }
+
+    /// Moves a complete draft to where people look for it; what lay there before goes. Moving changes
+    /// the stamp of the draft's own folder and no other.
+    pub(crate) fn show(&self, draft: Draft, key: &str, content: &mut Content) -> Result<(), EngineError> {
+        let place = self.shown(key);
+        let moved = with_parent(&place, || fs::rename(&draft.path, &place));
+        if moved.as_ref().is_err_and(|error| in_the_way(error.kind())) {
+            let aside = self.begin()?;
+            fs::rename(&place, aside.path.join("old")).context("move aside", &place)?;
+            fs::rename(&draft.path, &place).context("create", &place)?;
+        } else {
+            moved.context("create", &place)?;
+        }
+        for Folder(path, old) in &mut content.folders {
+            if path.is_empty() {
+                *old = stamp(&place)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn stamp(path: &Path) -> Result<Stamp, EngineError> {
+    Ok(Stamp::of(&fs::symlink_metadata(path).context("read", path)?))
+}
+
+fn in_the_way(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists | ErrorKind::NotADirectory)
+}
+
+/// Is what can be `read` the content of `object`?
+fn check(object: &Path, read: &Path, expected: Digest) -> Result<(), EngineError> {
+    let found = Digest::of_file(read).context("read", read)?;
+    if found == expected {
+        return Ok(());
+    }
+    let message = format!("its content has the digest {found}, not the one in its name");
+    Err(EngineError::Damaged { path: object.to_owned(), message })
+}
+
+/// Does what needs the folder of `path`, which most often is there already.
+fn with_parent<T>(path: &Path, mut act: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    match (act(), path.parent()) {
+        (Err(error), Some(parent)) if error.kind() == ErrorKind::NotFound => {
+            fs::create_dir_all(parent)?;
+            act()
+        }
+        (done, _) => done,
     }
 }
 
@@ -254,6 +394,7 @@ pub(crate) fn write_whole(place: &Path, bytes: &[u8]) -> Result<(), EngineError>
         .tempfile_in(folder)
         .context("write in", folder)?;
     file.write_all(bytes).context("write", place)?;
+    file.as_file().sync_data().context("sync", place)?;
     file.persist(place).map_err(|e| e.error).context("write", place)?;
     Ok(())
 }

@@ -3,38 +3,53 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs,
-    io::{BufRead, BufReader, Write},
+    io::Write,
     os::unix::process::{CommandExt, ExitStatusExt},
     path::PathBuf,
-    process::{ChildStdin, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, mpsc::Sender},
+    thread::JoinHandle,
     time::Instant,
 };
 
+use rustix::process::Pid;
 use toml::Value;
 
 use crate::{
     child::{Order, Report},
+    digest::Digest,
     error::{Context, EngineError},
     instance::InstanceId,
-    kind::{self, Progress, StageError},
+    kind::{self, Input, Progress, StageError},
+    process::{Running, follow, open_log},
     recipe::{Recipe, value_text},
-    record::{Facts, Machine, Record, now},
-    store::{Draft, Store, tree},
+    record::{Facts, Machine, Record, now, recordable},
+    store::{Content, Draft, Store},
 };
+
+/// The most bytes that one environment variable is given; Linux takes 128 KiB.
+const LONGEST_VARIABLE: usize = 100_000;
 
 /// What a task tells the scheduler.
 pub(crate) enum Message {
     Said(InstanceId, String),
     Progress(InstanceId, Progress),
     Done(InstanceId, Result<Box<Made>, StageError>, f64),
+    /// The results of these recipes are lasting.
+    Lasting(Vec<Digest>),
+    /// Results can no longer be made lasting.
+    Broken,
 }
 
 /// A result, in the cache and in a draft ready to be shown.
 pub(crate) struct Made {
     pub(crate) draft: Draft,
+    pub(crate) content: Content,
     pub(crate) record: Record,
+    /// Did the same recipe once make other bytes?
+    pub(crate) differs: bool,
 }
 
 /// All that a task needs to know.
@@ -46,101 +61,92 @@ pub(crate) struct Task {
     pub(crate) gpus: Vec<String>,
     pub(crate) exe: PathBuf,
     pub(crate) log: PathBuf,
-    pub(crate) machine: Machine,
     pub(crate) draft: Draft,
-}
-
-/// A running process.
-pub(crate) struct Running {
-    pid: i32,
-    /// Dropped to ask a stage to stop; a command gets a signal instead.
-    stdin: Option<ChildStdin>,
-}
-
-impl Running {
-    /// Asks it to stop at a safe point.
-    pub(crate) fn stop(&mut self) {
-        if self.stdin.take().is_none() {
-            self.signal(rustix::process::Signal::TERM);
-        }
-    }
-
-    /// Ends it, and what it started, at once.
-    pub(crate) fn kill(&mut self) {
-        self.signal(rustix::process::Signal::KILL);
-    }
-
-    fn signal(&self, signal: rustix::process::Signal) {
-        if let Some(group) = rustix::process::Pid::from_raw(self.pid) {
-            // It may have ended by itself just now.
-            let _ = rustix::process::kill_process_group(group, signal);
-        }
-    }
 }
 
 impl Task {
     /// Starts the process and a thread that listens until it ends.
-    pub(crate) fn start(self, store: Arc<Store>, sender: Sender<Message>) -> Result<Running, EngineError> {
-        for folder in [self.log.parent().unwrap_or(&self.log), &self.order.scratch] {
-            fs::create_dir_all(folder).context("create", folder)?;
-        }
-        let log = fs::File::create(&self.log).context("create", &self.log)?;
+    pub(crate) fn start(
+        self,
+        store: Arc<Store>,
+        sender: Sender<Message>,
+    ) -> Result<(Running, JoinHandle<()>), EngineError> {
+        let log = open_log(&self.log)?;
         let errors = log.try_clone().context("open", &self.log)?;
-        let mut process = self.process();
+        let mut process = match &self.command {
+            Some(_) => Command::new("/bin/sh"),
+            None => Command::new(&self.exe),
+        };
+        let lists = self.prepare(&mut process, &store)?;
         process.process_group(0).stdout(Stdio::piped()).stderr(errors);
         process.stdin(if self.command.is_some() { Stdio::null() } else { Stdio::piped() });
         let started = (now(), Instant::now());
-        let mut child = process.spawn().context("start", &self.exe)?;
-        let pid = i32::try_from(child.id()).unwrap_or(0);
+        let mut child = process.spawn().context("start", process.get_program().as_ref())?;
+        let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let mut stdin = child.stdin.take();
         if let Some(stdin) = &mut stdin {
-            let mut job =
-                serde_json::to_vec(&self.order).map_err(std::io::Error::other).context("start", &self.exe)?;
-            job.push(b'\n');
+            let order = self.order.text().map_err(std::io::Error::other).context("start", &self.exe)?;
             // A child that died before reading says more in its exit than this error would.
-            let _ = stdin.write_all(&job);
+            let _ = stdin.write_all(order.as_bytes());
         }
-        std::thread::spawn(move || {
+        let listener = std::thread::spawn(move || {
             let id = self.id;
             let mut heard = Heard::default();
-            if let Some(stdout) = child.stdout.take() {
-                heard.listen(&self, BufReader::new(stdout), log, &sender);
-            }
-            let status = child.wait();
+            let status = heard.listen(&mut child, group, &self, log, &sender);
             let seconds = started.1.elapsed().as_secs_f64();
             let result = match status {
-                Err(error) => Err(StageError::new(format!("cannot wait for its process: {error}"))),
+                Err(error) => Err(StageError::new(format!("cannot listen to its process: {error}"))),
                 Ok(status) => self.conclude(&store, status, heard, started.0, seconds),
             };
+            drop(lists);
             // The scheduler only stops listening when the run has ended.
             let _ = sender.send(Message::Done(id, result.map(Box::new), seconds));
         });
-        Ok(Running { pid, stdin })
+        Ok((Running { group, stdin }, listener))
     }
 
-    fn process(&self) -> Command {
-        let mut process;
-        if let Some(command) = &self.command {
-            process = Command::new("sh");
-            process.arg("-c").arg(&command.run).envs(&command.env);
-            process.env("OUT", &self.order.out).env("SCRATCH", &self.order.scratch);
-            for (role, inputs) in &self.order.inputs {
-                let dirs: Vec<_> = inputs.iter().map(|input| input.dir.to_string_lossy()).collect();
-                process.env(format!("IN_{}", variable(role)), dirs.join("\n"));
-            }
-            for (axis, value) in &self.order.axes {
-                let text = value.as_str().map_or_else(|| value_text(value), str::to_owned);
-                process.env(format!("AXIS_{}", variable(axis)), text);
-            }
-        } else {
-            process = Command::new(&self.exe);
-            process.arg("__stage").env("RAYON_NUM_THREADS", self.order.resources.threads.to_string());
-        }
+    /// Its arguments and environment; for a command also the lists of its inputs, which go with what
+    /// is returned.
+    fn prepare(&self, process: &mut Command, store: &Store) -> Result<Option<Draft>, EngineError> {
+        process.current_dir(&self.order.project);
         if !self.gpus.is_empty() {
             process.env("CUDA_VISIBLE_DEVICES", self.gpus.join(","));
         }
-        process.current_dir(&self.order.project);
-        process
+        let Some(command) = &self.command else {
+            process.arg("__stage").env("RAYON_NUM_THREADS", self.order.resources.threads.to_string());
+            return Ok(None);
+        };
+        process.arg("-c").arg(&command.run).envs(&command.env);
+        process.env("OUT", &self.order.out).env("SCRATCH", &self.order.scratch);
+        process.env("THREADS", self.order.resources.threads.to_string());
+        for (axis, value) in &self.order.axes {
+            let text = value.as_str().map_or_else(|| value_text(value), str::to_owned);
+            process.env(format!("AXIS_{}", variable(axis)), text);
+        }
+        fs::create_dir_all(&self.order.scratch).context("create", &self.order.scratch)?;
+        let mut lists = None;
+        for (role, inputs) in &self.order.inputs {
+            let name = format!("IN_{}", variable(role));
+            let folders = lines(inputs);
+            if inputs.len() > 1 {
+                let place = match &mut lists {
+                    Some(place) => place,
+                    none => none.insert(store.begin()?),
+                };
+                let list = place.path().join(variable(role));
+                let mut text = folders.clone();
+                text.push("\n");
+                fs::write(&list, text.as_encoded_bytes()).context("write", &list)?;
+                process.env(format!("{name}_LIST"), list);
+            }
+            if folders.len() <= LONGEST_VARIABLE {
+                process.env(name, folders);
+            } else {
+                // Not left out: `cat $IN_X/file` would then read `/file`.
+                process.env(&name, format!("too-many-inputs-see-{name}_LIST"));
+            }
+        }
+        Ok(lists)
     }
 
     fn conclude(
@@ -160,10 +166,12 @@ impl Task {
                 (None, Some(9)) => "was killed (signal 9), perhaps for want of memory".to_owned(),
                 (None, signal) => format!("was ended by signal {}", signal.unwrap_or(0)),
             };
-            let tail = fs::read_to_string(&self.log).unwrap_or_default();
+            let log = fs::read(&self.log).unwrap_or_default();
+            let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(4096)..]).into_owned();
             let tail: Vec<_> = tail.lines().rev().take(5).collect();
             let said: String = tail.iter().rev().map(|line| format!("\n  {line}")).collect();
-            return Err(StageError::new(format!("its process {how}{said}")));
+            return Err(StageError::new(format!("its process {how}{said}"))
+                .hint(format!("its whole log is `{}`", self.log.display())));
         }
         self.take(store, heard.notes, started, seconds).map_err(|error| {
             let mut failure = StageError::new(error.to_string());
@@ -189,33 +197,44 @@ impl Task {
                 });
             }
         }
-        let outputs = self.draft.outputs()?;
-        if outputs.is_empty() {
+        let content = store.keep(&self.draft)?;
+        if content.outputs.is_empty() {
             let message = "it ended well but left no file in its output folder".into();
             return Err(EngineError::Output { message, hint: hint.into() });
         }
-        store.keep(&self.draft, &outputs)?;
+        let tree = content.tree();
         let run = Facts {
             instance: self.order.instance,
             started,
             seconds,
-            machine: self.machine,
+            machine: Machine::default(),
             threads: self.order.resources.threads,
             gpus: self.gpus,
-            settings: self.order.settings.into_iter().collect(),
+            settings: self.order.settings.into_iter().map(|(key, value)| (key, recordable(value))).collect(),
             notes,
         };
-        let record = Record { recipe: self.recipe.text().to_owned(), tree: tree(&outputs), outputs, run };
-        store.write_record(self.recipe.digest(), &record)?;
-        // Only what an interrupted run needs lies there.
-        let _ = fs::remove_dir_all(&self.order.scratch);
-        Ok(Made { draft: self.draft, record })
+        let differs = store.record(self.recipe.digest()).is_some_and(|old| old.tree != tree);
+        let recipe = self.recipe.text().to_owned();
+        let record = Record { recipe, tree, outputs: content.outputs.clone(), run };
+        Ok(Made { draft: self.draft, content, record, differs })
     }
 }
 
 /// A name as part of an environment variable.
 fn variable(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
+}
+
+/// The inputs' folders, one on each line.
+fn lines(inputs: &[Input]) -> OsString {
+    let mut lines = OsString::new();
+    for (index, input) in inputs.iter().enumerate() {
+        if index > 0 {
+            lines.push("\n");
+        }
+        lines.push(&input.dir);
+    }
+    lines
 }
 
 /// What a process said that outlives its saying.
@@ -226,24 +245,35 @@ struct Heard {
 }
 
 impl Heard {
-    fn listen(&mut self, task: &Task, mut from: impl BufRead, mut log: fs::File, to: &Sender<Message>) {
-        let mut bytes = Vec::new();
-        while matches!(from.read_until(b'\n', &mut bytes), Ok(1..)) {
-            let line = String::from_utf8_lossy(&bytes).trim_end().to_owned();
-            bytes.clear();
-            let report = if task.command.is_some() { None } else { serde_json::from_str(&line).ok() };
-            match report.unwrap_or(Report::Said(line)) {
-                Report::Said(line) => {
-                    let _ = writeln!(log, "{line}");
-                    let _ = to.send(Message::Said(task.id, line));
+    /// Listens to the child until it has ended, and says how it did.
+    fn listen(
+        &mut self,
+        child: &mut Child,
+        group: Option<Pid>,
+        task: &Task,
+        mut log: fs::File,
+        to: &Sender<Message>,
+    ) -> std::io::Result<ExitStatus> {
+        if let Some(stdout) = child.stdout.take() {
+            let id = task.id;
+            let reports = task.command.is_none();
+            follow(stdout, group, |line| {
+                let report = if reports { serde_json::from_slice(line).ok() } else { None };
+                let said = || Report::Said(String::from_utf8_lossy(line).trim_end().to_owned());
+                match report.unwrap_or_else(said) {
+                    Report::Said(line) => {
+                        let _ = writeln!(log, "{line}");
+                        let _ = to.send(Message::Said(id, line));
+                    }
+                    Report::Progress(progress) => drop(to.send(Message::Progress(id, progress))),
+                    Report::Note(key, value) => drop(self.notes.insert(key, value)),
+                    Report::Failed { message, hint, interrupted, integrity } => {
+                        let _ = writeln!(log, "failed: {message}");
+                        self.failure = Some(StageError { message, hint, interrupted, integrity });
+                    }
                 }
-                Report::Progress(progress) => drop(to.send(Message::Progress(task.id, progress))),
-                Report::Note(key, value) => drop(self.notes.insert(key, value)),
-                Report::Failed { message, hint, interrupted, integrity } => {
-                    let _ = writeln!(log, "failed: {message}");
-                    self.failure = Some(StageError { message, hint, interrupted, integrity });
-                }
-            }
+            })?;
         }
+        child.wait()
     }
 }

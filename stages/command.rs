@@ -78,8 +78,13 @@ impl Kind for Command {
         if errors.is_empty() { Ok(params) } else { Err(errors) }
     }
 
+    fn sees_axes(&self) -> bool {
+        true
+    }
+
     fn files(&self, params: &Params) -> Vec<PathBuf> {
-        read(params).map(|params| params.deps).unwrap_or_default()
+        let deps = params.recipe.get("deps").and_then(toml::Value::as_array);
+        deps.into_iter().flatten().filter_map(toml::Value::as_str).map(PathBuf::from).collect()
     }
 
     fn command(&self, params: &Params) -> Option<kind::Command> {

@@ -20,6 +20,28 @@ pub fn resolve_with_settings<T: Serialize + DeserializeOwned + JsonSchema>(
     given: &Table,
     settings: &[&str],
 ) -> Result<Params, Vec<ParamError>> {
+    let complete = complete::<T>(given);
+    // Thousands of instances may be read: only where something may be wrong is the schema asked.
+    let all_taken = complete.as_ref().is_ok_and(|table| given.keys().all(|key| table.contains_key(key)));
+    let errors = if all_taken { Vec::new() } else { faults::<T>(given) };
+    match complete {
+        Ok(table) if errors.is_empty() => {
+            let (settings, recipe) = table.into_iter().partition(|(key, _)| settings.contains(&key.as_str()));
+            Ok(Params { recipe, settings })
+        }
+        Err(message) if errors.is_empty() => {
+            Err(vec![ParamError { key: String::new(), message, hint: None }])
+        }
+        _ => Err(errors),
+    }
+}
+
+fn complete<T: Serialize + DeserializeOwned>(given: &Table) -> Result<Table, String> {
+    Table::try_from(read::<T>(given.clone())?).map_err(|e| e.to_string())
+}
+
+/// What is wrong with `given`, key by key.
+fn faults<T: DeserializeOwned + JsonSchema>(given: &Table) -> Vec<ParamError> {
     let known = keys::<T>();
     let mut errors = Vec::new();
     for (key, value) in given {
@@ -40,14 +62,7 @@ pub fn resolve_with_settings<T: Serialize + DeserializeOwned + JsonSchema>(
             errors.push(ParamError { key: key.clone(), message: format!("`{key}`: {message}"), hint: None });
         }
     }
-    if !errors.is_empty() {
-        return Err(errors);
-    }
-    let whole = |message: String| vec![ParamError { key: String::new(), message, hint: None }];
-    let complete = read::<T>(given.clone()).map_err(whole)?;
-    let table = Table::try_from(complete).map_err(|e| whole(e.to_string()))?;
-    let (settings, recipe) = table.into_iter().partition(|(key, _)| settings.contains(&key.as_str()));
-    Ok(Params { recipe, settings })
+    errors
 }
 
 fn read<T: DeserializeOwned>(table: Table) -> Result<T, String> {

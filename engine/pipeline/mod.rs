@@ -129,7 +129,7 @@ pub fn load(options: &LoadOptions, kinds: &Kinds) -> Result<Pipeline, LoadError>
     }
     Ok(Pipeline {
         root: root_of(file),
-        file: file.clone(),
+        file: std::path::absolute(file).unwrap_or_else(|_| file.clone()),
         profile: options.profile.clone(),
         namespace: namespace_of(file, options.profile.as_deref()),
         instances,

@@ -76,7 +76,7 @@ fn a_stage_without_output_is_an_error() {
 }
 
 #[test]
-fn a_damaged_cache_object_is_an_integrity_error_that_names_it() {
+fn a_damaged_cache_object_is_found_by_verify_and_made_again_when_it_is_needed() {
     let space = Space::new();
     space.ran(&["a", "b", "c", "d"], &[]);
     let digest = engine::digest::Digest::of("alone\n").to_string();
@@ -85,13 +85,16 @@ fn a_damaged_cache_object_is_an_integrity_error_that_names_it() {
     fs::write(&object, "wrong\n").unwrap();
     let project = Project::open(space.folder.path()).unwrap();
     assert_eq!(project.verify(&space.pipeline()).unwrap()[0].path, object.canonicalize().unwrap());
+    space.ran(&[], &[]);
     fs::remove_file(space.path("artifacts/d/x")).unwrap();
     let (summary, events) = space.run();
-    assert_eq!(summary.exit_code(), 3);
+    assert_eq!((summary.exit_code(), summary.ran, summary.restored), (0, vec![3], vec![]));
     let named = events
         .iter()
-        .any(|event| matches!(event, Event::Failed { id: 3, message, .. } if message.contains(&digest[2..])));
+        .any(|event| matches!(event, Event::Said { id: 3, line } if line.contains(&digest[2..])));
     assert!(named, "{events:?}");
+    assert_eq!(read(&object), "alone\n");
+    assert_eq!(project.verify(&space.pipeline()).unwrap(), []);
 }
 
 #[test]

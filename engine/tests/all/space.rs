@@ -30,6 +30,9 @@ impl Kind for Shell {
     fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
         Ok(Params { recipe: given.clone(), ..Params::default() })
     }
+    fn sees_axes(&self) -> bool {
+        true
+    }
     fn command(&self, params: &Params) -> Option<Command> {
         let run = params.recipe["run"].as_str().unwrap().to_owned();
         Some(Command { run, env: BTreeMap::new(), outputs: Vec::new() })

@@ -1,0 +1,128 @@
+//! Makes results lasting, many at once: the files first, then the records, then the index. Knows
+//! nothing of stages and of what else runs.
+//!
+//! A sync of the disk costs as much for one small result as for a hundred. So results that finish
+//! while one sync is under way, or within [`PAUSE`] of it, share the next. Nothing waits for it but
+//! the end of the run: what a result is needed for starts at once, because its recipe names content.
+
+use std::{
+    borrow::Cow,
+    path::Path,
+    sync::{
+        Arc, OnceLock,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    digest::Digest,
+    error::{Context, EngineError},
+    record::{Machine, Record},
+    state::{Entry, Journal, Line},
+    store::Store,
+    task::Message,
+};
+
+/// At least so long lies between two syncs, and at least four times as long as a sync takes.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// A result that is shown.
+pub(crate) struct Commit {
+    /// Where; see `project::key`.
+    pub(crate) key: String,
+    /// What; nothing when what is shown there counts as nobody's result.
+    pub(crate) entry: Option<Entry>,
+    /// How it came about, unless the cache gave it.
+    pub(crate) record: Option<Record>,
+}
+
+/// The thread that does it.
+pub(crate) struct Committer {
+    sender: Sender<Commit>,
+    thread: JoinHandle<(Journal, Result<(), EngineError>)>,
+}
+
+impl Committer {
+    /// Starts it. The scheduler is told what is lasting, and if that is no longer possible;
+    /// [`Committer::finish`] then says why.
+    pub(crate) fn start(
+        store: Arc<Store>,
+        mut journal: Journal,
+        machine: Arc<OnceLock<Machine>>,
+        scheduler: Sender<Message>,
+    ) -> Self {
+        let (sender, receiver) = channel();
+        let thread = std::thread::spawn(move || {
+            let result = work(&store, &mut journal, &machine, &receiver, &scheduler);
+            if result.is_err() {
+                let _ = scheduler.send(Message::Broken);
+            }
+            (journal, result)
+        });
+        Self { sender, thread }
+    }
+
+    pub(crate) fn commit(&self, commit: Commit) {
+        // It only stops listening when it failed, and has said so.
+        let _ = self.sender.send(commit);
+    }
+
+    /// Waits until everything is lasting.
+    pub(crate) fn finish(self) -> (Journal, Result<(), EngineError>) {
+        drop(self.sender);
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+fn work(
+    store: &Store,
+    journal: &mut Journal,
+    machine: &OnceLock<Machine>,
+    receiver: &Receiver<Commit>,
+    scheduler: &Sender<Message>,
+) -> Result<(), EngineError> {
+    let mut next = Instant::now();
+    while let Ok(first) = receiver.recv() {
+        let mut batch = vec![first];
+        loop {
+            match receiver.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Ok(commit) => batch.push(commit),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        let started = Instant::now();
+        sync(store.cache()).context("sync", store.cache())?;
+        next = Instant::now() + PAUSE.max(4 * started.elapsed());
+        let mut lasting = Vec::new();
+        for record in batch.iter_mut().filter_map(|commit| commit.record.as_mut()) {
+            let recipe = Digest::of(&record.recipe);
+            record.run.machine.clone_from(machine.wait());
+            store.write_record(recipe, record)?;
+            // Only what an interrupted run needs lies there.
+            store.drop_scratch(recipe);
+            lasting.push(recipe);
+        }
+        let lines = batch.iter().map(|commit| match &commit.entry {
+            Some(entry) => Line::Result((&commit.key).into(), Cow::Borrowed(entry)),
+            None => Line::Gone((&commit.key).into()),
+        });
+        journal.append(&lines.collect::<Vec<_>>())?;
+        let _ = scheduler.send(Message::Lasting(lasting));
+    }
+    Ok(())
+}
+
+/// Syncs the file system that holds the cache and what `artifacts/` shows.
+fn sync(cache: &Path) -> std::io::Result<()> {
+    let folder = std::fs::File::open(cache)?;
+    #[cfg(target_os = "linux")]
+    rustix::fs::syncfs(&folder)?;
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = folder;
+        rustix::fs::sync();
+    }
+    Ok(())
+}

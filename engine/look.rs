@@ -1,0 +1,90 @@
+//! What lies in `artifacts/` against what was put there. Reads a file only where its stamp changed;
+//! knows nothing of recipes or of what is wanted.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    digest::{Digest, Stamp, executable},
+    plan::Found,
+    state::Entry,
+    store::Folder,
+};
+
+/// Why a result is not what was put there.
+enum Fault {
+    Missing(PathBuf),
+    Altered(PathBuf),
+}
+
+/// Looks at the result in `place` that `entry` describes. Where files were touched and are the same,
+/// the entry with their new stamps comes along.
+pub(crate) fn look(place: &Path, entry: &Entry) -> (Found, Option<Entry>) {
+    let mut now = None;
+    match compare(place, entry, &mut now) {
+        Ok(()) => (Found::Intact(entry.recipe), now),
+        Err(Fault::Missing(path)) => (Found::Missing(entry.recipe, path), None),
+        Err(Fault::Altered(path)) => (Found::Altered(entry.recipe, path), None),
+    }
+}
+
+fn compare(place: &Path, entry: &Entry, now: &mut Option<Entry>) -> Result<(), Fault> {
+    for (at, file) in entry.files.iter().enumerate() {
+        let path = place.join(&file.path);
+        let meta = metadata(&path)?;
+        let stamp = Stamp::of(&meta);
+        if stamp == file.stamp {
+            continue;
+        }
+        let same = meta.is_file()
+            && stamp.size == file.stamp.size
+            && executable(&meta) == file.executable
+            && Digest::of_file(&path).is_ok_and(|digest| digest == file.digest);
+        if !same {
+            return Err(Fault::Altered(path));
+        }
+        if !stamp.too_young() {
+            now.get_or_insert_with(|| entry.clone()).files[at].stamp = stamp;
+        }
+    }
+    for (at, Folder(folder, then)) in entry.folders.iter().enumerate() {
+        let path = place.join(folder);
+        let meta = metadata(&path)?;
+        let stamp = Stamp::of(&meta);
+        if stamp == *then {
+            continue;
+        }
+        if !meta.is_dir() {
+            return Err(Fault::Altered(path));
+        }
+        if let Some(name) = surplus(&path, folder, entry) {
+            return Err(Fault::Altered(path.join(name)));
+        }
+        if !stamp.too_young() {
+            now.get_or_insert_with(|| entry.clone()).folders[at].1 = stamp;
+        }
+    }
+    Ok(())
+}
+
+fn metadata(path: &Path) -> Result<fs::Metadata, Fault> {
+    fs::symlink_metadata(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Fault::Missing(path.to_owned()),
+        _ => Fault::Altered(path.to_owned()),
+    })
+}
+
+/// Something in `folder` that is not of the result; the stage that reads the folder would see it.
+fn surplus(path: &Path, folder: &str, entry: &Entry) -> Option<PathBuf> {
+    let paths = entry.files.iter().map(|file| file.path.as_str());
+    let paths = paths.chain(entry.folders.iter().map(|Folder(path, _)| path.as_str()));
+    let own: BTreeSet<&str> = paths
+        .filter_map(|path| path.strip_prefix(folder)?.split('/').next())
+        .filter(|name| !name.is_empty())
+        .collect();
+    let there = fs::read_dir(path).ok()?.flatten().map(|entry| entry.file_name());
+    there.into_iter().find(|name| name.to_str().is_none_or(|name| !own.contains(name))).map(PathBuf::from)
+}

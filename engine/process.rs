@@ -1,0 +1,195 @@
+//! A process of a stage: its log, what it says, its end. Whatever it started ends with it. Knows
+//! nothing of what it does.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{self, Read},
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+    process::ChildStdin,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, Signal, kill_process_group},
+};
+
+use crate::error::{Context, EngineError};
+
+/// The longest line that is kept together.
+const LONGEST: usize = 1 << 20;
+
+/// How long an earlier process may take to end once it is killed.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A running process and its group.
+pub(crate) struct Running {
+    pub(crate) group: Option<Pid>,
+    /// Dropped to ask a stage to stop; a command gets a signal instead.
+    pub(crate) stdin: Option<ChildStdin>,
+}
+
+impl Running {
+    /// Asks it to stop at a safe point.
+    pub(crate) fn stop(&mut self) {
+        if self.stdin.take().is_none() {
+            signal(self.group, Signal::TERM);
+        }
+    }
+
+    /// Ends it, and what it started, at once.
+    pub(crate) fn kill(&mut self) {
+        signal(self.group, Signal::KILL);
+    }
+}
+
+fn signal(group: Option<Pid>, signal: Signal) {
+    if let Some(group) = group {
+        // It may have ended by itself just now.
+        let _ = kill_process_group(group, signal);
+    }
+}
+
+/// Opens the log at `path`, empty. The process writes its errors to it, so the lock that is taken on
+/// it lasts as long as anything of the process does: also when the runner was killed and left it
+/// behind. Such a leftover is ended here; it would disturb the stage's next try.
+pub(crate) fn open_log(path: &Path) -> Result<File, EngineError> {
+    let open = || File::options().read(true).append(true).create(true).open(path);
+    let log = match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = path.parent().unwrap_or(path);
+            fs::create_dir_all(folder).context("create", folder)?;
+            open()
+        }
+        opened => opened,
+    };
+    let log = log.context("open", path)?;
+    let started = Instant::now();
+    loop {
+        match log.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::Error(error)) => return Err(error).context("lock", path),
+            Err(TryLockError::WouldBlock) if started.elapsed() < PATIENCE => {
+                end_leftovers(path);
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(EngineError::User {
+                    message: format!(
+                        "a process of an earlier run still writes to the log `{}`",
+                        path.display()
+                    ),
+                    hint: "end that process, then run again".into(),
+                });
+            }
+        }
+    }
+    if log.metadata().context("read", path)?.len() > 0 {
+        log.set_len(0).context("empty", path)?;
+    }
+    Ok(log)
+}
+
+/// Kills the processes whose standard error is the log.
+fn end_leftovers(log: &Path) {
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+        let own = pid.is_some_and(|pid| pid == rustix::process::getpid());
+        let errors = fs::read_link(entry.path().join("fd/2"));
+        if let (Some(pid), false, Ok(true)) = (pid, own, errors.map(|errors| errors == log)) {
+            // It may have ended by itself just now.
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+/// Hands over what the process says, line by line, until it has ended; then ends what is left of its
+/// group. The process must not have been waited for: until then its group's number is its own.
+pub(crate) fn follow(
+    mut output: impl Read + AsFd,
+    group: Option<Pid>,
+    line: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    let end = group.and_then(end_of);
+    let mut lines = Lines { rest: Vec::new(), line };
+    let mut block = vec![0; 1 << 16];
+    let mut open = true;
+    // After its end only what it had said before is of interest, not what others still say.
+    let mut left = None;
+    while left != Some(0) && (open || (end.is_some() && left.is_none())) {
+        let (readable, ended) = wait(open.then_some(&output), end.as_ref(), left.is_some())?;
+        if readable {
+            match output.read(&mut block) {
+                Ok(0) => open = false,
+                Ok(length) => lines.feed(&block[..length]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if ended && left.is_none() {
+            signal(group, Signal::KILL);
+            left = Some(64);
+        } else if let Some(left) = &mut left {
+            *left = if readable { *left - 1 } else { 0 };
+        }
+    }
+    lines.end();
+    Ok(())
+}
+
+/// Bytes cut into lines.
+struct Lines<F> {
+    rest: Vec<u8>,
+    line: F,
+}
+
+impl<F: FnMut(&[u8])> Lines<F> {
+    fn feed(&mut self, bytes: &[u8]) {
+        self.rest.extend_from_slice(bytes);
+        let mut from = 0;
+        while let Some(length) = self.rest[from..].iter().position(|&byte| byte == b'\n') {
+            (self.line)(&self.rest[from..from + length]);
+            from += length + 1;
+        }
+        self.rest.drain(..from);
+        if self.rest.len() > LONGEST {
+            self.end();
+        }
+    }
+
+    fn end(&mut self) {
+        if !self.rest.is_empty() {
+            (self.line)(&self.rest);
+            self.rest.clear();
+        }
+    }
+}
+
+/// Becomes readable when the process ends.
+#[cfg(target_os = "linux")]
+fn end_of(pid: Pid) -> Option<OwnedFd> {
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn end_of(_: Pid) -> Option<OwnedFd> {
+    None
+}
+
+/// Is there output, or the end of it? Has the process ended? Waits for either, or only asks.
+fn wait(output: Option<&impl AsFd>, end: Option<&OwnedFd>, ask: bool) -> io::Result<(bool, bool)> {
+    let output = output.map(|output| PollFd::new(output, PollFlags::IN));
+    let end = end.map(|end| PollFd::new(end, PollFlags::IN));
+    let has_output = usize::from(output.is_some());
+    let mut fds: Vec<_> = output.into_iter().chain(end).collect();
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    match poll(&mut fds, ask.then_some(&now)) {
+        Ok(_) => {
+            let ready: Vec<_> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+            Ok((has_output == 1 && ready[0], ready.get(has_output).copied().unwrap_or(false)))
+        }
+        Err(rustix::io::Errno::INTR) => Ok((false, false)),
+        Err(error) => Err(error.into()),
+    }
+}

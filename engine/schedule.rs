@@ -1,0 +1,445 @@
+//! The scheduler: starts what is ready while resources last, restores what the cache holds, and stops
+//! the ripple where bytes stay equal. Knows nothing of how a stage works or how events are shown.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, OnceLock,
+        atomic::Ordering,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use crate::{
+    child::Order,
+    commit::{Commit, Committer},
+    digest::Digest,
+    error::EngineError,
+    instance::{InstanceId, Pipeline},
+    kind::{Input, StageError},
+    look::look,
+    observer::{Event, Observer},
+    plan::{Found, Standing},
+    process::Running,
+    project::{Project, Seen},
+    recipe::{Recipe, changes},
+    record::{Machine, Record},
+    resources::{Pool, Share},
+    run::{RunOptions, Summary},
+    state::{Entry, Journal, State},
+    store::{Content, Draft},
+    task::{Made, Message, Task},
+};
+
+/// What is to be done.
+pub(crate) struct Plan<'a> {
+    pub(crate) project: &'a Project,
+    pub(crate) pipeline: &'a Pipeline,
+    pub(crate) options: &'a RunOptions,
+    pub(crate) wanted: &'a BTreeSet<InstanceId>,
+    pub(crate) forced: BTreeSet<InstanceId>,
+    /// What was shown before, by instance.
+    pub(crate) seen: &'a [Seen],
+}
+
+/// What was done.
+pub(crate) struct Outcome {
+    pub(crate) summary: Summary,
+    /// The digests of today's results, where they are shown.
+    pub(crate) trees: Vec<Option<Digest>>,
+    pub(crate) state: State,
+    /// None when finished results could not be made lasting.
+    pub(crate) journal: Option<Journal>,
+    pub(crate) result: Result<(), EngineError>,
+}
+
+/// Does it. `trees` are the digests that are known before.
+pub(crate) fn schedule(
+    plan: Plan<'_>,
+    trees: Vec<Option<Digest>>,
+    state: State,
+    journal: Journal,
+    observer: &mut dyn Observer,
+) -> Outcome {
+    let (sender, receiver) = channel();
+    let machine = Arc::new(OnceLock::new());
+    let store = Arc::clone(&plan.project.store);
+    let committer = Committer::start(store, journal, Arc::clone(&machine), sender.clone());
+    let mut run = Run {
+        observer,
+        pool: Pool::of_machine(plan.options.jobs),
+        state,
+        blocked: BTreeMap::new(),
+        dependents: vec![Vec::new(); plan.pipeline.instances.len()],
+        ready: BTreeSet::new(),
+        queued: BTreeMap::new(),
+        running: BTreeMap::new(),
+        making: BTreeSet::new(),
+        held: BTreeSet::new(),
+        trees,
+        machine,
+        looking: false,
+        committer,
+        sender,
+        told: 0,
+        summary: Summary::default(),
+        plan,
+    };
+    let result = run.all(&receiver);
+    for (_, job) in std::mem::take(&mut run.running) {
+        let Job { mut running, listener, .. } = job;
+        running.kill();
+        // What it reports no longer matters, but it must not go on writing.
+        let _ = listener.join();
+    }
+    let Run { summary, trees, state, committer, .. } = run;
+    let (journal, lasting) = committer.finish();
+    let journal = lasting.is_ok().then_some(journal);
+    Outcome { summary, trees, state, journal, result: lasting.and(result) }
+}
+
+/// A stage that runs.
+struct Job {
+    running: Running,
+    listener: JoinHandle<()>,
+    share: Share,
+    recipe: Recipe,
+}
+
+struct Run<'a> {
+    plan: Plan<'a>,
+    observer: &'a mut dyn Observer,
+    pool: Pool,
+    state: State,
+    /// How many needs each is still waiting for.
+    blocked: BTreeMap<InstanceId, usize>,
+    dependents: Vec<Vec<InstanceId>>,
+    /// All needs known, not yet judged.
+    ready: BTreeSet<InstanceId>,
+    /// Judged stale; start when resources allow.
+    queued: BTreeMap<InstanceId, Recipe>,
+    running: BTreeMap<InstanceId, Job>,
+    /// Recipes that run, or whose results are not yet lasting.
+    making: BTreeSet<Digest>,
+    /// Those whose recipe another one is making: judged again when that is settled.
+    held: BTreeSet<InstanceId>,
+    trees: Vec<Option<Digest>>,
+    machine: Arc<OnceLock<Machine>>,
+    /// Is somebody finding out about the machine?
+    looking: bool,
+    committer: Committer,
+    sender: Sender<Message>,
+    /// The stop level that the running processes know of.
+    told: usize,
+    summary: Summary,
+}
+
+impl Run<'_> {
+    fn all(&mut self, receiver: &Receiver<Message>) -> Result<(), EngineError> {
+        let wanted = self.plan.wanted;
+        for &id in wanted {
+            let needs = &self.plan.pipeline.instances[id].needs;
+            let mut count = 0;
+            for need in needs.iter().filter(|need| wanted.contains(&need.from)) {
+                self.dependents[need.from].push(id);
+                count += 1;
+            }
+            if count == 0 {
+                self.ready.insert(id);
+            } else {
+                self.blocked.insert(id, count);
+            }
+        }
+        loop {
+            self.pass_on_stop();
+            if self.may_start() {
+                while let Some(id) = self.ready.pop_first() {
+                    self.judge(id)?;
+                }
+                self.start_what_fits()?;
+            }
+            if self.running.is_empty() && (self.held.is_empty() || !self.may_start()) {
+                return Ok(());
+            }
+            match receiver.recv_timeout(Duration::from_millis(50)) {
+                Ok(Message::Said(id, line)) => self.observer.event(&Event::Said { id, line }),
+                Ok(Message::Progress(id, progress)) => self.observer.event(&Event::Progress { id, progress }),
+                Ok(Message::Done(id, result, seconds)) => self.done(id, result, seconds)?,
+                Ok(Message::Lasting(recipes)) => self.made(&recipes),
+                Ok(Message::Broken) => return Ok(()),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+        }
+    }
+
+    fn may_start(&self) -> bool {
+        !self.summary.interrupted && (self.plan.options.keep_going || self.summary.failed.is_empty())
+    }
+
+    fn pass_on_stop(&mut self) {
+        let level = self.plan.options.stop.load(Ordering::Relaxed);
+        if level > self.told {
+            self.told = level;
+            self.summary.interrupted = true;
+            for job in self.running.values_mut() {
+                if level == 1 { job.running.stop() } else { job.running.kill() }
+            }
+        }
+    }
+
+    fn judge(&mut self, id: InstanceId) -> Result<(), EngineError> {
+        let (project, pipeline) = (self.plan.project, self.plan.pipeline);
+        let needs = &pipeline.instances[id].needs;
+        let inputs: Vec<_> = needs.iter().filter_map(|need| self.trees[need.from]).collect();
+        let judged = project.judge_one(pipeline, id, &inputs, &self.plan.seen[id], &mut self.state);
+        let Some(recipe) = judged.recipe else {
+            let message = match judged.standing {
+                Standing::Stale(whys) => whys.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+                _ => "its recipe cannot be made".to_owned(),
+            };
+            let hint = "put the file there, or correct the path in the pipeline file";
+            self.fail(id, StageError::new(message).hint(hint));
+            return Ok(());
+        };
+        match judged.standing {
+            _ if self.plan.forced.contains(&id) => drop(self.queued.insert(id, recipe)),
+            Standing::Fresh => {
+                self.trees[id] = judged.tree;
+                self.observer.event(&Event::Fresh { id });
+                self.summary.fresh.push(id);
+                self.settle(id);
+            }
+            Standing::Restorable => self.restore(id, recipe)?,
+            Standing::Stale(_) | Standing::Waiting(_) => drop(self.queued.insert(id, recipe)),
+        }
+        Ok(())
+    }
+
+    fn restore(&mut self, id: InstanceId, recipe: Recipe) -> Result<(), EngineError> {
+        let problem = match &self.plan.seen[id].found {
+            Found::Missing(_, path) => Some(format!("`{}` is missing", path.display())),
+            Found::Altered(_, path) => Some(format!("`{}` is not what the stage left there", path.display())),
+            Found::Nothing | Found::Intact(_) => None,
+        };
+        if let Some(problem) = problem {
+            let line = format!("{problem}; the result is restored");
+            self.observer.event(&Event::Said { id, line });
+        }
+        let store = &self.plan.project.store;
+        let restored = store.record(recipe.digest()).map(|record| Ok((store.restore(&record)?, record)));
+        match restored {
+            Some(Ok(((draft, content), record))) => {
+                store.used(recipe.digest());
+                self.show(id, recipe.digest(), record.tree, draft, content, None)?;
+                self.observer.event(&Event::Restored { id });
+                self.summary.restored.push(id);
+                self.settle(id);
+            }
+            Some(Err(error @ EngineError::Damaged { .. })) => {
+                self.observer.event(&Event::Said { id, line: format!("{error}; it is made again") });
+                self.queued.insert(id, recipe);
+            }
+            Some(Err(error)) => return Err(error),
+            None => drop(self.queued.insert(id, recipe)),
+        }
+        Ok(())
+    }
+
+    fn show(
+        &mut self,
+        id: InstanceId,
+        recipe: Digest,
+        tree: Digest,
+        draft: Draft,
+        mut content: Content,
+        record: Option<Record>,
+    ) -> Result<(), EngineError> {
+        let key = &self.plan.seen[id].key;
+        self.plan.project.store.show(draft, key, &mut content)?;
+        let entry = Entry { recipe, tree, files: content.files, folders: content.folders };
+        self.trees[id] = Some(tree);
+        self.state.results.insert(key.clone(), entry.clone());
+        self.committer.commit(Commit { key: key.clone(), entry: Some(entry), record });
+        Ok(())
+    }
+
+    /// Its result is known and shown: publish it and release what waited for it.
+    fn settle(&mut self, id: InstanceId) {
+        let instance = &self.plan.pipeline.instances[id];
+        if instance.kind.publishes(&instance.params) {
+            let result = self.plan.project.store.shown(&self.plan.seen[id].key);
+            match instance.kind.publish(&instance.params, &result, &self.plan.project.root) {
+                Ok(paths) => {
+                    paths.into_iter().for_each(|path| self.observer.event(&Event::Published { id, path }));
+                }
+                Err(error) => self.fail(id, error),
+            }
+        }
+        for dependent in std::mem::take(&mut self.dependents[id]) {
+            if let Some(count) = self.blocked.get_mut(&dependent) {
+                *count -= 1;
+                if *count == 0 {
+                    self.blocked.remove(&dependent);
+                    self.ready.insert(dependent);
+                }
+            }
+        }
+    }
+
+    fn start_what_fits(&mut self) -> Result<(), EngineError> {
+        let mut next = self.queued.keys().next().copied();
+        while let Some(id) = next
+            && !self.pool.exhausted()
+        {
+            next = self.queued.range(id + 1..).next().map(|(&id, _)| id);
+            if self.queued.get(&id).is_some_and(|recipe| self.making.contains(&recipe.digest())) {
+                self.queued.remove(&id);
+                self.held.insert(id);
+                continue;
+            }
+            let wanted = self.plan.pipeline.instances[id].resources;
+            if wanted.gpus > self.pool.gpus() {
+                self.queued.remove(&id);
+                let message = format!("it wants {} GPUs, and {} can be seen", wanted.gpus, self.pool.gpus());
+                self.fail(id, StageError::new(message).hint("lower `gpus` in its `resources`"));
+                continue;
+            }
+            let Some(share) = self.pool.take(wanted) else { continue };
+            if let Some(recipe) = self.queued.remove(&id) {
+                let task = self.task(id, &recipe, &share)?;
+                let store = Arc::clone(&self.plan.project.store);
+                let (running, listener) = task.start(store, self.sender.clone())?;
+                self.observer.event(&Event::Started { id });
+                self.making.insert(recipe.digest());
+                self.running.insert(id, Job { running, listener, share, recipe });
+            }
+        }
+        Ok(())
+    }
+
+    fn task(&mut self, id: InstanceId, recipe: &Recipe, share: &Share) -> Result<Task, EngineError> {
+        let Plan { project, pipeline, options, seen, .. } = &self.plan;
+        let instance = &pipeline.instances[id];
+        let mut inputs = BTreeMap::<String, Vec<Input>>::new();
+        for need in &instance.needs {
+            let from = &pipeline.instances[need.from];
+            let dir = project.store.shown(&seen[need.from].key);
+            let input = Input { instance: from.name.clone(), axes: from.axes.clone(), dir };
+            inputs.entry(need.role.clone()).or_default().push(input);
+        }
+        let draft = project.store.begin()?;
+        let order = Order {
+            kind: instance.kind.name().to_owned(),
+            instance: instance.name.clone(),
+            axes: instance.axes.clone(),
+            recipe: instance.params.recipe.clone(),
+            settings: instance.params.settings.clone(),
+            inputs,
+            out: draft.path().to_owned(),
+            scratch: project.store.scratch(recipe.digest()),
+            project: project.root.clone(),
+            resources: share.resources,
+            offline: options.offline,
+        };
+        if !self.looking {
+            self.looking = true;
+            let (machine, root, versions) =
+                (Arc::clone(&self.machine), project.root.clone(), options.versions.clone());
+            // Asking git may take longer than a small stage.
+            std::thread::spawn(move || machine.set(Machine::look(&root, &versions)));
+        }
+        let log = project.store.cache().join("logs").join(&seen[id].key).with_added_extension("log");
+        let command = instance.kind.command(&instance.params);
+        let (recipe, gpus, exe) = (recipe.clone(), share.gpus.clone(), options.exe.clone());
+        Ok(Task { id, order, command, recipe, gpus, exe, log, draft })
+    }
+
+    fn done(
+        &mut self,
+        id: InstanceId,
+        result: Result<Box<Made>, StageError>,
+        seconds: f64,
+    ) -> Result<(), EngineError> {
+        let Some(Job { share, recipe, .. }) = self.running.remove(&id) else { return Ok(()) };
+        self.pool.give(share);
+        let made = match result {
+            Ok(made) => *made,
+            Err(error) => {
+                self.made(&[recipe.digest()]);
+                // It was told to stop; that it did is no failure.
+                if self.told == 0 {
+                    self.fail(id, error);
+                }
+                return Ok(());
+            }
+        };
+        let Made { draft, content, record, differs } = made;
+        if let Some(what) = self.moved_meanwhile(id, &recipe) {
+            self.made(&[recipe.digest()]);
+            return self.show_unrecorded(id, draft, content, &what);
+        }
+        if differs {
+            let line = "the same recipe once made other bytes: the stage is not reproducible".to_owned();
+            self.observer.event(&Event::Said { id, line });
+        }
+        self.show(id, recipe.digest(), record.tree, draft, content, Some(record))?;
+        self.observer.event(&Event::Finished { id, seconds });
+        self.summary.ran.push(id);
+        self.settle(id);
+        Ok(())
+    }
+
+    /// What the stage read, if it is no longer what its recipe says.
+    fn moved_meanwhile(&mut self, id: InstanceId, recipe: &Recipe) -> Option<String> {
+        let Plan { project, pipeline, seen, .. } = &self.plan;
+        let needs = &pipeline.instances[id].needs;
+        for need in needs {
+            let key = &seen[need.from].key;
+            let Some(entry) = self.state.results.get(key) else { continue };
+            let (found, _) = look(&project.store.shown(key), entry);
+            if let Found::Missing(_, path) | Found::Altered(_, path) = found {
+                return Some(format!("its input `{}`", path.display()));
+            }
+        }
+        let inputs: Vec<_> = needs.iter().filter_map(|need| self.trees[need.from]).collect();
+        match project.recipe(pipeline, id, &inputs, &mut self.state) {
+            Ok(now) if now == *recipe => None,
+            Ok(now) => changes(recipe.text(), now.text()).first().map(ToString::to_string),
+            Err(why) => Some(why.to_string()),
+        }
+    }
+
+    /// Shows a result of which nobody knows what it was made from, and keeps no record of it.
+    fn show_unrecorded(
+        &mut self,
+        id: InstanceId,
+        draft: Draft,
+        mut content: Content,
+        what: &str,
+    ) -> Result<(), EngineError> {
+        let key = &self.plan.seen[id].key;
+        self.plan.project.store.show(draft, key, &mut content)?;
+        self.state.results.remove(key);
+        self.committer.commit(Commit { key: key.clone(), entry: None, record: None });
+        let message =
+            format!("what it reads changed while it ran ({what}); its result is shown, but does not count");
+        self.fail(id, StageError::new(message).hint("run again"));
+        Ok(())
+    }
+
+    /// The recipes are no longer being made: those that waited for them are judged again.
+    fn made(&mut self, recipes: &[Digest]) {
+        for recipe in recipes {
+            self.making.remove(recipe);
+        }
+        self.ready.append(&mut self.held);
+    }
+
+    fn fail(&mut self, id: InstanceId, error: StageError) {
+        self.summary.damaged |= error.integrity;
+        self.summary.failed.push(id);
+        self.observer.event(&Event::Failed { id, message: error.message, hint: error.hint });
+    }
+}
