@@ -10,7 +10,7 @@ use std::{
     path::Path,
     sync::{
         Arc, OnceLock,
-        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+        mpsc::{Receiver, Sender, channel},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -86,11 +86,8 @@ fn work(
     let mut next = Instant::now();
     while let Ok(first) = receiver.recv() {
         let mut batch = vec![first];
-        loop {
-            match receiver.recv_timeout(next.saturating_duration_since(Instant::now())) {
-                Ok(commit) => batch.push(commit),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-            }
+        while let Ok(commit) = receiver.recv_timeout(next.saturating_duration_since(Instant::now())) {
+            batch.push(commit);
         }
         let started = Instant::now();
         sync(store.cache()).context("sync", store.cache())?;

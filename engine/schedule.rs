@@ -348,7 +348,7 @@ impl Run<'_> {
             let (machine, root, versions) =
                 (Arc::clone(&self.machine), project.root.clone(), options.versions.clone());
             // Asking git may take longer than a small stage.
-            std::thread::spawn(move || machine.set(Machine::look(&root, &versions)));
+            std::thread::spawn(move || drop(machine.set(Machine::look(&root, &versions))));
         }
         let log = project.store.cache().join("logs").join(&seen[id].key).with_added_extension("log");
         let command = instance.kind.command(&instance.params);
