@@ -1,7 +1,8 @@
 //! One image file as 3072 bytes. Knows nothing of folders.
 //!
 //! JPEG goes straight to its decoder, in its strict mode: the usual way through `image` fills what a
-//! damaged file lacks with grey and says nothing.
+//! damaged file lacks with grey and says nothing. Its plain code is as fast on images this small as
+//! its vector code, and leaves no doubt that every machine gets the same bytes.
 
 use std::{fs, io::Cursor, path::Path};
 
@@ -70,7 +71,10 @@ impl Flaw {
 
 fn jpeg(bytes: &[u8], fits: impl Fn(u32, u32) -> Result<(), Flaw>) -> Result<RgbImage, Flaw> {
     let damaged = |error: &dyn std::fmt::Display| Flaw::Damaged(error.to_string());
-    let options = DecoderOptions::default().set_strict_mode(true).jpeg_set_out_colorspace(ColorSpace::RGB);
+    let options = DecoderOptions::default()
+        .set_use_unsafe(false)
+        .set_strict_mode(true)
+        .jpeg_set_out_colorspace(ColorSpace::RGB);
     let mut decoder = zune_jpeg::JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     decoder.decode_headers().map_err(|e| damaged(&e))?;
     let (width, height) = decoder.dimensions().ok_or_else(|| damaged(&"it has no size"))?;

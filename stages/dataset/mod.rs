@@ -1,7 +1,10 @@
 //! Kind `dataset`: images from one of several sources, packed into one file that training maps into
 //! memory. Knows nothing of networks; each source, in its own file, knows nothing of the others.
 
+mod archive;
+mod cifar;
 mod decode;
+mod download;
 mod folder;
 mod subset;
 mod synthetic;
@@ -23,8 +26,8 @@ use network::data::{Dataset as Packed, Images, pack};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use self::{folder::FolderParams, synthetic::SyntheticParams};
-use crate::params::resolve;
+use self::{cifar::BinaryParams, download::DownloadParams, folder::FolderParams, synthetic::SyntheticParams};
+use crate::params::{resolve, resolve_with_settings};
 
 /// The packed images, as [`network::data`] describes them.
 const PACKED: &str = "dataset.bin";
@@ -38,14 +41,18 @@ pub struct Dataset;
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "source", rename_all = "kebab-case")]
 enum Source {
+    /// The official CIFAR-10 binary archive, downloaded or already there.
+    Cifar10(DownloadParams),
+    /// A folder with the six files of that archive.
+    CifarBinary(BinaryParams),
     /// A folder of images, `train/CLASS/*` and `test/CLASS/*`.
     ImageFolder(FolderParams),
     /// Drawn images, made without any file or network.
     Synthetic(SyntheticParams),
 }
 
-/// The names of the sources, sorted.
-const SOURCES: [&str; 2] = ["image-folder", "synthetic"];
+/// The names of the sources.
+const SOURCES: [&str; 4] = ["cifar10", "cifar-binary", "image-folder", "synthetic"];
 
 /// What a source delivers.
 struct Collected {
@@ -84,27 +91,33 @@ impl Kind for Dataset {
         let mut rest = given.clone();
         let source = rest.remove("source");
         let mut params = match source.as_ref().and_then(toml::Value::as_str) {
+            Some("cifar10") => resolve_with_settings::<DownloadParams>(&rest, &download::SETTINGS)?,
+            Some("cifar-binary") => resolve::<BinaryParams>(&rest)?,
             Some("image-folder") => resolve::<FolderParams>(&rest)?,
-            Some("synthetic") => {
-                let params = resolve::<SyntheticParams>(&rest)?;
-                synthetic::check(&params)?;
-                params
-            }
+            Some("synthetic") => resolve::<SyntheticParams>(&rest)?,
             _ => return Err(vec![unknown(source.as_ref())]),
         };
+        match source.as_ref().and_then(toml::Value::as_str) {
+            Some("cifar10") => download::check(&params)?,
+            Some("synthetic") => synthetic::check(&params)?,
+            _ => {}
+        }
         params.recipe.extend(source.map(|source| ("source".to_owned(), source)));
         Ok(params)
     }
 
     fn files(&self, params: &Params) -> Vec<PathBuf> {
         match Source::deserialize(toml::Value::Table(params.recipe.clone())) {
+            Ok(Source::CifarBinary(params)) => cifar::files(&params),
             Ok(Source::ImageFolder(params)) => folder::files(&params),
-            Ok(Source::Synthetic(_)) | Err(_) => Vec::new(),
+            Ok(Source::Cifar10(_) | Source::Synthetic(_)) | Err(_) => Vec::new(),
         }
     }
 
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
         let collected = match job.params()? {
+            Source::Cifar10(params) => download::collect(&params, job)?,
+            Source::CifarBinary(params) => cifar::collect(&params, job)?,
             Source::ImageFolder(params) => folder::collect(&params, job)?,
             Source::Synthetic(params) => synthetic::draw(&params, job)?,
         };

@@ -40,6 +40,7 @@ const SPREAD: f64 = 0.15;
 pub(super) struct SyntheticParams {
     /// How many of the ten classes: the first ones.
     #[serde(default = "ten")]
+    #[schemars(range(min = 2, max = 10))]
     classes: u16,
     /// Training images, spread evenly over the classes.
     #[serde(default = "five_thousand")]

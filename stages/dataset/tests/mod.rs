@@ -1,3 +1,10 @@
+//! What a dataset stage leaves behind, and how it fails.
+
+mod archive;
+mod download;
+mod folder;
+mod server;
+
 use std::collections::BTreeMap;
 
 use engine::{
@@ -82,7 +89,7 @@ impl Bench {
     }
 }
 
-fn refused(params: &str) -> Vec<ParamError> {
+pub(super) fn refused(params: &str) -> Vec<ParamError> {
     Dataset.resolve(&params.parse().unwrap()).unwrap_err()
 }
 
@@ -137,70 +144,4 @@ fn a_drawing_stops_when_asked() {
     let mut bench = Bench::new();
     bench.listener.stop_after = Some(1);
     assert!(bench.run("source = 'synthetic'\ntrain = 4100\ntest = 10").unwrap_err().interrupted);
-}
-
-/// Writes `train/CLASS/N.png` and `test/CLASS/N.png`, each of one colour of its own.
-fn folder(bench: &Bench, classes: &[&str], train: u8, test: u8) {
-    for (split, count) in [("train", train), ("test", test)] {
-        for (label, class) in classes.iter().enumerate() {
-            let folder = bench.path("images").join(split).join(class);
-            fs::create_dir_all(&folder).unwrap();
-            for i in 0..count {
-                let pixel = image::Rgb([label as u8, i, if split == "train" { 10 } else { 20 }]);
-                image::RgbImage::from_pixel(32, 32, pixel).save(folder.join(format!("{i:03}.png"))).unwrap();
-            }
-        }
-    }
-}
-
-const FOLDER: &str = "source = 'image-folder'\npath = 'images'";
-
-#[test]
-fn a_folder_of_images_is_read_in_order_of_names() {
-    let mut bench = Bench::new();
-    folder(&bench, &["cat", "ant"], 3, 2);
-    fs::write(bench.path("images/train/.DS_Store"), "").unwrap();
-    bench.run(FOLDER).unwrap();
-    let set = bench.packed();
-    assert_eq!(set.classes(), ["ant", "cat"]);
-    let seen: Vec<_> = (0..6)
-        .map(|i| {
-            let image = set.image(Split::Train, i);
-            (set.label(Split::Train, i), image[0], image[1024], image[2048])
-        })
-        .collect();
-    assert_eq!(
-        seen,
-        [(0, 1, 0, 10), (0, 1, 1, 10), (0, 1, 2, 10), (1, 0, 0, 10), (1, 0, 1, 10), (1, 0, 2, 10)]
-    );
-    assert_eq!(set.image(Split::Test, 3)[2 * 1024..], [20; 1024]);
-    assert_eq!(bench.described()["source"], "image-folder");
-    let params = Dataset.resolve(&FOLDER.parse().unwrap()).unwrap();
-    assert_eq!(Dataset.files(&params), [PathBuf::from("images/train"), PathBuf::from("images/test")]);
-}
-
-#[test]
-fn a_subset_is_stratified_and_a_larger_one_contains_it() {
-    let kept = |params: &str| {
-        let mut bench = Bench::new();
-        folder(&bench, &["ant", "cat"], 40, 3);
-        bench.run(&format!("{FOLDER}\n{params}")).unwrap();
-        let set = bench.packed();
-        assert_eq!(set.len(Split::Test), 6);
-        (0..set.len(Split::Train))
-            .map(|i| (set.label(Split::Train, i), set.image(Split::Train, i)[1024]))
-            .collect::<std::collections::BTreeSet<_>>()
-    };
-    let (few, more) = (kept("train_per_class = 5"), kept("train_per_class = 20"));
-    assert_eq!(few.iter().filter(|(label, _)| *label == 0).count(), 5);
-    assert_eq!((few.len(), more.len()), (10, 40));
-    assert!(few.is_subset(&more));
-    assert_ne!(few, kept("train_per_class = 5\nsubset_seed = 1"));
-
-    let mut bench = Bench::new();
-    folder(&bench, &["ant", "cat"], 4, 3);
-    for wrong in ["train_per_class = 5", "test_per_class = 0"] {
-        let message = bench.fail(&format!("{FOLDER}\n{wrong}"));
-        assert!(message.contains(wrong) && message.contains("`ant`"), "{message}");
-    }
 }
