@@ -12,6 +12,9 @@
 use std::arch::x86_64::*;
 use std::fmt;
 
+pub use super::lanes_portable::Portable;
+#[cfg(target_arch = "x86_64")]
+pub use super::lanes_x86::{Avx2, Avx512};
 use crate::{Error, Result};
 
 /// An instruction set that this CPU has.
@@ -95,6 +98,16 @@ pub trait Lanes: Copy {
     /// # Safety
     /// `p` is valid for writing 16 floats.
     unsafe fn store(self, p: *mut f32);
+    /// Sixteen bf16 from `p`, unaligned: the upper halves of f32.
+    ///
+    /// # Safety
+    /// As [`Lanes::splat`]; `p` is valid for reading 16 numbers.
+    unsafe fn load_bf16(p: *const u16) -> Self;
+    /// Writes to `p` as bf16, unaligned; rounds to nearest, ties to even, subnormal numbers too.
+    ///
+    /// # Safety
+    /// `p` is valid for writing 16 numbers.
+    unsafe fn store_bf16(self, p: *mut u16);
     /// `self * b + c`, rounded once.
     fn fma(self, b: Self, c: Self) -> Self;
     /// `self + b`
@@ -111,236 +124,6 @@ pub trait Lanes: Copy {
     fn keep(self, mask: u16) -> Self;
     /// Lane j of result i is lane i of `rows[j]`.
     fn transpose(rows: [Self; 16]) -> [Self; 16];
-}
-
-/// Sixteen lanes in one AVX-512 register.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy)]
-pub struct Avx512(__m512);
-
-/// Sixteen lanes in two AVX2 registers.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy)]
-pub struct Avx2(__m256, __m256);
-
-/// Sixteen lanes in plain Rust.
-#[derive(Clone, Copy)]
-pub struct Portable([f32; 16]);
-
-#[cfg(target_arch = "x86_64")]
-impl Lanes for Avx512 {
-    const WIDE: bool = true;
-
-    #[inline(always)]
-    unsafe fn splat(x: f32) -> Self {
-        // SAFETY: the caller vouches for the CPU.
-        Self(unsafe { _mm512_set1_ps(x) })
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const f32) -> Self {
-        // SAFETY: the caller vouches for the CPU and the pointer.
-        Self(unsafe { _mm512_loadu_ps(p) })
-    }
-    #[inline(always)]
-    unsafe fn store(self, p: *mut f32) {
-        // SAFETY: the caller vouches for the pointer; `self` proves the CPU.
-        unsafe { _mm512_storeu_ps(p, self.0) }
-    }
-    #[inline(always)]
-    fn fma(self, b: Self, c: Self) -> Self {
-        // SAFETY: `self` proves the CPU.
-        Self(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
-    }
-    #[inline(always)]
-    fn add(self, b: Self) -> Self {
-        // SAFETY: `self` proves the CPU.
-        Self(unsafe { _mm512_add_ps(self.0, b.0) })
-    }
-    #[inline(always)]
-    fn sub(self, b: Self) -> Self {
-        // SAFETY: `self` proves the CPU.
-        Self(unsafe { _mm512_sub_ps(self.0, b.0) })
-    }
-    #[inline(always)]
-    fn mul(self, b: Self) -> Self {
-        // SAFETY: `self` proves the CPU.
-        Self(unsafe { _mm512_mul_ps(self.0, b.0) })
-    }
-    #[inline(always)]
-    fn max(self, b: Self) -> Self {
-        // SAFETY: `self` proves the CPU.
-        Self(unsafe { _mm512_max_ps(self.0, b.0) })
-    }
-    #[inline(always)]
-    fn positive(self) -> u16 {
-        // SAFETY: `self` proves the CPU.
-        unsafe { _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, _mm512_setzero_ps()) }
-    }
-    #[inline(always)]
-    fn keep(self, mask: u16) -> Self {
-        // SAFETY: `self` proves the CPU.
-        Self(unsafe { _mm512_maskz_mov_ps(mask, self.0) })
-    }
-    #[inline(always)]
-    fn transpose(rows: [Self; 16]) -> [Self; 16] {
-        // Plain loops: closures are not always inlined into code for another instruction set.
-        let (mut values, mut out) = ([rows[0].0; 16], rows);
-        for i in 0..16 {
-            values[i] = rows[i].0;
-        }
-        // SAFETY: `rows` prove the CPU.
-        values = unsafe { super::transpose::avx512(values) };
-        for i in 0..16 {
-            out[i].0 = values[i];
-        }
-        out
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-impl Lanes for Avx2 {
-    const WIDE: bool = false;
-
-    #[inline(always)]
-    unsafe fn splat(x: f32) -> Self {
-        // SAFETY: the caller vouches for the CPU.
-        let half = unsafe { _mm256_set1_ps(x) };
-        Self(half, half)
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const f32) -> Self {
-        // SAFETY: the caller vouches for the CPU and 16 floats.
-        unsafe { Self(_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))) }
-    }
-    #[inline(always)]
-    unsafe fn store(self, p: *mut f32) {
-        // SAFETY: the caller vouches for 16 floats; `self` proves the CPU.
-        unsafe {
-            _mm256_storeu_ps(p, self.0);
-            _mm256_storeu_ps(p.add(8), self.1);
-        }
-    }
-    #[inline(always)]
-    fn fma(self, b: Self, c: Self) -> Self {
-        // SAFETY: `self` proves the CPU.
-        unsafe { Self(_mm256_fmadd_ps(self.0, b.0, c.0), _mm256_fmadd_ps(self.1, b.1, c.1)) }
-    }
-    #[inline(always)]
-    fn add(self, b: Self) -> Self {
-        // SAFETY: `self` proves the CPU.
-        unsafe { Self(_mm256_add_ps(self.0, b.0), _mm256_add_ps(self.1, b.1)) }
-    }
-    #[inline(always)]
-    fn sub(self, b: Self) -> Self {
-        // SAFETY: `self` proves the CPU.
-        unsafe { Self(_mm256_sub_ps(self.0, b.0), _mm256_sub_ps(self.1, b.1)) }
-    }
-    #[inline(always)]
-    fn mul(self, b: Self) -> Self {
-        // SAFETY: `self` proves the CPU.
-        unsafe { Self(_mm256_mul_ps(self.0, b.0), _mm256_mul_ps(self.1, b.1)) }
-    }
-    #[inline(always)]
-    fn max(self, b: Self) -> Self {
-        // SAFETY: `self` proves the CPU.
-        unsafe { Self(_mm256_max_ps(self.0, b.0), _mm256_max_ps(self.1, b.1)) }
-    }
-    #[inline(always)]
-    fn positive(self) -> u16 {
-        // SAFETY: `self` proves the CPU.
-        unsafe {
-            let zero = _mm256_setzero_ps();
-            let low = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(self.0, zero));
-            let high = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(self.1, zero));
-            (low | high << 8) as u16
-        }
-    }
-    #[inline(always)]
-    fn keep(self, mask: u16) -> Self {
-        // SAFETY: `self` proves the CPU.
-        unsafe {
-            let bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-            let spread = |half: i32| {
-                let set = _mm256_and_si256(_mm256_set1_epi32(half), bits);
-                _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, bits))
-            };
-            Self(
-                _mm256_and_ps(self.0, spread(i32::from(mask & 0xff))),
-                _mm256_and_ps(self.1, spread(i32::from(mask >> 8))),
-            )
-        }
-    }
-    #[inline(always)]
-    fn transpose(rows: [Self; 16]) -> [Self; 16] {
-        let mut quarters = [[rows[0].0; 8]; 4];
-        for i in 0..8 {
-            quarters[0][i] = rows[i].0;
-            quarters[1][i] = rows[8 + i].0;
-            quarters[2][i] = rows[i].1;
-            quarters[3][i] = rows[8 + i].1;
-        }
-        for quarter in &mut quarters {
-            // SAFETY: `rows` prove the CPU.
-            *quarter = unsafe { super::transpose::avx(*quarter) };
-        }
-        let mut out = rows;
-        for i in 0..8 {
-            out[i] = Self(quarters[0][i], quarters[1][i]);
-            out[8 + i] = Self(quarters[2][i], quarters[3][i]);
-        }
-        out
-    }
-}
-
-impl Lanes for Portable {
-    const WIDE: bool = false;
-
-    #[inline(always)]
-    unsafe fn splat(x: f32) -> Self {
-        Self([x; 16])
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const f32) -> Self {
-        // SAFETY: the caller vouches for 16 floats.
-        Self(unsafe { p.cast::<[f32; 16]>().read_unaligned() })
-    }
-    #[inline(always)]
-    unsafe fn store(self, p: *mut f32) {
-        // SAFETY: the caller vouches for 16 floats.
-        unsafe { p.cast::<[f32; 16]>().write_unaligned(self.0) }
-    }
-    #[inline(always)]
-    fn fma(self, b: Self, c: Self) -> Self {
-        Self(std::array::from_fn(|i| super::fused::mul_add(self.0[i], b.0[i], c.0[i])))
-    }
-    #[inline(always)]
-    fn add(self, b: Self) -> Self {
-        Self(std::array::from_fn(|i| self.0[i] + b.0[i]))
-    }
-    #[inline(always)]
-    fn sub(self, b: Self) -> Self {
-        Self(std::array::from_fn(|i| self.0[i] - b.0[i]))
-    }
-    #[inline(always)]
-    fn mul(self, b: Self) -> Self {
-        Self(std::array::from_fn(|i| self.0[i] * b.0[i]))
-    }
-    #[inline(always)]
-    fn max(self, b: Self) -> Self {
-        Self(std::array::from_fn(|i| if self.0[i] > b.0[i] { self.0[i] } else { b.0[i] }))
-    }
-    #[inline(always)]
-    fn positive(self) -> u16 {
-        (0..16).fold(0, |mask, i| mask | u16::from(self.0[i] > 0.0) << i)
-    }
-    #[inline(always)]
-    fn keep(self, mask: u16) -> Self {
-        Self(std::array::from_fn(|i| if mask >> i & 1 == 1 { self.0[i] } else { 0.0 }))
-    }
-    #[inline(always)]
-    fn transpose(rows: [Self; 16]) -> [Self; 16] {
-        std::array::from_fn(|i| Self(std::array::from_fn(|j| rows[j].0[i])))
-    }
 }
 
 /// Asks for a cache line that will be needed; any address will do.
@@ -444,6 +227,53 @@ mod tests {
             assert_eq!(outputs[0][64 + 8], a[8].max(b[8]).to_bits());
             assert_eq!(f32::from_bits(outputs[0][112 + 2]), 0.0); // bit 2 of 0xa5c3 is clear
             assert_eq!(outputs[0][112 + 8], a[8].to_bits()); // bit 8 is set
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn halve<L: Lanes>(values: &[f32; 16], bf16: &mut [u16; 16], back: &mut [f32; 16]) {
+        // SAFETY: the arrays hold 16 numbers.
+        unsafe {
+            L::load(values.as_ptr()).store_bf16(bf16.as_mut_ptr());
+            L::load_bf16(bf16.as_ptr()).store(back.as_mut_ptr());
+        }
+    }
+
+    lanes_dispatch!(unsafe fn halve_on(values: &[f32; 16], bf16: &mut [u16; 16], back: &mut [f32; 16]) = halve);
+
+    #[test]
+    fn bf16_is_the_nearest_upper_half_on_every_instruction_set() {
+        let mut stream = crate::rng::stream(2, "bf16");
+        for _ in 0..10_000 {
+            let values: [f32; 16] = std::array::from_fn(|i| match i {
+                0 => f32::NAN,
+                1 => f32::from_bits(0x7f80_0001), // a signalling NaN whose upper half is infinity's
+                2 => -f32::MAX,
+                3 => f32::INFINITY,
+                4..8 => f32::from_bits((stream.next_u64() as u32) << 16 | 0x8000), // ties
+                _ => f32::from_bits(stream.next_u64() as u32),
+            });
+            for isa in Isa::all() {
+                let (mut bf16, mut back) = ([0; 16], [0.0; 16]);
+                // SAFETY: references are valid.
+                unsafe { halve_on(isa, &values, &mut bf16, &mut back) };
+                for ((value, bf16), back) in values.iter().zip(bf16).zip(back) {
+                    assert_eq!(back.to_bits(), u32::from(bf16) << 16);
+                    if value.is_nan() {
+                        assert!(back.is_nan() && bf16 == (value.to_bits() >> 16) as u16 | 0x40);
+                        continue;
+                    }
+                    // Neighbours differ by one as integers, also where one is infinite.
+                    let (below, above) = (value.to_bits() >> 16, (value.to_bits() >> 16) + 1);
+                    let to = |upper: u32| (i64::from(upper) * 0x1_0000 - i64::from(value.to_bits())).abs();
+                    let nearest = match to(below).cmp(&to(above)) {
+                        std::cmp::Ordering::Less => below,
+                        std::cmp::Ordering::Greater => above,
+                        std::cmp::Ordering::Equal => below + (below & 1),
+                    };
+                    assert_eq!(u32::from(bf16), nearest, "{value:e} on {isa}");
+                }
+            }
         }
     }
 

@@ -1,0 +1,56 @@
+//! How images are kept in memory: as f32, or as bf16, half as large. Arithmetic is in f32 either way.
+//! Knows no layout.
+#![allow(unsafe_code)] // reads and writes sixteen numbers at a pointer
+
+use super::lanes::Lanes;
+
+/// A number as it is kept in memory.
+pub trait Stored: Copy + Default + Send + Sync + 'static {
+    /// Sixteen numbers from `p`, unaligned.
+    ///
+    /// # Safety
+    /// As [`Lanes::splat`]; `p` is valid for reading 16 numbers.
+    unsafe fn load<L: Lanes>(p: *const Self) -> L;
+    /// Writes sixteen numbers to `p`, unaligned, rounded to nearest, ties to even.
+    ///
+    /// # Safety
+    /// `p` is valid for writing 16 numbers.
+    unsafe fn store<L: Lanes>(values: L, p: *mut Self);
+}
+
+/// The upper half of an f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Bf16(u16);
+
+impl From<Bf16> for f32 {
+    fn from(x: Bf16) -> Self {
+        Self::from_bits(u32::from(x.0) << 16)
+    }
+}
+
+impl Stored for f32 {
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(p: *const Self) -> L {
+        // SAFETY: the caller's promise.
+        unsafe { L::load(p) }
+    }
+    #[inline(always)]
+    unsafe fn store<L: Lanes>(values: L, p: *mut Self) {
+        // SAFETY: the caller's promise.
+        unsafe { values.store(p) }
+    }
+}
+
+impl Stored for Bf16 {
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(p: *const Self) -> L {
+        // SAFETY: the caller's promise.
+        unsafe { L::load_bf16(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store<L: Lanes>(values: L, p: *mut Self) {
+        // SAFETY: the caller's promise.
+        unsafe { values.store_bf16(p.cast()) }
+    }
+}
