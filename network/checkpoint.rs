@@ -109,7 +109,8 @@ impl Checkpoint {
         tensorfile::write(&self.metadata(), &BTreeMap::new(), &tensors)
     }
 
-    fn metadata(&self) -> Metadata {
+    /// What the file says of itself, as words.
+    pub fn metadata(&self) -> Metadata {
         let model = &self.model;
         let mut metadata = Metadata::from(
             [

@@ -59,6 +59,8 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write a trained network for other programs
+    Export(Export),
     /// Show the numbers that the results hold, as a table
     Metrics {
         /// Only these: stages, instances, or stages with some of their axes
@@ -138,6 +140,23 @@ pub(crate) struct Run {
     /// Print nothing but failures
     #[arg(short, long)]
     pub(crate) quiet: bool,
+}
+
+/// Options of `repro export`.
+#[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("form").required(true).multiple(true).args(["full", "onnx"])))]
+pub(crate) struct Export {
+    /// The instance, of kind `train`
+    pub(crate) instance: String,
+    /// Every tensor under PyTorch's name, for `load_state_dict(..., strict=True)`, as safetensors
+    #[arg(long, value_name = "FILE")]
+    pub(crate) full: Option<PathBuf>,
+    /// An ONNX model, from normalised images to logits
+    #[arg(long, value_name = "FILE")]
+    pub(crate) onnx: Option<PathBuf>,
+    /// Replace files that are there
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 const RUN_EXAMPLES: &str = "\

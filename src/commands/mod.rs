@@ -3,6 +3,7 @@
 mod completions;
 mod dag;
 mod explain;
+mod export;
 mod gc;
 mod metrics;
 mod run;
@@ -36,6 +37,7 @@ pub(crate) fn dispatch(args: &Args) -> Result<ExitCode, Failure> {
         Command::Run(run) => run::run(global, run),
         Command::Status { instances, quiet, json } => status::status(global, instances, *quiet, *json),
         Command::Explain { instance, json } => explain::explain(global, instance, *json),
+        Command::Export(args) => export::export(global, args),
         Command::Metrics { instances, json, md } => metrics::metrics(global, instances, *json, *md),
         Command::Verify { json } => verify::verify(global, *json),
         Command::Gc { apply, keep_days, json } => gc::gc(global, *apply, *keep_days, *json),

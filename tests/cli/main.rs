@@ -1,6 +1,7 @@
 //! The real binary against projects in temporary folders.
 
 mod errors;
+mod export;
 mod project;
 mod read;
 mod run;
