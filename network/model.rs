@@ -99,6 +99,9 @@ impl Model {
 
     /// Draws every parameter again; an error when the digest is not the one that is written.
     pub fn draw(&self) -> Result<Tensors> {
+        if self.classes > usize::from(u16::MAX) {
+            return Err(Error::Malformed(format!("{} classes are more than labels can tell", self.classes)));
+        }
         let weights = initial(&self.graph(), self.seed, self.init());
         let drawn = digest(&weights);
         if drawn != self.initial {
@@ -173,6 +176,7 @@ mod tests {
     fn another_digest_is_refused() {
         let error = Model { seed: 4, ..model() }.draw().unwrap_err().to_string();
         assert!(error.contains("initial weights of resnet8 with seed 4"), "{error}");
+        assert!(Model { classes: usize::MAX, ..model() }.draw().is_err());
     }
 
     #[test]
