@@ -9,6 +9,7 @@ use candle_core::DType;
 use crate::{
     Error, Result,
     arch::{Arch, Variant},
+    cpu::{lanes::Isa, trainer::CpuTrainer},
     data::Dataset,
     init::Init,
     mode::TrainSet,
@@ -148,10 +149,21 @@ pub fn trainer(
     data: Arc<Dataset>,
     choice: &EngineChoice,
 ) -> Result<(Box<dyn Trainer>, Option<String>)> {
-    let reference = |note| Ok((Box::new(Reference::new(spec, data, DType::F32)?) as Box<dyn Trainer>, note));
+    let reference =
+        |data, note| Ok((Box::new(Reference::new(spec, data, DType::F32)?) as Box<dyn Trainer>, note));
+    let cpu = |data| -> Result<Box<dyn Trainer>> {
+        let isa = Isa::choose(choice.isa.as_deref())?;
+        Ok(Box::new(CpuTrainer::new(spec, data, isa, choice.threads)?))
+    };
     match choice.engine {
-        EngineName::Reference => reference(None),
-        EngineName::Auto => reference(Some("training with the reference engine, which is slow".into())),
-        EngineName::Cpu => Err(Error::Unsupported { engine: "cpu", reason: "it does not train yet".into() }),
+        EngineName::Reference => reference(data, None),
+        EngineName::Cpu => Ok((cpu(data)?, None)),
+        EngineName::Auto => match cpu(data.clone()) {
+            Ok(trainer) => Ok((trainer, None)),
+            Err(Error::Unsupported { reason, .. }) => {
+                reference(data, Some(format!("training with the reference engine, which is slow: {reason}")))
+            }
+            Err(e) => Err(e),
+        },
     }
 }

@@ -1,62 +1,85 @@
-//! Buffers that hold one slice per image, and workers that each own a range of images. Knows
-//! nothing of what is computed.
+//! Memory that holds one slice per image, made once. Knows nothing of what is computed.
 #![allow(unsafe_code)] // disjoint slices of one buffer go to several threads
 
-use std::cell::UnsafeCell;
+use std::{
+    alloc::{Layout, alloc, dealloc, handle_alloc_error},
+    ptr::NonNull,
+};
 
-/// `count` slices of one size in one allocation.
-pub struct Images<T> {
-    cells: Box<[UnsafeCell<T>]>,
+/// Slices begin at multiples of that many bytes: a cache line, and a vector of 16 floats.
+const ALIGN: usize = 64;
+
+/// `count` slices of one size in one allocation, whose pages are touched.
+pub struct Images<T: Copy> {
+    start: NonNull<T>,
+    count: usize,
     size: usize,
 }
 
-// SAFETY: slices are handed out by the unsafe `image`, whose callers keep them apart.
-unsafe impl<T: Send> Sync for Images<T> {}
+// SAFETY: nothing but raw pointers is handed out without `&mut`; their users keep them apart.
+unsafe impl<T: Copy + Send> Send for Images<T> {}
+// SAFETY: as above.
+unsafe impl<T: Copy + Send> Sync for Images<T> {}
 
-impl<T: Default> Images<T> {
-    /// Slices of `size` elements.
+impl<T: Copy + Default> Images<T> {
+    /// Slices of `size` elements, all of them the default.
     pub fn new(count: usize, size: usize) -> Self {
-        Self { cells: (0..count * size).map(|_| UnsafeCell::default()).collect(), size }
+        let layout = Self::layout(count * size);
+        let start = if layout.size() == 0 {
+            NonNull::dangling()
+        } else {
+            // SAFETY: the layout is not empty; what it holds is written before anybody reads it.
+            unsafe {
+                let start = NonNull::new(alloc(layout).cast::<T>());
+                let start = start.unwrap_or_else(|| handle_alloc_error(layout));
+                for i in 0..count * size {
+                    start.add(i).write(T::default());
+                }
+                start
+            }
+        };
+        Self { start, count, size }
+    }
+}
+
+impl<T: Copy> Images<T> {
+    fn layout(len: usize) -> Layout {
+        match Layout::array::<T>(len).and_then(|layout| layout.align_to(ALIGN)) {
+            Ok(layout) => layout,
+            Err(_) => panic!("a buffer of {len} elements does not fit the address space"),
+        }
     }
 
-    /// The slice of image `n`.
-    ///
-    /// # Safety
-    /// Nobody else uses the slice of image `n` while this one lives.
-    #[allow(clippy::mut_from_ref)]
-    pub unsafe fn image(&self, n: usize) -> &mut [T] {
-        let cells = &self.cells[n * self.size..][..self.size];
-        // SAFETY: UnsafeCell has the layout of what it holds; the caller promises to be alone.
-        unsafe { std::slice::from_raw_parts_mut(UnsafeCell::raw_get(cells.as_ptr()), self.size) }
+    /// Where the slice of image `n` begins; it holds [`Images::size`] elements.
+    pub fn ptr(&self, n: usize) -> *mut T {
+        assert!(n < self.count, "image {n} of {}", self.count);
+        // SAFETY: the slice lies inside the allocation.
+        unsafe { self.start.as_ptr().add(n * self.size) }
+    }
+
+    /// Elements of a slice.
+    pub fn size(&self) -> usize {
+        self.size
     }
 
     /// The slice of image `n`, of a buffer that nobody else holds.
     pub fn get(&mut self, n: usize) -> &mut [T] {
-        // SAFETY: `&mut self`.
-        unsafe { self.image(n) }
+        // SAFETY: the slice is inside, initialised, and `&mut self` keeps others away.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr(n), self.size) }
     }
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        std::mem::size_of_val(&*self.cells)
+        Self::layout(self.count * self.size).size()
     }
 }
 
-/// Runs `work` once for each image below `count`: each worker takes a contiguous range and has its
-/// own scratch. Which worker takes an image changes nothing that `work` computes.
-pub fn each_image<S: Send>(scratch: &mut [S], count: usize, work: impl Fn(usize, &mut S) + Sync) {
-    let share = count.div_ceil(scratch.len());
-    let run = |worker: usize, scratch: &mut S| {
-        for n in worker * share..((worker + 1) * share).min(count) {
-            work(n, scratch);
+impl<T: Copy> Drop for Images<T> {
+    fn drop(&mut self) {
+        let layout = Self::layout(self.count * self.size);
+        if layout.size() > 0 {
+            // SAFETY: allocated with this layout.
+            unsafe { dealloc(self.start.as_ptr().cast(), layout) }
         }
-    };
-    let Some((own, others)) = scratch.split_first_mut() else { return };
-    std::thread::scope(|scope| {
-        let run = &run;
-        for (i, scratch) in others.iter_mut().enumerate() {
-            scope.spawn(move || run(i + 1, scratch));
-        }
-        run(0, own);
-    });
+    }
 }

@@ -22,10 +22,11 @@ pub struct Layer {
     pub input: [usize; 2],
     /// Output rows and columns.
     pub output: [usize; 2],
-    way: Way,
+    pub(super) way: Way,
 }
 
-enum Way {
+/// The algorithm.
+pub(super) enum Way {
     Direct(Conv),
     Winograd { forward: Winograd, backward: Winograd },
 }

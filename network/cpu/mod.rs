@@ -5,7 +5,7 @@ pub mod lanes; // first: its macro
 
 pub mod buffers;
 pub mod conv;
-pub mod fuse;
+pub mod direct;
 mod fused;
 pub mod gradient;
 mod gradient_direct;
@@ -14,9 +14,14 @@ mod gradient_winograd;
 mod lanes_portable;
 mod lanes_x86;
 pub mod layer;
-pub mod pool;
+pub mod layout;
+pub mod sinks;
+pub mod sources;
 pub mod step;
 pub mod stored;
+pub mod tiles;
 pub mod trainer;
 mod transpose;
+pub mod unit;
 pub mod winograd;
+pub mod workers;

@@ -1,64 +1,25 @@
-//! One fused training step of a residual network whose filters are fixed. Kept for the way back
-//! are the outputs of the convolutions before their BatchNorm and one bit per element of each
-//! block's input; the rest is computed again while an image is in the cache. Knows no data set,
-//! no optimiser and no running statistics.
+//! One fused training step of a network whose filters are fixed. Kept for the way back are the
+//! outputs of the convolutions before their BatchNorm and one bit per element of each sum; the rest
+//! is computed again while it is read. Knows no data set, no optimiser and no running statistics.
 //!
-//! Every sum over a batch is f32 within an image (see [`super::fuse`]) and f64 across images, in
-//! their order, so that threads change no bit.
-#![allow(unsafe_code)] // each worker has its image's slice of every buffer
+//! Forward is one pass per feature: it is made while the convolutions that read it run. Backward
+//! mirrors that: the gradient of a feature is made from those of the convolutions that read it.
+#![allow(unsafe_code)] // each item of a pass has its images to itself
 
 use super::{
-    buffers::{Images, each_image},
-    conv::{Conv, bordered, plain},
-    fuse::{self, Line, Pass, Shortcut},
+    buffers::Images,
+    conv::{bordered, plain},
+    direct::{self, Values},
     lanes::Isa,
+    layer::Way,
+    layout::{Added, Layout},
+    sinks::{Pass, Sink},
+    sources::{Side, Source},
+    tiles,
+    unit::Unit,
+    workers::Pool,
 };
-use crate::{
-    Error, Result,
-    arch::{Graph, Op},
-    tensor::Tensors,
-};
-
-const EPS: f64 = 1e-5;
-
-/// A convolution and the BatchNorm behind it.
-pub struct Unit {
-    /// PyTorch's name of the BatchNorm.
-    pub name: String,
-    /// Does it stand on a shortcut?
-    pub shortcut: bool,
-    /// BatchNorm scales.
-    pub gamma: Vec<f32>,
-    /// BatchNorm shifts.
-    pub beta: Vec<f32>,
-    /// Mean and (biased) variance per channel of the last batch.
-    pub batch: Vec<[f64; 2]>,
-    /// Values per channel in the last batch.
-    pub count: usize,
-    /// Gradient of `gamma`.
-    pub d_gamma: Vec<f32>,
-    /// Gradient of `beta`.
-    pub d_beta: Vec<f32>,
-    conv: Conv,
-    shape: usize,
-    scale: Vec<f32>,
-    shift: Vec<f32>,
-    back: [Vec<f32>; 3],
-    z: Images<f32>,
-    sums: Images<f32>,
-}
-
-struct Block {
-    first: usize,
-    second: usize,
-    projection: Option<usize>,
-}
-
-struct Scratch {
-    images: Vec<f32>,
-    /// A bordered image of each shape.
-    bordered: Vec<Vec<f32>>,
-}
+use crate::{Error, Result, arch::Graph, tensor::Tensors};
 
 /// A network with its buffers.
 pub struct Step {
@@ -67,18 +28,33 @@ pub struct Step {
     /// Logits of the last forward pass, one slice per image.
     pub logits: Vec<f64>,
     isa: Isa,
-    blocks: Vec<Block>,
+    layout: Layout,
+    pool: Pool,
     scratch: Vec<Scratch>,
-    shapes: Vec<(usize, [usize; 2])>,
-    /// Of each shape: the current block's input (or output), and gradients.
-    x: Vec<Images<f32>>,
-    g: Vec<Images<f32>>,
-    d: Vec<Images<f32>>,
-    /// Of each block's input, and of the last output: which are above zero.
-    masks: Vec<Images<u16>>,
+    maps: Maps,
     output: Vec<f32>,
     output_bias: Vec<f32>,
-    pooled: Images<f64>,
+    pooled: Images<f32>,
+}
+
+/// Maps that one feature after the other uses.
+struct Maps {
+    /// By shape: gradients of the trunk.
+    trunk: Vec<Images<f32>>,
+    /// By shape: forward, the trunk's current feature; backward, gradients off the trunk.
+    side: Vec<Images<f32>>,
+    /// By feature: which elements are above zero, where that cannot be told from the unit.
+    masks: Vec<Images<u16>>,
+}
+
+/// A worker's own memory.
+struct Scratch {
+    tiles: Images<f32>,
+    /// The inside of a bordered image of 16 lanes, of which three are used.
+    image: Images<f32>,
+    /// By shape: a bordered image.
+    bordered: Vec<Images<f32>>,
+    plain: Images<f32>,
 }
 
 /// What normalises.
@@ -90,420 +66,280 @@ pub enum Statistics<'a> {
     Fixed(&'a [Vec<[f64; 2]>]),
 }
 
-impl Unit {
-    fn line(&self) -> Line<'_> {
-        Line { scale: &self.scale, shift: &self.shift }
-    }
-
-    /// # Safety
-    /// The caller has image `n` to itself.
-    unsafe fn forward(&self, isa: Isa, x: &[f32], n: usize, count: bool) {
-        // SAFETY: the caller's promise.
-        let (z, sums) = unsafe { (self.z.image(n), self.sums.image(n)) };
-        self.conv.forward(isa, x, z);
-        if count {
-            fuse::moments(isa, z, sums);
-        }
-    }
-
-    /// Sums over the first `images` images, two per channel.
-    fn total(&mut self, images: usize) -> Vec<[f64; 2]> {
-        let channels = self.gamma.len();
-        let mut total = vec![[0.0; 2]; channels];
-        for n in 0..images {
-            let (first, second) = self.sums.get(n).split_at(channels);
-            for (total, (a, b)) in total.iter_mut().zip(first.iter().zip(second)) {
-                total[0] += f64::from(*a);
-                total[1] += f64::from(*b);
-            }
-        }
-        total
-    }
-
-    fn normalise(&mut self, images: usize, fixed: Option<&[[f64; 2]]>) {
-        let [h, w] = self.conv.output;
-        if fixed.is_none() {
-            self.count = images * h * w;
-            let count = self.count as f64;
-            let moments = |[s, q]: [f64; 2]| [s / count, (q / count - (s / count) * (s / count)).max(0.0)];
-            self.batch = self.total(images).into_iter().map(moments).collect();
-        }
-        for (c, [mean, variance]) in fixed.unwrap_or(&self.batch).iter().enumerate() {
-            let scale = f64::from(self.gamma[c]) / (variance + EPS).sqrt();
-            self.scale[c] = scale as f32;
-            self.shift[c] = (f64::from(self.beta[c]) - mean * scale) as f32;
-        }
-    }
-
-    /// From the sums of g and g z: the gradients, and a, b, c of the gradient a g + b z + c.
-    fn differentiate(&mut self, images: usize) {
-        let count = self.count as f64;
-        for (c, [g, gz]) in self.total(images).into_iter().enumerate() {
-            let [mean, variance] = self.batch[c];
-            let inverse = 1.0 / (variance + EPS).sqrt();
-            let d_gamma = (gz - mean * g) * inverse;
-            (self.d_gamma[c], self.d_beta[c]) = (d_gamma as f32, g as f32);
-            let a = f64::from(self.gamma[c]) * inverse;
-            let slope = inverse * d_gamma / count;
-            self.back[0][c] = a as f32;
-            self.back[1][c] = (-a * slope) as f32;
-            self.back[2][c] = (a * (mean * slope - g / count)) as f32;
-        }
-    }
-
-    fn abc(&self) -> [&[f32]; 3] {
-        [&self.back[0], &self.back[1], &self.back[2]]
-    }
-}
-
 impl Step {
     /// Packs the filters of `graph` from `values` and makes all buffers for `batch` images.
+    ///
+    /// # Errors
+    /// Where the engine does not cover the graph, or a value is missing.
     pub fn new(graph: &Graph, values: &Tensors, batch: usize, isa: Isa, threads: usize) -> Result<Self> {
-        let mut step = Self {
-            units: Vec::new(),
-            logits: Vec::new(),
-            isa,
-            blocks: Vec::new(),
-            scratch: Vec::new(),
-            shapes: Vec::new(),
-            x: Vec::new(),
-            g: Vec::new(),
-            d: Vec::new(),
-            masks: Vec::new(),
-            output: Vec::new(),
-            output_bias: Vec::new(),
-            pooled: Images::new(0, 0),
-        };
+        let layout = Layout::new(graph)?;
         let value = |name: String| {
-            values
-                .get(&name)
-                .map(|t| t.data.clone())
-                .ok_or_else(|| Error::Invalid(format!("no value `{name}`")))
+            values.get(&name).map(|t| &*t.data).ok_or_else(|| Error::Invalid(format!("no value `{name}`")))
         };
-        for (i, node) in graph.nodes.iter().enumerate() {
-            match &node.op {
-                Op::Conv(conv) => {
-                    let Some(Op::BatchNorm { name, shortcut }) = graph.nodes.get(i + 1).map(|n| &n.op) else {
-                        return Err(uncovered("a convolution without BatchNorm"));
-                    };
-                    if conv.bias || conv.cout % 16 != 0 {
-                        return Err(uncovered("convolutions with a bias"));
-                    }
-                    let [channels, h, w] = node.shape;
-                    let shape = step.shape(channels, [h, w]);
-                    let [_, ih, iw] = graph.nodes[node.inputs[0]].shape;
-                    let weights = value(format!("{}.weight", conv.name))?;
-                    let sizes = [conv.cout, conv.cin, conv.kernel, conv.kernel];
-                    step.units.push(Unit {
-                        name: name.clone(),
-                        shortcut: *shortcut,
-                        gamma: value(format!("{name}.weight"))?,
-                        beta: value(format!("{name}.bias"))?,
-                        batch: Vec::new(),
-                        count: 0,
-                        d_gamma: vec![0.0; channels],
-                        d_beta: vec![0.0; channels],
-                        conv: Conv::new(sizes, conv.stride, [ih, iw], &weights),
-                        shape,
-                        scale: vec![0.0; channels],
-                        shift: vec![0.0; channels],
-                        back: std::array::from_fn(|_| vec![0.0; channels]),
-                        z: Images::new(batch, channels * h * w),
-                        sums: Images::new(batch, 2 * channels),
-                    });
-                }
-                Op::Add => {
-                    let last = step.units.len() - 1;
-                    let projected = step.units[last].shortcut;
-                    let second = last - usize::from(projected);
-                    step.blocks.push(Block {
-                        first: second - 1,
-                        second,
-                        projection: projected.then_some(last),
-                    });
-                }
-                Op::MaxPool => return Err(uncovered("max-pooling")),
-                Op::Linear { name, .. } => {
-                    step.output = value(format!("{name}.weight"))?;
-                    step.output_bias = value(format!("{name}.bias"))?;
-                }
-                Op::Input | Op::BatchNorm { .. } | Op::Relu | Op::GlobalAvgPool => {}
-            }
+        let mut units = Vec::new();
+        for unit in &layout.units {
+            let conv = &unit.conv;
+            let bias = if conv.bias { value(format!("{}.bias", conv.name))? } else { &[] };
+            let named = [
+                value(format!("{}.weight", conv.name))?,
+                bias,
+                value(format!("{}.weight", unit.norm))?,
+                value(format!("{}.bias", unit.norm))?,
+            ];
+            units.push(Unit::new(unit, named, batch, isa));
         }
-        let images = |shapes: &[(usize, [usize; 2])]| -> Vec<Images<f32>> {
-            shapes.iter().map(|(c, size)| Images::new(batch, plain(*c, *size))).collect()
-        };
-        (step.x, step.g, step.d) = (images(&step.shapes), images(&step.shapes), images(&step.shapes));
-        let ends = std::iter::once(0).chain(step.blocks.iter().map(|b| b.second));
-        let sizes = ends.map(|unit| step.shapes[step.units[unit].shape]);
-        step.masks = sizes.map(|(c, size)| Images::new(batch, plain(c, size) / 16)).collect();
-        step.pooled = Images::new(batch, step.output.len() / step.output_bias.len());
-        let stem = &step.units[0].conv;
-        step.scratch = (0..threads.max(1))
-            .map(|_| Scratch {
-                images: vec![0.0; bordered(stem.cin, stem.input)],
-                bordered: step.shapes.iter().map(|(c, size)| vec![0.0; bordered(*c, *size)]).collect(),
-            })
-            .collect();
-        Ok(step)
-    }
-
-    fn shape(&mut self, channels: usize, size: [usize; 2]) -> usize {
-        self.shapes.iter().position(|s| *s == (channels, size)).unwrap_or_else(|| {
-            self.shapes.push((channels, size));
-            self.shapes.len() - 1
-        })
+        let maps = Maps::new(&layout, batch);
+        let pool = Pool::new(threads);
+        let scratch = (0..pool.workers()).map(|_| Scratch::new(&layout, &units)).collect();
+        let output = value(format!("{}.weight", layout.output))?.to_vec();
+        let output_bias = value(format!("{}.bias", layout.output))?.to_vec();
+        let pooled = Images::new(batch, output.len() / output_bias.len());
+        Ok(Self { units, logits: Vec::new(), isa, layout, pool, scratch, maps, output, output_bias, pooled })
     }
 
     /// Bytes of all buffers that grow with the batch.
     pub fn bytes(&self) -> usize {
-        let units = self.units.iter().map(|u| u.z.bytes() + u.sums.bytes()).sum::<usize>();
-        let images = [&self.x, &self.g, &self.d].into_iter().flatten().map(Images::bytes).sum::<usize>();
-        units + images + self.masks.iter().map(Images::bytes).sum::<usize>() + self.pooled.bytes()
+        let maps =
+            [&self.maps.trunk, &self.maps.side].into_iter().flatten().map(Images::bytes).sum::<usize>();
+        let masks = self.maps.masks.iter().map(Images::bytes).sum::<usize>();
+        self.units.iter().map(Unit::bytes).sum::<usize>() + maps + masks + self.pooled.bytes()
     }
 
     /// The logits of `count` images; `load(n, bordered)` writes the inside of image `n`, channels
     /// innermost of 16.
     pub fn forward(&mut self, count: usize, stats: Statistics<'_>, load: impl Fn(usize, &mut [f32]) + Sync) {
-        let (isa, batch) = (self.isa, matches!(stats, Statistics::Batch));
-        let fixed = |unit: usize| match stats {
-            Statistics::Batch => None,
-            Statistics::Fixed(all) => Some(all[unit].as_slice()),
+        let Self { units, layout, pool, scratch, maps, isa, .. } = self;
+        let isa = *isa;
+        let normalise = |units: &mut [Unit], done: &[usize]| {
+            for &u in done {
+                match stats {
+                    Statistics::Batch => units[u].normalise(count),
+                    Statistics::Fixed(all) => units[u].normalise_by(&all[u]),
+                }
+            }
         };
-        let mut scratch = std::mem::take(&mut self.scratch);
-        each_image(&mut scratch, count, |n, s| {
-            load(n, &mut s.images);
-            // SAFETY: each image has one worker.
-            unsafe { self.units[0].forward(isa, &s.images, n, batch) }
-        });
-        self.units[0].normalise(count, fixed(0));
-        for t in 0..self.blocks.len() {
-            let Block { first, second, projection } = self.blocks[t];
-            each_image(&mut scratch, count, |n, s| {
-                let x = self.input(t, n, s);
-                for unit in std::iter::once(first).chain(projection) {
-                    // SAFETY: each image has one worker.
-                    unsafe { self.units[unit].forward(isa, x, n, batch) }
-                }
-            });
-            for unit in std::iter::once(first).chain(projection) {
-                self.units[unit].normalise(count, fixed(unit));
+        let first: Vec<usize> = (0..units.len()).filter(|u| layout.units[*u].reads.is_none()).collect();
+        pool.each(scratch, count, |n, own| {
+            let image = own.image.get(0);
+            load(n, image);
+            for &u in &first {
+                // SAFETY: each item has its image.
+                unsafe { convolve(isa, &units[u], n, image, own.plain.get(0), own.tiles.get(0)) }
             }
-            each_image(&mut scratch, count, |n, s| {
-                let (a, b) = (&self.units[first], &self.units[second]);
-                let x = &mut s.bordered[a.shape];
-                // SAFETY: each image has one worker.
-                unsafe {
-                    fuse::activate(isa, a.conv.output, (a.z.image(n), a.line()), Shortcut::None, None, x);
-                    b.forward(isa, x, n, batch);
+        });
+        normalise(units, &first);
+        for (f, feature) in layout.features.iter().enumerate() {
+            let (source, size) = (source(layout, units, maps, f), layout.shapes[feature.shape].1);
+            match feature.readers.as_slice() {
+                [] => {}
+                [u] if let Way::Winograd { forward, .. } = &units[*u].layer.way => {
+                    let sink = Sink::Keep { z: &units[*u].z, sums: &units[*u].sums };
+                    let group = tiles::images_per_call(size);
+                    pool.each(scratch, count.div_ceil(group), |item, own| {
+                        let images = item * group..((item + 1) * group).min(count);
+                        // SAFETY: each item has its images.
+                        unsafe { tiles::run(isa, forward, source, sink, images, own.tiles.get(0)) }
+                    });
                 }
-            });
-            self.units[second].normalise(count, fixed(second));
+                readers => pool.each(scratch, count, |n, own| {
+                    let x = own.bordered[feature.shape].get(0);
+                    // SAFETY: each item has its image.
+                    unsafe {
+                        direct::read(isa, &source, n, size, x);
+                        for &u in readers {
+                            convolve(isa, &units[u], n, x, own.plain.get(0), own.tiles.get(0));
+                        }
+                    }
+                }),
+            }
+            normalise(units, &feature.readers);
         }
-        each_image(&mut scratch, count, |n, s| {
-            self.input(self.blocks.len(), n, s);
-            let shape = self.units[self.end(self.blocks.len())].shape;
-            let area = self.shapes[shape].1.iter().product::<usize>();
-            // SAFETY: each image has one worker.
-            let (x, pooled) = unsafe { (self.x[shape].image(n), self.pooled.image(n)) };
-            for (c, pooled) in pooled.iter_mut().enumerate() {
-                let pixels = x[c / 16 * area * 16..][..area * 16].iter().skip(c % 16).step_by(16);
-                *pooled = pixels.map(|x| f64::from(*x)).sum::<f64>() / area as f64;
+        self.head(count);
+    }
+
+    /// The output layer: logits from the last feature.
+    fn head(&mut self, count: usize) {
+        let last = self.layout.features.len() - 1;
+        let size = self.layout.shapes[self.layout.features[last].shape].1;
+        let (source, pooled) = (source(&self.layout, &self.units, &self.maps, last), &self.pooled);
+        self.pool.each(&mut self.scratch, count, |n, own| {
+            // SAFETY: each item has its image.
+            unsafe {
+                let out = std::slice::from_raw_parts_mut(pooled.ptr(n), pooled.size());
+                direct::mean(self.isa, &source, n, size, own.plain.get(0), out);
             }
         });
-        self.scratch = scratch;
         self.logits.clear();
-        let features = self.output.len() / self.output_bias.len();
         for n in 0..count {
             let pooled = self.pooled.get(n);
-            for (weights, bias) in self.output.chunks_exact(features).zip(&self.output_bias) {
-                let products = weights.iter().zip(pooled.iter()).map(|(w, x)| f64::from(*w) * x);
+            for (weights, bias) in self.output.chunks_exact(pooled.len()).zip(&self.output_bias) {
+                let products = weights.iter().zip(pooled.iter()).map(|(w, x)| f64::from(*w) * f64::from(*x));
                 self.logits.push(f64::from(*bias) + products.sum::<f64>());
             }
         }
     }
 
-    /// The unit whose BatchNorm ends in the input of block `t`.
-    fn end(&self, t: usize) -> usize {
-        if t == 0 { 0 } else { self.blocks[t - 1].second }
-    }
-
-    /// The input of block `t` (or the last output), bordered; kept plain and as bits as well.
-    fn input<'s>(&self, t: usize, n: usize, s: &'s mut Scratch) -> &'s [f32] {
-        let unit = &self.units[self.end(t)];
-        let out = &mut s.bordered[unit.shape];
-        // SAFETY: the caller is the worker of image `n`.
-        unsafe {
-            let keep = (self.x[unit.shape].image(n), self.masks[t].image(n));
-            let shortcut = match t.checked_sub(1).map(|t| self.blocks[t].projection) {
-                None => Shortcut::None,
-                Some(None) => Shortcut::Identity,
-                Some(Some(p)) => Shortcut::Projection(self.units[p].z.image(n), self.units[p].line()),
-            };
-            let z = (&*unit.z.image(n), unit.line());
-            fuse::activate(self.isa, unit.conv.output, z, shortcut, Some(keep), out);
-        }
-        out
-    }
-
     /// Gradients of all gammas and betas, after a forward pass of `count` images with batch
     /// statistics; `d_logits` are the loss's.
     pub fn backward(&mut self, count: usize, d_logits: &[f64]) {
-        let (isa, last) = (self.isa, self.blocks.len());
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let classes = self.output_bias.len();
-        each_image(&mut scratch, count, |n, _| {
-            let shape = self.units[self.end(last)].shape;
-            let area = self.shapes[shape].1.iter().product::<usize>();
-            let d = &d_logits[n * classes..][..classes];
-            // SAFETY: each image has one worker.
-            let g = unsafe { self.g[shape].image(n) };
-            let features = self.output.len() / classes;
-            for c in 0..features {
-                let products =
-                    d.iter().enumerate().map(|(k, d)| f64::from(self.output[k * features + c]) * d);
-                let each = (products.sum::<f64>() / area as f64) as f32;
-                g[c / 16 * area * 16..][..area * 16]
-                    .iter_mut()
-                    .skip(c % 16)
-                    .step_by(16)
-                    .for_each(|g| *g = each);
+        let Self { units, layout, pool, scratch, maps, isa, output, .. } = self;
+        let (isa, output, last) = (*isa, &*output, layout.features.len() - 1);
+        let size_of = |f: usize| layout.shapes[layout.features[f].shape].1;
+        let sink_of = sink(layout, units, maps, last);
+        let area = size_of(last).iter().product::<usize>() as f64;
+        pool.each(scratch, count, |n, own| {
+            let d = &d_logits[n * layout.classes..][..layout.classes];
+            let features = output.len() / layout.classes;
+            let each = &mut own.plain.get(0)[..features];
+            for (c, each) in each.iter_mut().enumerate() {
+                let products = d.iter().enumerate().map(|(k, d)| f64::from(output[k * features + c]) * d);
+                *each = (products.sum::<f64>() / area) as f32;
             }
-            self.rectify(last, n);
+            // SAFETY: each item has its image.
+            unsafe { direct::write(isa, &sink_of, n, size_of(last), Values::Channels(each)) }
         });
-        for t in (0..last).rev() {
-            let Block { first, second, projection } = self.blocks[t];
-            for unit in std::iter::once(second).chain(projection) {
-                self.units[unit].differentiate(count);
-            }
-            each_image(&mut scratch, count, |n, s| {
-                let (a, b) = (&self.units[first], &self.units[second]);
-                let (g, border) = (&self.g[b.shape], &mut s.bordered[b.shape]);
-                // SAFETY: each image has one worker.
-                unsafe {
-                    let d = self.d[a.shape].image(n);
-                    fuse::spread(isa, b.conv.output, g.image(n), b.z.image(n), b.abc(), border);
-                    b.conv.backward(isa, border, d, false);
-                    fuse::reduce(isa, d, a.z.image(n), Pass::Above(a.line()), a.sums.image(n));
-                }
-            });
-            self.units[first].differentiate(count);
-            each_image(&mut scratch, count, |n, s| {
-                let a = &self.units[first];
-                let border = &mut s.bordered[a.shape];
-                // SAFETY: each image has one worker.
-                unsafe {
-                    let into = self.g[self.units[self.end(t)].shape].image(n);
-                    fuse::spread(isa, a.conv.output, self.d[a.shape].image(n), a.z.image(n), a.abc(), border);
-                    a.conv.backward(isa, border, into, projection.is_none());
-                    if let Some(p) = projection {
-                        let p = &self.units[p];
-                        let g = self.g[p.shape].image(n);
-                        fuse::spread(isa, p.conv.output, g, p.z.image(n), p.abc(), border);
-                        p.conv.backward(isa, border, into, true);
-                    }
-                }
-                self.rectify(t, n);
-            });
+        for u in layout.ends(last) {
+            units[u].differentiate(count);
         }
-        self.units[0].differentiate(count);
-        self.scratch = scratch;
-    }
-
-    /// Takes the gradient of block `t`'s input back through its rectifier, and sums for the
-    /// BatchNorms before it.
-    fn rectify(&self, t: usize, n: usize) {
-        let projection = t.checked_sub(1).and_then(|t| self.blocks[t].projection);
-        let end = &self.units[self.end(t)];
-        // SAFETY: the caller is the worker of image `n`.
-        unsafe {
-            let g = self.g[end.shape].image(n);
-            let bits = Pass::Bits(self.masks[t].image(n));
-            fuse::reduce(self.isa, g, end.z.image(n), bits, end.sums.image(n));
-            if let Some(p) = projection.map(|p| &self.units[p]) {
-                fuse::reduce(self.isa, g, p.z.image(n), Pass::All, p.sums.image(n));
+        for f in (0..last).rev() {
+            let (sink, size) = (sink(layout, units, maps, f), size_of(f));
+            let gradient = |u: usize| {
+                let end = layout.end_of(u);
+                units[u].gradient(maps.gradient(layout, end), layout.features[end].pooled)
+            };
+            match layout.features[f].readers.as_slice() {
+                [u] if let Way::Winograd { backward, .. } = &units[*u].layer.way => {
+                    let (source, group) = (gradient(*u), tiles::images_per_call(size));
+                    pool.each(scratch, count.div_ceil(group), |item, own| {
+                        let images = item * group..((item + 1) * group).min(count);
+                        // SAFETY: each item has its images.
+                        unsafe { tiles::run(isa, backward, source, sink, images, own.tiles.get(0)) }
+                    });
+                }
+                readers => pool.each(scratch, count, |n, own| {
+                    let dx = &mut own.plain.get(0)[..plain(layout.shapes[layout.features[f].shape].0, size)];
+                    for (i, &u) in readers.iter().enumerate() {
+                        let layer = &units[u].layer;
+                        let g = own.bordered[layout.features[layout.end_of(u)].shape].get(0);
+                        // SAFETY: each item has its image.
+                        unsafe { direct::read(isa, &gradient(u), n, layer.output, g) };
+                        layer.backward(isa, 1, g, dx, i > 0, own.tiles.get(0));
+                    }
+                    // SAFETY: as above.
+                    unsafe { direct::write(isa, &sink, n, size, Values::Image(dx)) }
+                }),
+            }
+            for u in layout.ends(f) {
+                units[u].differentiate(count);
             }
         }
     }
 }
 
-fn uncovered(what: &str) -> Error {
-    Error::Unsupported { engine: "cpu", reason: format!("it does not cover {what} yet; use the reference") }
+/// Image `n`: bordered `x` to the unit's z and sums.
+///
+/// # Safety
+/// The caller has image `n` to itself.
+unsafe fn convolve(isa: Isa, unit: &Unit, n: usize, x: &[f32], out: &mut [f32], scratch: &mut [f32]) {
+    let out = &mut out[..unit.z.size()];
+    unit.layer.forward(isa, 1, x, out, scratch);
+    let sink = Sink::Keep { z: &unit.z, sums: &unit.sums };
+    // SAFETY: the caller's promise.
+    unsafe { direct::write(isa, &sink, n, unit.layer.output, Values::Image(out)) }
+}
+
+/// Feature `f` on the way forward.
+fn source<'a>(layout: &Layout, units: &'a [Unit], maps: &'a Maps, f: usize) -> Source<'a> {
+    let feature = &layout.features[f];
+    let main = units[feature.unit].normal();
+    if feature.pooled {
+        return Source::Pooled(main);
+    }
+    let x = &maps.side[feature.shape];
+    let side = match feature.added {
+        Added::None => Side::None,
+        Added::Feature(_) => Side::Identity(x),
+        Added::Unit(u) => Side::Projection(units[u].normal()),
+    };
+    let mask = (feature.added != Added::None).then(|| &maps.masks[f]);
+    Source::Rectified { main, side, x: feature.joins.map(|_| x), mask }
+}
+
+/// Where the gradient of feature `f` goes.
+fn sink<'a>(layout: &Layout, units: &'a [Unit], maps: &'a Maps, f: usize) -> Sink<'a> {
+    let feature = &layout.features[f];
+    let (unit, g) = (&units[feature.unit], maps.gradient(layout, f));
+    if feature.pooled {
+        return Sink::Pooled { g, main: unit.normal(), sums: &unit.sums };
+    }
+    let pass = match feature.added {
+        Added::None => Pass::Above(unit.line()),
+        _ => Pass::Bits(&maps.masks[f]),
+    };
+    let side = if let Added::Unit(u) = feature.added { Some((&units[u].z, &units[u].sums)) } else { None };
+    Sink::Rectifier { g, add: feature.joins.is_some(), pass, z: &unit.z, sums: &unit.sums, side }
+}
+
+impl Maps {
+    fn new(layout: &Layout, batch: usize) -> Self {
+        let used = |trunk: bool| {
+            let of = |(i, (channels, size)): (usize, &(usize, [usize; 2]))| {
+                let mut features = layout.features.iter().enumerate();
+                let own = |(f, feature): (usize, &super::layout::Feature)| {
+                    feature.shape == i && (layout.trunk(f) == trunk || feature.joins.is_some())
+                };
+                let used = features.any(own);
+                Images::new(if used { batch } else { 0 }, plain(*channels, *size))
+            };
+            layout.shapes.iter().enumerate().map(of).collect()
+        };
+        let mask = |f: &super::layout::Feature| {
+            let (channels, size) = layout.shapes[f.shape];
+            Images::new(if f.added == Added::None { 0 } else { batch }, plain(channels, size) / 16)
+        };
+        Self { trunk: used(true), side: used(false), masks: layout.features.iter().map(mask).collect() }
+    }
+
+    /// The map of the gradient of feature `f`.
+    fn gradient(&self, layout: &Layout, f: usize) -> &Images<f32> {
+        let shape = layout.features[f].shape;
+        if layout.trunk(f) { &self.trunk[shape] } else { &self.side[shape] }
+    }
+}
+
+impl Scratch {
+    fn new(layout: &Layout, units: &[Unit]) -> Self {
+        let (mut tiles, mut plain_len, mut image) = (0, 0, 0);
+        let mut needed = vec![false; layout.shapes.len()];
+        for (unit, found) in units.iter().zip(&layout.units) {
+            let conv = &found.conv;
+            plain_len = plain_len.max(plain(conv.cout, found.output)).max(plain(conv.cin, found.input));
+            let alone = found.reads.is_some_and(|f| layout.features[f].readers.len() == 1);
+            if let (Way::Winograd { .. }, true) = (&unit.layer.way, alone) {
+                let len = |c, k| tiles::scratch_len(c, k, found.input);
+                tiles = tiles.max(len(conv.cin, conv.cout)).max(len(conv.cout, conv.cin));
+                continue;
+            }
+            tiles = tiles.max(unit.layer.scratch_len());
+            match found.reads {
+                None => image = image.max(bordered(conv.cin, found.input)),
+                Some(f) => needed[layout.features[f].shape] = true,
+            }
+            let written = (conv.cout, found.output);
+            layout.shapes.iter().zip(&mut needed).for_each(|(s, needed)| *needed |= *s == written);
+        }
+        let of = |((channels, size), needed): (&(usize, [usize; 2]), bool)| {
+            Images::new(1, if needed { bordered(*channels, *size) } else { 0 })
+        };
+        Self {
+            tiles: Images::new(1, tiles),
+            image: Images::new(1, image),
+            bordered: layout.shapes.iter().zip(needed).map(of).collect(),
+            plain: Images::new(1, plain_len),
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{arch::Variant, rng::stream, tensor::Tensor};
-
-    fn network(variant: Variant, isa: Isa, threads: usize) -> Step {
-        let graph = Graph::new("resnet8".parse().unwrap(), variant, 10);
-        let draw = |p: &crate::arch::Param| {
-            let mut s = stream(0, &p.name);
-            let size = (2.0 / (p.len() / p.shape[0]) as f64).sqrt();
-            let data = (0..p.len()).map(|_| match p.shape.len() {
-                1 => 0.5 + s.uniform() as f32,
-                _ => (size * s.normal()) as f32,
-            });
-            (p.name.clone(), Tensor::new(p.shape.clone(), data.collect()))
-        };
-        Step::new(&graph, &graph.params().iter().map(draw).collect(), 5, isa, threads).unwrap()
-    }
-
-    /// Logits, loss (half their sum of squares) and gradients.
-    fn run(step: &mut Step) -> f64 {
-        step.forward(5, Statistics::Batch, |n, x| {
-            let mut s = stream(n as u64, "image");
-            for (y, c) in (1..33).flat_map(|y| (1..33).map(move |c| (y, c))) {
-                x[(y * 34 + c) * 16..][..3].fill_with(|| s.normal() as f32);
-            }
-        });
-        let logits = step.logits.clone();
-        step.backward(5, &logits);
-        logits.iter().map(|l| l * l / 2.0).sum()
-    }
-
-    #[test]
-    fn gradients_equal_finite_differences() {
-        for variant in [Variant::Paper, Variant::Origin] {
-            let mut step = network(variant, Isa::all()[0], 2);
-            run(&mut step);
-            let gradients: Vec<_> =
-                step.units.iter().map(|u| (u.d_gamma.clone(), u.d_beta.clone())).collect();
-            for (u, (d_gamma, d_beta)) in gradients.iter().enumerate() {
-                // Along the gradient of a unit's parameters, rounding and kinks matter least.
-                let norm = d_gamma.iter().chain(d_beta).map(|x| x * x).sum::<f32>().sqrt();
-                let mut moved = |by: f32| {
-                    let unit = &mut step.units[u];
-                    let old = (unit.gamma.clone(), unit.beta.clone());
-                    unit.gamma.iter_mut().zip(d_gamma).for_each(|(x, d)| *x += by * d / norm);
-                    unit.beta.iter_mut().zip(d_beta).for_each(|(x, d)| *x += by * d / norm);
-                    let loss = run(&mut step);
-                    let unit = &mut step.units[u];
-                    (unit.gamma, unit.beta) = old;
-                    loss
-                };
-                let slope = (moved(2e-3) - moved(-2e-3)) / 4e-3;
-                let error = (slope / f64::from(norm) - 1.0).abs();
-                assert!(error < 0.02, "{variant} {}: slope {slope}, gradient {norm}", step.units[u].name);
-            }
-        }
-    }
-
-    #[test]
-    fn threads_and_instruction_sets_change_no_bit() {
-        let bits = |isa, threads| {
-            let mut step = network(Variant::Paper, isa, threads);
-            run(&mut step);
-            let gradients = step.units.iter().flat_map(|u| u.d_gamma.iter().chain(&u.d_beta));
-            let gradients: Vec<u32> = gradients.map(|x| x.to_bits()).collect();
-            (step.logits.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), gradients)
-        };
-        let expected = bits(Isa::all()[0], 1);
-        for isa in Isa::all() {
-            for threads in [1, 2, 4, 7] {
-                assert!(bits(isa, threads) == expected, "{isa} with {threads} threads");
-            }
-        }
-    }
-}
+#[path = "step_tests.rs"]
+mod tests;

@@ -255,9 +255,7 @@ impl Trainer for CpuTrainer {
     }
 
     fn restore(&mut self, state: &State) -> Result<()> {
-        let own = self.state()?;
-        agree("value", &own.values, &state.values)?;
-        agree("momentum", &own.momentum, &state.momentum)?;
+        self.state()?.check(state)?;
         for t in &mut self.trained {
             let name = t.name(&self.step);
             t.velocity.copy_from_slice(&state.momentum[&name].data);
@@ -276,24 +274,6 @@ impl Trainer for CpuTrainer {
 
     fn describe(&self) -> String {
         self.description.clone()
-    }
-}
-
-/// Do `given` tensors have the names and shapes of `own`?
-fn agree(what: &str, own: &Tensors, given: &Tensors) -> Result<()> {
-    let wrong = |name: &str, how: &str| {
-        Error::Invalid(format!("{what} `{name}` {how}: this state belongs to another network or mode"))
-    };
-    for (name, tensor) in own {
-        match given.get(name) {
-            None => return Err(wrong(name, "is missing")),
-            Some(t) if t.shape != tensor.shape => return Err(wrong(name, "has another shape")),
-            Some(_) => {}
-        }
-    }
-    match given.keys().find(|name| !own.contains_key(*name)) {
-        Some(name) => Err(wrong(name, "is unknown")),
-        None => Ok(()),
     }
 }
 

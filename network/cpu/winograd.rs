@@ -35,10 +35,10 @@ pub fn chunk(size: [usize; 2]) -> usize {
 
 /// A 3x3 convolution of stride 1 and padding 1 with its filters transformed.
 pub struct Winograd {
-    channels: usize,
-    filters: usize,
+    pub(super) channels: usize,
+    pub(super) filters: usize,
     /// Rows and columns.
-    size: [usize; 2],
+    pub(super) size: [usize; 2],
     /// Does it turn the filters: is it a data gradient?
     turned: bool,
     /// `[K/w][36][C][w]` with w = [`Winograd::width`]: panels that are read once per group of tiles.
@@ -82,7 +82,8 @@ impl Winograd {
         unsafe { set_in(isa, self, weights) }
     }
 
-    fn width(&self) -> usize {
+    /// Filters of a panel.
+    pub(super) fn width(&self) -> usize {
         panel(self.filters)
     }
 
@@ -188,11 +189,7 @@ unsafe fn convolve<L: Lanes>(
             // SAFETY: the scratch holds ROOM tiles, enough for the last whole step of any kernel;
             // what lies beyond `count` is multiplied and never read.
             unsafe {
-                match (L::WIDE, this.width()) {
-                    (true, LANES) => multiply::<L, 1, 12>(this, panel, spectra, products, count),
-                    (true, _) => multiply::<L, 2, 8>(this, panel, spectra, products, count),
-                    (false, _) => multiply::<L, 1, 6>(this, panel, spectra, products, count),
-                }
+                multiply_panel::<L>(this, panel, spectra, products, count);
                 for t in 0..count {
                     let products = products.add(t * this.width());
                     store_tile::<L>(this, panel, products, output.as_mut_ptr(), place(t), accumulate);
@@ -241,6 +238,28 @@ pub(super) unsafe fn load_tile<L: Lanes>(
                     value.store(spectra.add((y * N + x) * stride(channels) + block * LANES));
                 }
             }
+        }
+    }
+}
+
+/// The 36 matrix products of the first `count` tiles and one panel of filters.
+///
+/// # Safety
+/// `spectra` and `products` hold ROOM tiles.
+#[inline(always)]
+pub(super) unsafe fn multiply_panel<L: Lanes>(
+    this: &Winograd,
+    panel: usize,
+    spectra: *const f32,
+    products: *mut f32,
+    count: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match (L::WIDE, this.width()) {
+            (true, LANES) => multiply::<L, 1, 12>(this, panel, spectra, products, count),
+            (true, _) => multiply::<L, 2, 8>(this, panel, spectra, products, count),
+            (false, _) => multiply::<L, 1, 6>(this, panel, spectra, products, count),
         }
     }
 }
@@ -399,7 +418,7 @@ unsafe fn filter_transform<L: Lanes>(w: [L; 3]) -> [L; N] {
 /// # Safety
 /// As [`Lanes::splat`].
 #[inline(always)]
-unsafe fn input_transform<L: Lanes>(d: [L; N]) -> [L; N] {
+pub(super) unsafe fn input_transform<L: Lanes>(d: [L; N]) -> [L; N] {
     // SAFETY: the caller's promise.
     let [two, four, minus_two, minus_four, minus_five] =
         unsafe { [L::splat(2.0), L::splat(4.0), L::splat(-2.0), L::splat(-4.0), L::splat(-5.0)] };
@@ -420,7 +439,7 @@ unsafe fn input_transform<L: Lanes>(d: [L; N]) -> [L; N] {
 /// # Safety
 /// As [`Lanes::splat`].
 #[inline(always)]
-unsafe fn output_transform<L: Lanes>(m: [L; N]) -> [L; M] {
+pub(super) unsafe fn output_transform<L: Lanes>(m: [L; N]) -> [L; M] {
     // SAFETY: the caller's promise.
     let [two, four, eight] = unsafe { [L::splat(2.0), L::splat(4.0), L::splat(8.0)] };
     let (near_sum, near_gap) = (m[1].add(m[2]), m[1].sub(m[2]));

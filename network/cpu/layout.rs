@@ -1,0 +1,187 @@
+//! A network as what the engine makes of it: units (a convolution and its BatchNorm) and the
+//! features between them (rectified, added, pooled). Found once; knows no values and no batch.
+
+use crate::{
+    Error, Result,
+    arch::{Conv, Graph, NodeId, Op},
+};
+
+/// A convolution and the BatchNorm behind it.
+#[derive(Clone, Debug)]
+pub struct Unit {
+    /// The convolution.
+    pub conv: Conv,
+    /// PyTorch's name of the BatchNorm.
+    pub norm: String,
+    /// The feature that it reads; none: the image.
+    pub reads: Option<usize>,
+    /// Rows and columns that it reads.
+    pub input: [usize; 2],
+    /// Rows and columns that it writes.
+    pub output: [usize; 2],
+}
+
+/// What is added before a feature's rectifier.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Added {
+    /// Nothing.
+    None,
+    /// An earlier feature.
+    Feature(usize),
+    /// A unit: the projection of a shortcut.
+    Unit(usize),
+}
+
+/// A map that convolutions read, as a function of what they wrote.
+#[derive(Clone, Debug)]
+pub struct Feature {
+    /// The unit that is rectified.
+    pub unit: usize,
+    /// The shortcut.
+    pub added: Added,
+    /// Is the maximum of each 2x2 taken?
+    pub pooled: bool,
+    /// Index in [`Layout::shapes`].
+    pub shape: usize,
+    /// The units that read it.
+    pub readers: Vec<usize>,
+    /// The feature to which it is added, as an identity shortcut.
+    pub joins: Option<usize>,
+}
+
+/// Channels, rows, columns.
+pub type Shape = (usize, [usize; 2]);
+
+/// A network's units and features, each in an order in which they can be computed.
+#[derive(Clone, Debug, Default)]
+pub struct Layout {
+    /// In the order of the graph.
+    pub units: Vec<Unit>,
+    /// The last one is averaged for the output layer.
+    pub features: Vec<Feature>,
+    /// The different shapes of features.
+    pub shapes: Vec<Shape>,
+    /// PyTorch's name of the output layer.
+    pub output: String,
+    /// Classes.
+    pub classes: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Value {
+    Image,
+    Unit(usize),
+    Sum(usize, Added),
+    Feature(usize),
+}
+
+impl Layout {
+    /// The layout of `graph`.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where operations follow each other in an order that the engine has no
+    /// sweep for.
+    pub fn new(graph: &Graph) -> Result<Self> {
+        let mut layout = Self::default();
+        let mut values: Vec<Value> = Vec::with_capacity(graph.nodes.len());
+        for (i, node) in graph.nodes.iter().enumerate() {
+            let inputs: Vec<Value> = node.inputs.iter().map(|&i| values[i]).collect();
+            let value = match (&node.op, inputs.as_slice()) {
+                (Op::Input, _) => Value::Image,
+                (Op::Conv(conv), [input @ (Value::Image | Value::Feature(_))]) => {
+                    layout.unit(graph, i, conv, *input)
+                }
+                (Op::BatchNorm { name, .. }, [Value::Unit(unit)]) => {
+                    layout.units[*unit].norm.clone_from(name);
+                    Value::Unit(*unit)
+                }
+                (Op::Add, [Value::Unit(unit), Value::Unit(side)]) => Value::Sum(*unit, Added::Unit(*side)),
+                (Op::Add, [Value::Unit(unit), Value::Feature(side)]) => {
+                    Value::Sum(*unit, Added::Feature(*side))
+                }
+                (Op::Relu, [Value::Unit(unit)]) => layout.feature(*unit, Added::None)?,
+                (Op::Relu, [Value::Sum(unit, added)]) => layout.feature(*unit, *added)?,
+                (Op::MaxPool, [Value::Feature(feature)]) => layout.pool(*feature)?,
+                (Op::GlobalAvgPool, [Value::Feature(feature)]) => Value::Feature(*feature),
+                (Op::Linear { name, classes }, [Value::Feature(_)]) => {
+                    (layout.output, layout.classes) = (name.clone(), *classes);
+                    Value::Image // nothing follows
+                }
+                (op, _) => return Err(uncovered(&format!("{op:?} at this place"))),
+            };
+            values.push(value);
+        }
+        Ok(layout)
+    }
+
+    fn unit(&mut self, graph: &Graph, node: NodeId, conv: &Conv, input: Value) -> Value {
+        let reads = if let Value::Feature(f) = input { Some(f) } else { None };
+        if let Some(f) = reads {
+            self.features[f].readers.push(self.units.len());
+        }
+        let size = |node: NodeId| [graph.nodes[node].shape[1], graph.nodes[node].shape[2]];
+        self.units.push(Unit {
+            conv: conv.clone(),
+            norm: String::new(),
+            reads,
+            input: size(graph.nodes[node].inputs[0]),
+            output: size(node),
+        });
+        Value::Unit(self.units.len() - 1)
+    }
+
+    fn feature(&mut self, unit: usize, added: Added) -> Result<Value> {
+        let of = |unit: usize| (self.units[unit].conv.cout, self.units[unit].output);
+        let shape = of(unit);
+        if shape.0 % 16 != 0 {
+            return Err(uncovered("channels that are no multiple of 16"));
+        }
+        if let Added::Feature(from) = added {
+            self.features[from].joins = Some(self.features.len());
+        }
+        let shape = self.shape(shape);
+        self.features.push(Feature { unit, added, pooled: false, shape, readers: Vec::new(), joins: None });
+        Ok(Value::Feature(self.features.len() - 1))
+    }
+
+    fn pool(&mut self, feature: usize) -> Result<Value> {
+        let (channels, size) = self.shapes[self.features[feature].shape];
+        let plain = self.features[feature].added == Added::None && self.features[feature].readers.is_empty();
+        if !plain || size.iter().any(|n| n % 2 != 0) {
+            return Err(uncovered("max-pooling at this place"));
+        }
+        let shape = self.shape((channels, size.map(|n| n / 2)));
+        (self.features[feature].shape, self.features[feature].pooled) = (shape, true);
+        Ok(Value::Feature(feature))
+    }
+
+    fn shape(&mut self, shape: Shape) -> usize {
+        self.shapes.iter().position(|s| *s == shape).unwrap_or_else(|| {
+            self.shapes.push(shape);
+            self.shapes.len() - 1
+        })
+    }
+
+    /// Is feature `f` on the trunk, that is, added to something or a sum itself? The gradients of the
+    /// others live from one convolution to the next only.
+    pub fn trunk(&self, f: usize) -> bool {
+        self.features[f].added != Added::None || self.features[f].joins.is_some()
+    }
+
+    /// The units that end in feature `f`: the rectified one, and a projection.
+    pub fn ends(&self, f: usize) -> impl Iterator<Item = usize> + use<> {
+        let Feature { unit, added, .. } = self.features[f];
+        std::iter::once(unit).chain(if let Added::Unit(side) = added { Some(side) } else { None })
+    }
+
+    /// The feature in which unit `u` ends.
+    pub fn end_of(&self, u: usize) -> usize {
+        let ends = |f: &usize| self.ends(*f).any(|end| end == u);
+        (0..self.features.len()).find(ends).unwrap_or(self.features.len() - 1)
+    }
+}
+
+/// The engine's refusal.
+pub fn uncovered(what: &str) -> Error {
+    Error::Unsupported { engine: "cpu", reason: format!("it does not cover {what}; use the reference") }
+}

@@ -1,0 +1,259 @@
+//! What a convolution reads, made row by row while it is read: normalised, added, rectified,
+//! pooled; on the way back the gradient behind a BatchNorm. Knows no convolution.
+#![allow(unsafe_code)] // rows of images that one worker has to itself
+
+use super::{buffers::Images, lanes::Lanes};
+
+/// A per-channel line: `scale z + shift`.
+#[derive(Clone, Copy)]
+pub struct Line<'a> {
+    /// One per channel.
+    pub scale: &'a [f32],
+    /// One per channel.
+    pub shift: &'a [f32],
+}
+
+/// The outputs of a convolution and the BatchNorm behind it.
+#[derive(Clone, Copy)]
+pub struct Normal<'a> {
+    /// `[image][C/16][H][W][16]`
+    pub z: &'a Images<f32>,
+    /// The BatchNorm.
+    pub line: Line<'a>,
+}
+
+/// What is added before a rectifier.
+#[derive(Clone, Copy)]
+pub enum Side<'a> {
+    /// Nothing.
+    None,
+    /// An earlier input.
+    Identity(&'a Images<f32>),
+    /// A projection.
+    Projection(Normal<'a>),
+}
+
+/// Images of `[C/16][H][W][16]` that do not exist until they are read.
+#[derive(Clone, Copy)]
+pub enum Source<'a> {
+    /// These.
+    Plain(&'a Images<f32>),
+    /// relu(line(z) + side). Where they are given, `x` gets the result (it may be the side's) and
+    /// `mask` which elements are above zero.
+    Rectified {
+        /// Convolution and BatchNorm.
+        main: Normal<'a>,
+        /// The shortcut.
+        side: Side<'a>,
+        /// Where to keep the result.
+        x: Option<&'a Images<f32>>,
+        /// Where to keep its signs.
+        mask: Option<&'a Images<u16>>,
+    },
+    /// The maximum of each 2x2 pixels of relu(line(z)), which has twice the rows and columns.
+    Pooled(Normal<'a>),
+    /// `a g + b z + c`: the gradient of z from that of its BatchNorm's output.
+    Gradient {
+        /// The gradient of the BatchNorm's output.
+        g: &'a Images<f32>,
+        /// The convolution's output.
+        z: &'a Images<f32>,
+        /// One of each per channel.
+        abc: [&'a [f32]; 3],
+    },
+    /// The same behind a maximum: `g` has half the rows and columns, and each of its elements goes
+    /// to the first of the largest of 2x2.
+    Unpooled {
+        /// The gradient of the maximum, zero where that is zero.
+        g: &'a Images<f32>,
+        /// Convolution and BatchNorm.
+        main: Normal<'a>,
+        /// One of each per channel.
+        abc: [&'a [f32]; 3],
+    },
+}
+
+impl Source<'_> {
+    /// Panics unless all parts hold images of `blocks` blocks of 16 channels and `size` rows and
+    /// columns: a bug of the caller.
+    pub fn check(&self, blocks: usize, [h, w]: [usize; 2]) {
+        let len = blocks * h * w * 16;
+        let lines = |line: &Line<'_>| line.scale.len() == blocks * 16 && line.shift.len() == blocks * 16;
+        let three = |abc: &[&[f32]; 3]| abc.iter().all(|p| p.len() == blocks * 16);
+        assert!(match self {
+            Source::Plain(x) => x.size() == len,
+            Source::Rectified { main, side, x, mask } => {
+                main.z.size() == len
+                    && lines(&main.line)
+                    && x.is_none_or(|x| x.size() == len)
+                    && mask.is_none_or(|mask| mask.size() * 16 == len)
+                    && match side {
+                        Side::None => true,
+                        Side::Identity(x) => x.size() == len,
+                        Side::Projection(p) => p.z.size() == len && lines(&p.line),
+                    }
+            }
+            Source::Pooled(main) => main.z.size() == 4 * len && lines(&main.line),
+            Source::Gradient { g, z, abc } => g.size() == len && z.size() == len && three(abc),
+            Source::Unpooled { g, main, abc } => {
+                let fits = h % 2 == 0 && w % 2 == 0 && 4 * g.size() == len;
+                fits && main.z.size() == len && lines(&main.line) && three(abc)
+            }
+        });
+    }
+
+    /// Writes row `y` of block `block` of image `n` to `out`.
+    ///
+    /// # Safety
+    /// [`Source::check`] passed for this size; the row exists; `out` holds `w` pixels; the caller
+    /// has image `n` of every part to itself.
+    #[inline(always)]
+    pub unsafe fn row<L: Lanes>(&self, n: usize, block: usize, y: usize, [h, w]: [usize; 2], out: *mut f32) {
+        let first = (block * h + y) * w;
+        // SAFETY: all parts hold the row, by the caller's promise.
+        unsafe {
+            let zero = L::splat(0.0);
+            match self {
+                Source::Plain(x) => {
+                    let x = x.ptr(n).add(first * 16);
+                    for i in 0..w {
+                        L::load(x.add(i * 16)).store(out.add(i * 16));
+                    }
+                }
+                Source::Rectified { main, side, x, mask } => {
+                    let line = main.at::<L>(n, block, first);
+                    let side = match side {
+                        Side::None => None,
+                        Side::Identity(x) => Some(At::<L>::identity(x.ptr(n).add(first * 16))),
+                        Side::Projection(p) => Some(p.at::<L>(n, block, first)),
+                    };
+                    let x = x.map(|x| x.ptr(n).add(first * 16));
+                    let mask = mask.map(|mask| mask.ptr(n).add(first));
+                    for i in 0..w {
+                        let mut v = line.value(i);
+                        if let Some(side) = &side {
+                            v = v.add(side.value(i));
+                        }
+                        if let Some(mask) = mask {
+                            *mask.add(i) = v.positive();
+                        }
+                        let v = zero.max(v); // in this order NaN survives
+                        if let Some(x) = x {
+                            v.store(x.add(i * 16));
+                        }
+                        v.store(out.add(i * 16));
+                    }
+                }
+                Source::Pooled(main) => {
+                    let (up, down) = main.rows::<L>(n, block, y, [h, w]);
+                    for i in 0..w {
+                        let (a, b) = (up.value(2 * i), up.value(2 * i + 1));
+                        let (c, d) = (down.value(2 * i), down.value(2 * i + 1));
+                        zero.max(a.max(b).max(c.max(d))).store(out.add(i * 16));
+                    }
+                }
+                Source::Gradient { g, z, abc } => {
+                    let [a, b, c] = abc.map(|p| L::load(p.as_ptr().add(block * 16)));
+                    let (g, z) = (g.ptr(n).add(first * 16), z.ptr(n).add(first * 16));
+                    for i in 0..w {
+                        let behind = L::load(z.add(i * 16)).fma(b, c);
+                        L::load(g.add(i * 16)).fma(a, behind).store(out.add(i * 16));
+                    }
+                }
+                Source::Unpooled { g, main, abc } => {
+                    let [a, b, c] = abc.map(|p| L::load(p.as_ptr().add(block * 16)));
+                    let (up, down) = main.rows::<L>(n, block, y / 2, [h / 2, w / 2]);
+                    let g = g.ptr(n).add((block * (h / 2) + y / 2) * (w / 2) * 16);
+                    for i in 0..w / 2 {
+                        let d = L::load(g.add(i * 16));
+                        let own = if y.is_multiple_of(2) { &up } else { &down };
+                        for (side, winner) in
+                            winners(&up, &down, i).into_iter().skip(y % 2 * 2).take(2).enumerate()
+                        {
+                            let behind = L::load(own.z.add((2 * i + side) * 16)).fma(b, c);
+                            d.keep(winner).fma(a, behind).store(out.add((2 * i + side) * 16));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A row of z and its channels' line.
+pub(super) struct At<L> {
+    pub z: *const f32,
+    pub scale: L,
+    pub shift: L,
+}
+
+impl<L: Lanes> At<L> {
+    /// The line that changes nothing.
+    ///
+    /// # Safety
+    /// As [`Lanes::splat`].
+    #[inline(always)]
+    pub(super) unsafe fn identity(z: *const f32) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { Self { z, scale: L::splat(1.0), shift: L::splat(0.0) } }
+    }
+
+    /// The line at pixel `i`.
+    ///
+    /// # Safety
+    /// The row has that pixel.
+    #[inline(always)]
+    pub(super) unsafe fn value(&self, i: usize) -> L {
+        // SAFETY: the caller's promise.
+        unsafe { L::load(self.z.add(i * 16)).fma(self.scale, self.shift) }
+    }
+}
+
+impl Normal<'_> {
+    /// The row that begins at pixel `first` of image `n`.
+    ///
+    /// # Safety
+    /// It exists, and so does `block`.
+    #[inline(always)]
+    pub(super) unsafe fn at<L: Lanes>(&self, n: usize, block: usize, first: usize) -> At<L> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            At {
+                z: self.z.ptr(n).add(first * 16),
+                scale: L::load(self.line.scale.as_ptr().add(block * 16)),
+                shift: L::load(self.line.shift.as_ptr().add(block * 16)),
+            }
+        }
+    }
+
+    /// The two rows behind row `y` of a pooled map of `h` rows and `w` columns.
+    ///
+    /// # Safety
+    /// As [`Normal::at`].
+    #[inline(always)]
+    pub(super) unsafe fn rows<L: Lanes>(
+        &self,
+        n: usize,
+        block: usize,
+        y: usize,
+        [h, w]: [usize; 2],
+    ) -> (At<L>, At<L>) {
+        let first = (block * h + y) * 4 * w;
+        // SAFETY: the caller's promise.
+        unsafe { (self.at(n, block, first), self.at(n, block, first + 2 * w)) }
+    }
+}
+
+/// Of 2x2 pixels in reading order: in which lanes each is the first of the largest.
+///
+/// # Safety
+/// The rows have pixels 2 i and 2 i + 1.
+#[inline(always)]
+pub(super) unsafe fn winners<L: Lanes>(up: &At<L>, down: &At<L>, i: usize) -> [u16; 4] {
+    // SAFETY: the caller's promise.
+    let [a, b, c, d] =
+        unsafe { [up.value(2 * i), up.value(2 * i + 1), down.value(2 * i), down.value(2 * i + 1)] };
+    let (second, fourth) = (b.sub(a).positive(), d.sub(c).positive());
+    let lower = c.max(d).sub(a.max(b)).positive();
+    [!second & !lower, second & !lower, !fourth & lower, fourth & lower]
+}

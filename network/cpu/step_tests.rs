@@ -1,0 +1,116 @@
+//! What the fused step promises: see each test's name.
+
+use super::*;
+use crate::{arch::Variant, rng::stream, tensor::Tensor};
+
+fn network(arch: &str, variant: Variant, batch: usize, isa: Isa, threads: usize) -> Step {
+    let graph = Graph::new(arch.parse().unwrap(), variant, 10);
+    let draw = |p: &crate::arch::Param| {
+        let mut s = stream(0, &p.name);
+        let size = (2.0 / (p.len() / p.shape[0]) as f64).sqrt();
+        let data = (0..p.len()).map(|_| match p.shape.len() {
+            1 => 0.5 + s.uniform() as f32,
+            _ => (size * (s.uniform() - 0.5) * 12f64.sqrt()) as f32,
+        });
+        (p.name.clone(), Tensor::new(p.shape.clone(), data.collect()))
+    };
+    Step::new(&graph, &graph.params().iter().map(draw).collect(), batch, isa, threads).unwrap()
+}
+
+/// Loss (half the sum of squares of the logits); leaves logits and gradients.
+fn run(step: &mut Step, batch: usize) -> f64 {
+    step.forward(batch, Statistics::Batch, |n, x| {
+        let mut s = stream(n as u64, "image");
+        for (y, c) in (1..33).flat_map(|y| (1..33).map(move |c| (y, c))) {
+            x[(y * 34 + c) * 16..][..3].fill_with(|| s.normal() as f32);
+        }
+    });
+    let logits = step.logits.clone();
+    step.backward(batch, &logits);
+    logits.iter().map(|l| l * l / 2.0).sum()
+}
+
+/// Compares the gradient of every `every`-th unit with the slope of the loss along it: there,
+/// rounding and kinks matter least.
+fn compare_with_slopes(arch: &str, variant: Variant, batch: usize, every: usize) {
+    let mut step = network(arch, variant, batch, Isa::all()[0], 2);
+    run(&mut step, batch);
+    let gradients: Vec<_> = step.units.iter().map(|u| (u.d_gamma.clone(), u.d_beta.clone())).collect();
+    for (u, (d_gamma, d_beta)) in gradients.iter().enumerate().step_by(every) {
+        let norm = d_gamma.iter().chain(d_beta).map(|x| x * x).sum::<f32>().sqrt();
+        let mut moved = |by: f32| {
+            let unit = &mut step.units[u];
+            let old = (unit.gamma.clone(), unit.beta.clone());
+            unit.gamma.iter_mut().zip(d_gamma).for_each(|(x, d)| *x += by * d / norm);
+            unit.beta.iter_mut().zip(d_beta).for_each(|(x, d)| *x += by * d / norm);
+            let loss = run(&mut step, batch);
+            let unit = &mut step.units[u];
+            (unit.gamma, unit.beta) = old;
+            loss
+        };
+        let slope = (moved(2e-3) - moved(-2e-3)) / 4e-3;
+        let error = (slope / f64::from(norm) - 1.0).abs();
+        assert!(error < 0.02, "{arch} {variant} {}: slope {slope}, gradient {norm}", step.units[u].name);
+    }
+}
+
+#[test]
+fn gradients_of_residual_networks_equal_finite_differences() {
+    compare_with_slopes("resnet8", Variant::Paper, 5, 1);
+    compare_with_slopes("resnet8", Variant::Origin, 5, 1);
+    compare_with_slopes("resnet14", Variant::Paper, 2, 3);
+}
+
+#[test]
+fn gradients_through_max_pooling_equal_finite_differences() {
+    compare_with_slopes("vgg11", Variant::Paper, 2, 1);
+}
+
+/// Logits and gradients after a step, and that after another of another size.
+fn bits(arch: &str, variant: Variant, batch: usize, isa: Isa, threads: usize) -> Vec<u64> {
+    let mut step = network(arch, variant, batch, isa, threads);
+    let mut bits = Vec::new();
+    for size in [batch, 1] {
+        run(&mut step, size);
+        bits.extend(step.logits.iter().map(|x| x.to_bits()));
+        let gradients = step.units.iter().flat_map(|u| u.d_gamma.iter().chain(&u.d_beta));
+        bits.extend(gradients.map(|x| u64::from(x.to_bits())));
+    }
+    bits
+}
+
+#[test]
+fn threads_and_instruction_sets_change_no_bit() {
+    for (arch, variant, batch) in [("resnet8", Variant::Paper, 11), ("resnet8-2", Variant::Origin, 35)] {
+        let expected = bits(arch, variant, batch, Isa::all()[0], 1);
+        assert!(expected.iter().any(|x| *x != 0));
+        for isa in Isa::all() {
+            for threads in [1, 2, 4, 7] {
+                assert!(
+                    bits(arch, variant, batch, isa, threads) == expected,
+                    "{arch}: {isa}, {threads} threads"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn pooling_has_equal_bits_on_all_instruction_sets() {
+    let expected = bits("vgg11", Variant::Paper, 1, Isa::all()[0], 1);
+    for isa in Isa::all() {
+        assert!(bits("vgg11", Variant::Paper, 1, isa, 3) == expected, "{isa}");
+    }
+}
+
+/// Images do not meet before the statistics: the sums of an image are the same bits in any batch.
+#[test]
+fn an_image_has_the_same_outputs_in_every_batch() {
+    let z = |batch: usize| {
+        let mut step = network("resnet8", Variant::Paper, batch, Isa::all()[0], 2);
+        run(&mut step, batch);
+        let unit = &mut step.units[0];
+        [unit.z.get(0).to_vec(), unit.sums.get(0).to_vec()]
+    };
+    assert_eq!(z(1)[0], z(5)[0]);
+}

@@ -1,0 +1,324 @@
+//! Winograd convolutions with what stands before and behind them, in one sweep: rows of a
+//! [`Source`] are made in a ring of eight, tiles of them transformed, multiplied and transformed
+//! back into a [`Sink`]. Knows no batch and no threads.
+//!
+//! A group of tiles is a number of whole strips (four rows of an image); strips of several images
+//! share a group where maps are small. No sum depends on the grouping.
+#![allow(unsafe_code)] // kernels on raw pointers; bounds are checked once, in `run`
+#![allow(clippy::needless_range_loop)] // tiles are transposed: one index serves two arrays
+
+use std::ops::Range;
+
+use super::{
+    lanes::{Isa, Lanes},
+    sinks::{Chains, HELD, Rows, Sink, Visit},
+    sources::Source,
+    winograd::{
+        GROUP, LANES, M, N, Winograd, input_transform, multiply_panel, output_transform, panel, row, stride,
+    },
+};
+
+/// Tiles in a group, about: few enough for the caches, many enough to use a filter often.
+const TILES: usize = 32;
+const _: () = assert!(TILES <= GROUP);
+
+/// Rows of a ring: a strip's six, and the next power of two.
+const RING: usize = 8;
+
+/// Images that one call should be given so that groups are full: a question of shape alone.
+pub fn images_per_call([h, w]: [usize; 2]) -> usize {
+    (TILES / (h.div_ceil(M) * w.div_ceil(M))).max(1)
+}
+
+/// Floats of scratch memory that a call needs.
+pub fn scratch_len(channels: usize, filters: usize, size: [usize; 2]) -> usize {
+    let sums = images_per_call(size) * filters / LANES * HELD;
+    N * N * (stride(channels) + stride(panel(filters))) + channels / LANES * ring_len(size[1]) + sums
+}
+
+/// Floats of a ring: rows with a zero on both sides, whole tiles wide.
+fn ring_len(w: usize) -> usize {
+    RING * ring_row(w)
+}
+
+fn ring_row(w: usize) -> usize {
+    (w.next_multiple_of(M) + 2) * LANES
+}
+
+/// Convolves `images` of `source` into `sink`, no more than [`images_per_call`]. What `scratch`
+/// holds before does not matter.
+///
+/// # Safety
+/// The caller has these images to itself in every part of source and sink.
+///
+/// # Panics
+/// Where a part has another shape than the convolution, or the scratch is too short.
+pub unsafe fn run(
+    isa: Isa,
+    conv: &Winograd,
+    source: Source<'_>,
+    sink: Sink<'_>,
+    images: Range<usize>,
+    scratch: &mut [f32],
+) {
+    source.check(conv.channels / LANES, conv.size);
+    sink.check(conv.filters / LANES, conv.size);
+    assert!(images.len() <= images_per_call(conv.size), "too many images");
+    assert!(scratch.len() >= scratch_len(conv.channels, conv.filters, conv.size), "scratch too short");
+    let (spectra, rest) = scratch.split_at_mut(N * N * stride(conv.channels));
+    let (products, rest) = rest.split_at_mut(N * N * stride(conv.width()));
+    let (rings, sums) = rest.split_at_mut(conv.channels / LANES * ring_len(conv.size[1]));
+    let job = Job {
+        conv,
+        source,
+        sink,
+        images,
+        spectra: spectra.as_mut_ptr(),
+        products: products.as_mut_ptr(),
+        rings: rings.as_mut_ptr(),
+        sums: sums.as_mut_ptr(),
+    };
+    // SAFETY: shapes and lengths are checked; the images are the caller's promise.
+    unsafe { run_on(isa, &job) }
+}
+
+struct Job<'a> {
+    conv: &'a Winograd,
+    source: Source<'a>,
+    sink: Sink<'a>,
+    images: Range<usize>,
+    spectra: *mut f32,
+    products: *mut f32,
+    rings: *mut f32,
+    sums: *mut f32,
+}
+
+crate::lanes_dispatch!(unsafe fn run_on(job: &Job<'_>) = run_with);
+
+/// # Safety
+/// All of [`run`]'s checks passed.
+#[inline(always)]
+unsafe fn run_with<L: Lanes>(job: &Job<'_>) {
+    let [h, w] = job.conv.size;
+    let (strips, across) = (h.div_ceil(M), w.div_ceil(M));
+    let all = job.images.len() * strips;
+    let groups = all.div_ceil((TILES / across).max(1));
+    let per_group = all.div_ceil(groups); // evenly, so that no group is nearly empty
+    // SAFETY: strips, blocks and tiles lie inside what `run` checked.
+    unsafe {
+        clear_edges::<L>(job);
+        for first in (0..all).step_by(per_group) {
+            let count = per_group.min(all - first);
+            for block in 0..job.conv.channels / LANES {
+                for s in 0..count {
+                    read_strip::<L>(job, block, first + s, s * across);
+                }
+            }
+            for panel in 0..job.conv.filters / job.conv.width() {
+                multiply_panel::<L>(job.conv, panel, job.spectra, job.products, count * across);
+                for column in (0..job.conv.width()).step_by(LANES) {
+                    let mut s = first;
+                    while s < first + count {
+                        let end = ((s / strips + 1) * strips).min(first + count);
+                        let products = job.products.add((s - first) * across * job.conv.width() + column);
+                        write_strips::<L>(job, (panel * job.conv.width() + column) / LANES, s..end, products);
+                        s = end;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Zeros left and right of the ring's rows.
+///
+/// # Safety
+/// As [`run_with`].
+#[inline(always)]
+unsafe fn clear_edges<L: Lanes>(job: &Job<'_>) {
+    let w = job.conv.size[1];
+    for row in 0..job.conv.channels / LANES * RING {
+        for x in std::iter::once(0).chain(w + 1..w.next_multiple_of(M) + 2) {
+            // SAFETY: a pixel of a ring's row.
+            unsafe { L::splat(0.0).store(job.rings.add(row * ring_row(w) + x * LANES)) }
+        }
+    }
+}
+
+/// Makes the rows of strip `strip` (counted over all images) that the one before did not, and
+/// transforms its tiles; the first is tile `tile` of its group.
+///
+/// # Safety
+/// As [`run_with`].
+#[inline(always)]
+unsafe fn read_strip<L: Lanes>(job: &Job<'_>, block: usize, strip: usize, tile: usize) {
+    let [h, w] = job.conv.size;
+    let (strips, across) = (h.div_ceil(M), w.div_ceil(M));
+    let (image, top) = (job.images.start + strip / strips, strip % strips * M);
+    // SAFETY: row y of the image, which is row y + 1 of the bordered one, lives in row (y + 1)
+    // modulo RING of the ring; tiles are at most `across`, whose pixels the rows hold.
+    unsafe {
+        let ring = job.rings.add(block * ring_len(w));
+        let line = |bordered: usize| ring.add(bordered % RING * ring_row(w));
+        let new = if top == 0 { 0 } else { top + 2 };
+        for bordered in new..top + N {
+            if bordered == 0 || bordered > h {
+                for x in 0..w {
+                    L::splat(0.0).store(line(bordered).add((x + 1) * LANES));
+                }
+            } else {
+                job.source.row::<L>(image, block, bordered - 1, [h, w], line(bordered).add(LANES));
+            }
+        }
+        let rows: [*mut f32; N] = std::array::from_fn(|y| line(top + y));
+        for t in 0..across {
+            let out = job.spectra.add((tile + t) * row(job.conv.channels) + block * LANES);
+            transform::<L>(
+                rows.map(|row| row.add(t * M * LANES).cast_const()),
+                out,
+                stride(job.conv.channels),
+            );
+        }
+    }
+}
+
+/// One tile to its 36 numbers, in two halves of three rows so that all of it stays in registers.
+///
+/// # Safety
+/// The rows hold six pixels, `out` 36 matrices.
+#[inline(always)]
+unsafe fn transform<L: Lanes>(rows: [*const f32; N], out: *mut f32, stride: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for half in 0..2 {
+            let mut part = [[L::splat(0.0); N]; N / 2];
+            for x in 0..N {
+                let column = input_transform(rows.map(|row| L::load(row.add(x * LANES))));
+                for y in 0..N / 2 {
+                    part[y][x] = column[half * (N / 2) + y];
+                }
+            }
+            for (y, row) in part.into_iter().enumerate() {
+                for (x, value) in input_transform(row).into_iter().enumerate() {
+                    value.store(out.add(((half * (N / 2) + y) * N + x) * stride));
+                }
+            }
+        }
+    }
+}
+
+/// Transforms the tiles of these strips of one image back, into the sink; `products` begins with the
+/// first of them.
+///
+/// # Safety
+/// As [`run_with`].
+#[inline(always)]
+unsafe fn write_strips<L: Lanes>(job: &Job<'_>, block: usize, range: Range<usize>, products: *const f32) {
+    let [h, w] = job.conv.size;
+    let strips = h.div_ceil(M);
+    let local = range.start / strips;
+    let first = range.start % strips;
+    let visit = Back {
+        products,
+        width: job.conv.width(),
+        // SAFETY: one for each block of each image.
+        held: unsafe { job.sums.add((local * (job.conv.filters / LANES) + block) * HELD) },
+        first,
+        end: first + range.len(),
+        size: [h, w],
+        sink: &job.sink,
+        image: job.images.start + local,
+        block,
+    };
+    // SAFETY: as the caller.
+    unsafe { job.sink.open::<L>(job.images.start + local, block, [h, w], visit) }
+}
+
+struct Back<'a> {
+    products: *const f32,
+    width: usize,
+    held: *mut f32,
+    first: usize,
+    end: usize,
+    size: [usize; 2],
+    sink: &'a Sink<'a>,
+    image: usize,
+    block: usize,
+}
+
+impl<L: Lanes> Visit<L> for Back<'_> {
+    #[inline(always)]
+    unsafe fn with<R: Rows<L>>(self, rows: R) {
+        let [h, w] = self.size;
+        let across = w.div_ceil(M);
+        // SAFETY: tiles and pixels lie inside what `run` checked.
+        unsafe {
+            let mut chains = if self.first == 0 { Chains::zero() } else { Chains::load(self.held) };
+            for strip in self.first..self.end {
+                for t in 0..across {
+                    let from = self.products.add(((strip - self.first) * across + t) * self.width);
+                    let whole = strip * M + M <= h && t * M + M <= w;
+                    if whole {
+                        untransform::<L, R, true>(
+                            &rows,
+                            from,
+                            self.width,
+                            [strip * M, t * M],
+                            self.size,
+                            &mut chains,
+                        );
+                    } else {
+                        untransform::<L, R, false>(
+                            &rows,
+                            from,
+                            self.width,
+                            [strip * M, t * M],
+                            self.size,
+                            &mut chains,
+                        );
+                    }
+                }
+            }
+            if self.end == h.div_ceil(M) {
+                self.sink.close(self.image, self.block, &chains);
+            } else {
+                chains.store(self.held);
+            }
+        }
+    }
+}
+
+/// One tile back to its 4x4 outputs, rows 0 and 2 first, then 1 and 3: each half stays in registers.
+///
+/// # Safety
+/// `from` holds 36 matrices; the tile begins inside the image.
+#[inline(always)]
+unsafe fn untransform<L: Lanes, R: Rows<L>, const WHOLE: bool>(
+    rows: &R,
+    from: *const f32,
+    width: usize,
+    [top, left]: [usize; 2],
+    [h, w]: [usize; 2],
+    chains: &mut Chains<L>,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for half in 0..2 {
+            let mut part = [[L::splat(0.0); N]; M / 2];
+            for x in 0..N {
+                let column =
+                    output_transform(std::array::from_fn(|y| L::load(from.add((y * N + x) * stride(width)))));
+                for y in 0..M / 2 {
+                    part[y][x] = column[2 * y + half];
+                }
+            }
+            for (y, row) in part.into_iter().enumerate() {
+                let y = 2 * y + half;
+                if WHOLE || top + y < h {
+                    let live = if WHOLE { M } else { M.min(w - left) };
+                    rows.take(output_transform(row), top + y, left, live, y, chains);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! A convolution with its BatchNorm, its buffers and the algebra between the sums over a batch and
+//! the lines that sweeps apply. Knows no order of operations.
+//!
+//! Sums over a batch are f32 within an image (see [`super::sinks`]) and f64 across images, in their
+//! order, so that threads change no bit.
+#![allow(unsafe_code)] // reads the sums that workers left
+
+use super::{
+    buffers::Images,
+    lanes::Isa,
+    layer::Layer,
+    layout,
+    sources::{Line, Normal, Source},
+};
+
+const EPS: f64 = 1e-5;
+
+/// A convolution and the BatchNorm behind it.
+pub struct Unit {
+    /// PyTorch's name of the BatchNorm.
+    pub name: String,
+    /// BatchNorm scales.
+    pub gamma: Vec<f32>,
+    /// BatchNorm shifts.
+    pub beta: Vec<f32>,
+    /// Mean and (biased) variance per channel of the last batch.
+    pub batch: Vec<[f64; 2]>,
+    /// Values per channel in the last batch.
+    pub count: usize,
+    /// Gradient of `gamma`.
+    pub d_gamma: Vec<f32>,
+    /// Gradient of `beta`.
+    pub d_beta: Vec<f32>,
+    pub(super) layer: Layer,
+    pub(super) z: Images<f32>,
+    pub(super) sums: Images<f32>,
+    /// The convolution's bias, which BatchNorm takes away again; z is without it.
+    bias: Vec<f64>,
+    area: usize,
+    scale: Vec<f32>,
+    shift: Vec<f32>,
+    back: [Vec<f32>; 3],
+}
+
+impl Unit {
+    /// With filters, bias (or nothing), gamma and beta = `values`.
+    pub fn new(unit: &layout::Unit, values: [&[f32]; 4], batch: usize, isa: Isa) -> Self {
+        let ([weights, bias, gamma, beta], conv, channels) = (values, &unit.conv, unit.conv.cout);
+        let area = unit.output.iter().product();
+        let mut layer = Layer::new([channels, conv.cin, conv.kernel, conv.kernel], conv.stride, unit.input);
+        layer.set(isa, weights);
+        Self {
+            name: unit.norm.clone(),
+            gamma: gamma.to_vec(),
+            beta: beta.to_vec(),
+            batch: vec![[0.0, 1.0]; channels],
+            count: 0,
+            d_gamma: vec![0.0; channels],
+            d_beta: vec![0.0; channels],
+            layer,
+            z: Images::new(batch, channels * area),
+            sums: Images::new(batch, 2 * channels),
+            bias: (0..channels).map(|c| bias.get(c).copied().unwrap_or(0.0).into()).collect(),
+            area,
+            scale: vec![0.0; channels],
+            shift: vec![0.0; channels],
+            back: std::array::from_fn(|_| vec![0.0; channels]),
+        }
+    }
+
+    /// The outputs and the line of the BatchNorm.
+    pub fn normal(&self) -> Normal<'_> {
+        Normal { z: &self.z, line: self.line() }
+    }
+
+    /// The BatchNorm.
+    pub fn line(&self) -> Line<'_> {
+        Line { scale: &self.scale, shift: &self.shift }
+    }
+
+    /// The gradient of the outputs, from `g`, that of the BatchNorm's.
+    pub fn gradient<'a>(&'a self, g: &'a Images<f32>, pooled: bool) -> Source<'a> {
+        let abc = [self.back[0].as_slice(), &self.back[1], &self.back[2]];
+        if pooled {
+            Source::Unpooled { g, main: self.normal(), abc }
+        } else {
+            Source::Gradient { g, z: &self.z, abc }
+        }
+    }
+
+    /// Sums over the first `images` images, two per channel.
+    fn total(&self, images: usize) -> Vec<[f64; 2]> {
+        let channels = self.gamma.len();
+        let mut totals = vec![0.0; 2 * channels];
+        for n in 0..images {
+            // SAFETY: a slice of this buffer; workers have finished.
+            let sums = unsafe { std::slice::from_raw_parts(self.sums.ptr(n).cast_const(), 2 * channels) };
+            totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += f64::from(*sum));
+        }
+        let (first, second) = totals.split_at(channels);
+        first.iter().zip(second).map(|(a, b)| [*a, *b]).collect()
+    }
+
+    /// After a forward pass of `images` images: the BatchNorm by their statistics.
+    pub fn normalise(&mut self, images: usize) {
+        self.count = images * self.area;
+        let count = self.count as f64;
+        let moments = |([s, q], bias): ([f64; 2], &f64)| {
+            [s / count + bias, (q / count - (s / count) * (s / count)).max(0.0)]
+        };
+        self.batch = self.total(images).into_iter().zip(&self.bias).map(moments).collect();
+        let batch = std::mem::take(&mut self.batch);
+        self.normalise_by(&batch);
+        self.batch = batch;
+    }
+
+    /// The BatchNorm by given means and variances.
+    pub fn normalise_by(&mut self, statistics: &[[f64; 2]]) {
+        for (c, [mean, variance]) in statistics.iter().enumerate() {
+            let scale = f64::from(self.gamma[c]) / (variance + EPS).sqrt();
+            self.scale[c] = scale as f32;
+            self.shift[c] = (f64::from(self.beta[c]) - (mean - self.bias[c]) * scale) as f32;
+        }
+    }
+
+    /// From the sums of g and g z over `images` images: the gradients of gamma and beta, and a, b, c
+    /// of the outputs' gradient a g + b z + c.
+    pub fn differentiate(&mut self, images: usize) {
+        let count = self.count as f64;
+        for (c, [g, gz]) in self.total(images).into_iter().enumerate() {
+            let (mean, variance) = (self.batch[c][0] - self.bias[c], self.batch[c][1]);
+            let inverse = 1.0 / (variance + EPS).sqrt();
+            let d_gamma = (gz - mean * g) * inverse;
+            (self.d_gamma[c], self.d_beta[c]) = (d_gamma as f32, g as f32);
+            let a = f64::from(self.gamma[c]) * inverse;
+            let slope = inverse * d_gamma / count;
+            self.back[0][c] = a as f32;
+            self.back[1][c] = (-a * slope) as f32;
+            self.back[2][c] = (a * (mean * slope - g / count)) as f32;
+        }
+    }
+
+    /// Bytes of its buffers that grow with the batch.
+    pub fn bytes(&self) -> usize {
+        self.z.bytes() + self.sums.bytes()
+    }
+}
