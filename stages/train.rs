@@ -269,7 +269,8 @@ impl Watch {
         if self.reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
             self.reported = Some(Instant::now());
             let mut readings = vec![format!("epoch {}/{}", progress.epoch, self.epochs)];
-            readings.extend(progress.loss.map(|loss| format!("loss {loss:.3}")));
+            let loss = progress.loss.or(self.last.map(|row| row.train_loss));
+            readings.extend(loss.map(|loss| format!("loss {loss:.3}")));
             readings.extend(self.last.map(|row| format!("test {:.1} %", 100.0 * row.test_accuracy)));
             readings.extend(speed(images, time).map(|speed| format!("{speed:.0} images/s")));
             self.report(reporter, progress.epoch - 1, done, readings);
