@@ -113,7 +113,7 @@ impl Chart {
             .axis_style(INK)
             .bold_line_style(RGBColor(215, 215, 215))
             .light_line_style(WHITE)
-            .x_label_formatter(&number)
+            .x_label_formatter(&whole)
             .y_label_formatter(&number)
             .draw()?;
         for series in &self.series {
@@ -159,6 +159,11 @@ impl Chart {
 
 fn color(series: &Series) -> RGBColor {
     COLORS[series.color % COLORS.len()]
+}
+
+/// Epochs and layers are whole; a tick between two of them stays bare.
+fn whole(value: &f64) -> String {
+    if (value - value.round()).abs() < 1e-9 { number(value) } else { String::new() }
 }
 
 fn number(value: &f64) -> String {
