@@ -61,7 +61,9 @@ fn a_second_run_at_the_same_time_is_refused_with_exit_code_2() {
     let second = project.ends(&["run"], 2);
     assert!(second.err.contains("another `repro` is running in this project"), "{}", second.err);
     assert!(second.err.contains("help: wait for the other run to end"), "{}", second.err);
-    assert_eq!(project.ends(&["status"], 0).out.lines().last(), Some("1 fresh, 1 stale"));
+    // What is finished may still be on its way to the disk while the next stage runs.
+    let status = project.ends(&["status"], 0).out;
+    assert!(["1 fresh, 1 stale", "1 restorable, 1 stale"].contains(&status.lines().last().unwrap_or("")));
     project.write("go", "");
     let answer = run.wait();
     assert_eq!(answer.code, Some(0), "{}", answer.err);
