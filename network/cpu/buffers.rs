@@ -68,6 +68,12 @@ impl<T: Copy> Images<T> {
         unsafe { std::slice::from_raw_parts_mut(self.ptr(n), self.size) }
     }
 
+    /// All slices, of a buffer that nobody else holds.
+    pub fn all(&mut self) -> &mut [T] {
+        // SAFETY: the whole allocation, initialised, and `&mut self` keeps others away.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.count * self.size) }
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         Self::layout(self.count * self.size).size()

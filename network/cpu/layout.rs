@@ -19,6 +19,8 @@ pub struct Unit {
     pub input: [usize; 2],
     /// Rows and columns that it writes.
     pub output: [usize; 2],
+    /// Index in [`Layout::shapes`] of what it writes.
+    pub shape: usize,
 }
 
 /// What is added before a feature's rectifier.
@@ -55,11 +57,11 @@ pub type Shape = (usize, [usize; 2]);
 /// A network's units and features, each in an order in which they can be computed.
 #[derive(Clone, Debug, Default)]
 pub struct Layout {
-    /// In the order of the graph.
+    /// In the order of the graph; the first one alone reads the image.
     pub units: Vec<Unit>,
     /// The last one is averaged for the output layer.
     pub features: Vec<Feature>,
-    /// The different shapes of features.
+    /// The different shapes of what units write and read (but for the image).
     pub shapes: Vec<Shape>,
     /// PyTorch's name of the output layer.
     pub output: String,
@@ -88,9 +90,10 @@ impl Layout {
             let inputs: Vec<Value> = node.inputs.iter().map(|&i| values[i]).collect();
             let value = match (&node.op, inputs.as_slice()) {
                 (Op::Input, _) => Value::Image,
-                (Op::Conv(conv), [input @ (Value::Image | Value::Feature(_))]) => {
-                    layout.unit(graph, i, conv, *input)
+                (Op::Conv(conv), [Value::Image]) if layout.units.is_empty() => {
+                    layout.unit(graph, i, conv, None)?
                 }
+                (Op::Conv(conv), [Value::Feature(f)]) => layout.unit(graph, i, conv, Some(*f))?,
                 (Op::BatchNorm { name, .. }, [Value::Unit(unit)]) => {
                     layout.units[*unit].norm.clone_from(name);
                     Value::Unit(*unit)
@@ -99,8 +102,8 @@ impl Layout {
                 (Op::Add, [Value::Unit(unit), Value::Feature(side)]) => {
                     Value::Sum(*unit, Added::Feature(*side))
                 }
-                (Op::Relu, [Value::Unit(unit)]) => layout.feature(*unit, Added::None)?,
-                (Op::Relu, [Value::Sum(unit, added)]) => layout.feature(*unit, *added)?,
+                (Op::Relu, [Value::Unit(unit)]) => layout.feature(*unit, Added::None),
+                (Op::Relu, [Value::Sum(unit, added)]) => layout.feature(*unit, *added),
                 (Op::MaxPool, [Value::Feature(feature)]) => layout.pool(*feature)?,
                 (Op::GlobalAvgPool, [Value::Feature(feature)]) => Value::Feature(*feature),
                 (Op::Linear { name, classes }, [Value::Feature(_)]) => {
@@ -114,34 +117,33 @@ impl Layout {
         Ok(layout)
     }
 
-    fn unit(&mut self, graph: &Graph, node: NodeId, conv: &Conv, input: Value) -> Value {
-        let reads = if let Value::Feature(f) = input { Some(f) } else { None };
+    fn unit(&mut self, graph: &Graph, node: NodeId, conv: &Conv, reads: Option<usize>) -> Result<Value> {
         if let Some(f) = reads {
             self.features[f].readers.push(self.units.len());
         }
+        if !conv.cout.is_multiple_of(16) {
+            return Err(uncovered("channels that are no multiple of 16"));
+        }
         let size = |node: NodeId| [graph.nodes[node].shape[1], graph.nodes[node].shape[2]];
+        let shape = self.shape((conv.cout, size(node)));
         self.units.push(Unit {
             conv: conv.clone(),
             norm: String::new(),
             reads,
             input: size(graph.nodes[node].inputs[0]),
             output: size(node),
+            shape,
         });
-        Value::Unit(self.units.len() - 1)
+        Ok(Value::Unit(self.units.len() - 1))
     }
 
-    fn feature(&mut self, unit: usize, added: Added) -> Result<Value> {
-        let of = |unit: usize| (self.units[unit].conv.cout, self.units[unit].output);
-        let shape = of(unit);
-        if shape.0 % 16 != 0 {
-            return Err(uncovered("channels that are no multiple of 16"));
-        }
+    fn feature(&mut self, unit: usize, added: Added) -> Value {
         if let Added::Feature(from) = added {
             self.features[from].joins = Some(self.features.len());
         }
-        let shape = self.shape(shape);
+        let shape = self.units[unit].shape;
         self.features.push(Feature { unit, added, pooled: false, shape, readers: Vec::new(), joins: None });
-        Ok(Value::Feature(self.features.len() - 1))
+        Value::Feature(self.features.len() - 1)
     }
 
     fn pool(&mut self, feature: usize) -> Result<Value> {

@@ -15,6 +15,7 @@ mod lanes_portable;
 mod lanes_x86;
 pub mod layer;
 pub mod layout;
+mod maps;
 pub mod sinks;
 pub mod sources;
 pub mod step;

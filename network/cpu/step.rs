@@ -1,6 +1,7 @@
-//! One fused training step of a network whose filters are fixed. Kept for the way back are the
-//! outputs of the convolutions before their BatchNorm and one bit per element of each sum; the rest
-//! is computed again while it is read. Knows no data set, no optimiser and no running statistics.
+//! One fused training step of a network. Kept for the way back are the outputs of the convolutions
+//! before their BatchNorm and one bit per element of each sum (where filters train, the sums
+//! themselves); the rest is computed again while it is read. Knows no data set, no optimiser and no
+//! running statistics.
 //!
 //! Forward is one pass per feature: it is made while the convolutions that read it run. Backward
 //! mirrors that: the gradient of a feature is made from those of the convolutions that read it.
@@ -8,15 +9,16 @@
 
 use super::{
     buffers::Images,
-    conv::{bordered, plain},
+    conv::plain,
     direct::{self, Values},
     lanes::Isa,
     layer::Way,
-    layout::{Added, Layout},
-    sinks::{Pass, Sink},
-    sources::{Side, Source},
+    layout::Layout,
+    maps::{Maps, Scratch},
+    sinks::Sink,
     tiles,
-    unit::Unit,
+    unit::{Trained, Unit},
+    winograd::chunk,
     workers::Pool,
 };
 use crate::{Error, Result, arch::Graph, tensor::Tensors};
@@ -25,6 +27,8 @@ use crate::{Error, Result, arch::Graph, tensor::Tensors};
 pub struct Step {
     /// Convolutions with their BatchNorms, in the order of the graph.
     pub units: Vec<Unit>,
+    /// The output layer.
+    pub output: Output,
     /// Logits of the last forward pass, one slice per image.
     pub logits: Vec<f64>,
     isa: Isa,
@@ -32,29 +36,20 @@ pub struct Step {
     pool: Pool,
     scratch: Vec<Scratch>,
     maps: Maps,
-    output: Vec<f32>,
-    output_bias: Vec<f32>,
     pooled: Images<f32>,
 }
 
-/// Maps that one feature after the other uses.
-struct Maps {
-    /// By shape: gradients of the trunk.
-    trunk: Vec<Images<f32>>,
-    /// By shape: forward, the trunk's current feature; backward, gradients off the trunk.
-    side: Vec<Images<f32>>,
-    /// By feature: which elements are above zero, where that cannot be told from the unit.
-    masks: Vec<Images<u16>>,
-}
-
-/// A worker's own memory.
-struct Scratch {
-    tiles: Images<f32>,
-    /// The inside of a bordered image of 16 lanes, of which three are used.
-    image: Images<f32>,
-    /// By shape: a bordered image.
-    bordered: Vec<Images<f32>>,
-    plain: Images<f32>,
+/// The output layer and its gradients.
+#[derive(Default)]
+pub struct Output {
+    /// Weights, `K C`.
+    pub weights: Vec<f32>,
+    /// Biases.
+    pub bias: Vec<f32>,
+    /// Gradient of the weights.
+    pub d_weights: Vec<f32>,
+    /// Gradient of the biases.
+    pub d_bias: Vec<f32>,
 }
 
 /// What normalises.
@@ -67,11 +62,19 @@ pub enum Statistics<'a> {
 }
 
 impl Step {
-    /// Packs the filters of `graph` from `values` and makes all buffers for `batch` images.
+    /// Packs the filters of `graph` from `values` and makes all buffers for `batch` images; `trained`
+    /// says which weights of the convolution of a name train.
     ///
     /// # Errors
-    /// Where the engine does not cover the graph, or a value is missing.
-    pub fn new(graph: &Graph, values: &Tensors, batch: usize, isa: Isa, threads: usize) -> Result<Self> {
+    /// Where the engine does not cover the graph, a value is missing, or `trained` errs.
+    pub fn new(
+        graph: &Graph,
+        values: &Tensors,
+        trained: impl Fn(&str) -> Result<Trained>,
+        batch: usize,
+        isa: Isa,
+        threads: usize,
+    ) -> Result<Self> {
         let layout = Layout::new(graph)?;
         let value = |name: String| {
             values.get(&name).map(|t| &*t.data).ok_or_else(|| Error::Invalid(format!("no value `{name}`")))
@@ -79,37 +82,41 @@ impl Step {
         let mut units = Vec::new();
         for unit in &layout.units {
             let conv = &unit.conv;
-            let bias = if conv.bias { value(format!("{}.bias", conv.name))? } else { &[] };
             let named = [
                 value(format!("{}.weight", conv.name))?,
-                bias,
+                if conv.bias { value(format!("{}.bias", conv.name))? } else { &[] },
                 value(format!("{}.weight", unit.norm))?,
                 value(format!("{}.bias", unit.norm))?,
             ];
-            units.push(Unit::new(unit, named, batch, isa));
+            units.push(Unit::new(unit, named, &trained(&conv.name)?, batch, isa));
         }
-        let maps = Maps::new(&layout, batch);
+        let maps = Maps::new(&layout, batch, units.iter().any(|u| u.filters.is_some()));
         let pool = Pool::new(threads);
         let scratch = (0..pool.workers()).map(|_| Scratch::new(&layout, &units)).collect();
-        let output = value(format!("{}.weight", layout.output))?.to_vec();
-        let output_bias = value(format!("{}.bias", layout.output))?.to_vec();
-        let pooled = Images::new(batch, output.len() / output_bias.len());
-        Ok(Self { units, logits: Vec::new(), isa, layout, pool, scratch, maps, output, output_bias, pooled })
+        let weights = value(format!("{}.weight", layout.output))?.to_vec();
+        let bias = value(format!("{}.bias", layout.output))?.to_vec();
+        let pooled = Images::new(batch, weights.len() / bias.len());
+        let (d_weights, d_bias) = (vec![0.0; weights.len()], vec![0.0; bias.len()]);
+        let output = Output { weights, bias, d_weights, d_bias };
+        Ok(Self { units, output, logits: Vec::new(), isa, layout, pool, scratch, maps, pooled })
     }
 
     /// Bytes of all buffers that grow with the batch.
     pub fn bytes(&self) -> usize {
-        let maps =
-            [&self.maps.trunk, &self.maps.side].into_iter().flatten().map(Images::bytes).sum::<usize>();
-        let masks = self.maps.masks.iter().map(Images::bytes).sum::<usize>();
-        self.units.iter().map(Unit::bytes).sum::<usize>() + maps + masks + self.pooled.bytes()
+        self.units.iter().map(Unit::bytes).sum::<usize>() + self.maps.bytes() + self.pooled.bytes()
+    }
+
+    /// Runs `work` on each unit and its element of `with`.
+    pub fn update<T: Send>(&mut self, with: &mut [T], work: impl Fn(&mut Unit, &mut T) + Sync) {
+        let mut pairs: Vec<(&mut Unit, &mut T)> = self.units.iter_mut().zip(with).collect();
+        self.pool.each_of(&mut pairs, |(unit, with)| work(unit, with));
     }
 
     /// The logits of `count` images; `load(n, bordered)` writes the inside of image `n`, channels
     /// innermost of 16.
     pub fn forward(&mut self, count: usize, stats: Statistics<'_>, load: impl Fn(usize, &mut [f32]) + Sync) {
-        let Self { units, layout, pool, scratch, maps, isa, .. } = self;
-        let isa = *isa;
+        let Self { units, layout, pool, scratch, maps, .. } = self;
+        let isa = self.isa;
         let normalise = |units: &mut [Unit], done: &[usize]| {
             for &u in done {
                 match stats {
@@ -118,18 +125,15 @@ impl Step {
                 }
             }
         };
-        let first: Vec<usize> = (0..units.len()).filter(|u| layout.units[*u].reads.is_none()).collect();
         pool.each(scratch, count, |n, own| {
             let image = own.image.get(0);
             load(n, image);
-            for &u in &first {
-                // SAFETY: each item has its image.
-                unsafe { convolve(isa, &units[u], n, image, own.plain.get(0), own.tiles.get(0)) }
-            }
+            // SAFETY: each item has its image.
+            unsafe { convolve(isa, &units[0], n, image, own.plain.get(0), own.tiles.get(0)) }
         });
-        normalise(units, &first);
+        normalise(units, &[0]);
         for (f, feature) in layout.features.iter().enumerate() {
-            let (source, size) = (source(layout, units, maps, f), layout.shapes[feature.shape].1);
+            let (source, size) = (maps.source(layout, units, f), layout.shapes[feature.shape].1);
             match feature.readers.as_slice() {
                 [] => {}
                 [u] if let Way::Winograd { forward, .. } = &units[*u].layer.way => {
@@ -142,7 +146,7 @@ impl Step {
                     });
                 }
                 readers => pool.each(scratch, count, |n, own| {
-                    let x = own.bordered[feature.shape].get(0);
+                    let x = own.inputs[feature.shape].get(0);
                     // SAFETY: each item has its image.
                     unsafe {
                         direct::read(isa, &source, n, size, x);
@@ -159,9 +163,8 @@ impl Step {
 
     /// The output layer: logits from the last feature.
     fn head(&mut self, count: usize) {
-        let last = self.layout.features.len() - 1;
-        let size = self.layout.shapes[self.layout.features[last].shape].1;
-        let (source, pooled) = (source(&self.layout, &self.units, &self.maps, last), &self.pooled);
+        let (last, size) = self.last();
+        let (source, pooled) = (self.maps.source(&self.layout, &self.units, last), &self.pooled);
         self.pool.each(&mut self.scratch, count, |n, own| {
             // SAFETY: each item has its image.
             unsafe {
@@ -172,67 +175,136 @@ impl Step {
         self.logits.clear();
         for n in 0..count {
             let pooled = self.pooled.get(n);
-            for (weights, bias) in self.output.chunks_exact(pooled.len()).zip(&self.output_bias) {
+            for (weights, bias) in self.output.weights.chunks_exact(pooled.len()).zip(&self.output.bias) {
                 let products = weights.iter().zip(pooled.iter()).map(|(w, x)| f64::from(*w) * f64::from(*x));
                 self.logits.push(f64::from(*bias) + products.sum::<f64>());
             }
         }
     }
 
-    /// Gradients of all gammas and betas, after a forward pass of `count` images with batch
-    /// statistics; `d_logits` are the loss's.
-    pub fn backward(&mut self, count: usize, d_logits: &[f64]) {
-        let Self { units, layout, pool, scratch, maps, isa, output, .. } = self;
-        let (isa, output, last) = (*isa, &*output, layout.features.len() - 1);
-        let size_of = |f: usize| layout.shapes[layout.features[f].shape].1;
-        let sink_of = sink(layout, units, maps, last);
-        let area = size_of(last).iter().product::<usize>() as f64;
+    /// The last feature, and its rows and columns.
+    fn last(&self) -> (usize, [usize; 2]) {
+        let last = self.layout.features.len() - 1;
+        (last, self.layout.shapes[self.layout.features[last].shape].1)
+    }
+
+    /// All gradients, after a forward pass of the same `count` images with batch statistics;
+    /// `d_logits` are the loss's.
+    pub fn backward(&mut self, count: usize, d_logits: &[f64], load: impl Fn(usize, &mut [f32]) + Sync) {
+        self.head_back(count, d_logits);
+        for f in (0..self.last().0).rev() {
+            for reader in 0..self.layout.features[f].readers.len() {
+                self.filters(count, self.layout.features[f].readers[reader], &load);
+            }
+            self.feature_back(count, f);
+        }
+        self.filters(count, 0, &load);
+        let isa = self.isa;
+        self.pool.each_of(&mut self.units, |unit| {
+            if let Some(filters) = &mut unit.filters {
+                filters.finish(isa, count);
+            }
+        });
+    }
+
+    /// The gradients of the output layer and of the last feature.
+    fn head_back(&mut self, count: usize, d_logits: &[f64]) {
+        let (last, size) = self.last();
+        let Self { units, layout, pool, scratch, maps, output, pooled, .. } = self;
+        let (isa, features) = (self.isa, pooled.size());
+        let classes = layout.classes;
+        let mut sums = vec![0.0; classes * features];
+        for (n, d) in d_logits.chunks_exact(classes).enumerate() {
+            let pooled = pooled.get(n);
+            for (d, sums) in d.iter().zip(sums.chunks_exact_mut(features)) {
+                sums.iter_mut().zip(&*pooled).for_each(|(sum, x)| *sum += d * f64::from(*x));
+            }
+        }
+        output.d_weights.iter_mut().zip(&sums).for_each(|(d, sum)| *d = *sum as f32);
+        for (k, d_bias) in output.d_bias.iter_mut().enumerate() {
+            *d_bias = d_logits.iter().skip(k).step_by(classes).sum::<f64>() as f32;
+        }
+        let (sink, area) = (maps.sink(layout, units, last), size.iter().product::<usize>() as f64);
         pool.each(scratch, count, |n, own| {
-            let d = &d_logits[n * layout.classes..][..layout.classes];
-            let features = output.len() / layout.classes;
+            let d = &d_logits[n * classes..][..classes];
             let each = &mut own.plain.get(0)[..features];
             for (c, each) in each.iter_mut().enumerate() {
-                let products = d.iter().enumerate().map(|(k, d)| f64::from(output[k * features + c]) * d);
+                let weight = |k: usize| f64::from(output.weights[k * features + c]);
+                let products = d.iter().enumerate().map(|(k, d)| weight(k) * d);
                 *each = (products.sum::<f64>() / area) as f32;
             }
             // SAFETY: each item has its image.
-            unsafe { direct::write(isa, &sink_of, n, size_of(last), Values::Channels(each)) }
+            unsafe { direct::write(isa, &sink, n, size, Values::Channels(each)) }
         });
         for u in layout.ends(last) {
             units[u].differentiate(count);
         }
-        for f in (0..last).rev() {
-            let (sink, size) = (sink(layout, units, maps, f), size_of(f));
-            let gradient = |u: usize| {
-                let end = layout.end_of(u);
-                units[u].gradient(maps.gradient(layout, end), layout.features[end].pooled)
-            };
-            match layout.features[f].readers.as_slice() {
-                [u] if let Way::Winograd { backward, .. } = &units[*u].layer.way => {
-                    let (source, group) = (gradient(*u), tiles::images_per_call(size));
-                    pool.each(scratch, count.div_ceil(group), |item, own| {
-                        let images = item * group..((item + 1) * group).min(count);
-                        // SAFETY: each item has its images.
-                        unsafe { tiles::run(isa, backward, source, sink, images, own.tiles.get(0)) }
-                    });
+    }
+
+    /// The gradient of feature `f`, from those of what read it.
+    fn feature_back(&mut self, count: usize, f: usize) {
+        let Self { units, layout, pool, scratch, maps, .. } = self;
+        let (isa, (channels, size)) = (self.isa, layout.shapes[layout.features[f].shape]);
+        let sink = maps.sink(layout, units, f);
+        match layout.features[f].readers.as_slice() {
+            [u] if let Way::Winograd { backward, .. } = &units[*u].layer.way => {
+                let (source, group) = (maps.back(layout, units, *u), tiles::images_per_call(size));
+                pool.each(scratch, count.div_ceil(group), |item, own| {
+                    let images = item * group..((item + 1) * group).min(count);
+                    // SAFETY: each item has its images.
+                    unsafe { tiles::run(isa, backward, source, sink, images, own.tiles.get(0)) }
+                });
+            }
+            readers => pool.each(scratch, count, |n, own| {
+                let dx = &mut own.plain.get(0)[..plain(channels, size)];
+                for (i, &u) in readers.iter().enumerate() {
+                    let (layer, source) = (&units[u].layer, maps.back(layout, units, u));
+                    let g = own.outputs[layout.units[u].shape].get(0);
+                    // SAFETY: each item has its image.
+                    unsafe { direct::read(isa, &source, n, layer.output, g) };
+                    layer.backward(isa, 1, g, dx, i > 0, own.tiles.get(0));
                 }
-                readers => pool.each(scratch, count, |n, own| {
-                    let dx = &mut own.plain.get(0)[..plain(layout.shapes[layout.features[f].shape].0, size)];
-                    for (i, &u) in readers.iter().enumerate() {
-                        let layer = &units[u].layer;
-                        let g = own.bordered[layout.features[layout.end_of(u)].shape].get(0);
-                        // SAFETY: each item has its image.
-                        unsafe { direct::read(isa, &gradient(u), n, layer.output, g) };
-                        layer.backward(isa, 1, g, dx, i > 0, own.tiles.get(0));
-                    }
-                    // SAFETY: as above.
-                    unsafe { direct::write(isa, &sink, n, size, Values::Image(dx)) }
-                }),
-            }
-            for u in layout.ends(f) {
-                units[u].differentiate(count);
-            }
+                // SAFETY: as above.
+                unsafe { direct::write(isa, &sink, n, size, Values::Image(dx)) }
+            }),
         }
+        for u in layout.ends(f) {
+            units[u].differentiate(count);
+        }
+    }
+
+    /// Sums for the gradient of the filters of unit `u`, if they train.
+    fn filters(&mut self, count: usize, u: usize, load: &(impl Fn(usize, &mut [f32]) + Sync)) {
+        let Self { units, layout, pool, scratch, maps, .. } = self;
+        let (isa, unit) = (self.isa, &layout.units[u]);
+        let Some(filters) = &units[u].filters else { return };
+        let (group, step) = (filters.gradient.group(), chunk(unit.input));
+        let (x_of, g_of) = (unit.reads.map(|f| maps.again(layout, units, f)), maps.back(layout, units, u));
+        pool.each(scratch, count.div_ceil(group), |item, own| {
+            // SAFETY: each item has its sum.
+            let sum = unsafe { std::slice::from_raw_parts_mut(filters.sums.ptr(item), filters.sums.size()) };
+            sum.fill(0.0);
+            let g = &mut own.outputs[unit.shape];
+            let x = match unit.reads {
+                Some(f) => &mut own.inputs[layout.features[f].shape],
+                None => &mut own.image,
+            };
+            let end = ((item + 1) * group).min(count);
+            for first in (item * group..end).step_by(step) {
+                let images = step.min(end - first);
+                for i in 0..images {
+                    // SAFETY: each item has its images.
+                    unsafe {
+                        match &x_of {
+                            Some(source) => direct::read(isa, source, first + i, unit.input, x.get(i)),
+                            None => load(first + i, x.get(i)),
+                        }
+                        direct::read(isa, &g_of, first + i, unit.output, g.get(i));
+                    }
+                }
+                filters.gradient.add(isa, images, x.all(), g.all(), sum, own.tiles.get(0));
+            }
+        });
     }
 }
 
@@ -246,98 +318,6 @@ unsafe fn convolve(isa: Isa, unit: &Unit, n: usize, x: &[f32], out: &mut [f32], 
     let sink = Sink::Keep { z: &unit.z, sums: &unit.sums };
     // SAFETY: the caller's promise.
     unsafe { direct::write(isa, &sink, n, unit.layer.output, Values::Image(out)) }
-}
-
-/// Feature `f` on the way forward.
-fn source<'a>(layout: &Layout, units: &'a [Unit], maps: &'a Maps, f: usize) -> Source<'a> {
-    let feature = &layout.features[f];
-    let main = units[feature.unit].normal();
-    if feature.pooled {
-        return Source::Pooled(main);
-    }
-    let x = &maps.side[feature.shape];
-    let side = match feature.added {
-        Added::None => Side::None,
-        Added::Feature(_) => Side::Identity(x),
-        Added::Unit(u) => Side::Projection(units[u].normal()),
-    };
-    let mask = (feature.added != Added::None).then(|| &maps.masks[f]);
-    Source::Rectified { main, side, x: feature.joins.map(|_| x), mask }
-}
-
-/// Where the gradient of feature `f` goes.
-fn sink<'a>(layout: &Layout, units: &'a [Unit], maps: &'a Maps, f: usize) -> Sink<'a> {
-    let feature = &layout.features[f];
-    let (unit, g) = (&units[feature.unit], maps.gradient(layout, f));
-    if feature.pooled {
-        return Sink::Pooled { g, main: unit.normal(), sums: &unit.sums };
-    }
-    let pass = match feature.added {
-        Added::None => Pass::Above(unit.line()),
-        _ => Pass::Bits(&maps.masks[f]),
-    };
-    let side = if let Added::Unit(u) = feature.added { Some((&units[u].z, &units[u].sums)) } else { None };
-    Sink::Rectifier { g, add: feature.joins.is_some(), pass, z: &unit.z, sums: &unit.sums, side }
-}
-
-impl Maps {
-    fn new(layout: &Layout, batch: usize) -> Self {
-        let used = |trunk: bool| {
-            let of = |(i, (channels, size)): (usize, &(usize, [usize; 2]))| {
-                let mut features = layout.features.iter().enumerate();
-                let own = |(f, feature): (usize, &super::layout::Feature)| {
-                    feature.shape == i && (layout.trunk(f) == trunk || feature.joins.is_some())
-                };
-                let used = features.any(own);
-                Images::new(if used { batch } else { 0 }, plain(*channels, *size))
-            };
-            layout.shapes.iter().enumerate().map(of).collect()
-        };
-        let mask = |f: &super::layout::Feature| {
-            let (channels, size) = layout.shapes[f.shape];
-            Images::new(if f.added == Added::None { 0 } else { batch }, plain(channels, size) / 16)
-        };
-        Self { trunk: used(true), side: used(false), masks: layout.features.iter().map(mask).collect() }
-    }
-
-    /// The map of the gradient of feature `f`.
-    fn gradient(&self, layout: &Layout, f: usize) -> &Images<f32> {
-        let shape = layout.features[f].shape;
-        if layout.trunk(f) { &self.trunk[shape] } else { &self.side[shape] }
-    }
-}
-
-impl Scratch {
-    fn new(layout: &Layout, units: &[Unit]) -> Self {
-        let (mut tiles, mut plain_len, mut image) = (0, 0, 0);
-        let mut needed = vec![false; layout.shapes.len()];
-        for (unit, found) in units.iter().zip(&layout.units) {
-            let conv = &found.conv;
-            plain_len = plain_len.max(plain(conv.cout, found.output)).max(plain(conv.cin, found.input));
-            let alone = found.reads.is_some_and(|f| layout.features[f].readers.len() == 1);
-            if let (Way::Winograd { .. }, true) = (&unit.layer.way, alone) {
-                let len = |c, k| tiles::scratch_len(c, k, found.input);
-                tiles = tiles.max(len(conv.cin, conv.cout)).max(len(conv.cout, conv.cin));
-                continue;
-            }
-            tiles = tiles.max(unit.layer.scratch_len());
-            match found.reads {
-                None => image = image.max(bordered(conv.cin, found.input)),
-                Some(f) => needed[layout.features[f].shape] = true,
-            }
-            let written = (conv.cout, found.output);
-            layout.shapes.iter().zip(&mut needed).for_each(|(s, needed)| *needed |= *s == written);
-        }
-        let of = |((channels, size), needed): (&(usize, [usize; 2]), bool)| {
-            Images::new(1, if needed { bordered(*channels, *size) } else { 0 })
-        };
-        Self {
-            tiles: Images::new(1, tiles),
-            image: Images::new(1, image),
-            bordered: layout.shapes.iter().zip(needed).map(of).collect(),
-            plain: Images::new(1, plain_len),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -14,19 +14,21 @@ fn network(arch: &str, variant: Variant, batch: usize, isa: Isa, threads: usize)
         });
         (p.name.clone(), Tensor::new(p.shape.clone(), data.collect()))
     };
-    Step::new(&graph, &graph.params().iter().map(draw).collect(), batch, isa, threads).unwrap()
+    let values = graph.params().iter().map(draw).collect();
+    Step::new(&graph, &values, |_| Ok(Trained::None), batch, isa, threads).unwrap()
 }
 
 /// Loss (half the sum of squares of the logits); leaves logits and gradients.
 fn run(step: &mut Step, batch: usize) -> f64 {
-    step.forward(batch, Statistics::Batch, |n, x| {
+    let load = |n: usize, x: &mut [f32]| {
         let mut s = stream(n as u64, "image");
         for (y, c) in (1..33).flat_map(|y| (1..33).map(move |c| (y, c))) {
             x[(y * 34 + c) * 16..][..3].fill_with(|| s.normal() as f32);
         }
-    });
+    };
+    step.forward(batch, Statistics::Batch, load);
     let logits = step.logits.clone();
-    step.backward(batch, &logits);
+    step.backward(batch, &logits, load);
     logits.iter().map(|l| l * l / 2.0).sum()
 }
 

@@ -1,20 +1,21 @@
 //! The CPU engine behind the training loop's interface: augmented images in, running statistics,
 //! loss, SGD. Knows no schedule and no files.
 //!
-//! Everything outside [`Step`] is done by one thread, in one order, with libm's functions.
+//! Everything outside [`Step`] is done in one order, with libm's functions.
 
 use std::{ops::Range, sync::Arc};
 
 use super::{
     lanes::Isa,
-    step::{Statistics, Step},
+    step::{Output, Statistics, Step},
+    unit::{Trained, Unit},
 };
 use crate::{
     Error, Result,
-    arch::{Graph, IMAGE_SIZE},
+    arch::{Graph, IMAGE_SIZE, Param, Role},
     data::{self, Dataset},
-    init::initial,
-    mode::{Convs, Share},
+    init::random_positions,
+    mode::Share,
     optimizer::Sgd,
     tensor::{Tensor, Tensors},
     trainer::{Example, Precision, Split, State, Tally, TrainSpec, Trainer},
@@ -27,91 +28,147 @@ const MOMENTUM: f64 = 0.1;
 pub struct CpuTrainer {
     spec: TrainSpec,
     data: Arc<Dataset>,
+    isa: Isa,
     step: Step,
-    trained: Vec<Trained>,
+    /// What trains of each unit.
+    slots: Vec<Vec<Slot>>,
+    /// What trains of the output layer.
+    output: Vec<Slot>,
     /// Running mean and variance of each channel of each unit.
     running: Vec<Vec<[f32; 2]>>,
     tally: Tally,
     d_logits: Vec<f64>,
     normalization: [[f32; 256]; 3],
-    description: String,
+    threads: usize,
 }
 
-/// A gamma or beta that trains.
-struct Trained {
-    unit: usize,
-    which: Which,
+/// Values that train.
+struct Slot {
+    name: String,
+    what: What,
+    values: Tensor,
     velocity: Vec<f32>,
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Which {
+enum What {
     Gamma,
     Beta,
+    Bias,
+    Filters,
+    /// Some of these filters.
+    Positions {
+        filters: Vec<f32>,
+        at: Vec<u32>,
+    },
+    OutputWeights,
+    OutputBias,
 }
 
-impl Trained {
-    fn name(&self, step: &Step) -> String {
-        let part = if self.which == Which::Gamma { "weight" } else { "bias" };
-        format!("{}.{part}", step.units[self.unit].name)
+impl Slot {
+    /// The gradient of the last step.
+    fn gradient(&self, unit: &Unit) -> Vec<f32> {
+        match self.what {
+            What::Gamma => unit.d_gamma.clone(),
+            What::Beta => unit.d_beta.clone(),
+            What::Filters | What::Positions { .. } => {
+                unit.filters.as_ref().map_or_else(Vec::new, |f| f.values.clone())
+            }
+            _ => vec![0.0; self.velocity.len()], // BatchNorm takes the bias away again
+        }
     }
 
-    fn value<'a>(&self, step: &'a Step) -> &'a [f32] {
-        let unit = &step.units[self.unit];
-        if self.which == Which::Gamma { &unit.gamma } else { &unit.beta }
+    fn output_gradient(&self, output: &Output) -> Vec<f32> {
+        if let What::OutputBias = self.what { output.d_bias.clone() } else { output.d_weights.clone() }
     }
 
-    fn gradient<'a>(&self, step: &'a Step) -> &'a [f32] {
-        let unit = &step.units[self.unit];
-        if self.which == Which::Gamma { &unit.d_gamma } else { &unit.d_beta }
+    /// Gives the unit the values.
+    fn apply(&mut self, isa: Isa, unit: &mut Unit) {
+        let values = &self.values.data;
+        match &mut self.what {
+            What::Gamma => unit.gamma.copy_from_slice(values),
+            What::Beta => unit.beta.copy_from_slice(values),
+            What::Bias => unit.bias.copy_from_slice(values),
+            What::Filters => unit.set_filters(isa, values),
+            What::Positions { filters, at } => {
+                at.iter().zip(values).for_each(|(i, value)| filters[*i as usize] = *value);
+                unit.set_filters(isa, filters);
+            }
+            What::OutputWeights | What::OutputBias => {}
+        }
     }
-}
 
-fn unsupported(reason: &str) -> Error {
-    Error::Unsupported { engine: "cpu", reason: reason.into() }
+    fn apply_output(&self, output: &mut Output) {
+        let to = if let What::OutputBias = self.what { &mut output.bias } else { &mut output.weights };
+        to.copy_from_slice(&self.values.data);
+    }
 }
 
 impl CpuTrainer {
     /// The network of `spec` with its initial values, and all buffers of a step.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] where the engine does not cover the network or what is trained.
+    /// [`Error::Unsupported`] where the engine does not cover the network; where `k` positions do not
+    /// fit a filter.
     pub fn new(spec: &TrainSpec, data: Arc<Dataset>, isa: Isa, threads: usize) -> Result<Self> {
-        if spec.set.convs != Convs::Frozen || spec.set.shortcut || spec.set.output {
-            return Err(unsupported("it trains nothing but BatchNorm yet; use the reference"));
-        }
         if spec.precision != Precision::F32 {
-            return Err(unsupported("it computes in f32 only; use precision = \"f32\""));
+            return Err(Error::Unsupported {
+                engine: "cpu",
+                reason: "it computes in f32 only; use precision = \"f32\"".into(),
+            });
         }
         let graph = Graph::new(spec.arch, spec.variant, data.classes().len());
-        let values = initial(&graph, spec.seed, spec.init);
-        let step = Step::new(&graph, &values, spec.batch, isa, threads)?;
-        let mut trained = Vec::new();
-        for param in graph.params() {
-            if spec.set.share(&param) == Share::Frozen {
-                continue;
+        let (state, weights) = State::initial(&graph, spec)?;
+        let params = graph.params();
+        let trained = |conv: &str| {
+            let name = format!("{conv}.weight");
+            let param = params.iter().find(|p| p.name == name);
+            Ok(match param.map(|p| (p, spec.set.share(p))) {
+                None | Some((_, Share::Frozen)) => Trained::None,
+                Some((_, Share::Full)) => Trained::All,
+                Some((param, Share::PerFilter { k })) => Trained::At(random_positions(spec.seed, param, k)?),
+            })
+        };
+        let step = Step::new(&graph, &weights, trained, spec.batch, isa, threads)?;
+        let mut slots: Vec<Vec<Slot>> = step.units.iter().map(|_| Vec::new()).collect();
+        let mut output = Vec::new();
+        for param in &params {
+            let Some((name, _)) = spec.set.slot(param) else { continue };
+            let what = match (param.role, spec.set.share(param)) {
+                (Role::Gamma, _) => What::Gamma,
+                (Role::Beta, _) => What::Beta,
+                (Role::ConvBias, _) => What::Bias,
+                (Role::OutputWeight, _) => What::OutputWeights,
+                (Role::OutputBias, _) => What::OutputBias,
+                (_, Share::PerFilter { k }) => What::Positions {
+                    filters: weights[&param.name].data.clone(),
+                    at: random_positions(spec.seed, param, k)?,
+                },
+                _ => What::Filters,
+            };
+            let values = state.values[&name].clone();
+            let slot = Slot { name, what, velocity: vec![0.0; values.data.len()], values };
+            match unit_of(&step, param) {
+                Some(unit) => slots[unit].push(slot),
+                None => output.push(slot),
             }
-            let (module, part) = param.name.rsplit_once('.').unwrap_or((&param.name, ""));
-            let unit = step.units.iter().position(|u| u.name == module);
-            let unit = unit.ok_or_else(|| unsupported(&format!("it cannot train `{}`", param.name)))?;
-            let which = if part == "weight" { Which::Gamma } else { Which::Beta };
-            trained.push(Trained { unit, which, velocity: vec![0.0; param.len()] });
         }
         let running = step.units.iter().map(|u| vec![[0.0, 1.0]; u.gamma.len()]).collect();
         Ok(Self {
-            description: format!("cpu engine, {isa}, {} threads, f32", threads.max(1)),
             spec: spec.clone(),
             data,
+            isa,
             step,
-            trained,
+            slots,
+            output,
             running,
             tally: Tally::default(),
             d_logits: Vec::new(),
             normalization: data::normalization(),
+            threads: threads.max(1),
         })
     }
 
-    /// Forward with batch statistics, loss and backward.
+    /// Forward with batch statistics, loss and, where something trains, backward.
     fn differentiate(&mut self, batch: &[Example]) -> Result<Tally> {
         if batch.is_empty() || batch.len() > self.spec.batch {
             return Err(Error::Invalid(format!(
@@ -124,12 +181,16 @@ impl CpuTrainer {
         if let Some(example) = batch.iter().find(|e| e.index as usize >= images) {
             return Err(Error::Invalid(format!("no training image {}; there are {images}", example.index)));
         }
-        let (data, table) = (&self.data, &self.normalization);
-        self.step.forward(batch.len(), Statistics::Batch, |n, out| {
-            load(data.image(Split::Train, batch[n].index as usize), &batch[n], table, out);
-        });
+        let (data, table) = (self.data.clone(), self.normalization);
+        let load = |n: usize, out: &mut [f32]| {
+            let example: &Example = &batch[n];
+            load(data.image(Split::Train, example.index as usize), example, &table, out);
+        };
+        self.step.forward(batch.len(), Statistics::Batch, load);
         let tally = self.lose(batch);
-        self.step.backward(batch.len(), &self.d_logits);
+        if self.slots.iter().chain([&self.output]).any(|slots| !slots.is_empty()) {
+            self.step.backward(batch.len(), &self.d_logits, load);
+        }
         Ok(tally)
     }
 
@@ -152,6 +213,7 @@ impl CpuTrainer {
         tally
     }
 
+    /// Moves the running statistics towards the batch's.
     fn follow(&mut self) {
         for (unit, running) in self.step.units.iter().zip(&mut self.running) {
             let unbiased = unit.count as f64 / (unit.count.max(2) - 1) as f64;
@@ -163,6 +225,16 @@ impl CpuTrainer {
             }
         }
     }
+
+    fn all_slots(&mut self) -> impl Iterator<Item = &mut Slot> {
+        self.slots.iter_mut().flatten().chain(&mut self.output)
+    }
+}
+
+/// The unit that a parameter belongs to; none: the output layer.
+fn unit_of(step: &Step, param: &Param) -> Option<usize> {
+    let module = param.name.rsplit_once('.').map_or("", |(module, _)| module);
+    step.units.iter().position(|unit| unit.name == module || unit.conv == module)
 }
 
 /// Writes the normalised cut of `image` into the inside of a bordered image of 16 lanes, as
@@ -192,12 +264,18 @@ impl Trainer for CpuTrainer {
         self.tally.correct += tally.correct;
         self.follow();
         let sgd = Sgd { rate, momentum: self.spec.momentum, weight_decay: self.spec.weight_decay };
-        for Trained { unit, which, velocity } in &mut self.trained {
-            let unit = &mut self.step.units[*unit];
-            match which {
-                Which::Gamma => sgd.step(&mut unit.gamma, velocity, &unit.d_gamma),
-                Which::Beta => sgd.step(&mut unit.beta, velocity, &unit.d_beta),
+        let isa = self.isa;
+        self.step.update(&mut self.slots, |unit, slots| {
+            for slot in slots.iter_mut() {
+                let gradient = slot.gradient(unit);
+                sgd.step(&mut slot.values.data, &mut slot.velocity, &gradient);
+                slot.apply(isa, unit);
             }
+        });
+        for slot in &mut self.output {
+            let gradient = slot.output_gradient(&self.step.output);
+            sgd.step(&mut slot.values.data, &mut slot.velocity, &gradient);
+            slot.apply_output(&mut self.step.output);
         }
         Ok(())
     }
@@ -231,19 +309,20 @@ impl Trainer for CpuTrainer {
 
     fn gradients(&mut self, batch: &[Example]) -> Result<(Tally, Tensors)> {
         let tally = self.differentiate(batch)?;
-        let gradient = |t: &Trained| {
-            let gradient = t.gradient(&self.step).to_vec();
-            (t.name(&self.step), Tensor::new([gradient.len()], gradient))
-        };
-        Ok((tally, self.trained.iter().map(gradient).collect()))
+        let of =
+            |slot: &Slot, gradient| (slot.name.clone(), Tensor::new(slot.values.shape.clone(), gradient));
+        let units = self.step.units.iter().zip(&self.slots);
+        let units = units.flat_map(|(u, slots)| slots.iter().map(move |slot| of(slot, slot.gradient(u))));
+        let output = self.output.iter().map(|slot| of(slot, slot.output_gradient(&self.step.output)));
+        Ok((tally, units.chain(output).collect()))
     }
 
     fn state(&mut self) -> Result<State> {
         let mut state = State::default();
-        for t in &self.trained {
-            let (name, value) = (t.name(&self.step), t.value(&self.step).to_vec());
-            state.momentum.insert(name.clone(), Tensor::new([value.len()], t.velocity.clone()));
-            state.values.insert(name, Tensor::new([value.len()], value));
+        for slot in self.all_slots() {
+            let velocity = Tensor::new(slot.values.shape.clone(), slot.velocity.clone());
+            state.momentum.insert(slot.name.clone(), velocity);
+            state.values.insert(slot.name.clone(), slot.values.clone());
         }
         for (unit, running) in self.step.units.iter().zip(&self.running) {
             for (i, part) in ["running_mean", "running_var"].into_iter().enumerate() {
@@ -256,12 +335,16 @@ impl Trainer for CpuTrainer {
 
     fn restore(&mut self, state: &State) -> Result<()> {
         self.state()?.check(state)?;
-        for t in &mut self.trained {
-            let name = t.name(&self.step);
-            t.velocity.copy_from_slice(&state.momentum[&name].data);
-            let unit = &mut self.step.units[t.unit];
-            let value = if t.which == Which::Gamma { &mut unit.gamma } else { &mut unit.beta };
-            value.copy_from_slice(&state.values[&name].data);
+        for slot in self.all_slots() {
+            slot.values = state.values[&slot.name].clone();
+            slot.velocity.copy_from_slice(&state.momentum[&slot.name].data);
+        }
+        let isa = self.isa;
+        self.step.update(&mut self.slots, |unit, slots| {
+            slots.iter_mut().for_each(|slot| slot.apply(isa, unit));
+        });
+        for slot in &self.output {
+            slot.apply_output(&mut self.step.output);
         }
         for (unit, running) in self.step.units.iter().zip(&mut self.running) {
             for (i, part) in ["running_mean", "running_var"].into_iter().enumerate() {
@@ -273,7 +356,7 @@ impl Trainer for CpuTrainer {
     }
 
     fn describe(&self) -> String {
-        self.description.clone()
+        format!("cpu engine, {}, {} threads, f32", self.isa, self.threads)
     }
 }
 

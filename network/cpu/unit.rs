@@ -7,6 +7,7 @@
 
 use super::{
     buffers::Images,
+    gradient::FilterGradient,
     lanes::Isa,
     layer::Layer,
     layout,
@@ -15,10 +16,41 @@ use super::{
 
 const EPS: f64 = 1e-5;
 
+/// Which weights of a convolution train.
+#[derive(Clone, Debug)]
+pub enum Trained {
+    /// None.
+    None,
+    /// All.
+    All,
+    /// The same number of each filter, by flat indices into `K C R S`, filter by filter.
+    At(Vec<u32>),
+}
+
+/// The gradient of a convolution's filters.
+pub struct Filters {
+    /// `K C R S`, or one per trained position.
+    pub values: Vec<f32>,
+    pub(super) gradient: FilterGradient,
+    /// One slice per group of images.
+    pub(super) sums: Images<f32>,
+}
+
+impl Filters {
+    /// Adds up the sums of a batch of `images`.
+    pub(super) fn finish(&mut self, isa: Isa, images: usize) {
+        let groups = images.div_ceil(self.gradient.group());
+        let sums = &mut self.sums.all()[..groups * self.gradient.sum_len()];
+        self.gradient.finish(isa, sums, &mut self.values);
+    }
+}
+
 /// A convolution and the BatchNorm behind it.
 pub struct Unit {
     /// PyTorch's name of the BatchNorm.
     pub name: String,
+    /// PyTorch's name of the convolution.
+    pub conv: String,
     /// BatchNorm scales.
     pub gamma: Vec<f32>,
     /// BatchNorm shifts.
@@ -31,11 +63,14 @@ pub struct Unit {
     pub d_gamma: Vec<f32>,
     /// Gradient of `beta`.
     pub d_beta: Vec<f32>,
+    /// The gradient of the filters, where they train.
+    pub filters: Option<Filters>,
     pub(super) layer: Layer,
     pub(super) z: Images<f32>,
     pub(super) sums: Images<f32>,
-    /// The convolution's bias, which BatchNorm takes away again; z is without it.
-    bias: Vec<f64>,
+    /// The convolution's bias (or zeros), which BatchNorm takes away again: z is without it, and its
+    /// gradient is zero.
+    pub bias: Vec<f32>,
     area: usize,
     scale: Vec<f32>,
     shift: Vec<f32>,
@@ -44,23 +79,34 @@ pub struct Unit {
 
 impl Unit {
     /// With filters, bias (or nothing), gamma and beta = `values`.
-    pub fn new(unit: &layout::Unit, values: [&[f32]; 4], batch: usize, isa: Isa) -> Self {
+    pub fn new(unit: &layout::Unit, values: [&[f32]; 4], trained: &Trained, batch: usize, isa: Isa) -> Self {
         let ([weights, bias, gamma, beta], conv, channels) = (values, &unit.conv, unit.conv.cout);
         let area = unit.output.iter().product();
         let mut layer = Layer::new([channels, conv.cin, conv.kernel, conv.kernel], conv.stride, unit.input);
         layer.set(isa, weights);
+        let gradient = match trained {
+            Trained::None => None,
+            Trained::All => Some(layer.gradient(None)),
+            Trained::At(positions) => Some(layer.gradient(Some(positions))),
+        };
         Self {
             name: unit.norm.clone(),
+            conv: conv.name.clone(),
             gamma: gamma.to_vec(),
             beta: beta.to_vec(),
             batch: vec![[0.0, 1.0]; channels],
             count: 0,
             d_gamma: vec![0.0; channels],
             d_beta: vec![0.0; channels],
+            filters: gradient.map(|gradient| Filters {
+                sums: Images::new(batch.div_ceil(gradient.group()), gradient.sum_len()),
+                values: vec![0.0; if let Trained::At(at) = trained { at.len() } else { weights.len() }],
+                gradient,
+            }),
             layer,
             z: Images::new(batch, channels * area),
             sums: Images::new(batch, 2 * channels),
-            bias: (0..channels).map(|c| bias.get(c).copied().unwrap_or(0.0).into()).collect(),
+            bias: (0..channels).map(|c| bias.get(c).copied().unwrap_or(0.0)).collect(),
             area,
             scale: vec![0.0; channels],
             shift: vec![0.0; channels],
@@ -105,8 +151,8 @@ impl Unit {
     pub fn normalise(&mut self, images: usize) {
         self.count = images * self.area;
         let count = self.count as f64;
-        let moments = |([s, q], bias): ([f64; 2], &f64)| {
-            [s / count + bias, (q / count - (s / count) * (s / count)).max(0.0)]
+        let moments = |([s, q], bias): ([f64; 2], &f32)| {
+            [s / count + f64::from(*bias), (q / count - (s / count) * (s / count)).max(0.0)]
         };
         self.batch = self.total(images).into_iter().zip(&self.bias).map(moments).collect();
         let batch = std::mem::take(&mut self.batch);
@@ -119,7 +165,7 @@ impl Unit {
         for (c, [mean, variance]) in statistics.iter().enumerate() {
             let scale = f64::from(self.gamma[c]) / (variance + EPS).sqrt();
             self.scale[c] = scale as f32;
-            self.shift[c] = (f64::from(self.beta[c]) - (mean - self.bias[c]) * scale) as f32;
+            self.shift[c] = (f64::from(self.beta[c]) - (mean - f64::from(self.bias[c])) * scale) as f32;
         }
     }
 
@@ -128,7 +174,7 @@ impl Unit {
     pub fn differentiate(&mut self, images: usize) {
         let count = self.count as f64;
         for (c, [g, gz]) in self.total(images).into_iter().enumerate() {
-            let (mean, variance) = (self.batch[c][0] - self.bias[c], self.batch[c][1]);
+            let (mean, variance) = (self.batch[c][0] - f64::from(self.bias[c]), self.batch[c][1]);
             let inverse = 1.0 / (variance + EPS).sqrt();
             let d_gamma = (gz - mean * g) * inverse;
             (self.d_gamma[c], self.d_beta[c]) = (d_gamma as f32, g as f32);
@@ -140,8 +186,14 @@ impl Unit {
         }
     }
 
+    /// Takes over other filters, `K C R S`.
+    pub fn set_filters(&mut self, isa: Isa, weights: &[f32]) {
+        self.layer.set(isa, weights);
+    }
+
     /// Bytes of its buffers that grow with the batch.
     pub fn bytes(&self) -> usize {
-        self.z.bytes() + self.sums.bytes()
+        let filters = self.filters.as_ref().map_or(0, |f| f.sums.bytes());
+        self.z.bytes() + self.sums.bytes() + filters
     }
 }

@@ -136,6 +136,19 @@ impl Pool {
         });
     }
 
+    /// Runs `work` once on each of `items`.
+    ///
+    /// # Panics
+    /// Where `work` does.
+    pub fn each_of<T: Send>(&mut self, items: &mut [T], work: impl Fn(&mut T) + Sync) {
+        let all = Apart(items.as_mut_ptr());
+        let mut own = vec![(); self.workers()];
+        self.each(&mut own, items.len(), |item, ()| {
+            // SAFETY: every item is taken once.
+            work(unsafe { &mut *all.at(item) });
+        });
+    }
+
     fn call(&self, work: &(dyn Fn(usize) + Sync)) {
         if self.threads.is_empty() {
             return work(0);
@@ -191,10 +204,10 @@ impl Drop for Pool {
     }
 }
 
-/// A pointer to elements of which each worker takes its own.
+/// A pointer to elements of which nobody takes the same.
 struct Apart<S>(*mut S);
 
-// SAFETY: see `Pool::each`, its only user.
+// SAFETY: see its users, `Pool::each` and `Pool::each_of`.
 unsafe impl<S: Send> Sync for Apart<S> {}
 
 impl<S> Apart<S> {

@@ -1,5 +1,5 @@
 //! Images per second of the fused training step, beside this machine's FMA peak:
-//! `cargo run --release -p repro-network --example step -- resnet32 paper 128 1 [avx512]`.
+//! `cargo run --release -p repro-network --example step -- resnet32 paper 128 1 [bn|all] [avx512]`.
 #![allow(clippy::print_stdout, unsafe_code)] // a benchmark speaks; its peak is a kernel
 
 use std::{error::Error, hint::black_box, time::Instant};
@@ -9,6 +9,7 @@ use network::{
     cpu::{
         lanes::{Isa, Lanes},
         step::{Statistics, Step},
+        unit::Trained,
     },
     rng::stream,
     tensor::{Tensor, Tensors},
@@ -64,7 +65,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arg = |i: usize, otherwise: &str| given.get(i).map_or(otherwise.to_string(), Clone::clone);
     let (arch, variant) = (arg(0, "resnet32").parse()?, arg(1, "paper").parse()?);
     let (batch, threads): (usize, usize) = (arg(2, "128").parse()?, arg(3, "1").parse()?);
-    let isa = Isa::choose(given.get(4).map(String::as_str))?;
+    let trained = if arg(4, "bn") == "all" { Trained::All } else { Trained::None };
+    let isa = Isa::choose(given.get(5).map(String::as_str))?;
     let graph = Graph::new(arch, variant, 10);
     let values: Tensors = (graph.params().into_iter())
         .map(|p| {
@@ -75,18 +77,19 @@ fn main() -> Result<(), Box<dyn Error>> {
             (p.name, Tensor::new(p.shape, data))
         })
         .collect();
-    let mut step = Step::new(&graph, &values, batch, isa, threads)?;
+    let mut step = Step::new(&graph, &values, |_| Ok(trained.clone()), batch, isa, threads)?;
     let mut image = vec![0.0; 34 * 34 * 16];
     let mut s = stream(0, "image");
     for (y, x) in (1..33).flat_map(|y| (1..33).map(move |x| (y, x))) {
         image[(y * 34 + x) * 16..][..3].fill_with(|| s.normal() as f32);
     }
+    let load = |_: usize, x: &mut [f32]| x.copy_from_slice(&image);
     let d_logits = vec![1e-3; batch * graph.classes()];
     let (mut seconds, mut busy) = (Vec::new(), Vec::new());
     for _ in 0..12 {
         let (start, cpu) = (Instant::now(), cpu_seconds());
-        step.forward(batch, Statistics::Batch, |_, x| x.copy_from_slice(&image));
-        step.backward(batch, &d_logits);
+        step.forward(batch, Statistics::Batch, load);
+        step.backward(batch, &d_logits, load);
         seconds.push(start.elapsed().as_secs_f64());
         busy.push(cpu_seconds() - cpu);
     }
