@@ -12,7 +12,8 @@ use network::{checkpoint::Checkpoint, data::Dataset, model::Model};
 /// The dataset of role `data`, mapped into memory: several trainings share its pages.
 pub(crate) fn dataset(job: &Job<'_>) -> Result<Arc<Dataset>, StageError> {
     let (input, path) = file(job, "data", "dataset.bin")?;
-    let hint = "`data` wants an instance of kind `dataset`";
+    let hint =
+        "`data` wants an instance of kind `dataset`; if it is one, `repro verify` says what is damaged";
     let mapped = File::open(&path).and_then(|file| {
         // SAFETY: the runner never writes into a finished result: it replaces files by renaming.
         #[allow(unsafe_code, reason = "mapping a file is unsafe because others may write to it")]
@@ -28,7 +29,7 @@ pub(crate) fn dataset(job: &Job<'_>) -> Result<Arc<Dataset>, StageError> {
 /// The model of role `model`.
 pub(crate) fn model(job: &Job<'_>) -> Result<Model, StageError> {
     let (input, path) = file(job, "model", "model.json")?;
-    let hint = "`model` wants an instance of kind `model`";
+    let hint = "`model` wants an instance of kind `model`; if it is one, `repro verify` says what is damaged";
     let text = fs::read(path).map_err(|e| unreadable(input, "model.json", &e).hint(hint))?;
     Model::from_json(&text).map_err(|e| wrong(input, "model.json", &e).hint(hint))
 }
@@ -36,7 +37,7 @@ pub(crate) fn model(job: &Job<'_>) -> Result<Model, StageError> {
 /// The checkpoint of role `train`.
 pub(crate) fn checkpoint(job: &Job<'_>) -> Result<Checkpoint, StageError> {
     let (input, path) = file(job, "train", "checkpoint.safetensors")?;
-    let hint = "`train` wants an instance of kind `train`";
+    let hint = "`train` wants an instance of kind `train`; if it is one, `repro verify` says what is damaged";
     let bytes = fs::read(path).map_err(|e| unreadable(input, "checkpoint.safetensors", &e).hint(hint))?;
     Checkpoint::from_bytes(&bytes).map_err(|e| wrong(input, "checkpoint.safetensors", &e).hint(hint))
 }
@@ -61,5 +62,5 @@ fn unreadable(input: &Input, name: &str, cause: &std::io::Error) -> StageError {
 }
 
 fn wrong(input: &Input, name: &str, cause: &network::Error) -> StageError {
-    StageError::new(format!("{name} of `{}` cannot be used: {cause}", input.instance))
+    StageError::new(format!("{name} of `{}` cannot be used: {cause}", input.instance)).integrity()
 }

@@ -1,16 +1,35 @@
-//! Results written into a job's output folder.
+//! Results written into a job's output folder, and what the file system says when it refuses.
 
-use std::fs;
+use std::{fs, io, path::Path};
 
 use engine::kind::{Job, StageError};
 
 /// Writes `bytes` as the output file `name`.
 pub(crate) fn write(job: &Job<'_>, name: &str, bytes: &[u8]) -> Result<(), StageError> {
-    fs::write(job.out.join(name), bytes).map_err(|e| StageError::new(format!("cannot write {name}: {e}")))
+    let path = job.out.join(name);
+    fs::write(&path, bytes).map_err(|error| failed("write", &path, &error))
 }
 
 /// Writes `value` as the JSON file `name`, for people to read too.
 pub(crate) fn write_json(job: &Job<'_>, name: &str, value: &impl serde::Serialize) -> Result<(), StageError> {
     let text = serde_json::to_string_pretty(value).map_err(|e| StageError::new(format!("{name}: {e}")))?;
     write(job, name, (text + "\n").as_bytes())
+}
+
+/// A refusal of the file system, with a way out.
+pub(crate) fn failed(action: &str, path: &Path, error: &io::Error) -> StageError {
+    let path = path.display();
+    let hint = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room on the disk and run again; `repro gc` shows what the cache could give back; nothing \
+             finished was lost"
+                .to_owned()
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            format!("give yourself the right to {action} `{path}`, then run again")
+        }
+        io::ErrorKind::NotFound => "check the path; relative ones begin at the project's folder".to_owned(),
+        _ => "look at that file and its disk, then run again".to_owned(),
+    };
+    StageError::new(format!("cannot {action} `{path}`: {error}")).hint(hint)
 }

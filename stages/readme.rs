@@ -10,7 +10,7 @@ use engine::kind::{Job, Kind, ParamError, Params, RoleSpec, Roles, StageError};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use crate::params::resolve;
+use crate::{output::failed, params::resolve};
 
 /// Where the figures of README.md lie in the project.
 const FIGURES: &str = "docs/figures";
@@ -131,10 +131,6 @@ fn read(path: &Path) -> Result<String, StageError> {
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), StageError> {
     fs::write(path, bytes).map_err(|e| failed("write", path, &e))
-}
-
-fn failed(what: &str, path: &Path, cause: &io::Error) -> StageError {
-    StageError::new(format!("cannot {what} {}: {cause}", path.display()))
 }
 
 #[cfg(test)]

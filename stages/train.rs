@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     compute::{self, Device, Engine, SETTINGS},
     inputs,
-    output::write,
+    output::{self, write},
     params::{Text, resolve_with_settings},
 };
 
@@ -190,7 +190,7 @@ impl Kind for Train {
                 Epoch::Stopped => return Err(StageError::interrupted()),
             }
             save(&saved, &training.save().map_err(failed)?)
-                .map_err(|e| StageError::new(format!("cannot save the state of the training: {e}")))?;
+                .map_err(|error| output::failed("save the training to", &saved, &error))?;
         }
         watch.note(&mut *job.reporter);
         let values = training.values().map_err(failed)?;
@@ -215,7 +215,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, StageError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(StageError::new(format!("cannot read {}: {e}", path.display()))),
+        Err(error) => Err(output::failed("read", path, &error)),
     }
 }
 

@@ -13,10 +13,8 @@ use flate2::read::GzDecoder;
 use sha2::{Digest, Sha256};
 use tar::{Archive, EntryType};
 
-use super::{
-    cifar::{BATCH_BYTES, BATCHES},
-    failed,
-};
+use super::cifar::{BATCH_BYTES, BATCHES};
+use crate::output::failed;
 
 const FOLDER: &str = "cifar-10-batches-bin";
 /// More than the official archive expands to (184 MB): what goes beyond is a bomb.

@@ -10,7 +10,8 @@ use network::{data::IMAGE_BYTES, trainer::Split};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Collected, Part, failed, subset::Subset};
+use super::{Collected, Part, subset::Subset};
+use crate::output::failed;
 
 /// The official files with their SHA-256: five of training images, then the test images.
 pub(super) const BATCHES: [(&str, &str); 6] = [

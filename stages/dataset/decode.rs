@@ -11,7 +11,7 @@ use image::{ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage, imageops};
 use network::arch::IMAGE_SIZE;
 use zune_jpeg::zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
 
-use super::failed;
+use crate::output::failed;
 
 /// Width or height that no image to be resized exceeds.
 const LARGEST: u32 = 16_384;

@@ -23,7 +23,8 @@ use ureq::{
     tls::{RootCerts, TlsConfig},
 };
 
-use super::{Collected, archive, cifar, failed, subset::Subset};
+use super::{Collected, archive, cifar, subset::Subset};
+use crate::output::failed;
 
 const URL: &str = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz";
 const SHA256: &str = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd";

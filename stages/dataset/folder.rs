@@ -13,7 +13,8 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Collected, Part, decode::decode, failed, subset::Subset};
+use super::{Collected, Part, decode::decode, subset::Subset};
+use crate::output::failed;
 
 /// Images between two looks at whether to stop.
 const BLOCK: usize = 2000;

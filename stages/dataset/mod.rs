@@ -12,11 +12,7 @@ mod synthetic;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use engine::{
     digest::Digest,
@@ -27,7 +23,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use self::{cifar::BinaryParams, download::DownloadParams, folder::FolderParams, synthetic::SyntheticParams};
-use crate::params::{resolve, resolve_with_settings};
+use crate::{
+    output::{write, write_json},
+    params::{resolve, resolve_with_settings},
+};
 
 /// The packed images, as [`network::data`] describes them.
 const PACKED: &str = "dataset.bin";
@@ -121,7 +120,7 @@ impl Kind for Dataset {
             Source::ImageFolder(params) => folder::collect(&params, job)?,
             Source::Synthetic(params) => synthetic::draw(&params, job)?,
         };
-        write(collected, job)
+        keep(collected, job)
     }
 }
 
@@ -153,7 +152,7 @@ struct Description<'a> {
     digest: String,
 }
 
-fn write(collected: Collected, job: &Job<'_>) -> Result<(), StageError> {
+fn keep(collected: Collected, job: &Job<'_>) -> Result<(), StageError> {
     let Collected { classes, train, test } = collected;
     let counts = |part: &Part| {
         (0..classes.len()).map(|c| part.labels.iter().filter(|l| usize::from(**l) == c).count()).collect()
@@ -174,28 +173,6 @@ fn write(collected: Collected, job: &Job<'_>) -> Result<(), StageError> {
         digest: Digest::of(&*bytes).to_string(),
         classes: &classes,
     };
-    let mut json = serde_json::to_vec_pretty(&description)
-        .map_err(|error| StageError::new(format!("cannot describe `{}`: {error}", job.instance)))?;
-    json.push(b'\n');
-    for (name, content) in [(PACKED, bytes.as_slice()), (DESCRIPTION, &json)] {
-        let path = job.out.join(name);
-        fs::write(&path, content).map_err(|error| failed("write", &path, &error))?;
-    }
-    Ok(())
-}
-
-/// A refusal of the file system, with a way out where there is a usual one.
-fn failed(action: &str, path: &Path, error: &io::Error) -> StageError {
-    let path = path.display();
-    let hint = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "make room on the disk and run again; nothing finished was lost".to_owned()
-        }
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            format!("give yourself the right to {action} `{path}`, then run again")
-        }
-        io::ErrorKind::NotFound => "check the path; it begins at the project's folder".to_owned(),
-        _ => "look at that file and its disk, then run again".to_owned(),
-    };
-    StageError::new(format!("cannot {action} `{path}`: {error}")).hint(hint)
+    write(job, PACKED, &bytes)?;
+    write_json(job, DESCRIPTION, &description)
 }

@@ -5,6 +5,8 @@ use std::{path::Path, sync::Once};
 use engine::kind::StageError;
 use plotters::{coord::Shift, prelude::*, style::register_font};
 
+use crate::output::failed;
+
 const SIZE: (u32, u32) = (960, 540);
 const LEGEND_WIDTH: u32 = 190;
 const INK: RGBColor = RGBColor(30, 30, 30);
@@ -52,8 +54,7 @@ impl Chart {
     pub(super) fn write(&self, folder: &Path, name: &str) -> Result<(), StageError> {
         for (extension, bytes) in [("svg", self.svg()?.into_bytes()), ("png", self.png()?)] {
             let path = folder.join(format!("{name}.{extension}"));
-            std::fs::write(&path, bytes)
-                .map_err(|e| StageError::new(format!("cannot write {}: {e}", path.display())))?;
+            std::fs::write(&path, bytes).map_err(|error| failed("write", &path, &error))?;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use self::{
     chart::{Chart, Series},
     read::{History, Metrics, histories, metrics},
 };
-use crate::params::resolve;
+use crate::{output::write, params::resolve};
 
 /// The kind `plot`.
 pub struct Plot;
@@ -58,8 +58,7 @@ impl Kind for Plot {
             curves(arch, of_arch, &LOSS).write(job.out, &format!("loss-curves-{name}"))?;
             curves(arch, of_arch, &ACCURACY).write(job.out, &format!("accuracy-curves-{name}"))?;
         }
-        std::fs::write(job.out.join("table.md"), table(&metrics))
-            .map_err(|e| StageError::new(format!("cannot write table.md: {e}")))
+        write(job, "table.md", table(&metrics).as_bytes())
     }
 }
 

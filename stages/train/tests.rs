@@ -184,7 +184,7 @@ fn inputs_that_do_not_fit_are_named_with_a_way_out() {
         "{}",
         error.message
     );
-    assert_eq!(error.hint.as_deref(), Some("`model` wants an instance of kind `model`"));
+    assert!(error.hint.unwrap().starts_with("`model` wants an instance of kind `model`"));
 }
 
 #[test]

@@ -224,7 +224,7 @@ fn an_interrupted_download_keeps_what_it_has() {
     let (bytes, mut bench) = (good(), Bench::new());
     let server = Server::honest(bytes.clone());
     fs::write(bench.path("scratch/archive.part"), &bytes[..300]).unwrap();
-    bench.listener.stop_after = Some(0);
+    bench.listener.patience = Some(std::cell::Cell::new(0));
     assert!(bench.run(&from(&server, &bytes, "")).unwrap_err().interrupted);
     assert_eq!(fs::read(bench.path("scratch/archive.part")).unwrap(), bytes[..300]);
 }

@@ -5,35 +5,13 @@ mod download;
 mod folder;
 mod server;
 
-use std::collections::BTreeMap;
+use std::{cell::Cell, collections::BTreeMap, fs};
 
-use engine::{
-    instance::Resources,
-    kind::{Progress, Reporter},
-};
+use engine::instance::Resources;
 use network::trainer::Split;
 
 use super::*;
-
-/// Hears nothing; asks to stop after a number of reports, if one is given.
-#[derive(Default)]
-pub(super) struct Listener {
-    pub(super) said: Vec<String>,
-    pub(super) stop_after: Option<u64>,
-}
-
-impl Reporter for Listener {
-    fn say(&mut self, line: &str) {
-        self.said.push(line.to_owned());
-    }
-    fn progress(&mut self, _: &Progress) {
-        self.stop_after = self.stop_after.map(|left| left.saturating_sub(1));
-    }
-    fn note(&mut self, _: &str, _: toml::Value) {}
-    fn stop_requested(&self) -> bool {
-        self.stop_after == Some(0)
-    }
-}
+use crate::testing::{self, Listener};
 
 /// A project, and folders for a job in it.
 pub(super) struct Bench {
@@ -142,6 +120,32 @@ fn drawn_images_are_pinned_balanced_and_differ() {
 #[test]
 fn a_drawing_stops_when_asked() {
     let mut bench = Bench::new();
-    bench.listener.stop_after = Some(1);
+    bench.listener.patience = Some(Cell::new(2));
     assert!(bench.run("source = 'synthetic'\ntrain = 4100\ntest = 10").unwrap_err().interrupted);
+}
+
+#[test]
+fn a_damaged_dataset_is_named_by_who_reads_it() {
+    let mut bench = Bench::new();
+    bench.run("source = 'synthetic'\ntrain = 20\ntest = 20").unwrap();
+    let path = bench.path("out/dataset.bin");
+    let good = fs::read(&path).unwrap();
+    testing::run(&crate::model::Model, "arch = 'resnet8'", &[], &bench.path("model")).unwrap();
+    let train = |params: &str| {
+        let inputs = [("data", bench.path("out")), ("model", bench.path("model"))];
+        testing::run(&crate::train::Train, params, &inputs, &bench.path("train"))
+    };
+    let mut foreign_label = good.clone();
+    foreign_label[good.len() - 40 * (3072 + 2)] = 10;
+    for (damage, says) in [
+        (good[..good.len() - 1].to_vec(), "bytes are not what its header announces"),
+        (Vec::new(), "does not begin like one"),
+        (foreign_label, "has label 10 of 10 classes"),
+    ] {
+        fs::write(&path, damage).unwrap();
+        let error = train("epochs = 1\nmilestones = []").unwrap_err();
+        assert!(error.message.contains("dataset.bin of `the data`"), "{}", error.message);
+        assert!(error.message.contains(says), "{}", error.message);
+        assert!(error.integrity && error.hint.unwrap().contains("repro verify"));
+    }
 }
