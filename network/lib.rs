@@ -11,6 +11,7 @@
 
 pub mod arch;
 pub mod checkpoint;
+pub mod cost;
 pub mod cpu;
 pub mod data;
 pub mod error;

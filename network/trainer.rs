@@ -119,6 +119,11 @@ pub trait Trainer {
 
     /// What computes: engine, instruction set, threads, precision; for the record of a run.
     fn describe(&self) -> String;
+
+    /// Bytes of all buffers that it made for its steps, where it knows.
+    fn buffer_bytes(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// Which engine, and how it may spend the machine. Nothing here changes a result in float32.

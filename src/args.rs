@@ -1,8 +1,12 @@
 //! The command line, as types. Knows nothing of what the commands do.
 
+mod bench;
+
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+
+pub(crate) use bench::{Bench, BenchKernels, BenchStep, Engine, Plan, Precision, Work};
 
 /// Reproduces "Training BatchNorm and Only BatchNorm" from one declarative file.
 #[derive(Debug, Parser)]
@@ -99,6 +103,19 @@ pub(crate) enum Command {
         /// As a Graphviz graph
         #[arg(long, conflicts_with = "json")]
         dot: bool,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a training step costs: its operations, their arithmetic and bytes, the buffers
+    Plan(Plan),
+    /// Measure how fast this machine computes
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
+    /// Show what this machine has: processor, memory, GPUs, cache folder
+    Doctor {
         /// As JSON
         #[arg(long)]
         json: bool,

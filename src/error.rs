@@ -56,6 +56,13 @@ impl From<LoadError> for Failure {
     }
 }
 
+/// What a network, an engine or a machine cannot do is for the user to choose anew.
+impl From<network::Error> for Failure {
+    fn from(error: network::Error) -> Self {
+        Self::new(FailureKind::User, error.to_string())
+    }
+}
+
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         let kind = match error.exit_code() {

@@ -6,6 +6,8 @@
 mod args;
 mod commands;
 mod error;
+mod machine;
+mod measure;
 mod signals;
 mod ui;
 mod watch;

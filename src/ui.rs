@@ -58,6 +58,25 @@ pub(crate) fn seconds(seconds: f64) -> String {
     }
 }
 
+/// Lines of cells, the heading first, as columns: numbers stand to the right, texts to the left.
+pub(crate) fn table(table: &[Vec<String>]) -> String {
+    let mut text = String::new();
+    let columns = table.first().map_or(0, Vec::len);
+    let cells = |column: usize| table.iter().map(move |line| line[column].as_str());
+    let width = |column| cells(column).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let number = |cell: &str| cell.is_empty() || cell.parse::<f64>().is_ok();
+    let shapes: Vec<_> =
+        (0..columns).map(|column| (width(column), cells(column).skip(1).all(number))).collect();
+    for line in table {
+        let cells = line.iter().zip(&shapes).map(|(cell, &(width, right))| {
+            if right { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+        });
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
 fn renderer() -> Renderer {
     let coloured = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     if coloured { Renderer::styled() } else { Renderer::plain() }

@@ -358,6 +358,10 @@ impl Trainer for CpuTrainer {
     fn describe(&self) -> String {
         format!("cpu engine, {}, {} threads, f32", self.isa, self.threads)
     }
+
+    fn buffer_bytes(&self) -> Option<usize> {
+        Some(self.step.bytes())
+    }
 }
 
 #[cfg(test)]

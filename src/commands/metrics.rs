@@ -28,7 +28,7 @@ pub(super) fn metrics(global: &Global, names: &[String], json: bool, md: bool) -
         ui::note("no result has a `metrics.json` yet");
     } else {
         let table = table(&rows);
-        ui::print(&if md { as_markdown(&table) } else { as_text(&table) });
+        ui::print(&if md { as_markdown(&table) } else { ui::table(&table) });
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -92,25 +92,6 @@ fn cell(value: &Value) -> String {
         }
         (other, _) => other.to_string(),
     }
-}
-
-/// Numbers stand to the right, texts to the left.
-fn as_text(table: &[Vec<String>]) -> String {
-    let mut text = String::new();
-    let columns = table.first().map_or(0, Vec::len);
-    let cells = |column: usize| table.iter().map(move |line| line[column].as_str());
-    let width = |column| cells(column).map(|cell| cell.chars().count()).max().unwrap_or(0);
-    let number = |cell: &str| cell.is_empty() || cell.parse::<f64>().is_ok();
-    let shapes: Vec<_> =
-        (0..columns).map(|column| (width(column), cells(column).skip(1).all(number))).collect();
-    for line in table {
-        let cells = line.iter().zip(&shapes).map(|(cell, &(width, right))| {
-            if right { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
-        });
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        text.push('\n');
-    }
-    text
 }
 
 fn as_markdown(table: &[Vec<String>]) -> String {

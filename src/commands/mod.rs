@@ -1,11 +1,14 @@
 //! One file per command. Each is a thin line from the arguments to the runner to [`crate::ui`].
 
+mod bench;
 mod completions;
 mod dag;
+mod doctor;
 mod explain;
 mod export;
 mod gc;
 mod metrics;
+mod plan;
 mod run;
 mod schema;
 mod status;
@@ -42,6 +45,9 @@ pub(crate) fn dispatch(args: &Args) -> Result<ExitCode, Failure> {
         Command::Verify { json } => verify::verify(global, *json),
         Command::Gc { apply, keep_days, json } => gc::gc(global, *apply, *keep_days, *json),
         Command::Dag { mermaid, dot, json } => dag::dag(global, *mermaid, *dot, *json),
+        Command::Plan(options) => plan::plan(options),
+        Command::Bench { what } => bench::bench(what),
+        Command::Doctor { json } => doctor::doctor(global, *json),
         Command::Schema => schema::schema(),
         Command::Completions { shell } => completions::completions(*shell),
     }

@@ -1,5 +1,6 @@
 //! The real binary against projects in temporary folders.
 
+mod bench;
 mod errors;
 mod export;
 mod project;

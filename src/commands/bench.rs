@@ -1,0 +1,255 @@
+//! `repro bench`: how fast training steps and kernels are, beside what this machine can do.
+
+use std::{process::ExitCode, sync::Arc};
+
+use network::{
+    arch::{Arch, Graph},
+    cost::operations,
+    cpu::{kernels, lanes::Isa},
+    data::{self, Dataset, IMAGE_BYTES, Images},
+    init::{BnInit, Init, WeightInit},
+    rng::stream,
+    trainer::{EngineChoice, EngineName, Example, Precision, Split, TrainSpec, Trainer},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    args::{self, Bench, BenchKernels, BenchStep, Work},
+    error::{Failure, FailureKind},
+    machine, measure, ui,
+};
+
+/// Classes of the images.
+pub(super) const CLASSES: usize = 10;
+
+pub(super) fn bench(what: &Bench) -> Result<ExitCode, Failure> {
+    match what {
+        Bench::Step(options) => step(options),
+        Bench::Kernels(options) => kernels(options),
+    }
+}
+
+/// A trainer of the work on images of noise, and a note about the engine.
+pub(super) fn trainer(arch: Arch, work: &Work) -> Result<(Box<dyn Trainer>, Option<String>), Failure> {
+    let batch = work.batch as usize;
+    let spec = TrainSpec {
+        arch,
+        variant: work.variant,
+        seed: 0,
+        init: Init { weights: WeightInit::HeNormal, bn: BnInit::Uniform },
+        set: work.mode.train_set(work.variant, work.k),
+        momentum: 0.9,
+        weight_decay: 1e-4,
+        batch,
+        precision: match work.precision {
+            args::Precision::F32 => Precision::F32,
+            args::Precision::Bf16 => Precision::Bf16,
+        },
+    };
+    let choice = EngineChoice {
+        engine: match work.engine {
+            args::Engine::Auto => EngineName::Auto,
+            args::Engine::Reference => EngineName::Reference,
+            args::Engine::Cpu => EngineName::Cpu,
+        },
+        threads: work.threads.into(),
+        isa: work.isa.clone(),
+    };
+    Ok(network::trainer::trainer(&spec, Arc::new(noise(batch)?), &choice)?)
+}
+
+/// As many images of noise, for training and for testing.
+fn noise(images: usize) -> Result<Dataset, Failure> {
+    let mut stream = stream(0, "bench");
+    let pixels: Vec<u8> = (0..images * IMAGE_BYTES).map(|_| stream.below(256) as u8).collect();
+    let labels: Vec<u16> = (0..images).map(|i| (i % CLASSES) as u16).collect();
+    let classes: Vec<String> = (0..CLASSES).map(|class| class.to_string()).collect();
+    let split = Images { labels: &labels, pixels: &pixels };
+    Ok(Dataset::from_bytes(Arc::new(data::pack(&classes, split, split)?))?)
+}
+
+/// What was measured.
+struct Measured {
+    /// Seconds of each repetition.
+    seconds: Vec<f64>,
+    /// The largest measured FMA throughput, 10^9 operations per second.
+    peak: f64,
+}
+
+fn step(options: &BenchStep) -> Result<ExitCode, Failure> {
+    let work = &options.work;
+    let isa = Isa::choose(work.isa.as_deref())?;
+    let threads = usize::from(work.threads);
+    let before = machine::resident();
+    let (mut trainer, note) = trainer(options.arch, work)?;
+    let measured = repeat(&mut *trainer, options, isa)?;
+    // Memory is swept when the peak of the step has been read.
+    let after = machine::resident();
+    let memory = measure::memory_gbytes(threads, memory_to_sweep());
+    let Measured { mut seconds, peak } = measured;
+    let median = measure::median(&mut seconds);
+    let gflops = flop(options) as f64 / median / 1e9;
+    let report = json!({
+        "arch": options.arch.to_string(),
+        "variant": work.variant.to_string(),
+        "mode": work.mode.to_string(),
+        "pass": if options.predict { "predict" } else { "train" },
+        "batch": work.batch,
+        "threads": threads,
+        "engine": trainer.describe(),
+        "note": note,
+        "repeats": seconds.len(),
+        "images_per_second": f64::from(work.batch) / median,
+        "seconds": { "median": median, "min": seconds[0], "max": seconds[seconds.len() - 1] },
+        "buffer_bytes": trainer.buffer_bytes(),
+        "peak_rss_bytes": after.map(|[_, peak]| peak),
+        "rss_growth_bytes": before.zip(after).map(|([start, _], [_, peak])| peak.saturating_sub(start)),
+        "gflops": gflops,
+        "fma_peak_gflops": peak,
+        "memory_gbytes_per_second": memory,
+        "fraction_of_peak": gflops / peak,
+    });
+    if options.json {
+        ui::json(&report);
+    } else {
+        show(&report);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Times whole steps (or evaluations), each beside a measurement of the peak.
+fn repeat(trainer: &mut dyn Trainer, options: &BenchStep, isa: Isa) -> Result<Measured, Failure> {
+    let (batch, threads) = (options.work.batch as usize, options.work.threads.into());
+    let arithmetic = measure::Arithmetic::new(isa, threads, measure::wall);
+    let mut measured = Measured { seconds: Vec::new(), peak: 0.0 };
+    for repetition in 0..options.warmup + options.repeats {
+        let epoch = repetition as usize;
+        let order = data::epoch_order(0, epoch, batch);
+        let examples: Vec<Example> = order.iter().map(|i| data::example(0, epoch, *i)).collect();
+        let start = measure::wall();
+        if options.predict {
+            trainer.predict(Split::Test, 0..batch)?;
+        } else {
+            trainer.step(&examples, 0.01)?;
+            trainer.take_tally()?; // an engine may still be at work until it has to tell
+        }
+        if repetition >= options.warmup {
+            measured.seconds.push(measure::wall() - start);
+        }
+        measured.peak = measured.peak.max(arithmetic.gflops());
+    }
+    Ok(measured)
+}
+
+/// Floating-point operations of what is timed, if all convolutions were direct.
+fn flop(options: &BenchStep) -> u64 {
+    let work = &options.work;
+    let graph = Graph::new(options.arch, work.variant, CLASSES);
+    let operations = operations(&graph, &work.mode.train_set(work.variant, work.k));
+    let each = operations.iter().map(|o| if options.predict { o.forward } else { o.step() });
+    u64::from(work.batch) * each.sum::<u64>()
+}
+
+/// Several times what the caches hold.
+fn memory_to_sweep() -> usize {
+    const LEAST: u64 = 1 << 27;
+    machine::cache_bytes().map_or(LEAST, |cache| (4 * cache).max(LEAST)) as usize
+}
+
+fn show(report: &Value) {
+    let number = |name: &str| report[name].as_f64().unwrap_or(f64::NAN);
+    let text = |name: &str| report[name].as_str().unwrap_or("");
+    let milliseconds = |name: &str| 1e3 * report["seconds"][name].as_f64().unwrap_or(f64::NAN);
+    let megabytes = |name: &str| match report[name].as_u64() {
+        Some(bytes) => format!("{:.1} MB", bytes as f64 / 1e6),
+        None => "unknown".into(),
+    };
+    if let Some(note) = report["note"].as_str() {
+        ui::note(&format!("note: {note}"));
+    }
+    ui::line(&format!(
+        "{} {}, mode {}, batch {}: {}",
+        text("arch"),
+        text("variant"),
+        text("mode"),
+        report["batch"],
+        text("engine")
+    ));
+    ui::line(&format!(
+        "{:.1} images/s; a {} takes {:.1} ms (median of {}; {:.1} to {:.1})",
+        number("images_per_second"),
+        if text("pass") == "predict" { "pass" } else { "step" },
+        milliseconds("median"),
+        report["repeats"],
+        milliseconds("min"),
+        milliseconds("max")
+    ));
+    ui::line(&format!(
+        "{:.1} GFLOP/s of direct convolution, {:.0} % of the FMA peak of {:.1} on {} threads",
+        number("gflops"),
+        100.0 * number("fraction_of_peak"),
+        number("fma_peak_gflops"),
+        report["threads"]
+    ));
+    ui::line(&format!("{:.1} GB/s between processor and memory", number("memory_gbytes_per_second")));
+    ui::line(&format!(
+        "buffers {}, process grew by {} to {}",
+        megabytes("buffer_bytes"),
+        megabytes("rss_growth_bytes"),
+        megabytes("peak_rss_bytes")
+    ));
+}
+
+/// One kernel's medians.
+struct Speed {
+    name: String,
+    /// 10^9 operations per second, in CPU time of the thread.
+    gflops: f64,
+    /// Share of the peak measured just before.
+    fraction: f64,
+}
+
+fn kernels(options: &BenchKernels) -> Result<ExitCode, Failure> {
+    /// Calls are repeated until they take that long.
+    const LONG_ENOUGH: f64 = 0.01;
+    let isa = Isa::choose(options.isa.as_deref())?;
+    let clock: measure::Clock = measure::thread_time;
+    let arithmetic = measure::Arithmetic::new(isa, 1, clock);
+    let (mut speeds, mut best) = (Vec::new(), 0.0f64);
+    let wanted = |name: &str| options.filter.as_deref().is_none_or(|filter| name.contains(filter));
+    kernels::each(isa, wanted, |name, flop, work| {
+        work(); // touches the pages
+        let (mut rates, mut fractions) = (Vec::new(), Vec::new());
+        for _ in 0..options.repeats {
+            let peak = arithmetic.gflops();
+            let (start, mut calls) = (clock(), 0);
+            while calls == 0 || clock() - start < LONG_ENOUGH {
+                work();
+                calls += 1;
+            }
+            let rate = flop as f64 * f64::from(calls) / (clock() - start) / 1e9;
+            rates.push(rate);
+            fractions.push(rate / peak);
+            best = best.max(peak);
+        }
+        let (gflops, fraction) = (measure::median(&mut rates), measure::median(&mut fractions));
+        if !options.json {
+            ui::line(&format!("{name:34} {gflops:7.1} GFLOP/s {:5.0} % of peak", 100.0 * fraction));
+        }
+        speeds.push(Speed { name: name.to_owned(), gflops, fraction });
+    });
+    if speeds.is_empty() {
+        let message = "no kernel has that text in its name; without a text all of them are measured";
+        return Err(Failure::new(FailureKind::User, message));
+    }
+    if options.json {
+        let speeds = speeds.iter().map(
+            |Speed { name, gflops, fraction }| json!({ "name": name, "gflops": gflops, "fraction_of_peak": fraction }),
+        );
+        let speeds: Vec<Value> = speeds.collect();
+        ui::json(&json!({ "isa": isa.to_string(), "fma_peak_gflops": best, "kernels": speeds }));
+    } else {
+        ui::line(&format!("peak with {isa}: {best:.1} GFLOP/s of multiplication-additions on one thread"));
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,101 @@
+//! Clocks, and how fast this machine multiplies and moves memory. Knows no network.
+
+use std::{
+    sync::{Barrier, LazyLock},
+    time::Instant,
+};
+
+use cpu_time::ThreadTime;
+use network::cpu::{lanes::Isa, peak};
+
+/// Seconds since some moment.
+pub(crate) type Clock = fn() -> f64;
+
+/// The time on the wall.
+pub(crate) fn wall() -> f64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed().as_secs_f64()
+}
+
+/// CPU time of this thread: other work on the machine hardly counts.
+pub(crate) fn thread_time() -> f64 {
+    ThreadTime::now().as_duration().as_secs_f64()
+}
+
+/// The middle of `values`, of an even number the upper one; 0 of none.
+pub(crate) fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// How fast `threads` threads multiply and add.
+pub(crate) struct Arithmetic {
+    isa: Isa,
+    threads: usize,
+    clock: Clock,
+    rounds: usize,
+}
+
+impl Arithmetic {
+    /// Looks for the number of rounds that takes a few milliseconds.
+    pub(crate) fn new(isa: Isa, threads: usize, clock: Clock) -> Self {
+        const LONG_ENOUGH: f64 = 2e-3;
+        let mut this = Self { isa, threads, clock, rounds: 1000 };
+        loop {
+            let start = clock();
+            peak::multiply_add(isa, this.rounds);
+            if clock() - start > LONG_ENOUGH {
+                return this;
+            }
+            this.rounds *= 2;
+        }
+    }
+
+    /// 10^9 floating-point operations per second of all threads together, now.
+    pub(crate) fn gflops(&self) -> f64 {
+        let ready = Barrier::new(self.threads);
+        let one = || {
+            ready.wait();
+            let start = (self.clock)();
+            let done = peak::multiply_add(self.isa, self.rounds);
+            done as f64 / ((self.clock)() - start) / 1e9
+        };
+        all(self.threads, one).into_iter().sum()
+    }
+}
+
+/// 10^9 bytes per second that `threads` threads read and write together, in slices of `bytes` in all,
+/// which should be more than the caches hold; the best of a few sweeps.
+pub(crate) fn memory_gbytes(threads: usize, bytes: usize) -> f64 {
+    const SWEEPS: usize = 4;
+    let length = bytes / threads / 2 / size_of::<f32>();
+    let ready = Barrier::new(threads);
+    let one = || {
+        let (mut to, from) = (vec![1.0f32; length], vec![1.0f32; length]);
+        let sweep = |_| {
+            ready.wait();
+            let start = wall();
+            let moved = peak::sweep(&mut to, &from);
+            (moved as f64, wall() - start)
+        };
+        (0..SWEEPS).map(sweep).collect::<Vec<_>>()
+    };
+    let threads = all(threads, one);
+    // The slowest thread counts.
+    let rate = |sweep: usize| {
+        let moved: f64 = threads.iter().map(|sweeps| sweeps[sweep].0).sum();
+        moved / threads.iter().map(|sweeps| sweeps[sweep].1).fold(0.0, f64::max) / 1e9
+    };
+    (0..SWEEPS).map(rate).fold(0.0, f64::max)
+}
+
+/// What `work` gives on each of `threads` threads.
+fn all<T: Send>(threads: usize, work: impl FnMut() -> T + Send + Clone) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let mut own = work.clone();
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work.clone())).collect();
+        let mut results = vec![own()];
+        results.extend(others.into_iter().filter_map(|other| other.join().ok()));
+        results
+    })
+}

@@ -1,0 +1,84 @@
+//! Commands that measure: what they print for programs.
+
+use crate::project::TestProject;
+
+const TINY: [&str; 9] =
+    ["--arch", "resnet8", "--variant", "origin", "--batch", "2", "--warmup", "0", "--repeats=1"];
+
+#[test]
+fn bench_step_measures_the_step_the_machine_and_the_memory() {
+    let project = TestProject::new("");
+    for pass in [&["bench", "step", "--json"][..], &["bench", "step", "--json", "--predict"]] {
+        let report = project.json(&[pass, &TINY].concat(), 0);
+        let number = |key: &str| report[key].as_f64().unwrap_or_else(|| panic!("no `{key}` in {report:#}"));
+        for key in ["images_per_second", "gflops", "fma_peak_gflops", "memory_gbytes_per_second"] {
+            assert!(number(key) > 0.0, "{report:#}");
+        }
+        let fraction = number("gflops") / number("fma_peak_gflops");
+        assert!((number("fraction_of_peak") / fraction - 1.0).abs() < 1e-9, "{report:#}");
+        let rate = 2.0 / report["seconds"]["median"].as_f64().unwrap();
+        assert!((number("images_per_second") / rate - 1.0).abs() < 1e-9, "{report:#}");
+        let has = |key: &str| report.get(key).is_some();
+        assert!(has("buffer_bytes") && has("peak_rss_bytes") && has("rss_growth_bytes"), "{report:#}");
+        assert_eq!(report["threads"], 1);
+    }
+}
+
+#[test]
+fn bench_kernels_measures_those_with_a_text_in_their_name() {
+    let project = TestProject::new("");
+    let report = project.json(&["bench", "kernels", "forward 16>", "--repeats", "1", "--json"], 0);
+    let kernels = report["kernels"].as_array().unwrap();
+    let names: Vec<_> = kernels.iter().filter_map(|k| k["name"].as_str()).collect();
+    let expected = ["16>16 3x3/1 32x32", "16>32 3x3/2 32x32", "16>32 1x1/2 32x32"];
+    assert_eq!(names, expected.map(|name| format!("forward {name}")));
+    for kernel in kernels {
+        let [rate, fraction] = ["gflops", "fraction_of_peak"].map(|key| kernel[key].as_f64().unwrap());
+        assert!(rate > 0.0 && fraction > 0.0 && report["fma_peak_gflops"].as_f64() > Some(0.0), "{report:#}");
+    }
+    let none = project.ends(&["bench", "kernels", "nothing"], 2).err;
+    assert!(none.contains("no kernel"), "{none}");
+}
+
+#[test]
+fn bench_refuses_what_does_not_exist_and_says_what_does() {
+    let project = TestProject::new("");
+    let unknown = project.ends(&["bench", "step", "--arch", "resnet9"], 2).err;
+    assert!(unknown.contains("resnet14-8"), "{unknown}");
+    let isa = project.ends(&["bench", "step", "--isa", "mmx"], 2).err;
+    assert!(isa.contains("unknown instruction set") && isa.contains("portable"), "{isa}");
+}
+
+#[test]
+fn plan_lists_operations_and_adds_them_up() {
+    let project = TestProject::new("");
+    let plan = project.json(&["plan", "resnet8", "--variant", "origin", "--batch", "2", "--json"], 0);
+    let operations = plan["operations"].as_array().unwrap();
+    assert_eq!(operations.len(), 7 + 3 + 1);
+    let sum: u64 = operations.iter().filter_map(|o| o["flop"]["forward"].as_u64()).sum();
+    assert_eq!(plan["flop"]["forward"], sum);
+    assert_eq!(plan["flop"]["weights"], 0);
+    assert!(
+        plan["trained"].as_u64() < plan["parameters"].as_u64() && plan["bytes"]["step"].as_u64() > Some(0)
+    );
+    assert!(plan.get("buffer_bytes").is_some() && plan["engine"].is_string(), "{plan:#}");
+    let shown = project.ends(&["plan", "resnet8", "--batch", "2", "--mode", "all"], 0).out;
+    assert!(shown.contains("layer2.0.shortcut.0") && shown.contains("bn add relu"), "{shown}");
+}
+
+#[test]
+fn doctor_tells_what_the_machine_has() {
+    let project = TestProject::new("");
+    let found = project.json(&["doctor", "--json"], 0);
+    let sets = found["instruction_sets"].as_array().unwrap();
+    assert_eq!(sets.last().unwrap(), "portable");
+    assert!(found["threads"].as_u64() > Some(0));
+    assert_eq!((&found["cache"]["exists"], &found["cache"]["files"]), (&false.into(), &0.into()));
+    std::fs::create_dir_all(project.path(".repro/objects")).unwrap();
+    project.write(".repro/objects/a", "12345");
+    let found = project.json(&["doctor", "--json"], 0);
+    let cache = &found["cache"];
+    assert_eq!((&cache["writable"], &cache["files"], &cache["bytes"]), (&true.into(), &1.into(), &5.into()));
+    let shown = project.ends(&["doctor"], 0).out;
+    assert!(shown.contains("`.repro`: 1 files, 5 B"), "{shown}");
+}
