@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use cpu_time::ThreadTime;
+use cpu_time::{ProcessTime, ThreadTime};
 use network::cpu::{lanes::Isa, peak};
 
 /// Seconds since some moment.
@@ -20,6 +20,11 @@ pub(crate) fn wall() -> f64 {
 /// CPU time of this thread: other work on the machine hardly counts.
 pub(crate) fn thread_time() -> f64 {
     ThreadTime::now().as_duration().as_secs_f64()
+}
+
+/// CPU time of all threads of this process.
+pub(crate) fn process_time() -> f64 {
+    ProcessTime::now().as_duration().as_secs_f64()
 }
 
 /// The middle of `values`, of an even number the upper one; 0 of none.

@@ -23,6 +23,9 @@ use crate::{
 pub(super) const CLASSES: usize = 10;
 
 pub(super) fn bench(what: &Bench) -> Result<ExitCode, Failure> {
+    if cfg!(debug_assertions) {
+        ui::note("note: this binary was built for debugging; `cargo build --release` makes the fast one");
+    }
     match what {
         Bench::Step(options) => step(options),
         Bench::Kernels(options) => kernels(options),
@@ -72,6 +75,8 @@ fn noise(images: usize) -> Result<Dataset, Failure> {
 struct Measured {
     /// Seconds of each repetition.
     seconds: Vec<f64>,
+    /// Seconds of CPU time of all threads of each.
+    cpu: Vec<f64>,
     /// The largest measured FMA throughput, 10^9 operations per second.
     peak: f64,
 }
@@ -86,7 +91,7 @@ fn step(options: &BenchStep) -> Result<ExitCode, Failure> {
     // Memory is swept when the peak of the step has been read.
     let after = machine::resident();
     let memory = measure::memory_gbytes(threads, memory_to_sweep());
-    let Measured { mut seconds, peak } = measured;
+    let Measured { mut seconds, mut cpu, peak } = measured;
     let median = measure::median(&mut seconds);
     let gflops = flop(options) as f64 / median / 1e9;
     let report = json!({
@@ -97,10 +102,12 @@ fn step(options: &BenchStep) -> Result<ExitCode, Failure> {
         "batch": work.batch,
         "threads": threads,
         "engine": trainer.describe(),
+        "optimised": !cfg!(debug_assertions),
         "note": note,
         "repeats": seconds.len(),
         "images_per_second": f64::from(work.batch) / median,
         "seconds": { "median": median, "min": seconds[0], "max": seconds[seconds.len() - 1] },
+        "cpu_seconds": measure::median(&mut cpu),
         "buffer_bytes": trainer.buffer_bytes(),
         "peak_rss_bytes": after.map(|[_, peak]| peak),
         "rss_growth_bytes": before.zip(after).map(|([start, _], [_, peak])| peak.saturating_sub(start)),
@@ -121,12 +128,12 @@ fn step(options: &BenchStep) -> Result<ExitCode, Failure> {
 fn repeat(trainer: &mut dyn Trainer, options: &BenchStep, isa: Isa) -> Result<Measured, Failure> {
     let (batch, threads) = (options.work.batch as usize, options.work.threads.into());
     let arithmetic = measure::Arithmetic::new(isa, threads, measure::wall);
-    let mut measured = Measured { seconds: Vec::new(), peak: 0.0 };
+    let mut measured = Measured { seconds: Vec::new(), cpu: Vec::new(), peak: 0.0 };
     for repetition in 0..options.warmup + options.repeats {
         let epoch = repetition as usize;
         let order = data::epoch_order(0, epoch, batch);
         let examples: Vec<Example> = order.iter().map(|i| data::example(0, epoch, *i)).collect();
-        let start = measure::wall();
+        let (start, cpu) = (measure::wall(), measure::process_time());
         if options.predict {
             trainer.predict(Split::Test, 0..batch)?;
         } else {
@@ -135,6 +142,7 @@ fn repeat(trainer: &mut dyn Trainer, options: &BenchStep, isa: Isa) -> Result<Me
         }
         if repetition >= options.warmup {
             measured.seconds.push(measure::wall() - start);
+            measured.cpu.push(measure::process_time() - cpu);
         }
         measured.peak = measured.peak.max(arithmetic.gflops());
     }
@@ -176,16 +184,17 @@ fn show(report: &Value) {
         text("engine")
     ));
     ui::line(&format!(
-        "{:.1} images/s; a {} takes {:.1} ms (median of {}; {:.1} to {:.1})",
+        "{:.1} images/s; a {} takes {:.1} ms (median of {}; {:.1} to {:.1}; {:.1} of CPU time)",
         number("images_per_second"),
         if text("pass") == "predict" { "pass" } else { "step" },
         milliseconds("median"),
         report["repeats"],
         milliseconds("min"),
-        milliseconds("max")
+        milliseconds("max"),
+        1e3 * number("cpu_seconds")
     ));
     ui::line(&format!(
-        "{:.1} GFLOP/s of direct convolution, {:.0} % of the FMA peak of {:.1} on {} threads",
+        "{:.1} GFLOP/s of direct convolution, {:.0} % of the FMA peak of {:.1} (threads: {})",
         number("gflops"),
         100.0 * number("fraction_of_peak"),
         number("fma_peak_gflops"),
