@@ -104,8 +104,8 @@ def run(program, args):
         sys.exit(f"compare: cannot start `{line[0]}`: {error.strerror}; see --repro and --python")
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        error = said[-1] if program["program"] == "torch" else said[0].removeprefix("error: ")
-        return {"error": error[:200]}
+        errors = [line.removeprefix("error: ") for line in said if line.startswith("error: ")]
+        return {"error": (errors or said)[-1][:200]}
     return json.loads(done.stdout)
 
 
@@ -292,10 +292,11 @@ def memory_table(report):
             buffers, growth = own["runs"][0]["buffer_bytes"], own["runs"][0]["rss_growth_bytes"]
             growths = [r["rss_growth_bytes"] for other in others for r in other["runs"]]
             torch_growth = min(growths, default=None)
-            share = f"**{buffers / torch_growth:.2f}**" if buffers and torch_growth else ""
-            lines.append([arch, variant, mode, megabytes(buffers), megabytes(growth), megabytes(torch_growth), share])
+            shares = [f"**{x / torch_growth:.2f}**" if x and torch_growth else "" for x in (buffers, growth)]
+            sizes = [megabytes(x) for x in (buffers, growth, torch_growth)]
+            lines.append([arch, variant, mode, *sizes, *shares])
     heading = ["network", "variant", "mode", "buffers, MB", "process grew by, MB", "PyTorch's grew by, MB"]
-    return table(heading + ["buffers / PyTorch"], lines)
+    return table(heading + ["buffers / PyTorch", "process / PyTorch"], lines)
 
 
 def evaluation_table(report):
@@ -375,6 +376,8 @@ def conditions(sections):
 def write_report(sections, path):
     report = Report(sections)
     versions = sorted({f"{s['machine']['repro']}, PyTorch {s['machine']['torch']}" for s in sections.values()})
+    if any(run.get("optimised") is False for result in report.results for run in result["runs"]):
+        versions.append("**Some numbers are those of a debug build of repro and say nothing.**")
     path.write_text(f"""# Beside PyTorch
 
 Written by `python3 benches/compare.py`, which anyone can run; `compare.json` holds every measurement.

@@ -1,13 +1,14 @@
 //! Images per second of the fused training step, beside this machine's FMA peak:
 //! `cargo run --release -p repro-network --example step -- resnet32 paper 128 1 [bn|all] [avx512]`.
-#![allow(clippy::print_stdout, unsafe_code)] // a benchmark speaks; its peak is a kernel
+#![allow(clippy::print_stdout, unsafe_code)] // a benchmark speaks; its clock is the system's
 
-use std::{error::Error, hint::black_box, time::Instant};
+use std::{error::Error, time::Instant};
 
 use network::{
     arch::{Graph, Op},
     cpu::{
-        lanes::{Isa, Lanes},
+        lanes::Isa,
+        peak::multiply_add,
         step::{Statistics, Step},
         unit::Trained,
     },
@@ -15,39 +16,11 @@ use network::{
     tensor::{Tensor, Tensors},
 };
 
-const ROUNDS: usize = 10_000_000;
-
-network::lanes_dispatch!(unsafe fn chains(out: &mut [f32; 16]) = chains_on);
-
-/// Twelve independent chains: enough to fill the units, few enough for sixteen registers' halves.
-#[inline(always)]
-unsafe fn chains_on<L: Lanes>(out: &mut [f32; 16]) {
-    // SAFETY: `out` holds 16 floats; the CPU is the dispatcher's promise.
-    unsafe {
-        let (a, b) = (L::splat(black_box(0.5)), L::splat(black_box(0.25)));
-        let mut sums = [b; 12];
-        let live = if L::WIDE { 12 } else { 5 };
-        for _ in 0..ROUNDS / live {
-            for sum in &mut sums[..live] {
-                *sum = sum.fma(a, b);
-            }
-        }
-        let mut total = sums[0];
-        for sum in &sums[1..] {
-            total = total.add(*sum);
-        }
-        total.store(out.as_mut_ptr());
-    }
-}
-
 /// Best of five, in 10^9 floating-point operations per second on one thread.
 fn peak(isa: Isa) -> f64 {
     let once = || {
-        let (start, mut out) = (Instant::now(), [0.0; 16]);
-        // SAFETY: a reference is valid.
-        unsafe { chains(isa, &mut out) };
-        black_box(out);
-        (ROUNDS * 32) as f64 / start.elapsed().as_secs_f64() / 1e9
+        let start = Instant::now();
+        multiply_add(isa, 1_000_000) as f64 / start.elapsed().as_secs_f64() / 1e9
     };
     (0..5).map(|_| once()).fold(0.0, f64::max)
 }

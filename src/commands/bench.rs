@@ -32,9 +32,12 @@ pub(super) fn bench(what: &Bench) -> Result<ExitCode, Failure> {
     }
 }
 
-/// A trainer of the work on images of noise, and a note about the engine.
-pub(super) fn trainer(arch: Arch, work: &Work) -> Result<(Box<dyn Trainer>, Option<String>), Failure> {
-    let batch = work.batch as usize;
+/// A trainer of the work in steps of `batch` images of noise, and a note about the engine.
+pub(super) fn trainer(
+    arch: Arch,
+    work: &Work,
+    batch: usize,
+) -> Result<(Box<dyn Trainer>, Option<String>), Failure> {
     let spec = TrainSpec {
         arch,
         variant: work.variant,
@@ -86,7 +89,7 @@ fn step(options: &BenchStep) -> Result<ExitCode, Failure> {
     let isa = Isa::choose(work.isa.as_deref())?;
     let threads = usize::from(work.threads);
     let before = machine::resident();
-    let (mut trainer, note) = trainer(options.arch, work)?;
+    let (mut trainer, note) = trainer(options.arch, work, work.batch as usize)?;
     let measured = repeat(&mut *trainer, options, isa)?;
     // Memory is swept when the peak of the step has been read.
     let after = machine::resident();

@@ -27,9 +27,7 @@ pub(super) fn plan(options: &Plan) -> Result<ExitCode, Failure> {
     let params = graph.params();
     let parameters: usize = params.iter().map(|p| p.len()).sum();
     let trained: usize = params.iter().map(|p| set.trained(p)).sum();
-    let (trainer, note) = bench::trainer(options.arch, work)?;
-    let (engine, buffers) = (trainer.describe(), trainer.buffer_bytes());
-    drop(trainer);
+    let (engine, buffers, note) = engine(options)?;
     if let Some(note) = note {
         ui::note(&format!("note: {note}"));
     }
@@ -85,6 +83,23 @@ pub(super) fn plan(options: &Plan) -> Result<ExitCode, Failure> {
     let buffers = buffers.map_or_else(|| "an unknown number of".into(), |bytes| giga(bytes as u64));
     ui::line(&format!("{buffers} GB of buffers ({engine})"));
     Ok(ExitCode::SUCCESS)
+}
+
+/// What would compute, the bytes of its buffers, and a note about it.
+fn engine(options: &Plan) -> Result<(String, Option<usize>, Option<String>), Failure> {
+    /// Buffers grow evenly from one multiple of that many images to the next; so those of two small
+    /// batches tell about a large one that would fill the memory.
+    const STEP: usize = 64;
+    let of = |batch: usize| {
+        let (trainer, note) = bench::trainer(options.arch, &options.work, batch)?;
+        Ok::<_, Failure>((trainer.describe(), trainer.buffer_bytes(), note))
+    };
+    let batch = options.work.batch as usize;
+    let (engine, small, note) = of(batch.min(STEP))?;
+    let Some(small) = small.filter(|_| batch > STEP) else { return Ok((engine, small, note)) };
+    let (_, large, _) = of(2 * STEP)?;
+    let each = |large: usize| (large - small) * (batch - STEP) / STEP;
+    Ok((engine, large.map(|large| small + each(large)), note))
 }
 
 fn table(operations: &[Operation], batch: u64, bytes: u64) -> Vec<Vec<String>> {

@@ -67,6 +67,16 @@ fn plan_lists_operations_and_adds_them_up() {
 }
 
 #[test]
+fn plan_knows_the_buffers_of_large_batches_without_making_them() {
+    let project = TestProject::new("");
+    let tiny = ["--variant", "origin", "--mode", "all", "--batch", "192", "--json"];
+    let plan = project.json(&[&["plan", "resnet8"][..], &tiny].concat(), 0);
+    let one = ["bench", "step", "--arch", "resnet8", "--warmup", "0", "--repeats", "1"];
+    let made = project.json(&[&one[..], &tiny].concat(), 0);
+    assert_eq!(plan["buffer_bytes"], made["buffer_bytes"]);
+}
+
+#[test]
 fn doctor_tells_what_the_machine_has() {
     let project = TestProject::new("");
     let found = project.json(&["doctor", "--json"], 0);
