@@ -55,14 +55,19 @@ pub(crate) fn spec(arch: &str, variant: Variant, mode: Mode, batch: usize) -> Tr
     }
 }
 
-/// The engines that cover `spec`, the reference first.
-pub(crate) fn engines(spec: &TrainSpec) -> Vec<Box<dyn Trainer>> {
-    let make = |engine| match trainer(spec, images(), &EngineChoice { engine, threads: 2, isa: None }) {
+/// A trainer of `spec`, unless `name` does not cover it.
+pub(crate) fn engine(spec: &TrainSpec, name: EngineName) -> Option<Box<dyn Trainer>> {
+    match trainer(spec, images(), &EngineChoice { engine: name, threads: 2, isa: None }) {
         Ok((trainer, _)) => Some(trainer),
-        Err(Error::Unsupported { .. }) if engine != EngineName::Reference => None,
-        Err(e) => panic!("{e}"),
-    };
-    [EngineName::Reference, EngineName::Cpu].into_iter().filter_map(make).collect()
+        Err(Error::Unsupported { .. }) => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The engines that cover `spec`: always the reference.
+pub(crate) fn engines(spec: &TrainSpec) -> Vec<Box<dyn Trainer>> {
+    let reference = engine(spec, EngineName::Reference).unwrap();
+    [reference].into_iter().chain(engine(spec, EngineName::Cpu)).collect()
 }
 
 pub(crate) fn in_f64(spec: &TrainSpec) -> Reference {

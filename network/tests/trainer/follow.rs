@@ -1,0 +1,52 @@
+//! A fast engine beside the reference, for many steps.
+
+use network::{arch::Variant, mode::Mode, tensor::Tensors, trainer::EngineName};
+
+use crate::support::{batch, engine, spec};
+
+/// Along two hundred steps of the fast engine, the reference takes the same step from the same
+/// state. (Left alone, the two part: a ReLU that rounding switches changes a gradient by up to a
+/// hundredth in such a small batch, and the next steps amplify it.)
+#[test]
+fn two_hundred_steps_are_those_of_the_reference() {
+    for mode in [Mode::Bn, Mode::All] {
+        follow(mode);
+    }
+}
+
+fn follow(mode: Mode) {
+    let spec = spec("resnet8", Variant::Origin, mode, 8);
+    let mut reference = engine(&spec, EngineName::Reference).unwrap();
+    let mut fast = engine(&spec, EngineName::Cpu).unwrap();
+    for step in 0..200 {
+        let examples = batch(spec.seed, step, 8);
+        let compared = step % 20 == 19;
+        if compared {
+            reference.restore(&fast.state().unwrap()).unwrap();
+            reference.step(&examples, 0.1).unwrap();
+        }
+        fast.step(&examples, 0.1).unwrap();
+        let tally = fast.take_tally().unwrap();
+        if compared {
+            let expected = reference.take_tally().unwrap();
+            let apart = (tally.loss - expected.loss).abs();
+            assert!(
+                apart <= 1e-5 * expected.loss,
+                "{mode}, step {step}: {tally:?}, the reference has {expected:?}"
+            );
+            let (state, expected) = (fast.state().unwrap(), reference.state().unwrap());
+            close(1e-3, &state.values, &expected.values);
+            close(2e-2, &state.momentum, &expected.momentum);
+        }
+    }
+}
+
+fn close(tolerance: f64, got: &Tensors, expected: &Tensors) {
+    assert!(got.keys().eq(expected.keys()));
+    for (name, expected) in expected {
+        let pairs = got[name].data.iter().zip(&expected.data);
+        let apart = pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
+        let size = expected.data.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        assert!(apart <= tolerance * size, "{name}: {apart:e} apart, size {size:e}");
+    }
+}
