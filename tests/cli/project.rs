@@ -80,7 +80,7 @@ impl TestProject {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn();
-        Running(child.expect("the binary starts"))
+        Running(Some(child.expect("the binary starts")))
     }
 
     /// Waits until a file of the project is there.
@@ -95,23 +95,35 @@ impl TestProject {
 }
 
 /// The binary at work.
-pub(crate) struct Running(Child);
+pub(crate) struct Running(Option<Child>);
 
 impl Running {
     /// Sends it a signal, such as `INT`.
     pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(format!("-{name}")).arg(self.0.id().to_string()).status();
+        let id = self.0.as_ref().expect("it runs").id().to_string();
+        let status = Command::new("kill").arg(format!("-{name}")).arg(id).status();
         assert!(status.expect("there is a `kill`").success());
     }
 
     /// Has it ended?
     pub(crate) fn ended(&mut self) -> bool {
-        self.0.try_wait().expect("it can be waited for").is_some()
+        self.0.as_mut().expect("it runs").try_wait().expect("it can be waited for").is_some()
     }
 
     /// Waits for its end.
-    pub(crate) fn wait(self) -> Answer {
-        Answer::from(self.0.wait_with_output().expect("it can be waited for"))
+    pub(crate) fn wait(mut self) -> Answer {
+        let child = self.0.take().expect("it runs");
+        Answer::from(child.wait_with_output().expect("it can be waited for"))
+    }
+}
+
+/// A test that fails leaves nothing running.
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
