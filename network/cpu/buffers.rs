@@ -8,6 +8,8 @@ use std::{
 
 /// Slices begin at multiples of that many bytes: a cache line, and a vector of 16 floats.
 const ALIGN: usize = 64;
+/// Allocations of at least a large page begin with one.
+const LARGE: usize = 2 << 20;
 
 /// `count` slices of one size in one allocation, whose pages are touched.
 pub struct Images<T: Copy> {
@@ -32,6 +34,11 @@ impl<T: Copy + Default> Images<T> {
             unsafe {
                 let start = NonNull::new(alloc(layout).cast::<T>());
                 let start = start.unwrap_or_else(|| handle_alloc_error(layout));
+                #[cfg(target_os = "linux")]
+                if layout.size() >= LARGE {
+                    // Fewer pages to look up; where the system declines, nothing is lost.
+                    libc::madvise(start.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE);
+                }
                 for i in 0..count * size {
                     start.add(i).write(T::default());
                 }
@@ -44,7 +51,9 @@ impl<T: Copy + Default> Images<T> {
 
 impl<T: Copy> Images<T> {
     fn layout(len: usize) -> Layout {
-        match Layout::array::<T>(len).and_then(|layout| layout.align_to(ALIGN)) {
+        match Layout::array::<T>(len)
+            .and_then(|layout| layout.align_to(if layout.size() < LARGE { ALIGN } else { LARGE }))
+        {
             Ok(layout) => layout,
             Err(_) => panic!("a buffer of {len} elements does not fit the address space"),
         }
@@ -55,6 +64,11 @@ impl<T: Copy> Images<T> {
         assert!(n < self.count, "image {n} of {}", self.count);
         // SAFETY: the slice lies inside the allocation.
         unsafe { self.start.as_ptr().add(n * self.size) }
+    }
+
+    /// How many slices.
+    pub fn count(&self) -> usize {
+        self.count
     }
 
     /// Elements of a slice.

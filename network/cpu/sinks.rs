@@ -5,6 +5,7 @@
 //! Channel sums of an image are specified as four chains, rows modulo 4, each along its rows in
 //! reading order, added as (0 + 1) + (2 + 3).
 #![allow(unsafe_code)] // images that one worker has to itself
+#![allow(clippy::needless_range_loop)] // an array of lanes by value goes through memory in an iterator
 
 use super::{
     buffers::Images,
@@ -182,6 +183,16 @@ impl Sink<'_> {
         });
     }
 
+    /// The maps that [`Rows::take`] reads and writes, those of other sizes left out.
+    pub(super) fn parts(&self) -> [Option<&Images<f32>>; 3] {
+        match self {
+            Sink::Keep { z, .. } => [Some(z), None, None],
+            Sink::Rectifier { g, z, side, .. } => [Some(g), Some(z), side.map(|(z, _)| z)],
+            Sink::Pooled { g, .. } => [Some(g), None, None],
+            Sink::Predict { x, side, .. } => [Some(x), side.map(), None],
+        }
+    }
+
     /// Gives `visit` the rows of block `block` of image `n`.
     ///
     /// # Safety
@@ -274,7 +285,8 @@ impl<L: Lanes> Rows<L> for KeepRows {
     ) {
         // SAFETY: the caller's promise.
         let z = unsafe { self.z.add((y * self.w + x) * 16) };
-        for (i, v) in values.into_iter().enumerate() {
+        for i in 0..4 {
+            let v = values[i];
             if i < live {
                 // SAFETY: as above.
                 unsafe { v.store(z.add(i * 16)) };
@@ -304,7 +316,8 @@ impl<L: Lanes> Rows<L> for AboveRows<L> {
         sums: &mut Chains<L>,
     ) {
         let first = y * self.w + x;
-        for (i, mut v) in values.into_iter().enumerate() {
+        for i in 0..4 {
+            let mut v = values[i];
             if i < live {
                 // SAFETY: the caller's promise.
                 unsafe {
@@ -344,7 +357,8 @@ impl<L: Lanes> Rows<L> for BitsRows {
         sums: &mut Chains<L>,
     ) {
         let first = y * self.w + x;
-        for (i, mut v) in values.into_iter().enumerate() {
+        for i in 0..4 {
+            let mut v = values[i];
             if i < live {
                 // SAFETY: the caller's promise.
                 unsafe {
@@ -387,7 +401,8 @@ impl<L: Lanes> Rows<L> for PooledRows<'_> {
         // SAFETY: the caller's promise.
         unsafe {
             let (up, down) = self.main.rows::<L>(self.n, self.block, y, self.size);
-            for (i, v) in values.into_iter().enumerate() {
+            for i in 0..4 {
+                let v = values[i];
                 if i < live {
                     let masks = winners(&up, &down, x + i);
                     let pixels = [(&up, 0), (&up, 1), (&down, 0), (&down, 1)];
@@ -418,7 +433,8 @@ impl<L: Lanes> Rows<L> for PredictRows<L> {
     #[inline(always)]
     unsafe fn take(&self, values: [L; 4], y: usize, x: usize, live: usize, _: usize, _: &mut Chains<L>) {
         let first = y * self.w + x;
-        for (i, v) in values.into_iter().enumerate() {
+        for i in 0..4 {
+            let v = values[i];
             if i < live {
                 // SAFETY: the caller's promise.
                 unsafe {

@@ -33,6 +33,17 @@ pub enum Side<'a> {
     Projection(Normal<'a>),
 }
 
+impl<'a> Side<'a> {
+    /// What is added, or what becomes that.
+    pub(super) fn map(&self) -> Option<&'a Images<f32>> {
+        match self {
+            Side::None => None,
+            Side::Identity(x) => Some(x),
+            Side::Projection(p) => Some(p.z),
+        }
+    }
+}
+
 /// Images of `[C/16][H][W][16]` that do not exist until they are read.
 #[derive(Clone, Copy)]
 pub enum Source<'a> {
@@ -100,6 +111,17 @@ impl Source<'_> {
                 fits && main.z.size() == len && lines(&main.line) && three(abc)
             }
         });
+    }
+
+    /// The maps that [`Source::row`] reads, those of other sizes left out.
+    pub(super) fn parts(&self) -> [Option<&Images<f32>>; 2] {
+        match self {
+            Source::Plain(x) => [Some(x), None],
+            Source::Rectified { main, side, .. } => [Some(main.z), side.map()],
+            Source::Pooled(_) => [None, None],
+            Source::Gradient { g, z, .. } => [Some(g), Some(z)],
+            Source::Unpooled { main, .. } => [Some(main.z), None],
+        }
     }
 
     /// Writes row `y` of block `block` of image `n` to `out`.

@@ -138,7 +138,7 @@ impl Step {
                 [] => {}
                 [u] if let Way::Winograd { forward, .. } = &units[*u].layer.way => {
                     let sink = Sink::Keep { z: &units[*u].z, sums: &units[*u].sums };
-                    let group = tiles::images_per_call(size);
+                    let group = tiles::images_per_call(forward.channels, forward.filters, size);
                     pool.each(scratch, count.div_ceil(group), |item, own| {
                         let images = item * group..((item + 1) * group).min(count);
                         // SAFETY: each item has its images.
@@ -248,7 +248,8 @@ impl Step {
         let sink = maps.sink(layout, units, f);
         match layout.features[f].readers.as_slice() {
             [u] if let Way::Winograd { backward, .. } = &units[*u].layer.way => {
-                let (source, group) = (maps.back(layout, units, *u), tiles::images_per_call(size));
+                let source = maps.back(layout, units, *u);
+                let group = tiles::images_per_call(backward.channels, backward.filters, size);
                 pool.each(scratch, count.div_ceil(group), |item, own| {
                     let images = item * group..((item + 1) * group).min(count);
                     // SAFETY: each item has its images.

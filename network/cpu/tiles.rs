@@ -10,7 +10,8 @@
 use std::ops::Range;
 
 use super::{
-    lanes::{Isa, Lanes},
+    buffers::Images,
+    lanes::{Isa, Lanes, prefetch_later},
     sinks::{Chains, HELD, Rows, Sink, Visit},
     sources::Source,
     winograd::{
@@ -18,21 +19,23 @@ use super::{
     },
 };
 
-/// Tiles in a group, about: few enough for the caches, many enough to use a filter often.
-const TILES: usize = 32;
-const _: () = assert!(TILES <= GROUP);
+/// Tiles in a group, about: few, so that they stay in the caches, but enough to use a filter often
+/// where filters come from further away. No more than GROUP.
+fn tiles(channels: usize, filters: usize) -> usize {
+    if channels.max(filters) <= 128 { 16 } else { GROUP }
+}
 
 /// Rows of a ring: a strip's six, and the next power of two.
 const RING: usize = 8;
 
 /// Images that one call should be given so that groups are full: a question of shape alone.
-pub fn images_per_call([h, w]: [usize; 2]) -> usize {
-    (TILES / (h.div_ceil(M) * w.div_ceil(M))).max(1)
+pub fn images_per_call(channels: usize, filters: usize, [h, w]: [usize; 2]) -> usize {
+    (tiles(channels, filters) / (h.div_ceil(M) * w.div_ceil(M))).max(1)
 }
 
 /// Floats of scratch memory that a call needs.
 pub fn scratch_len(channels: usize, filters: usize, size: [usize; 2]) -> usize {
-    let sums = images_per_call(size) * filters / LANES * HELD;
+    let sums = images_per_call(channels, filters, size) * filters / LANES * HELD;
     N * N * (stride(channels) + stride(panel(filters))) + channels / LANES * ring_len(size[1]) + sums
 }
 
@@ -63,7 +66,7 @@ pub unsafe fn run(
 ) {
     source.check(conv.channels / LANES, conv.size);
     sink.check(conv.filters / LANES, conv.size);
-    assert!(images.len() <= images_per_call(conv.size), "too many images");
+    assert!(images.len() <= images_per_call(conv.channels, conv.filters, conv.size), "too many images");
     assert!(scratch.len() >= scratch_len(conv.channels, conv.filters, conv.size), "scratch too short");
     let (spectra, rest) = scratch.split_at_mut(N * N * stride(conv.channels));
     let (products, rest) = rest.split_at_mut(N * N * stride(conv.width()));
@@ -102,7 +105,7 @@ unsafe fn run_with<L: Lanes>(job: &Job<'_>) {
     let [h, w] = job.conv.size;
     let (strips, across) = (h.div_ceil(M), w.div_ceil(M));
     let all = job.images.len() * strips;
-    let groups = all.div_ceil((TILES / across).max(1));
+    let groups = all.div_ceil((tiles(job.conv.channels, job.conv.filters) / across).max(1));
     let per_group = all.div_ceil(groups); // evenly, so that no group is nearly empty
     // SAFETY: strips, blocks and tiles lie inside what `run` checked.
     unsafe {
@@ -114,8 +117,11 @@ unsafe fn run_with<L: Lanes>(job: &Job<'_>) {
                     read_strip::<L>(job, block, first + s, s * across);
                 }
             }
+            let mut ahead = Ahead::new(job, first, count);
+            let mut meanwhile = || ahead.fetch();
             for panel in 0..job.conv.filters / job.conv.width() {
-                multiply_panel::<L>(job.conv, panel, job.spectra, job.products, count * across);
+                let tiles = count * across;
+                multiply_panel::<L>(job.conv, panel, job.spectra, job.products, tiles, &mut meanwhile);
                 for column in (0..job.conv.width()).step_by(LANES) {
                     let mut s = first;
                     while s < first + count {
@@ -126,6 +132,68 @@ unsafe fn run_with<L: Lanes>(job: &Job<'_>) {
                     }
                 }
             }
+        }
+    }
+}
+
+/// A map, its blocks of 16 channels, and some of its strips, counted over all images.
+type Part<'a> = (&'a Images<f32>, usize, Range<usize>);
+
+/// What the caches will need next, fetched bit by bit while the processor multiplies.
+struct Ahead<'a> {
+    job: &'a Job<'a>,
+    parts: [Option<Part<'a>>; 5],
+    part: usize,
+    /// Strips times blocks that were fetched of the current part, and lines of the next.
+    done: [usize; 2],
+    /// Lines to fetch at a time.
+    share: usize,
+}
+
+impl<'a> Ahead<'a> {
+    /// The sink of the group of `count` strips that begins with `first`, and the next group's source.
+    /// That may belong to another call: a worker's items follow each other.
+    #[inline(always)]
+    fn new(job: &'a Job<'a>, first: usize, count: usize) -> Self {
+        let [h, w] = job.conv.size;
+        let (first, strips) = (first + job.images.start * h.div_ceil(M), h.div_ceil(M));
+        let [a, b, c] =
+            job.sink.parts().map(|map| Some((map?, job.conv.filters / LANES, first..first + count)));
+        let [d, e] = job.source.parts().map(|map| {
+            let end = (first + 2 * count).min(map?.count() * strips);
+            Some((map?, job.conv.channels / LANES, first + count..end))
+        });
+        let parts = [a, b, c, d, e];
+        let pieces: usize = parts.iter().flatten().map(|(_, blocks, strips)| blocks * strips.len()).sum();
+        let share = (pieces * M * w).div_ceil(N * N * job.conv.filters / job.conv.width());
+        Self { job, parts, part: 0, done: [0, 0], share }
+    }
+
+    #[inline(always)]
+    fn fetch(&mut self) {
+        let [h, w] = self.job.conv.size;
+        let strips = h.div_ceil(M);
+        let mut left = self.share;
+        while left > 0 && self.part < self.parts.len() {
+            let [piece, line] = self.done;
+            let Some((map, blocks, range)) = &self.parts[self.part] else {
+                self.part += 1;
+                continue;
+            };
+            if piece >= blocks * range.len() {
+                (self.part, self.done) = (self.part + 1, [0, 0]);
+                continue;
+            }
+            let strip = range.start + piece / blocks;
+            let (image, top) = (strip / strips, strip % strips * M);
+            let from = map.ptr(image).wrapping_add((piece % blocks * h + top) * w * LANES);
+            let lines = M.min(h - top) * w;
+            let now = left.min(lines - line);
+            for i in line..line + now {
+                prefetch_later(from.wrapping_add(i * LANES));
+            }
+            left -= now;
+            self.done = if line + now == lines { [piece + 1, 0] } else { [piece, line + now] };
         }
     }
 }
@@ -190,18 +258,34 @@ unsafe fn read_strip<L: Lanes>(job: &Job<'_>, block: usize, strip: usize, tile: 
 unsafe fn transform<L: Lanes>(rows: [*const f32; N], out: *mut f32, stride: usize) {
     // SAFETY: the caller's promise.
     unsafe {
-        for half in 0..2 {
-            let mut part = [[L::splat(0.0); N]; N / 2];
-            for x in 0..N {
-                let column = input_transform(rows.map(|row| L::load(row.add(x * LANES))));
-                for y in 0..N / 2 {
-                    part[y][x] = column[half * (N / 2) + y];
-                }
+        transform_half::<L, 0>(rows, out, stride);
+        transform_half::<L, 3>(rows, out, stride);
+    }
+}
+
+/// Rows `FIRST` to `FIRST` + 2.
+///
+/// # Safety
+/// As [`transform`].
+#[inline(always)]
+unsafe fn transform_half<L: Lanes, const FIRST: usize>(rows: [*const f32; N], out: *mut f32, stride: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut part = [[L::splat(0.0); N]; N / 2];
+        for x in 0..N {
+            let mut column = [L::splat(0.0); N];
+            for y in 0..N {
+                column[y] = L::load(rows[y].add(x * LANES));
             }
-            for (y, row) in part.into_iter().enumerate() {
-                for (x, value) in input_transform(row).into_iter().enumerate() {
-                    value.store(out.add(((half * (N / 2) + y) * N + x) * stride));
-                }
+            let column = input_transform(column);
+            for y in 0..N / 2 {
+                part[y][x] = column[FIRST + y];
+            }
+        }
+        for y in 0..N / 2 {
+            let row = input_transform(part[y]);
+            for x in 0..N {
+                row[x].store(out.add(((FIRST + y) * N + x) * stride));
             }
         }
     }
@@ -303,22 +387,40 @@ unsafe fn untransform<L: Lanes, R: Rows<L>, const WHOLE: bool>(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        for half in 0..2 {
-            let mut part = [[L::splat(0.0); N]; M / 2];
-            for x in 0..N {
-                let column =
-                    output_transform(std::array::from_fn(|y| L::load(from.add((y * N + x) * stride(width)))));
-                for y in 0..M / 2 {
-                    part[y][x] = column[2 * y + half];
-                }
-            }
-            for (y, row) in part.into_iter().enumerate() {
-                let y = 2 * y + half;
-                if WHOLE || top + y < h {
-                    let live = if WHOLE { M } else { M.min(w - left) };
-                    rows.take(output_transform(row), top + y, left, live, y, chains);
-                }
-            }
+        let live = if WHOLE { M } else { M.min(w - left) };
+        let [zeroth, second] = untransform_half::<L, 0>(from, width);
+        rows.take(zeroth, top, left, live, 0, chains);
+        if WHOLE || top + 2 < h {
+            rows.take(second, top + 2, left, live, 2, chains);
         }
+        let [first, third] = untransform_half::<L, 1>(from, width);
+        if WHOLE || top + 1 < h {
+            rows.take(first, top + 1, left, live, 1, chains);
+        }
+        if WHOLE || top + 3 < h {
+            rows.take(third, top + 3, left, live, 3, chains);
+        }
+    }
+}
+
+/// Rows `FIRST` and `FIRST` + 2.
+///
+/// # Safety
+/// `from` holds 36 matrices.
+#[inline(always)]
+unsafe fn untransform_half<L: Lanes, const FIRST: usize>(from: *const f32, width: usize) -> [[L; M]; M / 2] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut part = [[L::splat(0.0); N]; M / 2];
+        for x in 0..N {
+            let mut column = [L::splat(0.0); N];
+            for y in 0..N {
+                column[y] = L::load(from.add((y * N + x) * stride(width)));
+            }
+            let column = output_transform(column);
+            part[0][x] = column[FIRST];
+            part[1][x] = column[FIRST + 2];
+        }
+        [output_transform(part[0]), output_transform(part[1])]
     }
 }

@@ -189,7 +189,7 @@ unsafe fn convolve<L: Lanes>(
             // SAFETY: the scratch holds ROOM tiles, enough for the last whole step of any kernel;
             // what lies beyond `count` is multiplied and never read.
             unsafe {
-                multiply_panel::<L>(this, panel, spectra, products, count);
+                multiply_panel::<L>(this, panel, spectra, products, count, &mut || {});
                 for t in 0..count {
                     let products = products.add(t * this.width());
                     store_tile::<L>(this, panel, products, output.as_mut_ptr(), place(t), accumulate);
@@ -242,7 +242,8 @@ pub(super) unsafe fn load_tile<L: Lanes>(
     }
 }
 
-/// The 36 matrix products of the first `count` tiles and one panel of filters.
+/// The 36 matrix products of the first `count` tiles and one panel of filters; `meanwhile` is called
+/// 36 times, evenly.
 ///
 /// # Safety
 /// `spectra` and `products` hold ROOM tiles.
@@ -253,13 +254,14 @@ pub(super) unsafe fn multiply_panel<L: Lanes>(
     spectra: *const f32,
     products: *mut f32,
     count: usize,
+    meanwhile: &mut impl FnMut(),
 ) {
     // SAFETY: the caller's promise.
     unsafe {
         match (L::WIDE, this.width()) {
-            (true, LANES) => multiply::<L, 1, 12>(this, panel, spectra, products, count),
-            (true, _) => multiply::<L, 2, 8>(this, panel, spectra, products, count),
-            (false, _) => multiply::<L, 1, 6>(this, panel, spectra, products, count),
+            (true, LANES) => multiply::<L, 1, 16>(this, panel, spectra, products, count, meanwhile),
+            (true, _) => multiply::<L, 2, 8>(this, panel, spectra, products, count, meanwhile),
+            (false, _) => multiply::<L, 1, 6>(this, panel, spectra, products, count, meanwhile),
         }
     }
 }
@@ -276,9 +278,11 @@ unsafe fn multiply<L: Lanes, const BLOCKS: usize, const TILES: usize>(
     spectra: *const f32,
     products: *mut f32,
     count: usize,
+    meanwhile: &mut impl FnMut(),
 ) {
     let (channels, width) = (this.channels, this.width());
     for point in 0..N * N {
+        meanwhile();
         for t in (0..count).step_by(TILES) {
             for block in (0..width / LANES).step_by(BLOCKS) {
                 // SAFETY: indices are below the sizes that the caller promises.
