@@ -2,6 +2,7 @@
 
 mod bench;
 mod errors;
+mod experiments;
 mod export;
 mod project;
 mod read;
