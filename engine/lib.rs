@@ -20,6 +20,7 @@ pub mod kind;
 mod lock;
 mod lockfile;
 mod look;
+mod memo;
 pub mod observer;
 pub mod pipeline;
 pub mod plan;

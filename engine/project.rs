@@ -2,7 +2,7 @@
 //! of syntax, terminals or kinds.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -53,6 +53,22 @@ pub(crate) struct Seen {
     /// Where: see [`key`].
     pub(crate) key: String,
     pub(crate) found: Found,
+    /// Today's recipe, if its inputs are what is shown.
+    foreseen: Option<Foreseen>,
+}
+
+/// A recipe, and the digests of the inputs with which it holds.
+struct Foreseen {
+    inputs: Vec<Digest>,
+    recipe: Recipe,
+}
+
+impl Seen {
+    /// Today's recipe with these inputs, where it is known already. It holds as long as nothing has
+    /// run: a stage may write a file that another one reads.
+    pub(crate) fn foreseen(&self, inputs: &[Digest]) -> Option<&Recipe> {
+        self.foreseen.as_ref().filter(|foreseen| foreseen.inputs == inputs).map(|foreseen| &foreseen.recipe)
+    }
 }
 
 /// An instance, judged.
@@ -149,7 +165,9 @@ impl Project {
             waits.dedup();
             let judged = if waits.is_empty() {
                 let inputs: Vec<_> = needs.iter().filter_map(|need| all[need.from].tree).collect();
-                self.judge_one(pipeline, id, &inputs, seen, state)
+                let recipe = seen.foreseen(&inputs).cloned();
+                let recipe = recipe.map_or_else(|| self.recipe(pipeline, id, &inputs, state), Ok);
+                self.judge_one(recipe, seen, state)
             } else {
                 Judged { standing: Standing::Waiting(waits), recipe: None, tree: None }
             };
@@ -158,16 +176,9 @@ impl Project {
         all
     }
 
-    /// Judges one instance whose inputs are known.
-    pub(crate) fn judge_one(
-        &self,
-        pipeline: &Pipeline,
-        id: InstanceId,
-        inputs: &[Digest],
-        seen: &Seen,
-        state: &mut State,
-    ) -> Judged {
-        let recipe = match self.recipe(pipeline, id, inputs, state) {
+    /// Judges one instance whose inputs are known, and so its recipe.
+    pub(crate) fn judge_one(&self, recipe: Result<Recipe, Why>, seen: &Seen, state: &State) -> Judged {
+        let recipe = match recipe {
             Ok(recipe) => recipe,
             Err(why) => return Judged { standing: Standing::Stale(vec![why]), recipe: None, tree: None },
         };
@@ -218,7 +229,7 @@ impl Project {
                 Some(entry) => look(&self.store.shown(&key), entry),
                 None => (Found::Nothing, None),
             };
-            (Seen { key, found }, touched)
+            (Seen { key, found, foreseen: None }, touched)
         });
         let mut seen = Vec::new();
         for (one, touched) in looks.collect::<Vec<_>>() {
@@ -227,7 +238,36 @@ impl Project {
             }
             seen.push(one);
         }
+        self.foresee(pipeline, &mut seen, state);
         seen
+    }
+
+    /// Makes the recipes that hold if nothing has to run, many at once, and looks at each file that
+    /// stages read once instead of once for each of them.
+    fn foresee(&self, pipeline: &Pipeline, seen: &mut [Seen], state: &mut State) {
+        let instances = &pipeline.instances;
+        let paths = |id: usize| instances[id].kind.files(&instances[id].params);
+        let all: BTreeSet<_> = (0..instances.len()).flat_map(paths).collect();
+        // What cannot be read is found, and said, when its turn comes.
+        let read = |path: PathBuf| Some((state.memo.digest(&self.root, &path).ok()?, path));
+        let files: BTreeMap<_, _> = all.into_iter().filter_map(read).map(|(d, path)| (path, d)).collect();
+        let shown: Vec<Option<Digest>> = seen
+            .par_iter()
+            .with_min_len(256)
+            .map(|seen| match seen.found {
+                Found::Intact(_) => state.results.get(&seen.key).map(|entry| entry.tree),
+                _ => None,
+            })
+            .collect();
+        seen.par_iter_mut().with_min_len(64).enumerate().for_each(|(id, seen)| {
+            let inputs: Option<Vec<_>> = instances[id].needs.iter().map(|need| shown[need.from]).collect();
+            let file = |path: PathBuf| files.get(&path).map(|&digest| (path, digest));
+            let read: Option<Vec<_>> = paths(id).into_iter().map(file).collect();
+            seen.foreseen = inputs.zip(read).map(|(inputs, files)| {
+                let recipe = Recipe::of(pipeline, id, &files, &inputs);
+                Foreseen { inputs, recipe }
+            });
+        });
     }
 }
 

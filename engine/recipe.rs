@@ -24,6 +24,7 @@ use std::{
     collections::BTreeMap,
     fmt::{self, Write},
     path::PathBuf,
+    sync::Arc,
 };
 
 use toml::Value;
@@ -37,7 +38,7 @@ use crate::{
 /// A recipe's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recipe {
-    text: String,
+    text: Arc<str>,
     digest: Digest,
 }
 
@@ -123,7 +124,7 @@ impl Recipe {
             let _ = writeln!(text, " blake3:{digest}");
         }
         let digest = Digest::of(&text);
-        Self { text, digest }
+        Self { text: text.into(), digest }
     }
 
     /// The text.

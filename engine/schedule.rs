@@ -80,7 +80,7 @@ pub(crate) fn schedule(
         held: BTreeSet::new(),
         trees,
         machine,
-        looking: false,
+        started: false,
         committer,
         sender,
         told: 0,
@@ -127,8 +127,8 @@ struct Run<'a> {
     held: BTreeSet<InstanceId>,
     trees: Vec<Option<Digest>>,
     machine: Arc<OnceLock<Machine>>,
-    /// Is somebody finding out about the machine?
-    looking: bool,
+    /// Has a stage been started? Then somebody is finding out about the machine.
+    started: bool,
     committer: Committer,
     sender: Sender<Message>,
     /// The stop level that the running processes know of.
@@ -193,7 +193,10 @@ impl Run<'_> {
         let (project, pipeline) = (self.plan.project, self.plan.pipeline);
         let needs = &pipeline.instances[id].needs;
         let inputs: Vec<_> = needs.iter().filter_map(|need| self.trees[need.from]).collect();
-        let judged = project.judge_one(pipeline, id, &inputs, &self.plan.seen[id], &mut self.state);
+        let seen = &self.plan.seen[id];
+        let foreseen = seen.foreseen(&inputs).filter(|_| !self.started).cloned();
+        let recipe = foreseen.map_or_else(|| project.recipe(pipeline, id, &inputs, &mut self.state), Ok);
+        let judged = project.judge_one(recipe, seen, &self.state);
         let Some(recipe) = judged.recipe else {
             let message = match judged.standing {
                 Standing::Stale(whys) => whys.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
@@ -343,8 +346,8 @@ impl Run<'_> {
             resources: share.resources,
             offline: options.offline,
         };
-        if !self.looking {
-            self.looking = true;
+        if !self.started {
+            self.started = true;
             let (machine, root, versions) =
                 (Arc::clone(&self.machine), project.root.clone(), options.versions.clone());
             // Asking git may take longer than a small stage.

@@ -104,6 +104,11 @@ impl Diagnostics {
             self.list.push(Diagnostic { message, span: span.clone(), hint });
         }
     }
+
+    /// What was collected elsewhere.
+    fn merge(&mut self, other: Self) {
+        other.list.into_iter().for_each(|found| self.add(&found.span, found.message, found.hint));
+    }
 }
 
 /// Reads, checks and expands a pipeline file.

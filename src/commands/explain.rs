@@ -13,16 +13,16 @@ use crate::{
 
 pub(super) fn explain(global: &Global, name: &str, json: bool) -> Result<ExitCode, Failure> {
     let (pipeline, project) = super::project(global)?;
-    let ids = super::selected(&pipeline, &[name.to_owned()])?;
+    let ids = super::selected(pipeline, &[name.to_owned()])?;
     let &[id] = ids.as_slice() else {
-        let message = format!("`{name}` means {} instances: {}", ids.len(), super::names(&pipeline, &ids));
+        let message = format!("`{name}` means {} instances: {}", ids.len(), super::names(pipeline, &ids));
         return Err(Failure {
             hint: Some("name one of them; quote it for the shell".into()),
             ..Failure::new(FailureKind::User, message)
         });
     };
-    let standing = project.status(&pipeline)?.swap_remove(id);
-    let Explanation { then, now } = project.explain(&pipeline, id)?;
+    let standing = project.status(pipeline)?.swap_remove(id);
+    let Explanation { then, now } = project.explain(pipeline, id)?;
     let name = &pipeline.instances[id].name;
     if json {
         let word = super::word(&standing);
@@ -31,7 +31,7 @@ pub(super) fn explain(global: &Global, name: &str, json: bool) -> Result<ExitCod
     }
     ui::line(&format!("{name} is {}", super::word(&standing)));
     if let Standing::Waiting(on) = &standing {
-        ui::line(&format!("its recipe is known once these have run: {}", super::names(&pipeline, on)));
+        ui::line(&format!("its recipe is known once these have run: {}", super::names(pipeline, on)));
     }
     if let Standing::Stale(whys) = &standing
         && now.is_none()

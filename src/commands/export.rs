@@ -46,7 +46,7 @@ fn checkpoint(global: &Global, name: &str) -> Result<Checkpoint, Failure> {
         hint: Some(hint),
         ..Failure::new(FailureKind::User, message)
     };
-    let [id] = super::selected(&pipeline, &[name.to_owned()])?[..] else {
+    let [id] = super::selected(pipeline, &[name.to_owned()])?[..] else {
         let hint = "name one; `repro status` lists them".to_owned();
         return Err(user(format!("`{name}` means several instances"), hint));
     };
@@ -55,10 +55,10 @@ fn checkpoint(global: &Global, name: &str) -> Result<Checkpoint, Failure> {
         let hint = "name an instance of kind `train`".to_owned();
         return Err(user(format!("`{name}` trains no network"), hint));
     }
-    if project.status(&pipeline)?[id] != Standing::Fresh {
+    if project.status(pipeline)?[id] != Standing::Fresh {
         return Err(user(format!("`{name}` is not up to date"), format!("run `repro run '{name}'` first")));
     }
-    let path = project.result(&pipeline, id).join("checkpoint.safetensors");
+    let path = project.result(pipeline, id).join("checkpoint.safetensors");
     let bytes = fs::read(&path)
         .map_err(|e| Failure::new(FailureKind::User, format!("cannot read `{}`: {e}", ui::path(&path))))?;
     Checkpoint::from_bytes(&bytes).map_err(refused)

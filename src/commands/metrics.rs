@@ -36,10 +36,10 @@ pub(super) fn metrics(global: &Global, names: &[String], json: bool, md: bool) -
 /// Every shown result that has a `metrics.json`; lists and tables in it are left out.
 fn rows(global: &Global, names: &[String]) -> Result<Vec<Row>, Failure> {
     let (pipeline, project) = super::project(global)?;
-    let standings = project.status(&pipeline)?;
+    let standings = project.status(pipeline)?;
     let mut rows = Vec::new();
-    for id in super::selected_or_all(&pipeline, names)? {
-        let path = project.result(&pipeline, id).join("metrics.json");
+    for id in super::selected_or_all(pipeline, names)? {
+        let path = project.result(pipeline, id).join("metrics.json");
         let Ok(text) = fs::read(&path) else { continue };
         let mut fields: Map<String, Value> = serde_json::from_slice(&text).map_err(|e| Failure {
             hint: Some("`repro run` restores it if it was altered".into()),

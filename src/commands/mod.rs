@@ -54,17 +54,18 @@ pub(crate) fn dispatch(args: &Args) -> Result<ExitCode, Failure> {
 }
 
 /// Reads the pipeline that the options name and opens its project.
-fn project(global: &Global) -> Result<(Pipeline, Project), Failure> {
+fn project(global: &Global) -> Result<(&'static Pipeline, Project), Failure> {
     let pipeline = pipeline(global)?;
     let project = Project::open(&pipeline.root)?;
     Ok((pipeline, project))
 }
 
-/// Reads the pipeline that the options name.
-fn pipeline(global: &Global) -> Result<Pipeline, Failure> {
+/// Reads the pipeline that the options name. It lives as long as the program: freeing ten thousand
+/// instances one by one would be a good part of a run with nothing to do.
+fn pipeline(global: &Global) -> Result<&'static Pipeline, Failure> {
     let options =
         LoadOptions { file: global.file.clone(), profile: global.profile.clone(), sets: global.sets.clone() };
-    Ok(load(&options, &stages::kinds())?)
+    Ok(Box::leak(Box::new(load(&options, &stages::kinds())?)))
 }
 
 /// The instances that the words on the command line mean, each once, in order; all of them where
