@@ -22,6 +22,7 @@ mod lockfile;
 mod look;
 mod memo;
 pub mod observer;
+pub mod past;
 pub mod pipeline;
 pub mod plan;
 mod process;

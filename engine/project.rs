@@ -28,13 +28,19 @@ pub struct Project {
     pub(crate) store: Arc<Store>,
 }
 
-/// A recipe then and now.
+/// Where an instance stands, and why: its recipe then and now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
+    /// Where it stands.
+    pub standing: Standing,
     /// The recipe of the result that is shown, if there is one.
     pub then: Option<String>,
     /// Today's recipe; none while an input is unknown because what makes it has to run first.
     pub now: Option<String>,
+    /// What is known of today's recipe before that: see [`UNDECIDED`](crate::recipe::UNDECIDED).
+    pub so_far: Option<String>,
+    /// What makes the unknown inputs, and where that stands.
+    pub undecided: Vec<(InstanceId, Standing)>,
 }
 
 /// One damaged or missing thing that [`Project::verify`] found.
@@ -98,11 +104,17 @@ impl Project {
         let (mut state, _) = State::load(self.store.cache())?;
         let then = state.results.get(&key(pipeline, id)).and_then(|entry| self.store.record(entry.recipe));
         let seen = self.look_all(pipeline, &mut state);
-        let judged = self.judge_all(pipeline, &seen, &mut state).into_iter().nth(id).and_then(|j| j.recipe);
-        Ok(Explanation {
-            then: then.map(|record| record.recipe),
-            now: judged.map(|recipe| recipe.text().to_owned()),
-        })
+        let mut judged = self.judge_all(pipeline, &seen, &mut state);
+        let (mut so_far, mut undecided) = (None, Vec::new());
+        if let Standing::Waiting(on) = &judged[id].standing {
+            undecided = on.iter().map(|&from| (from, judged[from].standing.clone())).collect();
+            let inputs = pipeline.instances[id].needs.iter().map(|need| judged[need.from].tree);
+            let files = self.files(pipeline, id, &mut state).unwrap_or_default();
+            so_far = Some(Recipe::so_far(pipeline, id, &files, inputs));
+        }
+        let Judged { standing, recipe, .. } = judged.swap_remove(id);
+        let now = recipe.map(|recipe| recipe.text().to_owned());
+        Ok(Explanation { standing, then: then.map(|record| record.recipe), now, so_far, undecided })
     }
 
     /// The folder that shows an instance's result.
@@ -209,6 +221,17 @@ impl Project {
         inputs: &[Digest],
         state: &mut State,
     ) -> Result<Recipe, Why> {
+        let files = self.files(pipeline, id, state)?;
+        Ok(Recipe::of(pipeline, id, &files, inputs))
+    }
+
+    /// The kind's own files of an instance.
+    fn files(
+        &self,
+        pipeline: &Pipeline,
+        id: InstanceId,
+        state: &mut State,
+    ) -> Result<Vec<(PathBuf, Digest)>, Why> {
         let instance = &pipeline.instances[id];
         let mut files = Vec::new();
         for path in instance.kind.files(&instance.params) {
@@ -217,7 +240,7 @@ impl Project {
                 Err(error) => return Err(Why::FileMissing(path, error.to_string())),
             }
         }
-        Ok(Recipe::of(pipeline, id, &files, inputs))
+        Ok(files)
     }
 
     /// What is shown for each instance; files are read only where their stamps changed.

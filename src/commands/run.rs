@@ -12,6 +12,7 @@ use crate::{
     args::{Global, Run},
     error::{Failure, FailureKind},
     signals, ui,
+    versions::versions,
     watch::{Screen, Watch},
 };
 
@@ -27,6 +28,7 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
         dry_run: args.dry_run,
         offline: args.offline,
         exe: this_program()?,
+        versions: versions(),
         ..RunOptions::default()
     };
     let screen = Screen::new(args.quiet);

@@ -1,8 +1,10 @@
 //! The real binary against projects in temporary folders.
 
 mod bench;
+mod diff;
 mod errors;
 mod export;
+mod gpus;
 mod project;
 mod read;
 mod run;
