@@ -79,8 +79,7 @@ impl State {
         };
         let whole = bytes.last().is_none_or(|&last| last == b'\n');
         let lines: Vec<&[u8]> = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).collect();
-        let read: Vec<Option<Line<'_>>> =
-            lines.par_iter().with_min_len(500).map(|line| serde_json::from_slice(line).ok()).collect();
+        let read: Vec<Option<Line<'_>>> = lines.par_iter().with_min_len(500).map(|line| read(line)).collect();
         // A crash may cut the last line; nothing cuts another.
         let lost = read.iter().take(read.len() - usize::from(!whole)).filter(|line| line.is_none()).count();
         let mut state = Self {
@@ -150,6 +149,17 @@ impl State {
         }
         write_whole(&journal.path, &bytes)
     }
+}
+
+/// Reads a line of the index.
+fn read(line: &[u8]) -> Option<Line<'_>> {
+    let mut line = serde_json::from_slice(line).ok()?;
+    if let Line::Result(_, Cow::Owned(entry)) = &mut line {
+        // Most results are one file, and lists are read into room for four: ten thousand times too much.
+        entry.files.shrink_to_fit();
+        entry.folders.shrink_to_fit();
+    }
+    Some(line)
 }
 
 fn remembered<'a>(path: PathBuf, what: Remembered) -> Line<'a> {

@@ -42,7 +42,7 @@ fn metrics_are_compared_with_a_commit_and_with_a_file() {
     project.ends(&["run"], 0);
     let table = project.ends(&["metrics", "diff"], 0).out;
     insta::assert_snapshot!(table, @r"
-    instance       metric     old     new   change
+    instance       metric  old     new      change
     score[seed=1]  mode    bn
     score[seed=1]  top1    0.5100
     score[seed=2]  top1    0.5200  0.6200  +0.1000
