@@ -3,6 +3,7 @@
 mod bench;
 mod diff;
 mod errors;
+mod experiments;
 mod export;
 mod gpus;
 mod project;
