@@ -6,10 +6,12 @@
 mod args;
 mod commands;
 mod error;
+mod git;
 mod machine;
 mod measure;
 mod signals;
 mod ui;
+mod versions;
 mod watch;
 
 use std::process::ExitCode;

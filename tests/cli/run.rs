@@ -159,6 +159,20 @@ fn a_dry_run_says_what_then_happens() {
 }
 
 #[test]
+fn a_record_names_the_program_and_what_it_computes_with() {
+    let project = TestProject::new(CHAINS);
+    project.ends(&["run", "first[seed=0]"], 0);
+    let records = walkdir::WalkDir::new(project.path(".repro/records")).into_iter().map(Result::unwrap);
+    let record = records.into_iter().find(|entry| entry.file_type().is_file()).unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(record.path()).unwrap()).unwrap();
+    let versions = &record["run"]["machine"]["versions"];
+    assert_eq!(versions["repro"], env!("CARGO_PKG_VERSION"), "{record}");
+    for name in ["candle-core", "repro-engine", "repro-network"] {
+        assert!(versions[name].is_string(), "{record}");
+    }
+}
+
+#[test]
 fn only_force_and_names_choose_what_runs() {
     let project = TestProject::new(CHAINS);
     let early = project.ends(&["run", "--only", "second"], 2).err;
