@@ -198,8 +198,7 @@ impl Looks<'_> {
         checkpoint: &Checkpoint,
     ) -> Result<Vec<Zeroing>, StageError> {
         let graph = checkpoint.model.graph();
-        let gammas = |state: &State| gammas(&graph, &state.values).map_err(failed);
-        let before = gammas(&state)?.all;
+        let before = gammas(&graph, &state.values).map_err(failed)?.all;
         let shares = [before.below_001, before.below_005, before.below_01];
         let (mut top1, mut loss) = (whole.top1, whole.loss);
         let mut zeroing = Vec::new();
