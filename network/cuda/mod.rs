@@ -17,6 +17,7 @@ mod maps;
 mod memory;
 mod parameters;
 mod plan;
+pub mod sources;
 mod statistics;
 mod step;
 pub mod trainer;

@@ -70,7 +70,7 @@ impl Emulated {
             let first = *first as u64;
             first <= at.0 && at.0 + bytes as u64 <= first + *len as u64
         };
-        if bytes == 0 || self.buffers.iter().any(|buffer| holds(&buffer)) {
+        if bytes > 0 && self.buffers.iter().any(|buffer| holds(&buffer)) {
             return Ok(at.0 as *mut u8);
         }
         Err(Error::Invalid(format!("no {bytes} bytes of the device at {at:?}")))
