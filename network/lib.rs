@@ -13,6 +13,7 @@ pub mod arch;
 pub mod checkpoint;
 pub mod cost;
 pub mod cpu;
+pub mod cuda;
 pub mod data;
 pub mod error;
 pub mod evaluate;
