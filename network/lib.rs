@@ -9,6 +9,9 @@
 //! `f32` in PyTorch's order: images `N C H W`, filters `K C R S`. Fast engines keep their own
 //! layouts inside.
 
+#[cfg(test)]
+extern crate self as network; // for support code that integration tests share
+
 pub mod arch;
 pub mod checkpoint;
 pub mod cost;

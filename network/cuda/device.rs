@@ -5,7 +5,7 @@
 use crate::Result;
 
 /// An address in the device's memory; 0 is nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Address(pub u64);
 
 /// A kernel that can be launched: index of what [`Device::load`] returned, in its order.
@@ -34,28 +34,28 @@ pub struct Source {
 pub enum Arg {
     /// A pointer.
     Address(Address),
-    /// `int`.
+    /// `int`
     I32(i32),
-    /// `unsigned`.
+    /// `unsigned`
     U32(u32),
-    /// `unsigned long long`.
+    /// `unsigned long long`
     U64(u64),
-    /// `float`.
+    /// `float`
     F32(f32),
 }
 
 /// How a kernel is started.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Launch {
-    /// Which.
+    /// What runs.
     pub kernel: Kernel,
-    /// Blocks in x, y, z.
+    /// Blocks.
     pub grid: [u32; 3],
-    /// Threads of a block in x, y, z.
+    /// Threads of a block.
     pub block: [u32; 3],
     /// Bytes of dynamic shared memory.
     pub shared: u32,
-    /// Its arguments, in order.
+    /// In the order of the kernel's parameters.
     pub args: Vec<Arg>,
 }
 
@@ -65,15 +65,15 @@ pub trait Device {
     fn load(&mut self, source: &Source) -> Result<Vec<Kernel>>;
     /// Zeroed memory, aligned to 256 bytes, that lives as long as the device.
     fn alloc(&mut self, bytes: usize) -> Result<Address>;
-    /// Copies `bytes` into memory of [`Device::alloc`].
+    /// Copies `bytes` to the device; they may change once this returns.
     fn upload(&mut self, to: Address, bytes: &[u8]) -> Result<()>;
-    /// Copies memory of [`Device::alloc`] into `bytes`, once all that was asked for before is done.
+    /// Waits for all that was asked before, and copies from the device.
     fn download(&mut self, from: Address, bytes: &mut [u8]) -> Result<()>;
-    /// Starts a kernel.
+    /// Runs a kernel.
     fn launch(&mut self, launch: &Launch) -> Result<()>;
     /// Keeps these launches as one graph.
     fn record(&mut self, launches: &[Launch]) -> Result<Recording>;
-    /// Starts a graph.
+    /// Runs them, in their order.
     fn replay(&mut self, recording: Recording) -> Result<()>;
     /// Free and total bytes.
     fn memory(&self) -> Result<[u64; 2]>;
