@@ -1,6 +1,7 @@
-//! The two ends of a stage's process: the job that the runner writes to its standard input (its
+//! The two ends of a stage's process: the jobs that the runner writes to its standard input (their
 //! length in bytes on the first line, then TOML, which keeps every number exactly), the events that
-//! it writes back, one JSON line each, and the body of the child. Knows nothing of scheduling.
+//! it writes back, one JSON line each with the number of the job, and the body of the child. There is one
+//! job, or those of a group. Knows nothing of scheduling.
 //!
 //! The runner keeps the child's standard input open: its end means "stop at a safe point". So a
 //! stage also stops when the runner itself is gone.
@@ -20,12 +21,18 @@ use toml::{Table, Value};
 
 use crate::{
     instance::Resources,
-    kind::{Input, Job, Kinds, Params, Progress, Reporter, StageError},
+    kind::{Input, Job, Kind, Kinds, Params, Progress, Reporter, StageError},
     record::recordable,
 };
 
-/// What a child is to do.
+/// All that a child is to do.
 #[derive(Serialize, Deserialize)]
+pub(crate) struct Orders {
+    pub(crate) job: Vec<Order>,
+}
+
+/// One job.
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Order {
     pub(crate) kind: String,
     pub(crate) instance: String,
@@ -40,7 +47,7 @@ pub(crate) struct Order {
     pub(crate) offline: bool,
 }
 
-impl Order {
+impl Orders {
     /// What is written to the child's standard input.
     pub(crate) fn text(&self) -> Result<String, String> {
         let text = toml::to_string(self).map_err(|error| error.to_string())?;
@@ -64,16 +71,24 @@ pub(crate) enum Report {
     Said(String),
     Progress(Progress),
     Note(String, Value),
-    Failed { message: String, hint: Option<String>, interrupted: bool, integrity: bool },
+    Failed {
+        message: String,
+        hint: Option<String>,
+        interrupted: bool,
+        integrity: bool,
+    },
+    /// The job came to its end.
+    Finished,
 }
 
 struct ToParent {
+    job: usize,
     stop: Arc<AtomicBool>,
 }
 
 impl ToParent {
     fn send(&self, report: &Report) {
-        if let Ok(mut line) = serde_json::to_vec(report) {
+        if let Ok(mut line) = serde_json::to_vec(&(self.job, report)) {
             line.push(b'\n');
             let mut out = std::io::stdout().lock();
             // A parent that no longer listens has ended; the end of the input then stops the stage.
@@ -97,41 +112,68 @@ impl Reporter for ToParent {
     }
 }
 
-/// The body of the hidden child command: does the one job described on standard input and returns
-/// the exit code.
+/// The body of the hidden child command: does the jobs described on standard input and returns the
+/// exit code.
 pub fn serve(kinds: &Kinds) -> i32 {
-    let mut reporter = ToParent { stop: Arc::default() };
-    let order = match Order::read(std::io::stdin().lock()) {
-        Ok(order) => order,
-        Err(reason) => return fail(&reporter, StageError::new(format!("cannot read the job: {reason}"))),
+    let stop = Arc::<AtomicBool>::default();
+    let reporter = |job| ToParent { job, stop: Arc::clone(&stop) };
+    let orders = match Orders::read(std::io::stdin().lock()) {
+        Ok(orders) => orders.job,
+        Err(reason) => return fail(&reporter(0), StageError::new(format!("cannot read the job: {reason}"))),
     };
-    let stop = Arc::clone(&reporter.stop);
+    let told = Arc::clone(&stop);
     std::thread::spawn(move || {
         let mut rest = [0];
         while matches!(std::io::stdin().lock().read(&mut rest), Ok(1..)) {}
-        stop.store(true, Ordering::Relaxed);
+        told.store(true, Ordering::Relaxed);
     });
-    let Some(kind) = kinds.get(&order.kind) else {
-        return fail(&reporter, StageError::new(format!("this program has no stage kind `{}`", order.kind)));
+    let mut reporters: Vec<_> = (0..orders.len()).map(reporter).collect();
+    let results = match prepare(kinds, &orders) {
+        Ok(kind) => work(&**kind, &orders, &mut reporters),
+        Err(error) => orders.iter().map(|_| Err(error.again())).collect(),
     };
-    if let Err(error) = std::fs::create_dir_all(&order.scratch) {
-        let path = order.scratch.display();
-        return fail(&reporter, StageError::new(format!("cannot create `{path}`: {error}")));
+    let mut code = 0;
+    for (reporter, result) in reporters.iter().zip(results) {
+        match result {
+            Ok(()) => reporter.send(&Report::Finished),
+            Err(error) => code = fail(reporter, error),
+        }
     }
-    let params = Params { recipe: order.recipe, settings: order.settings };
-    let result = kind.run(&mut Job {
+    code
+}
+
+/// The kind of all jobs, with their scratch folders in place.
+fn prepare<'a>(kinds: &'a Kinds, orders: &[Order]) -> Result<&'a Arc<dyn Kind>, StageError> {
+    let name = orders.first().map_or("", |order| &order.kind);
+    let kind = kinds.get(name);
+    let kind = kind.ok_or_else(|| StageError::new(format!("this program has no stage kind `{name}`")))?;
+    for Order { scratch, .. } in orders {
+        std::fs::create_dir_all(scratch)
+            .map_err(|error| StageError::new(format!("cannot create `{}`: {error}", scratch.display())))?;
+    }
+    Ok(kind)
+}
+
+fn work(kind: &dyn Kind, orders: &[Order], reporters: &mut [ToParent]) -> Vec<Result<(), StageError>> {
+    let params = |order: &Order| Params { recipe: order.recipe.clone(), settings: order.settings.clone() };
+    let params: Vec<_> = orders.iter().map(params).collect();
+    let jobs = orders.iter().zip(&params).zip(reporters).map(|((order, params), reporter)| Job {
         instance: &order.instance,
         axes: &order.axes,
-        params: &params,
+        params,
         inputs: &order.inputs,
         out: &order.out,
         scratch: &order.scratch,
         project: &order.project,
         resources: order.resources,
         offline: order.offline,
-        reporter: &mut reporter,
+        reporter,
     });
-    result.map_or_else(|error| fail(&reporter, error), |()| 0)
+    let mut jobs: Vec<_> = jobs.collect();
+    match &mut jobs[..] {
+        [job] => vec![kind.run(job)],
+        jobs => kind.run_group(jobs),
+    }
 }
 
 fn fail(reporter: &ToParent, error: StageError) -> i32 {

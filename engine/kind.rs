@@ -46,8 +46,26 @@ pub trait Kind: Send + Sync {
         None
     }
 
+    /// GPUs that the stage takes where the machine has them and its `resources` do not ask for more. A
+    /// stage that was given none sees none, unless it is a command.
+    fn gpus(&self, _params: &Params) -> usize {
+        0
+    }
+
     /// Does the work: reads `job`'s inputs, writes files into [`Job::out`].
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError>;
+
+    /// Which others it may share a process with: those of its kind whose key is the same. Asked when its
+    /// inputs are there, which may be read.
+    fn group(&self, _params: &Params, _inputs: &BTreeMap<String, Vec<Input>>) -> Option<Group> {
+        None
+    }
+
+    /// Does the work of the jobs of a group, and gives one result for each, in their order. Each must come out as
+    /// it would alone, and one that fails must not take others along.
+    fn run_group(&self, jobs: &mut [Job<'_>]) -> Vec<Result<(), StageError>> {
+        jobs.iter_mut().map(|job| self.run(job)).collect()
+    }
 
     /// Does [`Kind::publish`] do anything with these parameters?
     fn publishes(&self, _params: &Params) -> bool {
@@ -113,6 +131,15 @@ pub struct Params {
     pub recipe: Table,
     /// Those that say where and how fast it runs (device, ...): they are not.
     pub settings: Table,
+}
+
+/// Instances that may run in one process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// What they have in common.
+    pub key: String,
+    /// No more than so many at once.
+    pub most: usize,
 }
 
 /// A parameter that a kind refuses.
@@ -188,7 +215,7 @@ pub struct Job<'a> {
 }
 
 /// Receives what a running stage reports.
-pub trait Reporter {
+pub trait Reporter: Send {
     /// A line for the log.
     fn say(&mut self, line: &str);
     /// How far the work is: a machine-readable snapshot for the live line.
@@ -239,6 +266,17 @@ impl StageError {
     /// The stage stopped because it was asked to.
     pub fn interrupted() -> Self {
         Self { interrupted: true, ..Self::new("interrupted") }
+    }
+
+    /// The same, for another job that it concerns.
+    pub(crate) fn again(&self) -> Self {
+        let Self { message, hint, interrupted, integrity } = self;
+        Self {
+            message: message.clone(),
+            hint: hint.clone(),
+            interrupted: *interrupted,
+            integrity: *integrity,
+        }
     }
 
     /// With a way out.

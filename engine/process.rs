@@ -12,6 +12,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    io::{FdFlags, fcntl_setfd},
     process::{Pid, Signal, kill_process_group},
 };
 
@@ -91,13 +92,23 @@ pub(crate) fn open_log(path: &Path) -> Result<File, EngineError> {
     Ok(log)
 }
 
-/// Kills the processes whose standard error is the log.
+/// Lets processes that are started from now on keep the logs open, or no longer.
+pub(crate) fn inherit(logs: &[File], yes: bool) {
+    let flags = if yes { FdFlags::empty() } else { FdFlags::CLOEXEC };
+    for log in logs {
+        // Only fails for what is not open.
+        let _ = fcntl_setfd(log, flags);
+    }
+}
+
+/// Kills the processes that have the log open.
 fn end_leftovers(log: &Path) {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
         let own = pid.is_some_and(|pid| pid == rustix::process::getpid());
-        let errors = fs::read_link(entry.path().join("fd/2"));
-        if let (Some(pid), false, Ok(true)) = (pid, own, errors.map(|errors| errors == log)) {
+        let (Some(pid), false) = (pid, own) else { continue };
+        let mut files = fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten();
+        if files.any(|file| fs::read_link(file.path()).is_ok_and(|file| file == log)) {
             // It may have ended by itself just now.
             let _ = rustix::process::kill_process(pid, Signal::KILL);
         }

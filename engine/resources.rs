@@ -46,13 +46,23 @@ impl Pool {
         self.all.gpus
     }
 
-    /// Takes a share, if it is free. Who wants more threads or memory than there are gets all.
-    pub(crate) fn take(&mut self, wanted: Resources) -> Option<Share> {
+    /// GPUs that nobody holds.
+    pub(crate) fn free_gpus(&self) -> usize {
+        self.gpus.len()
+    }
+
+    /// Is a share free? Who wants more threads or memory than there are gets all.
+    pub(crate) fn fits(&self, wanted: Resources) -> bool {
         let (threads, memory) = (wanted.threads.min(self.all.threads), wanted.memory.min(self.all.memory));
-        let fits = threads <= self.threads && memory <= self.memory && wanted.gpus <= self.gpus.len();
-        if self.slots == 0 || !fits {
+        self.slots > 0 && threads <= self.threads && memory <= self.memory && wanted.gpus <= self.gpus.len()
+    }
+
+    /// Takes a share, if it is free.
+    pub(crate) fn take(&mut self, wanted: Resources) -> Option<Share> {
+        if !self.fits(wanted) {
             return None;
         }
+        let (threads, memory) = (wanted.threads.min(self.all.threads), wanted.memory.min(self.all.memory));
         self.slots -= 1;
         self.threads -= threads;
         self.memory -= memory;

@@ -2,6 +2,7 @@
 //! the ripple where bytes stay equal. Knows nothing of how a stage works or how events are shown.
 
 mod finish;
+mod start;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,7 +31,7 @@ use crate::{
     resources::{Pool, Share},
     run::{RunOptions, Summary},
     state::{Journal, State},
-    task::{Message, Task},
+    task::{Member, Message},
 };
 
 /// What is to be done.
@@ -76,6 +77,7 @@ pub(crate) fn schedule(
         ready: BTreeSet::new(),
         queued: BTreeMap::new(),
         running: BTreeMap::new(),
+        processes: BTreeMap::new(),
         making: BTreeSet::new(),
         held: BTreeSet::new(),
         trees,
@@ -88,8 +90,8 @@ pub(crate) fn schedule(
         plan,
     };
     let result = run.all(&receiver);
-    for (_, job) in std::mem::take(&mut run.running) {
-        let Job { mut running, listener, .. } = job;
+    for (_, process) in std::mem::take(&mut run.processes) {
+        let Process { mut running, listener, .. } = process;
         running.kill();
         // What it reports no longer matters, but it must not go on writing.
         let _ = listener.join();
@@ -100,12 +102,13 @@ pub(crate) fn schedule(
     Outcome { summary, trees, state, journal, result: lasting.and(result) }
 }
 
-/// A stage that runs.
-struct Job {
+/// A process that runs one stage, or a group.
+struct Process {
     running: Running,
     listener: JoinHandle<()>,
     share: Share,
-    recipe: Recipe,
+    /// How many of its stages have not ended.
+    left: usize,
 }
 
 struct Run<'a> {
@@ -120,7 +123,10 @@ struct Run<'a> {
     ready: BTreeSet<InstanceId>,
     /// Judged stale; start when resources allow.
     queued: BTreeMap<InstanceId, Recipe>,
-    running: BTreeMap<InstanceId, Job>,
+    /// What runs, and the process that it runs in.
+    running: BTreeMap<InstanceId, (InstanceId, Recipe)>,
+    /// By the first of its stages.
+    processes: BTreeMap<InstanceId, Process>,
     /// Recipes that run, or whose results are not yet lasting.
     making: BTreeSet<Digest>,
     /// Those whose recipe another one is making: judged again when that is settled.
@@ -183,8 +189,8 @@ impl Run<'_> {
         if level > self.told {
             self.told = level;
             self.summary.interrupted = true;
-            for job in self.running.values_mut() {
-                if level == 1 { job.running.stop() } else { job.running.kill() }
+            for Process { running, .. } in self.processes.values_mut() {
+                if level == 1 { running.stop() } else { running.kill() }
             }
         }
     }
@@ -250,47 +256,23 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn start_what_fits(&mut self) -> Result<(), EngineError> {
-        let mut next = self.queued.keys().next().copied();
-        while let Some(id) = next
-            && !self.pool.exhausted()
-        {
-            next = self.queued.range(id + 1..).next().map(|(&id, _)| id);
-            if self.queued.get(&id).is_some_and(|recipe| self.making.contains(&recipe.digest())) {
-                self.queued.remove(&id);
-                self.held.insert(id);
-                continue;
-            }
-            let wanted = self.plan.pipeline.instances[id].resources;
-            if wanted.gpus > self.pool.gpus() {
-                self.queued.remove(&id);
-                let message = format!("it wants {} GPUs, and {} can be seen", wanted.gpus, self.pool.gpus());
-                self.fail(id, StageError::new(message).hint("lower `gpus` in its `resources`"));
-                continue;
-            }
-            let Some(share) = self.pool.take(wanted) else { continue };
-            if let Some(recipe) = self.queued.remove(&id) {
-                let task = self.task(id, &recipe, &share)?;
-                let store = Arc::clone(&self.plan.project.store);
-                let (running, listener) = task.start(store, self.sender.clone())?;
-                self.observer.event(&Event::Started { id });
-                self.making.insert(recipe.digest());
-                self.running.insert(id, Job { running, listener, share, recipe });
-            }
-        }
-        Ok(())
-    }
-
-    fn task(&mut self, id: InstanceId, recipe: &Recipe, share: &Share) -> Result<Task, EngineError> {
-        let Plan { project, pipeline, options, seen, .. } = &self.plan;
-        let instance = &pipeline.instances[id];
+    /// The inputs of an instance, by role.
+    fn inputs(&self, id: InstanceId) -> BTreeMap<String, Vec<Input>> {
+        let Plan { project, pipeline, seen, .. } = &self.plan;
         let mut inputs = BTreeMap::<String, Vec<Input>>::new();
-        for need in &instance.needs {
+        for need in &pipeline.instances[id].needs {
             let from = &pipeline.instances[need.from];
             let dir = project.store.shown(&seen[need.from].key);
             let input = Input { instance: from.name.clone(), axes: from.axes.clone(), dir };
             inputs.entry(need.role.clone()).or_default().push(input);
         }
+        inputs
+    }
+
+    fn member(&mut self, id: InstanceId, recipe: &Recipe, share: &Share) -> Result<Member, EngineError> {
+        let inputs = self.inputs(id);
+        let Plan { project, pipeline, options, seen, .. } = &self.plan;
+        let instance = &pipeline.instances[id];
         let draft = project.store.begin()?;
         let order = Order {
             kind: instance.kind.name().to_owned(),
@@ -313,8 +295,6 @@ impl Run<'_> {
             std::thread::spawn(move || drop(machine.set(Machine::look(&root, &versions))));
         }
         let log = project.store.cache().join("logs").join(&seen[id].key).with_added_extension("log");
-        let command = instance.kind.command(&instance.params);
-        let (recipe, gpus, exe) = (recipe.clone(), share.gpus.clone(), options.exe.clone());
-        Ok(Task { id, order, command, recipe, gpus, exe, log, draft })
+        Ok(Member { id, order, recipe: recipe.clone(), log, draft })
     }
 }

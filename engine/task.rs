@@ -1,5 +1,5 @@
-//! One stage in one process: start it, listen to it, take its result into the cache. Unaware of the
-//! pipeline's shape and of what else runs.
+//! A process that does one stage's job, or those of a group: start it, listen to it, take the results
+//! into the cache. Unaware of the pipeline's shape and of what else runs.
 
 use std::{
     collections::BTreeMap,
@@ -18,12 +18,12 @@ use rustix::process::Pid;
 use toml::Value;
 
 use crate::{
-    child::{Order, Report},
+    child::{Order, Orders, Report},
     digest::Digest,
     error::{Context, EngineError},
     instance::InstanceId,
     kind::{self, Input, Progress, StageError},
-    process::{Running, follow, open_log},
+    process::{Running, follow, inherit, open_log},
     recipe::{Recipe, value_text},
     record::{Facts, Machine, Record, now, recordable},
     store::{Content, Draft, Store},
@@ -52,14 +52,22 @@ pub(crate) struct Made {
     pub(crate) differs: bool,
 }
 
-/// All that a task needs to know.
+/// All that a process needs to know.
 pub(crate) struct Task {
+    /// One, or a group.
+    pub(crate) members: Vec<Member>,
+    pub(crate) command: Option<kind::Command>,
+    pub(crate) gpus: Vec<String>,
+    /// Are the GPUs that it was not given hidden from it, also if it was given none?
+    pub(crate) hide: bool,
+    pub(crate) exe: PathBuf,
+}
+
+/// A stage that the process runs.
+pub(crate) struct Member {
     pub(crate) id: InstanceId,
     pub(crate) order: Order,
-    pub(crate) command: Option<kind::Command>,
     pub(crate) recipe: Recipe,
-    pub(crate) gpus: Vec<String>,
-    pub(crate) exe: PathBuf,
     pub(crate) log: PathBuf,
     pub(crate) draft: Draft,
 }
@@ -71,8 +79,9 @@ impl Task {
         store: Arc<Store>,
         sender: Sender<Message>,
     ) -> Result<(Running, JoinHandle<()>), EngineError> {
-        let log = open_log(&self.log)?;
-        let errors = log.try_clone().context("open", &self.log)?;
+        let logs = self.members.iter().map(|member| open_log(&member.log));
+        let logs = logs.collect::<Result<Vec<_>, _>>()?;
+        let errors = logs[0].try_clone().context("open", &self.members[0].log)?;
         let mut process = match &self.command {
             Some(_) => Command::new("/bin/sh"),
             None => Command::new(&self.exe),
@@ -81,26 +90,36 @@ impl Task {
         process.process_group(0).stdout(Stdio::piped()).stderr(errors);
         process.stdin(if self.command.is_some() { Stdio::null() } else { Stdio::piped() });
         let started = (now(), Instant::now());
-        let mut child = process.spawn().context("start", process.get_program().as_ref())?;
+        // It holds the locks of all its logs; see `open_log`.
+        inherit(&logs[1..], true);
+        let child = process.spawn();
+        inherit(&logs[1..], false);
+        let mut child = child.context("start", process.get_program().as_ref())?;
         let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let mut stdin = child.stdin.take();
         if let Some(stdin) = &mut stdin {
-            let order = self.order.text().map_err(std::io::Error::other).context("start", &self.exe)?;
+            let orders = Orders { job: self.members.iter().map(|member| member.order.clone()).collect() };
+            let text = orders.text().map_err(std::io::Error::other).context("start", &self.exe)?;
             // A child that died before reading says more in its exit than this error would.
-            let _ = stdin.write_all(order.as_bytes());
+            let _ = stdin.write_all(text.as_bytes());
         }
         let listener = std::thread::spawn(move || {
-            let id = self.id;
-            let mut heard = Heard::default();
-            let status = heard.listen(&mut child, group, &self, log, &sender);
+            let mut heard: Vec<_> = logs.into_iter().map(Heard::new).collect();
+            let status = listen(&mut child, group, &self, &mut heard, &sender);
             let seconds = started.1.elapsed().as_secs_f64();
-            let result = match status {
-                Err(error) => Err(StageError::new(format!("cannot listen to its process: {error}"))),
-                Ok(status) => self.conclude(&store, status, heard, started.0, seconds),
-            };
+            let Self { members, command, gpus, .. } = self;
+            let run = Ran { started: started.0, seconds, gpus, together: members.len() };
+            let outputs = command.map_or_else(Vec::new, |command| command.outputs);
+            for (member, heard) in members.into_iter().zip(heard) {
+                let id = member.id;
+                let result = match &status {
+                    Err(error) => Err(StageError::new(format!("cannot listen to its process: {error}"))),
+                    Ok(status) => member.conclude(&store, *status, heard, &outputs, &run),
+                };
+                // The scheduler only stops listening when the run has ended.
+                let _ = sender.send(Message::Done(id, result.map(Box::new), seconds));
+            }
             drop(lists);
-            // The scheduler only stops listening when the run has ended.
-            let _ = sender.send(Message::Done(id, result.map(Box::new), seconds));
         });
         Ok((Running { group, stdin }, listener))
     }
@@ -108,24 +127,26 @@ impl Task {
     /// Its arguments and environment; for a command also the lists of its inputs, which go with what
     /// is returned.
     fn prepare(&self, process: &mut Command, store: &Store) -> Result<Option<Draft>, EngineError> {
-        process.current_dir(&self.order.project);
-        if !self.gpus.is_empty() {
+        // A command is never one of a group.
+        let order = &self.members[0].order;
+        process.current_dir(&order.project);
+        if self.hide || !self.gpus.is_empty() {
             process.env("CUDA_VISIBLE_DEVICES", self.gpus.join(","));
         }
         let Some(command) = &self.command else {
-            process.arg("__stage").env("RAYON_NUM_THREADS", self.order.resources.threads.to_string());
+            process.arg("__stage").env("RAYON_NUM_THREADS", order.resources.threads.to_string());
             return Ok(None);
         };
         process.arg("-c").arg(&command.run).envs(&command.env);
-        process.env("OUT", &self.order.out).env("SCRATCH", &self.order.scratch);
-        process.env("THREADS", self.order.resources.threads.to_string());
-        for (axis, value) in &self.order.axes {
+        process.env("OUT", &order.out).env("SCRATCH", &order.scratch);
+        process.env("THREADS", order.resources.threads.to_string());
+        for (axis, value) in &order.axes {
             let text = value.as_str().map_or_else(|| value_text(value), str::to_owned);
             process.env(format!("AXIS_{}", variable(axis)), text);
         }
-        fs::create_dir_all(&self.order.scratch).context("create", &self.order.scratch)?;
+        fs::create_dir_all(&order.scratch).context("create", &order.scratch)?;
         let mut lists = None;
-        for (role, inputs) in &self.order.inputs {
+        for (role, inputs) in &order.inputs {
             let name = format!("IN_{}", variable(role));
             let folders = lines(inputs);
             if inputs.len() > 1 {
@@ -148,19 +169,30 @@ impl Task {
         }
         Ok(lists)
     }
+}
 
+/// How a process ran.
+struct Ran {
+    started: u64,
+    seconds: f64,
+    gpus: Vec<String>,
+    /// How many stages it ran.
+    together: usize,
+}
+
+impl Member {
     fn conclude(
         self,
         store: &Store,
         status: ExitStatus,
         heard: Heard,
-        started: u64,
-        seconds: f64,
+        outputs: &[PathBuf],
+        run: &Ran,
     ) -> Result<Made, StageError> {
         if let Some(failure) = heard.failure {
             return Err(failure);
         }
-        if !status.success() {
+        if !status.success() && !heard.finished {
             let how = match (status.code(), status.signal()) {
                 (Some(code), _) => format!("ended with exit code {code}"),
                 (None, Some(9)) => "was killed (signal 9), perhaps for want of memory".to_owned(),
@@ -173,7 +205,7 @@ impl Task {
             return Err(StageError::new(format!("its process {how}{said}"))
                 .hint(format!("its whole log is `{}`", self.log.display())));
         }
-        self.take(store, heard.notes, started, seconds).map_err(|error| {
+        self.take(store, heard.notes, outputs, run).map_err(|error| {
             let mut failure = StageError::new(error.to_string());
             failure.hint = error.hint();
             failure.integrity = error.exit_code() == 3;
@@ -184,12 +216,12 @@ impl Task {
     fn take(
         self,
         store: &Store,
-        notes: BTreeMap<String, Value>,
-        started: u64,
-        seconds: f64,
+        mut notes: BTreeMap<String, Value>,
+        outputs: &[PathBuf],
+        run: &Ran,
     ) -> Result<Made, EngineError> {
         let hint = "a stage's results are the plain files that it writes into its output folder (`$OUT` for a command)";
-        for output in self.command.iter().flat_map(|command| &command.outputs) {
+        for output in outputs {
             if !self.draft.path().join(output).exists() {
                 return Err(EngineError::Output {
                     message: format!("it ended well but did not make its output `{}`", output.display()),
@@ -203,13 +235,17 @@ impl Task {
             return Err(EngineError::Output { message, hint: hint.into() });
         }
         let tree = content.tree();
+        let Ran { started, seconds, ref gpus, together } = *run;
+        if together > 1 {
+            notes.insert("together".into(), Value::Integer(together as i64));
+        }
         let run = Facts {
             instance: self.order.instance,
             started,
             seconds,
             machine: Machine::default(),
             threads: self.order.resources.threads,
-            gpus: self.gpus,
+            gpus: gpus.clone(),
             settings: self.order.settings.into_iter().map(|(key, value)| (key, recordable(value))).collect(),
             notes,
         };
@@ -237,43 +273,52 @@ fn lines(inputs: &[Input]) -> OsString {
     lines
 }
 
-/// What a process said that outlives its saying.
-#[derive(Default)]
+/// What a process said of one stage.
 struct Heard {
+    log: fs::File,
     notes: BTreeMap<String, Value>,
     failure: Option<StageError>,
+    finished: bool,
 }
 
 impl Heard {
-    /// Listens to the child until it has ended, and says how it did.
-    fn listen(
-        &mut self,
-        child: &mut Child,
-        group: Option<Pid>,
-        task: &Task,
-        mut log: fs::File,
-        to: &Sender<Message>,
-    ) -> std::io::Result<ExitStatus> {
-        if let Some(stdout) = child.stdout.take() {
-            let id = task.id;
-            let reports = task.command.is_none();
-            follow(stdout, group, |line| {
-                let report = if reports { serde_json::from_slice(line).ok() } else { None };
-                let said = || Report::Said(String::from_utf8_lossy(line).trim_end().to_owned());
-                match report.unwrap_or_else(said) {
-                    Report::Said(line) => {
-                        let _ = writeln!(log, "{line}");
-                        let _ = to.send(Message::Said(id, line));
-                    }
-                    Report::Progress(progress) => drop(to.send(Message::Progress(id, progress))),
-                    Report::Note(key, value) => drop(self.notes.insert(key, value)),
-                    Report::Failed { message, hint, interrupted, integrity } => {
-                        let _ = writeln!(log, "failed: {message}");
-                        self.failure = Some(StageError { message, hint, interrupted, integrity });
-                    }
-                }
-            })?;
-        }
-        child.wait()
+    fn new(log: fs::File) -> Self {
+        Self { log, notes: BTreeMap::new(), failure: None, finished: false }
     }
+
+    fn hear(&mut self, id: InstanceId, report: Report, to: &Sender<Message>) {
+        match report {
+            Report::Said(line) => {
+                let _ = writeln!(self.log, "{line}");
+                let _ = to.send(Message::Said(id, line));
+            }
+            Report::Progress(progress) => drop(to.send(Message::Progress(id, progress))),
+            Report::Note(key, value) => drop(self.notes.insert(key, value)),
+            Report::Failed { message, hint, interrupted, integrity } => {
+                let _ = writeln!(self.log, "failed: {message}");
+                self.failure = Some(StageError { message, hint, interrupted, integrity });
+            }
+            Report::Finished => self.finished = true,
+        }
+    }
+}
+
+/// Listens to the child until it has ended, and says how it did.
+fn listen(
+    child: &mut Child,
+    group: Option<Pid>,
+    task: &Task,
+    heard: &mut [Heard],
+    to: &Sender<Message>,
+) -> std::io::Result<ExitStatus> {
+    if let Some(stdout) = child.stdout.take() {
+        let reports = task.command.is_none();
+        follow(stdout, group, |line| {
+            let report = if reports { serde_json::from_slice::<(usize, Report)>(line).ok() } else { None };
+            let said = || (0, Report::Said(String::from_utf8_lossy(line).trim_end().to_owned()));
+            let (job, report) = report.filter(|(job, _)| *job < heard.len()).unwrap_or_else(said);
+            heard[job].hear(task.members[job].id, report, to);
+        })?;
+    }
+    child.wait()
 }

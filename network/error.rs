@@ -30,6 +30,9 @@ pub enum Error {
         /// Why, as a clause.
         reason: String,
     },
+    /// A card, its driver or its compiler cannot be used or has failed: a sentence with a way out.
+    #[error("{0}")]
+    Device(String),
     /// The reference engine's tensor library failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

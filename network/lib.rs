@@ -9,10 +9,14 @@
 //! `f32` in PyTorch's order: images `N C H W`, filters `K C R S`. Fast engines keep their own
 //! layouts inside.
 
+#[cfg(test)]
+extern crate self as network; // for support code that integration tests share
+
 pub mod arch;
 pub mod checkpoint;
 pub mod cost;
 pub mod cpu;
+pub mod cuda;
 pub mod data;
 pub mod error;
 pub mod evaluate;

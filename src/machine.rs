@@ -1,7 +1,7 @@
 //! What this machine says about itself. Everything that it does not say is `None`: the files under
 //! `/proc` and `/sys` are Linux's. Knows no command.
 
-use std::{fs, path::Path};
+use std::fs;
 
 /// The processor's name.
 pub(crate) fn processor() -> Option<String> {
@@ -46,11 +46,6 @@ pub(crate) fn nvidia_driver() -> Option<String> {
     let version = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit()) && word.contains('.');
     let text = fs::read_to_string("/proc/driver/nvidia/version").ok()?;
     text.split_whitespace().find(version).map(str::to_owned)
-}
-
-/// NVIDIA's devices.
-pub(crate) fn nvidia_devices() -> usize {
-    (0..64).take_while(|id| Path::new(&format!("/dev/nvidia{id}")).exists()).count()
 }
 
 fn kib(text: &str, name: &str) -> Option<u64> {

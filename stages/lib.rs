@@ -1,6 +1,7 @@
 //! The stage kinds: thin adapters between the runner and the mathematics, one file per kind.
 //! Knows neither the pipeline file nor the terminal: a kind sees its parameters and its job.
 
+pub mod card;
 pub mod command;
 mod compute;
 pub mod dataset;

@@ -1,7 +1,9 @@
 //! What follows when an instance's result is there, or is not: it is shown, published and made lasting,
 //! and what waited for it is released. Knows nothing of what starts when.
 
-use super::{Job, Plan, Run};
+use std::collections::btree_map;
+
+use super::{Plan, Run};
 use crate::{
     commit::Commit,
     digest::Digest,
@@ -66,8 +68,13 @@ impl Run<'_> {
         result: Result<Box<Made>, StageError>,
         seconds: f64,
     ) -> Result<(), EngineError> {
-        let Some(Job { share, recipe, .. }) = self.running.remove(&id) else { return Ok(()) };
-        self.pool.give(share);
+        let Some((first, recipe)) = self.running.remove(&id) else { return Ok(()) };
+        if let btree_map::Entry::Occupied(mut process) = self.processes.entry(first) {
+            process.get_mut().left -= 1;
+            if process.get().left == 0 {
+                self.pool.give(process.remove().share);
+            }
+        }
         let made = match result {
             Ok(made) => *made,
             Err(error) => {

@@ -7,13 +7,19 @@ use std::{
 };
 
 use indicatif::{BinaryBytes, HumanCount};
-use network::cpu::lanes::Isa;
+use network::{
+    cpu::lanes::Isa,
+    cuda::{
+        cards::{self, CardInfo, Driver},
+        nvrtc::Nvrtc,
+    },
+};
 use rustix::fs::{Access, access};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{args::Global, error::Failure, machine, ui};
 
-/// The cache folder.
+/// A folder of kept results or kernels.
 struct Cache {
     path: PathBuf,
     exists: bool,
@@ -22,13 +28,20 @@ struct Cache {
     bytes: u64,
 }
 
+/// What there is of CUDA; where something is missing, the sentence about it.
+struct Cuda {
+    driver: Result<Driver, String>,
+    nvrtc: Result<Nvrtc, String>,
+    kernels: Option<Cache>,
+}
+
 pub(super) fn doctor(global: &Global, json: bool) -> Result<ExitCode, Failure> {
     let sets: Vec<String> = Isa::all().iter().map(ToString::to_string).collect();
-    let (processor, driver, devices) =
-        (machine::processor(), machine::nvidia_driver(), machine::nvidia_devices());
+    let (processor, cuda) = (machine::processor(), cuda());
     let (threads, caches, load) = (machine::threads(), machine::cache_bytes(), machine::load());
     let memory = machine::memory();
-    let cache = cache(global);
+    let folder = global.file.parent().unwrap_or(Path::new(""));
+    let cache = cache(folder.join(".repro"));
     if json {
         ui::json(&json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -41,12 +54,8 @@ pub(super) fn doctor(global: &Global, json: bool) -> Result<ExitCode, Failure> {
             "largest_cache_bytes": caches,
             "memory_bytes": memory.map(|[all, _]| all),
             "available_memory_bytes": memory.map(|[_, available]| available),
-            "nvidia_driver": driver,
-            "nvidia_devices": devices,
-            "cache": {
-                "path": cache.path, "exists": cache.exists, "writable": cache.writable,
-                "files": cache.files, "bytes": cache.bytes,
-            },
+            "cuda": cuda.json(),
+            "cache": cache.json(),
         }));
         return Ok(ExitCode::SUCCESS);
     }
@@ -62,8 +71,8 @@ pub(super) fn doctor(global: &Global, json: bool) -> Result<ExitCode, Failure> {
         "memory",
         memory.map_or_else(unknown, |[all, free]| format!("{}, {} of it free", size(all), size(free))),
     );
-    line("CUDA", driver.map_or_else(|| "no driver".into(), |v| format!("driver {v}, {devices} GPUs")));
     line("cache", describe(&cache));
+    cuda.lines();
     if cache.exists && !cache.writable {
         ui::note(&format!(
             "help: `{}` cannot be written; `chown` it, or work in a copy of this folder",
@@ -81,6 +90,65 @@ fn bf16() -> bool {
     false
 }
 
+fn cuda() -> Cuda {
+    let places = stages::card::places();
+    let driver = cards::look().map_err(|error| error.to_string());
+    let newest = driver.as_ref().ok().map(|driver| driver.cuda[0]);
+    let nvrtc = Nvrtc::find(&places, newest).map_err(|error| error.to_string());
+    Cuda { driver, nvrtc, kernels: places.kernels.map(cache) }
+}
+
+impl Cuda {
+    fn json(&self) -> Value {
+        let card = |card: &CardInfo| {
+            let [major, minor] = card.capability;
+            json!({ "name": card.name, "memory_bytes": card.memory, "capability": format!("{major}.{minor}") })
+        };
+        let (driver, nvrtc) = (self.driver.as_ref(), self.nvrtc.as_ref());
+        let missing: Vec<_> = [driver.err(), nvrtc.err()].into_iter().flatten().collect();
+        json!({
+            "driver": machine::nvidia_driver(),
+            "version": driver.ok().map(|driver| version(driver.cuda)),
+            "cards": driver.map_or(Vec::new(), |driver| driver.cards.iter().map(card).collect()),
+            "nvrtc": nvrtc.ok().map(|nvrtc| {
+                json!({ "version": nvrtc.version(), "path": nvrtc.place() })
+            }),
+            "kernels": self.kernels.as_ref().map(Cache::json),
+            "missing": missing,
+        })
+    }
+
+    fn lines(&self) {
+        let line = |what: &str, text: String| ui::line(&format!("{what:<14}{text}"));
+        match &self.driver {
+            Ok(driver) => {
+                let module =
+                    machine::nvidia_driver().map_or_else(String::new, |module| format!(" ({module})"));
+                line("CUDA driver", format!("for CUDA {}{module}", version(driver.cuda)));
+                for card in &driver.cards {
+                    let capability = version(card.capability);
+                    line(
+                        "card",
+                        format!("{}, {}, capability {capability}", card.name, BinaryBytes(card.memory)),
+                    );
+                }
+            }
+            Err(missing) => line("CUDA driver", format!("none: {missing}")),
+        }
+        match &self.nvrtc {
+            Ok(nvrtc) => line("CUDA compiler", format!("NVRTC {}, `{}`", nvrtc.version(), nvrtc.place())),
+            Err(missing) => line("CUDA compiler", format!("none: {missing}")),
+        }
+        if let Some(kernels) = &self.kernels {
+            line("kernels", describe(kernels));
+        }
+    }
+}
+
+fn version([major, minor]: [u32; 2]) -> String {
+    format!("{major}.{minor}")
+}
+
 fn describe(cache: &Cache) -> String {
     let path = ui::path(&cache.path);
     if !cache.exists {
@@ -91,10 +159,17 @@ fn describe(cache: &Cache) -> String {
     format!("`{path}`: {files} files, {}{access}", BinaryBytes(cache.bytes))
 }
 
-/// The one that belongs to the pipeline file, whether that exists or not.
-fn cache(global: &Global) -> Cache {
-    let folder = global.file.parent().unwrap_or(Path::new(""));
-    let path = folder.join(".repro");
+impl Cache {
+    fn json(&self) -> Value {
+        json!({
+            "path": self.path, "exists": self.exists, "writable": self.writable,
+            "files": self.files, "bytes": self.bytes,
+        })
+    }
+}
+
+/// The folder at `path`, whether that exists or not.
+fn cache(path: PathBuf) -> Cache {
     let [files, bytes] = contents(&path);
     let writable = access(&path, Access::WRITE_OK).is_ok();
     Cache { exists: path.is_dir(), writable, files, bytes, path }

@@ -89,6 +89,11 @@ fn doctor_tells_what_the_machine_has() {
     let found = project.json(&["doctor", "--json"], 0);
     let cache = &found["cache"];
     assert_eq!((&cache["writable"], &cache["files"], &cache["bytes"]), (&true.into(), &1.into(), &5.into()));
+    let cuda = &found["cuda"];
+    let missing = cuda["missing"].as_array().unwrap().len();
+    assert_eq!(cuda["cards"].as_array().unwrap().is_empty(), cuda["version"].is_null());
+    assert_eq!(missing, [&cuda["version"], &cuda["nvrtc"]].iter().filter(|found| found.is_null()).count());
     let shown = project.ends(&["doctor"], 0).out;
+    assert!(shown.contains("CUDA driver") && shown.contains("CUDA compiler"), "{shown}");
     assert!(shown.contains("`.repro`: 1 files, 5 B"), "{shown}");
 }

@@ -1,0 +1,128 @@
+//! What starts when: in the order of the pipeline, as far as resources last, and together where a kind
+//! lets several share a process. Knows nothing of how a stage works.
+
+use std::sync::Arc;
+
+use super::{Process, Run};
+use crate::{
+    error::EngineError,
+    instance::{Instance, InstanceId, Resources},
+    kind::{Group, StageError},
+    observer::Event,
+    recipe::Recipe,
+    task::Task,
+};
+
+impl Run<'_> {
+    /// Starts what is queued and fits. What could share a process waits for its like, unless nothing else
+    /// is going on that they could be waiting for.
+    pub(super) fn start_what_fits(&mut self) -> Result<(), EngineError> {
+        self.start_queued(true)?;
+        if self.processes.is_empty() { self.start_queued(false) } else { Ok(()) }
+    }
+
+    fn start_queued(&mut self, patient: bool) -> Result<(), EngineError> {
+        let mut next = self.queued.keys().next().copied();
+        while let Some(id) = next
+            && !self.pool.exhausted()
+        {
+            self.start_queued_one(id, patient)?;
+            next = self.queued.range(id + 1..).next().map(|(&id, _)| id);
+        }
+        Ok(())
+    }
+
+    fn start_queued_one(&mut self, id: InstanceId, patient: bool) -> Result<(), EngineError> {
+        if self.queued.get(&id).is_some_and(|recipe| self.making.contains(&recipe.digest())) {
+            self.queued.remove(&id);
+            self.held.insert(id);
+            return Ok(());
+        }
+        let wanted = self.wanted(id);
+        if wanted.gpus > self.pool.gpus() {
+            self.queued.remove(&id);
+            let message = format!("it wants {} GPUs, and {} can be seen", wanted.gpus, self.pool.gpus());
+            self.fail(id, StageError::new(message).hint("lower `gpus` in its `resources`"));
+            return Ok(());
+        }
+        if !self.pool.fits(wanted) {
+            return Ok(());
+        }
+        let group = self.group(id);
+        if patient && group.is_some() && self.more_to_come(id) {
+            return Ok(());
+        }
+        let members = group.map_or_else(|| vec![id], |group| self.members(id, &group, wanted.gpus));
+        let wanted = members.iter().map(|&id| self.wanted(id)).reduce(|a, b| Resources {
+            threads: a.threads.max(b.threads),
+            gpus: a.gpus.max(b.gpus),
+            memory: a.memory.saturating_add(b.memory),
+        });
+        let Some(share) = wanted.and_then(|wanted| self.pool.take(wanted)) else { return Ok(()) };
+        let taken = members.iter().filter_map(|&id| Some((id, self.queued.remove(&id)?)));
+        let taken: Vec<(InstanceId, Recipe)> = taken.collect();
+        let members = taken.iter().map(|(id, recipe)| self.member(*id, recipe, &share));
+        let members = members.collect::<Result<Vec<_>, _>>()?;
+        let Instance { kind, params, .. } = &self.plan.pipeline.instances[id];
+        let command = kind.command(params);
+        // A command may know better than the pipeline file what it uses.
+        let hide = self.pool.gpus() > 0 && command.is_none();
+        let (gpus, exe) = (share.gpus.clone(), self.plan.options.exe.clone());
+        let task = Task { members, command, gpus, hide, exe };
+        let (running, listener) = task.start(Arc::clone(&self.plan.project.store), self.sender.clone())?;
+        self.processes.insert(id, Process { running, listener, share, left: taken.len() });
+        for (member, recipe) in taken {
+            self.observer.event(&Event::Started { id: member });
+            self.making.insert(recipe.digest());
+            self.running.insert(member, (id, recipe));
+        }
+        Ok(())
+    }
+
+    /// What an instance is to occupy.
+    fn wanted(&self, id: InstanceId) -> Resources {
+        let Instance { kind, params, resources, .. } = &self.plan.pipeline.instances[id];
+        let gpus = resources.gpus.max(kind.gpus(params).min(self.pool.gpus()));
+        Resources { gpus, ..*resources }
+    }
+
+    fn group(&self, id: InstanceId) -> Option<Group> {
+        let Instance { kind, params, .. } = &self.plan.pipeline.instances[id];
+        if kind.command(params).is_some() {
+            return None;
+        }
+        kind.group(params, &self.inputs(id)).filter(|group| group.most > 1)
+    }
+
+    /// The queued instance `id` and those that go with it. Where several GPUs are free, each gets its part.
+    fn members(&self, id: InstanceId, group: &Group, gpus: usize) -> Vec<InstanceId> {
+        let kind = self.plan.pipeline.instances[id].kind.name();
+        let mut recipes = self.making.clone();
+        let mut members = Vec::new();
+        for (&other, recipe) in self.queued.range(id..) {
+            let alike = self.plan.pipeline.instances[other].kind.name() == kind
+                && (other == id || self.group(other).is_some_and(|other| other.key == group.key));
+            // Of two that are the same, one runs; the other is held until then.
+            if alike && recipes.insert(recipe.digest()) {
+                members.push(other);
+            }
+        }
+        let parts = self.pool.free_gpus().checked_div(gpus).unwrap_or(1);
+        members.truncate(members.len().div_ceil(parts.max(1)).min(group.most));
+        members
+    }
+
+    /// Will another of its stage be ready as soon as what runs or is queued has ended?
+    fn more_to_come(&self, id: InstanceId) -> bool {
+        let instances = &self.plan.pipeline.instances;
+        self.blocked.keys().any(|&other| {
+            let coming = |from: InstanceId| {
+                self.trees[from].is_some()
+                    || self.running.contains_key(&from)
+                    || self.queued.contains_key(&from)
+            };
+            instances[other].stage == instances[id].stage
+                && instances[other].needs.iter().all(|need| coming(need.from))
+        })
+    }
+}

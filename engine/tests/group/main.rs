@@ -1,0 +1,135 @@
+//! Groups: stages that run together in one process. A program of its own and no ordinary test, because it
+//! is also what the runner starts as `__stage`.
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
+
+mod toy;
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    panic::catch_unwind,
+    process::{Command, ExitCode},
+};
+
+use engine::{kind::Kinds, observer::Event};
+
+use crate::toy::{Space, Toy};
+
+fn main() -> ExitCode {
+    if env::args().nth(1).as_deref() == Some("__stage") {
+        let code = engine::child::serve(&Kinds::default().with(Toy));
+        return ExitCode::from(u8::try_from(code).unwrap());
+    }
+    // A machine with two GPUs, as far as the runner can tell.
+    const GPUS: (&str, &str) = ("CUDA_VISIBLE_DEVICES", "3,5");
+    if env::var(GPUS.0).as_deref() != Ok(GPUS.1) {
+        let status = Command::new(env::current_exe().unwrap()).env(GPUS.0, GPUS.1).status().unwrap();
+        return if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    let tests: [(&str, fn()); 9] = [
+        ("equal_keys_share_a_process", equal_keys_share_a_process),
+        ("each_result_is_what_it_would_be_alone", each_result_is_what_it_would_be_alone),
+        ("one_that_fails_takes_no_other_along", one_that_fails_takes_no_other_along),
+        ("a_crash_fails_those_that_had_not_finished", a_crash_fails_those_that_had_not_finished),
+        ("a_group_is_no_larger_than_its_kind_says", a_group_is_no_larger_than_its_kind_says),
+        ("one_waits_for_its_like", one_waits_for_its_like),
+        ("twins_run_once", twins_run_once),
+        ("a_kind_takes_a_gpu_where_there_is_one", a_kind_takes_a_gpu_where_there_is_one),
+        ("each_gpu_gets_its_part_of_a_group", each_gpu_gets_its_part_of_a_group),
+    ];
+    let failed = tests.iter().filter(|(name, test)| {
+        let passed = catch_unwind(test).is_ok();
+        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+        !passed
+    });
+    if failed.count() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn equal_keys_share_a_process() {
+    let space = Space::new(&[("a", "key", "one"), ("b", "other", "two"), ("c", "key", "three")]);
+    let run = space.run();
+    assert_eq!(run.summary.exit_code(), 0, "{:?}", run.events);
+    assert_eq!(run.process("a"), run.process("c"));
+    assert_ne!(run.process("a"), run.process("b"));
+    let together: Vec<_> = ["a", "b", "c"].map(|name| space.note(name, "together")).into();
+    assert_eq!(together, [Some(2), None, Some(2)]);
+}
+
+fn each_result_is_what_it_would_be_alone() {
+    let stages = [("a", "key", "one"), ("b", "key", "two")];
+    let (together, alone) =
+        (Space::new(&stages), Space::new(&stages.map(|(name, _, word)| (name, name, word))));
+    let run = together.run();
+    assert_eq!(run.process("a"), run.process("b"));
+    assert_ne!(alone.run().process("a"), run.process("a"));
+    for (name, _, word) in stages {
+        assert_eq!(together.read(name), word);
+        assert_eq!(together.read(name), alone.read(name));
+        let (log, other) = (together.log(name), if name == "a" { "two" } else { "one" });
+        assert!(log.contains(word) && !log.contains(other), "each has its own log: {log}");
+    }
+    let again = together.run();
+    assert_eq!((again.summary.fresh.len(), again.summary.ran.len()), (2, 0));
+}
+
+fn one_that_fails_takes_no_other_along() {
+    let space = Space::new(&[("a", "key", "one"), ("b", "key", "fail"), ("c", "key", "three")]);
+    let run = space.run();
+    assert_eq!((run.summary.ran, run.summary.failed), (vec![0, 2], vec![1]));
+    assert_eq!((space.read("a"), space.read("c")), ("one".into(), "three".into()));
+    let told = run.events.iter().any(
+        |event| matches!(event, Event::Failed { id: 1, message, .. } if message == "it was told to fail"),
+    );
+    assert!(told, "{:?}", run.events);
+}
+
+fn a_crash_fails_those_that_had_not_finished() {
+    let space = Space::new(&[("a", "key", "one"), ("b", "key", "crash")]);
+    let run = space.run();
+    let mut failed = run.summary.failed.clone();
+    failed.sort_unstable();
+    assert_eq!((failed, run.summary.exit_code()), (vec![0, 1], 1), "{:?}", run.events);
+    assert!(!space.path("artifacts/a").exists());
+}
+
+fn a_group_is_no_larger_than_its_kind_says() {
+    let space = Space::new(&["a", "b", "c", "d"].map(|name| (name, "key", name)));
+    let run = space.run();
+    let processes: BTreeSet<_> = ["a", "b", "c", "d"].map(|name| run.process(name)).into();
+    assert_eq!(processes.len(), 2, "groups of {}", toy::MOST);
+}
+
+fn one_waits_for_its_like() {
+    let mut space = Space::new(&[("slow", "", "sleep"), ("a", "key", "one"), ("b", "key", "two")]);
+    space.stages[1].stage = "toys";
+    space.stages[2].stage = "toys";
+    space.stages[2].needs = Some(0);
+    let run = space.run();
+    assert_eq!(run.summary.exit_code(), 0, "{:?}", run.events);
+    assert_eq!(run.process("a"), run.process("b"));
+}
+
+fn twins_run_once() {
+    let space = Space::new(&[("a", "key", "one"), ("b", "key", "one")]);
+    let run = space.run();
+    assert_eq!((run.summary.ran, run.summary.restored), (vec![0], vec![1]));
+    assert_eq!(fs::read_to_string(space.path("artifacts/b/x")).unwrap(), "one");
+}
+
+fn a_kind_takes_a_gpu_where_there_is_one() {
+    let run = Space::new(&[("a", "", "gpu-1"), ("b", "", "gpu-2"), ("c", "", "none")]).run();
+    assert_eq!(run.summary.exit_code(), 0, "{:?}", run.events);
+    assert_eq!(run.gpus("c"), "[]", "what was given none sees none");
+    let seen: BTreeSet<_> = ["a", "b"].map(|name| run.gpus(name)).into();
+    assert_eq!(seen, ["[3]", "[5]"].map(str::to_owned).into());
+}
+
+fn each_gpu_gets_its_part_of_a_group() {
+    let stages = [("a", "gpu-1"), ("b", "gpu-2"), ("c", "gpu-3"), ("d", "gpu-4")];
+    let run = Space::new(&stages.map(|(name, word)| (name, "key", word))).run();
+    assert_eq!(run.summary.exit_code(), 0, "{:?}", run.events);
+    let parts: BTreeSet<_> = ["a", "b", "c", "d"].map(|name| (run.process(name), run.gpus(name))).into();
+    assert_eq!(parts.len(), 2, "two processes: {parts:?}");
+    let gpus: BTreeSet<_> = parts.into_iter().map(|(_, gpus)| gpus).collect();
+    assert_eq!(gpus.len(), 2, "each with a GPU of its own");
+}

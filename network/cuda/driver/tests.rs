@@ -1,0 +1,89 @@
+#![allow(clippy::print_stderr)] // says what it skips
+
+use std::env;
+
+use super::*;
+
+const TOY: &str = r#"
+extern "C" __global__ void fill(float* to, float value, int n) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) to[i] = value;
+}
+extern "C" __global__ void add(float* to, const float* from, unsigned long long n) {
+    extern __shared__ float part[];
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    part[threadIdx.x] = i < n ? from[i] : 0.0f;
+    if (i < n) to[i] += part[threadIdx.x];
+}
+"#;
+
+/// The card, where this machine has one.
+fn card() -> Option<Card> {
+    let places = Places { nvrtc: env::var_os("REPRO_NVRTC").map(Into::into), ..Places::default() };
+    if let Err(error) = look() {
+        eprintln!("skipped, for want of a card: {error}");
+        return None;
+    }
+    Some(Card::open(&places).unwrap())
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect()
+}
+
+#[test]
+fn a_graph_repeats_its_launches_in_order() {
+    let Some(mut card) = card() else { return };
+    let source = Source { name: "toy.cu", text: TOY.into(), defines: vec![], kernels: vec!["fill", "add"] };
+    let kernels = card.load(&source).unwrap();
+    const N: usize = 1000;
+    let [from, to] = [0; 2].map(|_| card.alloc(4 * N).unwrap());
+    let mut bytes = vec![1; 4 * N];
+    card.download(to, &mut bytes).unwrap();
+    assert!(bytes.iter().all(|&byte| byte == 0), "new memory is zero");
+    let launch = |kernel, shared, args| Launch { kernel, grid: [4, 1, 1], block: [256, 1, 1], shared, args };
+    let fill = launch(kernels[0], 0, vec![Arg::Address(from), Arg::F32(1.5), Arg::I32(N as i32)]);
+    // More shared memory than a kernel may have unasked.
+    let add = launch(kernels[1], 64 << 10, vec![Arg::Address(to), Arg::Address(from), Arg::U64(N as u64)]);
+    let graph = card.record(&[fill, add]).unwrap();
+    for _ in 0..3 {
+        card.replay(graph).unwrap();
+    }
+    card.download(to, &mut bytes).unwrap();
+    assert!(floats(&bytes).iter().all(|&x| x == 4.5), "{:?}", &floats(&bytes)[..4]);
+}
+
+#[test]
+fn uploads_keep_their_order_beyond_the_stage() {
+    let Some(mut card) = card() else { return };
+    let to = card.alloc(STAGE).unwrap();
+    for round in 0..20u8 {
+        card.upload(to, &vec![round; STAGE / 3]).unwrap();
+    }
+    let mut bytes = vec![0; STAGE / 3];
+    card.download(to, &mut bytes).unwrap();
+    assert!(bytes.iter().all(|&byte| byte == 19));
+}
+
+#[test]
+fn copies_outside_the_memory_are_refused() {
+    let Some(mut card) = card() else { return };
+    let to = card.alloc(100).unwrap();
+    assert!(card.upload(Address(to.0 + 1), &[0; 100]).is_err());
+    assert!(card.download(Address(to.0 + 100), &mut [0]).is_err());
+    assert!(card.upload(Address(to.0 + 1), &[0; 99]).is_ok());
+}
+
+#[test]
+fn too_much_memory_is_refused_with_what_there_is() {
+    let Some(mut card) = card() else { return };
+    let error = card.alloc(1 << 50).unwrap_err().to_string();
+    assert!(error.contains("MiB are free"), "{error}");
+}
+
+#[test]
+fn arguments_are_their_own_bytes_first() {
+    assert_eq!(bits(Arg::I32(-1)).to_ne_bytes(), [255, 255, 255, 255, 0, 0, 0, 0]);
+    assert_eq!(bits(Arg::F32(1.5)).to_ne_bytes()[..4], 1.5f32.to_ne_bytes());
+    assert_eq!(bits(Arg::Address(Address(u64::MAX))), u64::MAX);
+}

@@ -1,0 +1,264 @@
+//! Runs the shipped kernels on the processor: the host's C++ compiler compiles them together with `cuda.h`, which
+//! runs a block's threads as fibers. For tests, on machines without a card; knows no kernel.
+//!
+//! It is stricter than a card: memory behind a buffer and shared memory that nobody wrote are not numbers, writes
+//! around a buffer and threads that miss a barrier are errors, and blocks and threads can be run in the opposite
+//! order, which must change no bit.
+#![allow(unsafe_code)] // foreign code, on memory that this file owns
+
+use std::{
+    alloc::{self, Layout},
+    ffi::{CString, c_void},
+    path::PathBuf,
+    process::Command,
+    ptr,
+    sync::{Mutex, PoisonError},
+};
+
+use super::device::{Address, Arg, Device, Kernel, Launch, Recording, Source};
+use crate::{Error, Result};
+
+const HEADER: &str = include_str!("cuda.h");
+/// Bytes around each buffer, and what they hold: as floats not numbers.
+const AROUND: usize = 1024;
+const NOTHING: u8 = 0xff;
+
+type Start = unsafe extern "C" fn(*const u32, *const u32, u32, *mut *mut c_void, bool) -> i32;
+
+/// In which order the blocks of a launch, and the threads of a block, take turns.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Order {
+    Forward,
+    Backward,
+}
+
+/// The processor as a device.
+pub(crate) struct Emulated {
+    order: Order,
+    buffers: Vec<(*mut u8, usize)>,
+    kernels: Vec<(String, Start)>,
+    recordings: Vec<Vec<Launch>>,
+    /// Bytes that it says it has.
+    pub(crate) total: u64,
+}
+
+/// Fibers live in the libraries' own memory: one launch at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn compiler() -> String {
+    std::env::var("CXX").unwrap_or_else(|_| "c++".into())
+}
+
+impl Emulated {
+    /// A device, or none where there is no compiler; says so.
+    pub(crate) fn new(order: Order) -> Option<Self> {
+        let compiler = compiler();
+        if Command::new(&compiler).arg("--version").output().is_err() {
+            #[allow(clippy::print_stderr)] // the only way to say that a test checks nothing
+            {
+                eprintln!("SKIPPED: no C++ compiler `{compiler}`; set CXX to test the CUDA kernels");
+            }
+            return None;
+        }
+        let (buffers, kernels, recordings) = (Vec::new(), Vec::new(), Vec::new());
+        Some(Self { order, buffers, kernels, recordings, total: 1 << 40 })
+    }
+
+    /// The buffer that holds `bytes` bytes from `at` on.
+    fn find(&self, at: Address, bytes: usize) -> Result<*mut u8> {
+        let holds = |(first, len): &&(*mut u8, usize)| {
+            let first = *first as u64;
+            first <= at.0 && at.0 + bytes as u64 <= first + *len as u64
+        };
+        if bytes > 0 && self.buffers.iter().any(|buffer| holds(&buffer)) {
+            return Ok(at.0 as *mut u8);
+        }
+        Err(Error::Invalid(format!("no {bytes} bytes of the device at {at:?}")))
+    }
+
+    /// Errs if something wrote around a buffer.
+    fn check(&self, after: &str) -> Result<()> {
+        for (first, len) in &self.buffers {
+            // SAFETY: `alloc` made both borders.
+            let borders = unsafe {
+                [
+                    std::slice::from_raw_parts(first.sub(AROUND), AROUND),
+                    std::slice::from_raw_parts(first.add(*len), AROUND),
+                ]
+            };
+            if borders.concat().iter().any(|byte| *byte != NOTHING) {
+                return Err(Error::Invalid(format!("{after} wrote around a buffer of {len} bytes")));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Emulated {
+    fn drop(&mut self) {
+        for (first, len) in &self.buffers {
+            // SAFETY: `alloc` allocated this much with this alignment.
+            unsafe { alloc::dealloc(first.sub(AROUND), layout(*len)) };
+        }
+    }
+}
+
+fn layout(len: usize) -> Layout {
+    #[allow(clippy::expect_used)] // sizes of small tests
+    Layout::from_size_align(len + 2 * AROUND, 256).expect("a layout")
+}
+
+/// The library of `source`, compiled unless an earlier test has.
+fn library(source: &Source) -> Result<PathBuf> {
+    let failed = |what: &str, e: std::io::Error| Error::Invalid(format!("{what}: {e}"));
+    let defines: String =
+        source.defines.iter().map(|(name, value)| format!("#define {name} {value}\n")).collect();
+    let starts: String = source.kernels.iter().map(|name| start(name)).collect();
+    let text = format!("{HEADER}\n{defines}\n{}\n{starts}", source.text);
+    let flags = ["-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fno-strict-aliasing", "-w"];
+    let key = blake3::hash(format!("{}{flags:?}{text}", compiler()).as_bytes()).to_hex();
+    let folder = std::env::current_exe().map_err(|e| failed("the test's own place", e))?;
+    let folder = folder.with_file_name("cuda-emulation");
+    std::fs::create_dir_all(&folder).map_err(|e| failed("the emulation's folder", e))?;
+    let library = folder.join(format!("{key}.so"));
+    if !library.exists() {
+        let part = |end: &str| folder.join(format!("{key}-{}{end}", std::process::id()));
+        let (code, made) = (part(".cpp"), part(".so"));
+        std::fs::write(&code, text).map_err(|e| failed("the emulation's source", e))?;
+        let output = Command::new(compiler()).args(flags).arg("-o").arg(&made).arg(&code).output();
+        let output = output.map_err(|e| failed("the C++ compiler", e))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(Error::Invalid(format!("{} {:?}: {said}", source.name, source.defines)));
+        }
+        std::fs::rename(&made, &library).map_err(|e| failed("the emulation's library", e))?;
+        std::fs::remove_file(&code).map_err(|e| failed("the emulation's source", e))?;
+    }
+    Ok(library)
+}
+
+/// A function that starts `kernel` from an array of arguments.
+fn start(kernel: &str) -> String {
+    format!(
+        "extern \"C\" int start_{kernel}(const unsigned *grid, const unsigned *size, unsigned bytes, void **arguments, \
+         bool backward) {{ return emulation::start({kernel}, grid, size, bytes, arguments, backward); }}\n"
+    )
+}
+
+impl Device for Emulated {
+    fn load(&mut self, source: &Source) -> Result<Vec<Kernel>> {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner); // compile once
+        let path = library(source)?;
+        drop(turn);
+        let text = |s: &str| CString::new(s).map_err(|e| Error::Invalid(e.to_string()));
+        let name = text(&path.to_string_lossy())?;
+        // SAFETY: a library that this file made; it has no initialisers.
+        let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+        let mut kernels = Vec::new();
+        for kernel in &source.kernels {
+            let name = text(&format!("start_{kernel}"))?;
+            // SAFETY: an open library, or null, which is found out.
+            let found = if handle.is_null() {
+                ptr::null_mut()
+            } else {
+                unsafe { libc::dlsym(handle, name.as_ptr()) }
+            };
+            if found.is_null() {
+                return Err(Error::Invalid(format!(
+                    "{}: no kernel {kernel} in {}",
+                    source.name,
+                    path.display()
+                )));
+            }
+            // SAFETY: `start` wrote it with this signature.
+            self.kernels.push((format!("{kernel} {:?}", source.defines), unsafe {
+                std::mem::transmute::<*mut c_void, Start>(found)
+            }));
+            kernels.push(Kernel(self.kernels.len() - 1));
+        }
+        Ok(kernels)
+    }
+
+    fn alloc(&mut self, bytes: usize) -> Result<Address> {
+        // SAFETY: not empty; freed in `drop`.
+        let first = unsafe { alloc::alloc(layout(bytes)) };
+        if first.is_null() {
+            return Err(Error::Invalid(format!("no {bytes} bytes for the emulation")));
+        }
+        // SAFETY: that much was allocated.
+        let first = unsafe {
+            ptr::write_bytes(first, NOTHING, bytes + 2 * AROUND);
+            ptr::write_bytes(first.add(AROUND), 0, bytes);
+            first.add(AROUND)
+        };
+        self.buffers.push((first, bytes));
+        Ok(Address(first as u64))
+    }
+
+    fn upload(&mut self, to: Address, bytes: &[u8]) -> Result<()> {
+        let to = self.find(to, bytes.len())?;
+        // SAFETY: `find` found room.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+        Ok(())
+    }
+
+    fn download(&mut self, from: Address, bytes: &mut [u8]) -> Result<()> {
+        let from = self.find(from, bytes.len())?;
+        // SAFETY: `find` found as much.
+        unsafe { ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    fn launch(&mut self, launch: &Launch) -> Result<()> {
+        let (name, start) = &self.kernels[launch.kernel.0];
+        let mut cells: Vec<u64> = launch.args.iter().map(cell).collect();
+        let mut arguments: Vec<*mut c_void> =
+            cells.iter_mut().map(|cell| ptr::from_mut(cell).cast()).collect();
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: a kernel with its arguments; that it writes only where it may is what tests are for.
+        let result = unsafe {
+            let (grid, block) = (launch.grid.as_ptr(), launch.block.as_ptr());
+            start(grid, block, launch.shared, arguments.as_mut_ptr(), self.order == Order::Backward)
+        };
+        drop(turn);
+        match result {
+            0 => self.check(name),
+            1 => Err(Error::Invalid(format!("{name}: not all threads of a block reach a barrier"))),
+            _ => {
+                Err(Error::Invalid(format!("{name}: too many threads or too much shared memory: {launch:?}")))
+            }
+        }
+    }
+
+    fn record(&mut self, launches: &[Launch]) -> Result<Recording> {
+        self.recordings.push(launches.to_vec());
+        Ok(Recording(self.recordings.len() - 1))
+    }
+
+    fn replay(&mut self, recording: Recording) -> Result<()> {
+        for launch in self.recordings[recording.0].clone() {
+            self.launch(&launch)?;
+        }
+        Ok(())
+    }
+
+    fn memory(&self) -> Result<[u64; 2]> {
+        let used: usize = self.buffers.iter().map(|(_, len)| len).sum();
+        Ok([self.total - used as u64, self.total])
+    }
+
+    fn describe(&self) -> String {
+        "emulated on the processor".into()
+    }
+}
+
+/// An argument where a kernel looks for it: in the first bytes of a cell.
+fn cell(arg: &Arg) -> u64 {
+    match *arg {
+        Arg::Address(address) => address.0,
+        Arg::I32(n) => u64::from(n.cast_unsigned()),
+        Arg::U32(n) => n.into(),
+        Arg::U64(n) => n,
+        Arg::F32(x) => x.to_bits().into(),
+    }
+}

@@ -1,0 +1,112 @@
+//! Sizes and launches of the filters' gradients: all weights (`filters.cu`), or a few of each filter (`positions.cu`).
+
+use super::{
+    device::{Address, Device, Source},
+    launches::{Args, COMMON, Launches, MAPS, Size},
+    maps::Read,
+    parameters::Filters,
+    update,
+};
+use crate::{Result, cpu::layout::Unit};
+
+/// Blocks that fill a large card twice.
+const FULL: usize = 264;
+
+/// Rows and images of a tile: 128 pixels, or 64 of small maps, whose borders are large.
+fn tile([height, width]: [usize; 2]) -> [usize; 2] {
+    let pixels = if width >= 16 { 128 } else { 64 };
+    let rows = (pixels / width).clamp(1, height);
+    [rows, (pixels / (width * rows)).max(1)]
+}
+
+/// Parts into which a unit's pixels are cut.
+pub(super) fn splits(unit: &Unit, own: &Filters, count: usize) -> usize {
+    if let Some(each) = own.each() {
+        let pixels = count * unit.output.iter().product::<usize>();
+        let across = unit.conv.cout / 16 * each.div_ceil(4);
+        return FULL.div_ceil(across).min(pixels.div_ceil(16));
+    }
+    let [rows, images] = tile(unit.output);
+    let tiles = count.div_ceil(images) * (unit.output[0] / rows);
+    FULL.div_ceil(unit.conv.cin.div_ceil(16) * (unit.conv.cout / 16)).min(tiles)
+}
+
+/// Memory of a filter gradient.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Places {
+    /// Trained positions, where only some are.
+    pub(super) at: Address,
+    /// The blocks' sums, and their distance between instances.
+    pub(super) partial: (Address, usize),
+    /// The gradient, likewise.
+    pub(super) gradient: (Address, usize),
+}
+
+/// Launches the gradient of the filters of `unit` from `count` of `batch` images; `x` is what it read, `g` the gradient
+/// of what it wrote.
+pub(super) fn launch<D: Device>(
+    to: &mut Launches<'_, D>,
+    (unit, own): (&Unit, &Filters),
+    [count, batch]: [usize; 2],
+    [x, g]: [Read; 2],
+    places: Places,
+) -> Result<()> {
+    let (conv, [height, width], splits) = (&unit.conv, unit.output, splits(unit, own, count));
+    let args = Args::default().at(&x.parts).at(&g.parts);
+    let number = |n: usize| n.to_string();
+    let mut defines = vec![
+        ("FILTER", number(conv.kernel)),
+        ("STRIDE", number(conv.stride)),
+        ("KIND", x.kind.name().into()),
+        ("BACK", g.kind.name().into()),
+        ("HEIGHT", number(height)),
+        ("WIDTH", number(width)),
+    ];
+    let (partial, sizes) = (places.partial, [count, batch, conv.cin, conv.cout]);
+    if let Some(each) = own.each() {
+        let text = [COMMON, MAPS, include_str!("positions.cu")].concat();
+        let source = Source { name: "positions.cu", text, defines, kernels: vec!["positions"] };
+        let size =
+            Size { blocks: [splits, conv.cout / 16 * each.div_ceil(4)], threads: 256, shared: 4 * 256 * 4 };
+        let args = args.at(&[places.at]).int(&[each]);
+        let args = args.at(&[partial.0]).unsigned(partial.1).int(&sizes);
+        to.add(source, "positions", size, args.done())?;
+    } else {
+        let [rows, images] = tile(unit.output);
+        defines.extend([("ROWS", number(rows)), ("IMAGES", number(images))]);
+        let text = [COMMON, MAPS, include_str!("filters.cu")].concat();
+        let source = Source { name: "filters.cu", text, defines, kernels: vec!["filters"] };
+        let size = Size {
+            blocks: [splits, conv.cin.div_ceil(16) * (conv.cout / 16)],
+            threads: 256,
+            shared: shared(conv.kernel, conv.stride, width, [rows, images]),
+        };
+        let args = args.at(&[partial.0]).unsigned(partial.1).int(&sizes);
+        to.add(source, "filters", size, args.done())?;
+    }
+    update::total(to, splits, own.trained(), partial, places.gradient)
+}
+
+/// Bytes of a block of `filters.cu`: two tiles, later the sums of 64 threads.
+fn shared(filter: usize, stride: usize, width: usize, [rows, images]: [usize; 2]) -> usize {
+    let step = if filter == 1 { 1 } else { stride };
+    let read = ((rows - 1) * step + filter) * ((width - 1) * step + filter);
+    let tiles = images * (read + rows * width) * 16;
+    4 * tiles.max(64 * (4 * filter * filter + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_fit_a_block_on_every_card() {
+        for width in [2, 4, 8, 16, 32] {
+            let [rows, images] = tile([width, width]);
+            assert!(width.is_multiple_of(rows) && (images == 1 || rows == width));
+            for stride in [1, 2] {
+                assert!(shared(3, stride, width, [rows, images]) <= 48 * 1024, "{width} {stride}");
+            }
+        }
+    }
+}

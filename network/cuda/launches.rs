@@ -1,0 +1,91 @@
+//! A list of launches in the making: kernels are compiled when they are first wanted. Knows no network.
+
+use std::collections::HashMap;
+
+use super::device::{Address, Arg, Device, Kernel, Launch, Source};
+use crate::Result;
+
+/// What all kernels share.
+pub(super) const COMMON: &str = include_str!("common.cu");
+/// What kernels that read and write maps share.
+pub(super) const MAPS: &str = include_str!("maps.cu");
+
+/// The kernels that were loaded, by their source.
+pub(super) type Loaded = HashMap<Source, Vec<Kernel>>;
+
+/// Launches, and where their kernels come from.
+pub(super) struct Launches<'a, D> {
+    device: &'a mut D,
+    loaded: &'a mut Loaded,
+    instances: u32,
+    pub(super) list: Vec<Launch>,
+}
+
+/// Blocks (x, y), threads and bytes of shared memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Size {
+    pub(super) blocks: [usize; 2],
+    pub(super) threads: usize,
+    pub(super) shared: usize,
+}
+
+impl<'a, D: Device> Launches<'a, D> {
+    pub(super) fn new(device: &'a mut D, loaded: &'a mut Loaded, instances: usize) -> Self {
+        Self { device, loaded, instances: instances as u32, list: Vec::new() }
+    }
+
+    /// Adds a launch of `kernel` of `source` for all instances.
+    pub(super) fn add(&mut self, source: Source, kernel: &str, size: Size, args: Vec<Arg>) -> Result<()> {
+        let index = source.kernels.iter().position(|k| *k == kernel).unwrap_or(0);
+        if !self.loaded.contains_key(&source) {
+            let kernels = self.device.load(&source)?;
+            self.loaded.insert(source.clone(), kernels);
+        }
+        self.list.push(Launch {
+            kernel: self.loaded[&source][index],
+            grid: [size.blocks[0] as u32, size.blocks[1] as u32, self.instances],
+            block: [size.threads as u32, 1, 1],
+            shared: size.shared as u32,
+            args,
+        });
+        Ok(())
+    }
+}
+
+/// Arguments of a launch.
+#[derive(Default)]
+pub(super) struct Args(Vec<Arg>);
+
+impl Args {
+    /// Addresses.
+    pub(super) fn at(mut self, addresses: &[Address]) -> Self {
+        self.0.extend(addresses.iter().map(|a| Arg::Address(*a)));
+        self
+    }
+
+    /// Signed numbers: sizes that kernels count with.
+    pub(super) fn int(mut self, numbers: &[usize]) -> Self {
+        self.0.extend(numbers.iter().map(|n| Arg::I32(*n as i32)));
+        self
+    }
+
+    /// Unsigned numbers: distances between instances, lengths.
+    pub(super) fn unsigned(mut self, number: usize) -> Self {
+        self.0.push(Arg::U32(number as u32));
+        self
+    }
+
+    pub(super) fn done(self) -> Vec<Arg> {
+        self.0
+    }
+}
+
+impl Address {
+    /// Nothing.
+    pub(super) const NONE: Self = Self(0);
+
+    /// The address of the `count`-th `f32` from here.
+    pub(super) fn floats(self, count: usize) -> Self {
+        Self(self.0 + 4 * count as u64)
+    }
+}

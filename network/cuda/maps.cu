@@ -1,0 +1,223 @@
+// What kernels read and write: maps `[instance][image][row][column][channel]`, made while they are read (normalised,
+// added, rectified, pooled; on the way back the gradient behind a BatchNorm) and summed while they are written.
+// Four channels at a time. Pasted in front of the kernels that use it; knows no convolution.
+
+// What a Read makes of its memory.
+enum Kind {
+    IMAGE,     // the cut and normalised image: `first` bytes, `second` table, `third` examples
+    RECTIFIED, // relu(line(first) + second): line in `third`, that of a projection in `fourth`
+    POOLED,    // the largest of each 2x2 of relu(line(first)), which is twice as large
+    GRADIENT,  // a g + b z + c: g in `first`, z in `second`, a b c in `third`
+    UNPOOLED,  // the same behind a maximum: g is half as large; line of z in `fourth`
+};
+
+// What a Write does with values.
+enum Target {
+    KEEP,      // z: sums of z and its squares
+    RECTIFIER, // gradient of a rectified map, made that of what was rectified: sums of g, g z (and g z of a projection)
+    MAXIMUM,   // the same for the largest of each 2x2: z is twice as large
+    PLAIN,     // the values
+};
+
+constexpr int SIZE = 32, PADDING = 4; // rows and columns of images, and zeros around them
+
+struct Example {
+    unsigned index;
+    unsigned char dy, dx, flip, unused;
+};
+
+struct Read {
+    const void *first;
+    const float *second, *third, *fourth;
+    int channels;
+};
+
+struct Write {
+    float *out;
+    const float *z, *side, *line;
+    const unsigned char *bits;
+    int add, channels;
+};
+
+__device__ __forceinline__ float4 load(const float *p) { return *reinterpret_cast<const float4 *>(p); }
+__device__ __forceinline__ void store(float *p, float4 v) { *reinterpret_cast<float4 *>(p) = v; }
+__device__ __forceinline__ float4 fill(float v) { return make_float4(v, v, v, v); }
+__device__ __forceinline__ float4 fma(float4 a, float4 b, float4 c) {
+    return make_float4(fmaf(a.x, b.x, c.x), fmaf(a.y, b.y, c.y), fmaf(a.z, b.z, c.z), fmaf(a.w, b.w, c.w));
+}
+__device__ __forceinline__ float4 add(float4 a, float4 b) {
+    return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+}
+// In this form NaN survives.
+__device__ __forceinline__ float relu(float v) { return v <= 0.f ? 0.f : v; }
+__device__ __forceinline__ float4 relu(float4 v) { return make_float4(relu(v.x), relu(v.y), relu(v.z), relu(v.w)); }
+__device__ __forceinline__ float larger(float a, float b) { return a > b || a != a ? a : b; }
+__device__ __forceinline__ float4 larger(float4 a, float4 b) {
+    return make_float4(larger(a.x, b.x), larger(a.y, b.y), larger(a.z, b.z), larger(a.w, b.w));
+}
+__device__ __forceinline__ unsigned char signs(float4 v) {
+    return (v.x > 0.f) | (v.y > 0.f) << 1 | (v.z > 0.f) << 2 | (v.w > 0.f) << 3;
+}
+__device__ __forceinline__ float4 keep(float4 v, unsigned bits) {
+    return make_float4(bits & 1 ? v.x : 0.f, bits & 2 ? v.y : 0.f, bits & 4 ? v.z : 0.f, bits & 8 ? v.w : 0.f);
+}
+__device__ __forceinline__ float part(float4 v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
+
+__device__ __forceinline__ size_t place(int n, int y, int x, int h, int w, int channels) {
+    return ((size_t(n) * h + y) * w + x) * channels;
+}
+
+// Four pixels in reading order: of each channel, which is the first of the largest.
+struct Square {
+    float4 value[4];
+    size_t at[4];
+};
+__device__ __forceinline__ Square square(const float *z, const float *line, int channels, int n, int y, int x, int h,
+                                         int w, int c) {
+    Square s;
+    const float4 scale = load(line + c), shift = load(line + channels + c);
+    for (int i = 0; i < 4; i++) {
+        s.at[i] = place(n, 2 * y + i / 2, 2 * x + i % 2, 2 * h, 2 * w, channels) + c;
+        s.value[i] = fma(load(z + s.at[i]), scale, shift);
+    }
+    return s;
+}
+__device__ __forceinline__ int winner(float a, float b, float c, float d) {
+    return larger(c, d) > larger(a, b) ? 2 + (d > c) : b > a;
+}
+__device__ __forceinline__ unsigned winners(const Square &s, int i) {
+    const float4 *v = s.value;
+    return (winner(v[0].x, v[1].x, v[2].x, v[3].x) == i) | (winner(v[0].y, v[1].y, v[2].y, v[3].y) == i) << 1 |
+           (winner(v[0].z, v[1].z, v[2].z, v[3].z) == i) << 2 | (winner(v[0].w, v[1].w, v[2].w, v[3].w) == i) << 3;
+}
+
+// Channels c.. of pixel (y, x) of image n, as the definition of augmentation has it.
+__device__ __forceinline__ float4 image(const Read &m, int n, int y, int x, int c) {
+    if (c > 0) return fill(0.f);
+    const Example e = reinterpret_cast<const Example *>(m.third)[n];
+    const int row = y + e.dy - PADDING, cut = x + e.dx - PADDING;
+    const bool inside = row >= 0 && row < SIZE && cut >= 0 && cut < SIZE;
+    const int column = e.flip ? SIZE - 1 - cut : cut;
+    const unsigned char *bytes = static_cast<const unsigned char *>(m.first) + size_t(e.index) * 3 * SIZE * SIZE;
+    float v[3];
+    for (int i = 0; i < 3; i++) {
+        const unsigned byte = inside ? bytes[(i * SIZE + row) * SIZE + column] : 0;
+        v[i] = m.second[i * 256 + byte];
+    }
+    return make_float4(v[0], v[1], v[2], 0.f);
+}
+
+// Channels c.. of pixel (y, x) of image n of a map of h rows and w columns, which exist.
+template <int kind> __device__ __forceinline__ float4 read(const Read &m, int n, int y, int x, int h, int w, int c) {
+    if constexpr (kind == IMAGE) return image(m, n, y, x, c);
+    const float *first = static_cast<const float *>(m.first);
+    const size_t at = place(n, y, x, h, w, m.channels) + c;
+    if constexpr (kind == RECTIFIED) {
+        float4 v = load(first + at);
+        if (m.third) v = fma(v, load(m.third + c), load(m.third + m.channels + c));
+        if (m.second) {
+            float4 side = load(m.second + at);
+            if (m.fourth) side = fma(side, load(m.fourth + c), load(m.fourth + m.channels + c));
+            v = add(v, side);
+        }
+        return relu(v);
+    }
+    if constexpr (kind == POOLED) {
+        const Square s = square(first, m.third, m.channels, n, y, x, h, w, c);
+        return relu(larger(larger(s.value[0], s.value[1]), larger(s.value[2], s.value[3])));
+    }
+    const float4 a = load(m.third + c), b = load(m.third + m.channels + c), d = load(m.third + 2 * m.channels + c);
+    const float4 behind = fma(load(m.second + at), b, d);
+    if constexpr (kind == UNPOOLED) {
+        const float4 g = load(first + place(n, y / 2, x / 2, h / 2, w / 2, m.channels) + c);
+        const Square s = square(m.second, m.fourth, m.channels, n, y / 2, x / 2, h / 2, w / 2, c);
+        return fma(keep(g, winners(s, y % 2 * 2 + x % 2)), a, behind);
+    }
+    return fma(load(first + at), a, behind);
+}
+
+// The map of this block's instance; `image` images have room in each.
+template <int kind>
+__device__ __forceinline__ Read own_read(const void *first, const float *second, const float *third,
+                                         const float *fourth, int channels, int images, int h, int w) {
+    Read m = {first, second, third, fourth, channels};
+    if constexpr (kind == IMAGE) {
+        m.third = own(third, size_t(images) * (sizeof(Example) / sizeof(float)));
+        return m;
+    }
+    const size_t size = size_t(images) * h * w * channels;
+    const float *f = static_cast<const float *>(first);
+    m.first = own(f, kind == POOLED ? 4 * size : kind == UNPOOLED ? size / 4 : size);
+    m.second = own(second, size);
+    m.third = own(third, (kind == GRADIENT || kind == UNPOOLED ? 3 : 2) * channels);
+    m.fourth = own(fourth, 2 * channels);
+    return m;
+}
+
+template <int target>
+__device__ __forceinline__ Write own_write(float *out, const float *z, const float *side, const float *line,
+                                           const unsigned char *bits, int add, int channels, int images, int h,
+                                           int w) {
+    const size_t size = size_t(images) * h * w * channels;
+    return {own(out, size),          own(z, target == MAXIMUM ? 4 * size : size),
+            own(side, size),         own(line, 2 * channels),
+            own(bits, size / 4), add, channels};
+}
+
+// Gives pixel (y, x) of image n its channels k.., and three sums of each their share.
+template <int target>
+__device__ __forceinline__ void write(const Write &m, int n, int y, int x, int h, int w, int k, float4 v,
+                                      float4 *sums) {
+    const size_t at = place(n, y, x, h, w, m.channels) + k;
+    if constexpr (target == KEEP) {
+        sums[0] = add(sums[0], v);
+        sums[1] = fma(v, v, sums[1]);
+    }
+    if constexpr (target == RECTIFIER) {
+        if (m.add) v = add(v, load(m.out + at));
+        const float4 z = load(m.z + at);
+        const unsigned bits =
+            m.bits ? m.bits[at / 4] : signs(fma(z, load(m.line + k), load(m.line + m.channels + k)));
+        v = keep(v, bits);
+        sums[0] = add(sums[0], v);
+        sums[1] = fma(v, z, sums[1]);
+        if (m.side) sums[2] = fma(v, load(m.side + at), sums[2]);
+    }
+    if constexpr (target == MAXIMUM) {
+        const Square s = square(m.z, m.line, m.channels, n, y, x, h, w, k);
+        float4 z = fill(0.f);
+        unsigned positive = 0;
+        for (int i = 0; i < 4; i++) {
+            const unsigned won = winners(s, i);
+            z = add(z, keep(load(m.z + s.at[i]), won));
+            positive |= won & signs(s.value[i]);
+        }
+        v = keep(v, positive);
+        sums[0] = add(sums[0], v);
+        sums[1] = fma(v, z, sums[1]);
+    }
+    store(m.out + at, v);
+}
+
+// Adds up what the `lanes` threads of each group of `quads` x 4 channels hold, in the order of the lanes, into
+// `partial[tile][sum][channel]` of three sums; channels begin at `first`. All threads of the block call it.
+template <int quads>
+__device__ __forceinline__ void reduce(float *memory, const float4 (*sums)[3], int group, int lane, int lanes,
+                                       float *partial, int tile, int channels, int first, int width) {
+    const int pitch = lanes + 1;
+    __syncthreads();
+    for (int q = 0; q < quads; q++) {
+        for (int i = 0; i < 3; i++) {
+            for (int j = 0; j < 4; j++) {
+                memory[(i * width + (group * quads + q) * 4 + j) * pitch + lane] = part(sums[q][i], j);
+            }
+        }
+    }
+    __syncthreads();
+    const int thread = threadIdx.x, threads = blockDim.x;
+    for (int i = thread; i < 3 * width; i += threads) {
+        float sum = 0.f;
+        for (int l = 0; l < lanes; l++) sum += memory[i * pitch + l];
+        partial[(size_t(tile) * 3 + i / width) * channels + first + i % width] = sum;
+    }
+}

@@ -1,0 +1,202 @@
+//! All memory of a group on the device, allocated once. The same walk counts bytes before anything is allocated, so
+//! that the prediction cannot drift from the truth. Knows no launches.
+
+use super::{
+    device::Address,
+    maps::{Kind, Read, Target, Write},
+    plan::Plan,
+};
+use crate::{
+    Result,
+    cpu::layout::{Added, Feature},
+    data::IMAGE_BYTES,
+};
+
+/// Bytes of an example on the device.
+pub(super) const EXAMPLE: usize = 8;
+/// Bytes of an instance's settings on the device.
+pub(super) const SETTINGS: usize = 16;
+/// Bytes of an instance's sums over examples on the device.
+pub(super) const TALLY: usize = 24;
+
+/// Addresses; each buffer has a leading instance dimension but for the dataset's.
+#[derive(Default)]
+pub(super) struct Memory {
+    /// By unit: what its convolution wrote.
+    z: Vec<Address>,
+    /// By feature: its gradient.
+    gradients: Vec<Address>,
+    /// By feature: itself, if it is written.
+    features: Vec<Address>,
+    /// By feature: which elements are above zero, if that cannot be told from the unit.
+    signs: Vec<Address>,
+    /// By unit.
+    pub(super) lines: Vec<Address>,
+    pub(super) backs: Vec<Address>,
+    pub(super) moments: Vec<Address>,
+    pub(super) running: Vec<Address>,
+    /// By unit: trained positions.
+    pub(super) positions: Vec<Address>,
+    pub(super) partial: Address,
+    pub(super) split: Address,
+    pub(super) pooled: Address,
+    pub(super) d_pooled: Address,
+    pub(super) logits: Address,
+    pub(super) d_logits: Address,
+    pub(super) losses: Address,
+    pub(super) correct: Address,
+    pub(super) values: Address,
+    pub(super) velocity: Address,
+    pub(super) gradient: Address,
+    pub(super) places: Address,
+    pub(super) packed: Address,
+    pub(super) settings: Address,
+    pub(super) examples: Address,
+    /// Sums over steps, and over one batch.
+    pub(super) tallies: [Address; 2],
+    pub(super) table: Address,
+    pub(super) pixels: Address,
+    pub(super) labels: Address,
+}
+
+impl Memory {
+    /// Bytes that `plan` takes.
+    pub(super) fn bytes(plan: &Plan) -> usize {
+        let mut bytes = 0;
+        let counted = Self::new(plan, &mut |size| {
+            bytes += size.next_multiple_of(256);
+            Ok(Address::NONE)
+        });
+        if counted.is_ok() { bytes } else { usize::MAX }
+    }
+
+    /// Memory from `alloc`, which is given bytes.
+    ///
+    /// # Errors
+    /// Those of `alloc`.
+    pub(super) fn new(plan: &Plan, alloc: &mut dyn FnMut(usize) -> Result<Address>) -> Result<Self> {
+        let (layout, of, batch) = (&plan.layout, &plan.parameters, plan.batch);
+        let mut shared = |bytes: usize| if bytes == 0 { Ok(Address::NONE) } else { alloc(bytes) };
+        let (table, pixels) = (shared(3 * 256 * 4)?, shared(plan.images * IMAGE_BYTES)?);
+        let labels = shared(plan.images * 2)?;
+        let mut own = |bytes: usize| shared(bytes * plan.instances);
+        let mut memory = Self { table, pixels, labels, ..Self::default() };
+        memory.maps(plan, &mut own)?;
+        for (unit, filters) in layout.units.iter().zip(&of.filters) {
+            let channels = unit.conv.cout;
+            memory.z.push(own(4 * batch * channels * unit.output.iter().product::<usize>())?);
+            memory.lines.push(own(4 * 2 * channels)?);
+            memory.backs.push(own(4 * 3 * channels)?);
+            memory.moments.push(own(8 * 2 * channels)?);
+            memory.running.push(own(4 * 2 * channels)?);
+            memory.positions.push(own(4 * channels * filters.each().unwrap_or(0))?);
+        }
+        let (channels, classes) = (plan.last().0, layout.classes);
+        memory.partial = own(4 * plan.partials())?;
+        memory.split = own(4 * plan.split_sums())?;
+        memory.pooled = own(4 * batch * channels)?;
+        memory.d_pooled = own(4 * batch * channels)?;
+        memory.logits = own(8 * batch * classes)?;
+        memory.d_logits = own(8 * batch * classes)?;
+        memory.losses = own(8 * batch)?;
+        memory.correct = own(4 * batch)?;
+        memory.values = own(4 * of.len)?;
+        memory.velocity = own(4 * of.trained)?;
+        memory.gradient = own(4 * of.trained)?;
+        memory.places = own(4 * 2 * of.weights)?;
+        memory.packed = own(4 * of.packed)?;
+        memory.settings = own(SETTINGS)?;
+        memory.examples = own(EXAMPLE * batch)?;
+        memory.tallies = [own(TALLY)?, own(TALLY)?];
+        Ok(memory)
+    }
+
+    fn maps(&mut self, plan: &Plan, own: &mut dyn FnMut(usize) -> Result<Address>) -> Result<()> {
+        let elements = |shape: usize| {
+            let (channels, size) = plan.layout.shapes[shape];
+            plan.batch * channels * size.iter().product::<usize>()
+        };
+        let (gradients, features) = (plan.gradient_slots(), plan.feature_slots());
+        let mut pairs = vec![[Address::NONE; 2]; plan.layout.shapes.len()];
+        for (shape, pair) in pairs.iter_mut().enumerate() {
+            for (slot, map) in pair.iter_mut().enumerate() {
+                let used = |f: usize| gradients[f] == slot || features[f] == Some(slot);
+                let all = plan.layout.features.iter().enumerate();
+                if all.filter(|(_, feature)| feature.shape == shape).any(|(f, _)| used(f)) {
+                    *map = own(4 * elements(shape))?;
+                }
+            }
+        }
+        for (f, feature) in plan.layout.features.iter().enumerate() {
+            self.gradients.push(pairs[feature.shape][gradients[f]]);
+            self.features.push(match features[f] {
+                Some(slot) => pairs[feature.shape][slot],
+                None if plan.kept(f) => own(4 * elements(feature.shape))?,
+                None => Address::NONE,
+            });
+            let signed = feature.added != Added::None;
+            self.signs.push(if signed { own(elements(feature.shape) / 4)? } else { Address::NONE });
+        }
+        Ok(())
+    }
+
+    /// The images.
+    pub(super) fn images(&self) -> Read {
+        Read::new(Kind::Image, [self.pixels, self.table, self.examples, Address::NONE])
+    }
+
+    /// What unit `u` writes on the way forward.
+    pub(super) fn sink(&self, u: usize) -> Write {
+        Write::new(Target::Keep, self.z[u])
+    }
+
+    /// Feature `f` on the way forward.
+    pub(super) fn feature(&self, plan: &Plan, f: usize) -> Read {
+        let Feature { unit, added, pooled, .. } = plan.layout.features[f];
+        let (z, line, none) = (self.z[unit], self.lines[unit], Address::NONE);
+        if pooled {
+            return Read::new(Kind::Pooled, [z, none, line, none]);
+        }
+        let (side, side_line) = match added {
+            Added::None => (none, none),
+            Added::Feature(from) => (self.features[from], none),
+            Added::Unit(u) => (self.z[u], self.lines[u]),
+        };
+        let read = Read::new(Kind::Rectified, [z, side, line, side_line]);
+        Read { kept: self.features[f], signs: self.signs[f], ..read }
+    }
+
+    /// Feature `f` once more, on the way back.
+    pub(super) fn feature_again(&self, plan: &Plan, f: usize) -> Read {
+        let none = Address::NONE;
+        if plan.kept(f) {
+            return Read::new(Kind::Rectified, [self.features[f], none, none, none]);
+        }
+        self.feature(plan, f).again()
+    }
+
+    /// The gradient of what unit `u` wrote.
+    pub(super) fn back(&self, plan: &Plan, u: usize) -> Read {
+        let end = plan.layout.end_of(u);
+        let pooled = plan.layout.features[end].pooled;
+        let kind = if pooled { Kind::Unpooled } else { Kind::Gradient };
+        Read::new(kind, [self.gradients[end], self.z[u], self.backs[u], self.lines[u]])
+    }
+
+    /// Where the gradient of feature `f` goes, `first` of several parts or the last one.
+    pub(super) fn gradient(&self, plan: &Plan, f: usize, first: bool, last: bool) -> Write {
+        let Feature { unit, added, pooled, joins, .. } = plan.layout.features[f];
+        if !last {
+            return Write { add: !first, ..Write::new(Target::Plain, self.gradients[f]) };
+        }
+        let side = if let Added::Unit(u) = added { self.z[u] } else { Address::NONE };
+        Write {
+            target: if pooled { Target::Maximum } else { Target::Rectifier },
+            out: self.gradients[f],
+            z: [self.z[unit], side],
+            line: self.lines[unit],
+            pass: self.signs[f],
+            add: !first || joins.is_some(),
+        }
+    }
+}

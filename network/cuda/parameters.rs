@@ -1,0 +1,189 @@
+//! Where values lie on the device: first what trains (weights of filters before the rest), then what does not but is
+//! no filter either; and the two packed copies of every filter tensor, forward `C R S K` and, flipped, backward
+//! `K R S C`. Knows no device.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    Result,
+    arch::{Graph, Param, Role},
+    cpu::layout::Layout,
+    init::random_positions,
+    mode::Share,
+    tensor::Tensors,
+    trainer::{State, TrainSpec},
+};
+
+/// What trains of a parameter.
+#[derive(Clone, Debug)]
+pub(super) struct Slot {
+    /// Its name in [`State::values`].
+    pub(super) name: String,
+    pub(super) shape: Vec<usize>,
+    /// Its first value.
+    pub(super) at: usize,
+}
+
+impl Slot {
+    pub(super) fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// The filters of a unit.
+#[derive(Clone, Debug)]
+pub(super) struct Filters {
+    param: Param,
+    pub(super) share: Share,
+    /// First value of what trains.
+    pub(super) at: usize,
+    /// First value of the packed copies; those of the image's reader are one.
+    pub(super) packed: [usize; 2],
+}
+
+/// All values of one instance.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Parameters {
+    pub(super) slots: Vec<Slot>,
+    /// By unit.
+    pub(super) filters: Vec<Filters>,
+    /// First values by parameter, of all that are no filters.
+    pub(super) at: BTreeMap<String, usize>,
+    /// Values of filters that train.
+    pub(super) weights: usize,
+    /// Values that train.
+    pub(super) trained: usize,
+    /// All values.
+    pub(super) len: usize,
+    /// Values in packed filters.
+    pub(super) packed: usize,
+}
+
+impl Parameters {
+    pub(super) fn new(graph: &Graph, layout: &Layout, spec: &TrainSpec) -> Self {
+        let params = graph.params();
+        let is_filter = |param: &Param| matches!(param.role, Role::Conv | Role::Shortcut);
+        let mut all = Self::default();
+        for filters in [true, false] {
+            for param in params.iter().filter(|p| is_filter(p) == filters) {
+                let Some((name, shape)) = spec.set.slot(param) else { continue };
+                let slot = Slot { name, shape, at: all.trained };
+                all.trained += slot.len();
+                if !filters {
+                    all.at.insert(param.name.clone(), slot.at);
+                }
+                all.slots.push(slot);
+            }
+            if filters {
+                all.weights = all.trained;
+            }
+        }
+        all.len = all.trained;
+        for param in params.iter().filter(|p| !is_filter(p)) {
+            if !all.at.contains_key(&param.name) {
+                all.at.insert(param.name.clone(), all.len);
+                all.len += param.len();
+            }
+        }
+        for unit in &layout.units {
+            let name = format!("{}.weight", unit.conv.name);
+            for param in params.iter().filter(|p| p.name == name) {
+                all.filter(param.clone(), spec, unit.reads.is_none());
+            }
+        }
+        all
+    }
+
+    fn filter(&mut self, param: Param, spec: &TrainSpec, once: bool) {
+        let name = spec.set.slot(&param).map(|(name, _)| name);
+        let at = self.slots.iter().find(|slot| Some(&slot.name) == name.as_ref()).map_or(0, |slot| slot.at);
+        let forward = self.packed;
+        let backward = if once { forward } else { forward + param.len() };
+        self.packed = backward + param.len();
+        self.filters.push(Filters { share: spec.set.share(&param), param, at, packed: [forward, backward] });
+    }
+
+    /// All values of an instance that starts (or goes on) with `state`; `weights` holds what does not train.
+    pub(super) fn values(&self, state: &State, weights: &Tensors) -> Vec<f32> {
+        let mut values = vec![0.0; self.len];
+        for (name, at) in &self.at {
+            let from = &weights[name].data;
+            values[*at..*at + from.len()].copy_from_slice(from);
+        }
+        for slot in &self.slots {
+            values[slot.at..slot.at + slot.len()].copy_from_slice(&state.values[&slot.name].data);
+        }
+        values
+    }
+
+    /// The packed filters.
+    pub(super) fn pack(&self, weights: &Tensors) -> Vec<f32> {
+        let mut packed = vec![0.0; self.packed];
+        for filters in &self.filters {
+            for (i, value) in weights[&filters.param.name].data.iter().enumerate() {
+                for place in filters.places(i) {
+                    packed[place] = *value;
+                }
+            }
+        }
+        packed
+    }
+
+    /// Where each trained weight goes in the packed filters: two places each.
+    ///
+    /// # Errors
+    /// Where `k` positions do not fit a filter.
+    pub(super) fn places(&self, spec: &TrainSpec) -> Result<Vec<u32>> {
+        let mut places = vec![0; 2 * self.weights];
+        for filters in &self.filters {
+            let trained: Vec<u32> = match filters.share {
+                Share::Frozen => continue,
+                Share::Full => (0..filters.param.len() as u32).collect(),
+                Share::PerFilter { k } => random_positions(spec.seed, &filters.param, k)?,
+            };
+            for (value, i) in trained.iter().enumerate() {
+                let to = 2 * (filters.at + value);
+                for (place, at) in places[to..to + 2].iter_mut().zip(filters.places(*i as usize)) {
+                    *place = at as u32;
+                }
+            }
+        }
+        Ok(places)
+    }
+}
+
+impl Filters {
+    /// Weights of each filter that train, if they are only some.
+    pub(super) fn each(&self) -> Option<usize> {
+        if let Share::PerFilter { k } = self.share { Some(k) } else { None }
+    }
+
+    /// Their positions in `spec`'s instance.
+    ///
+    /// # Errors
+    /// Where they do not fit a filter.
+    pub(super) fn positions(&self, spec: &TrainSpec) -> Result<Vec<u32>> {
+        self.each().map_or(Ok(Vec::new()), |k| random_positions(spec.seed, &self.param, k))
+    }
+
+    /// How many values train.
+    pub(super) fn trained(&self) -> usize {
+        match self.share {
+            Share::Frozen => 0,
+            Share::Full => self.param.len(),
+            Share::PerFilter { k } => k * self.param.shape[0],
+        }
+    }
+
+    /// Where element `i` of `K C R S` goes, forward and backward.
+    fn places(&self, i: usize) -> [usize; 2] {
+        let [outputs, channels] = [self.param.shape[0], self.param.shape[1]];
+        let taps = self.param.len() / (outputs * channels);
+        let (tap, c, k) = (i % taps, i / taps % channels, i / taps / channels);
+        let forward = self.packed[0] + (c * taps + tap) * outputs + k;
+        if self.packed[0] == self.packed[1] {
+            return [forward, forward];
+        }
+        [forward, self.packed[1] + (k * taps + taps - 1 - tap) * channels + c]
+    }
+}

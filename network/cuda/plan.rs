@@ -1,0 +1,147 @@
+//! A network, what trains of it and how many of it there are: everything that decides sizes and launches. Found once;
+//! knows no device.
+
+use super::{conv::Conv, filters, maps::Kind, parameters::Parameters};
+use crate::{
+    Error, Result,
+    arch::Graph,
+    cpu::layout::{Added, Feature, Layout, Unit},
+    trainer::{Precision, TrainSpec},
+};
+
+/// A group of trainings of one network.
+pub(super) struct Plan {
+    pub(super) layout: Layout,
+    pub(super) parameters: Parameters,
+    /// Most images in a step.
+    pub(super) batch: usize,
+    /// Trainings in a step.
+    pub(super) instances: usize,
+    /// Images of the dataset.
+    pub(super) images: usize,
+}
+
+impl Plan {
+    /// For `instances` trainings like `spec` on `images` images of `classes` classes.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the engine does not cover the network or the precision.
+    pub(super) fn new(spec: &TrainSpec, instances: usize, classes: usize, images: usize) -> Result<Self> {
+        let uncovered = |reason: String| Error::Unsupported { engine: "cuda", reason };
+        if spec.precision != Precision::F32 {
+            return Err(uncovered("it computes in f32 only; use precision = \"f32\"".into()));
+        }
+        let graph = Graph::new(spec.arch, spec.variant, classes);
+        let layout = Layout::new(&graph).map_err(|e| match e {
+            Error::Unsupported { reason, .. } => uncovered(reason),
+            e => e,
+        })?;
+        // The second reader's gradient is added where the first one's lies, and so is a shortcut's.
+        let crowded = |f: &Feature| f.readers.len() > 1 && (f.joins.is_some() || f.pooled);
+        if layout.features.iter().any(crowded) {
+            return Err(uncovered("it does not cover a shortcut around several readers".into()));
+        }
+        let parameters = Parameters::new(&graph, &layout, spec);
+        if parameters.len.max(parameters.packed) > u32::MAX as usize {
+            return Err(uncovered("it does not cover networks of 2^32 values".into()));
+        }
+        Ok(Self { layout, parameters, batch: spec.batch.max(1), instances, images })
+    }
+
+    /// Channels, rows and columns of what unit `u` writes.
+    pub(super) fn output(&self, u: usize) -> (usize, [usize; 2]) {
+        let unit = &self.layout.units[u];
+        (unit.conv.cout, unit.output)
+    }
+
+    /// Channels, rows and columns of feature `f`.
+    pub(super) fn shape(&self, f: usize) -> (usize, [usize; 2]) {
+        self.layout.shapes[self.layout.features[f].shape]
+    }
+
+    /// Do the filters of some unit train?
+    pub(super) fn filters_train(&self) -> bool {
+        self.parameters.weights > 0
+    }
+
+    /// Is feature `f` kept for the filter gradients? Other ones are made again from what was normalised.
+    pub(super) fn kept(&self, f: usize) -> bool {
+        let Feature { added, joins, readers, .. } = &self.layout.features[f];
+        let sum = joins.is_some() || matches!(added, Added::Feature(_));
+        self.filters_train() && sum && !readers.is_empty()
+    }
+
+    /// Which of a shape's two maps gets the gradient of each feature: the trunk's are added to in place, all others
+    /// change from reader to read, since a convolution reads around the pixels that it writes.
+    pub(super) fn gradient_slots(&self) -> Vec<usize> {
+        let mut slots = vec![0; self.layout.features.len()];
+        for f in (0..slots.len()).rev() {
+            if let (false, [u, ..]) = (self.layout.trunk(f), &*self.layout.features[f].readers) {
+                slots[f] = 1 - slots[self.layout.end_of(*u)];
+            }
+        }
+        slots
+    }
+
+    /// Which of them holds the feature itself on the way forward, where it is added later: not its predecessor's.
+    pub(super) fn feature_slots(&self) -> Vec<Option<usize>> {
+        let mut slots: Vec<Option<usize>> = Vec::new();
+        for (f, feature) in self.layout.features.iter().enumerate() {
+            let before = if let Added::Feature(from) = feature.added { slots[from] } else { None };
+            let wanted = feature.joins.is_some() && !self.kept(f);
+            slots.push(wanted.then(|| 1 - before.unwrap_or(1)));
+        }
+        slots
+    }
+
+    /// The convolution of unit `u`.
+    pub(super) fn forward(&self, u: usize, kind: Kind) -> Conv {
+        let Unit { conv, output, .. } = &self.layout.units[u];
+        Conv {
+            filter: conv.kernel,
+            stride: conv.stride,
+            dilate: 1,
+            kind,
+            channels: conv.cin,
+            outputs: conv.cout,
+            size: *output,
+            batch: self.batch,
+        }
+    }
+
+    /// The convolution that gives the gradient of what unit `u` read.
+    pub(super) fn backward(&self, u: usize, kind: Kind) -> Conv {
+        let Unit { conv, input, .. } = &self.layout.units[u];
+        Conv {
+            filter: conv.kernel,
+            stride: 1,
+            dilate: conv.stride,
+            kind,
+            channels: conv.cout,
+            outputs: conv.cin,
+            size: *input,
+            batch: self.batch,
+        }
+    }
+
+    /// Most sums that the blocks of one launch leave.
+    pub(super) fn partials(&self) -> usize {
+        let units = 0..self.layout.units.len();
+        let convs = units.flat_map(|u| [self.forward(u, Kind::Rectified), self.backward(u, Kind::Gradient)]);
+        let sums = convs.map(|conv| 3 * conv.outputs * conv.tiles(self.batch));
+        sums.max().unwrap_or(0).max(3 * self.batch * self.last().0)
+    }
+
+    /// Most sums that the blocks of one filter gradient leave.
+    pub(super) fn split_sums(&self) -> usize {
+        let of = |(unit, own): (&Unit, &super::parameters::Filters)| {
+            own.trained() * filters::splits(unit, own, self.batch)
+        };
+        self.layout.units.iter().zip(&self.parameters.filters).map(of).max().unwrap_or(0)
+    }
+
+    /// The last feature's channels, rows and columns.
+    pub(super) fn last(&self) -> (usize, [usize; 2]) {
+        self.shape(self.layout.features.len() - 1)
+    }
+}

@@ -1,0 +1,112 @@
+//! The kernels of a network without a device to load them: to compile them ahead, or for a card that is not here.
+
+use super::{
+    device::{Address, Device, Kernel, Launch, Recording, Source},
+    launches::Loaded,
+    memory::Memory,
+    plan::Plan,
+    step::{Purpose, launches},
+};
+use crate::{Result, trainer::TrainSpec};
+
+/// All that trainings like `spec` load, for `classes` classes, in the order in which they are wanted.
+///
+/// # Errors
+/// [`Error::Unsupported`](crate::Error::Unsupported) where the engine does not cover the network.
+pub fn sources(spec: &TrainSpec, classes: usize) -> Result<Vec<Source>> {
+    let mut list = List::default();
+    let plan = Plan::new(spec, 1, classes, 1)?;
+    let memory = Memory::new(&plan, &mut |bytes| list.alloc(bytes))?;
+    let mut loaded = Loaded::default();
+    for purpose in [Purpose::Step, Purpose::Predict, Purpose::Pack] {
+        launches(&mut list, &mut loaded, (&plan, &memory), purpose, plan.batch)?;
+    }
+    Ok(list.sources)
+}
+
+/// A device that only writes down what it is to load.
+#[derive(Default)]
+struct List {
+    sources: Vec<Source>,
+    kernels: usize,
+}
+
+impl Device for List {
+    fn load(&mut self, source: &Source) -> Result<Vec<Kernel>> {
+        let first = self.kernels;
+        self.kernels += source.kernels.len();
+        self.sources.push(source.clone());
+        Ok((first..self.kernels).map(Kernel).collect())
+    }
+
+    fn alloc(&mut self, _: usize) -> Result<Address> {
+        Ok(Address(256)) // something, where a buffer is no nothing
+    }
+
+    fn upload(&mut self, _: Address, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn download(&mut self, _: Address, _: &mut [u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn launch(&mut self, _: &Launch) -> Result<()> {
+        Ok(())
+    }
+
+    fn record(&mut self, _: &[Launch]) -> Result<Recording> {
+        Ok(Recording(0))
+    }
+
+    fn replay(&mut self, _: Recording) -> Result<()> {
+        Ok(())
+    }
+
+    fn memory(&self) -> Result<[u64; 2]> {
+        Ok([u64::MAX; 2])
+    }
+
+    fn describe(&self) -> String {
+        "a list".into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        arch::Variant,
+        init::{BnInit, Init, WeightInit},
+        mode::Mode,
+        trainer::Precision,
+    };
+
+    fn names(arch: &str, mode: Mode) -> Vec<&'static str> {
+        let spec = TrainSpec {
+            arch: arch.parse().unwrap(),
+            variant: Variant::Paper,
+            seed: 0,
+            init: Init { weights: WeightInit::HeNormal, bn: BnInit::Uniform },
+            set: mode.train_set(Variant::Paper, 2),
+            momentum: 0.9,
+            weight_decay: 1e-4,
+            batch: 128,
+            precision: Precision::F32,
+        };
+        let sources = sources(&spec, 10).unwrap();
+        for (i, source) in sources.iter().enumerate() {
+            assert!(!sources[..i].contains(source), "{} {:?} twice", source.name, source.defines);
+            assert!(source.kernels.iter().all(|kernel| source.text.contains(&format!("{kernel}("))));
+        }
+        sources.iter().map(|source| source.name).collect()
+    }
+
+    #[test]
+    fn deeper_networks_of_one_shape_load_the_same_kernels() {
+        let [shallow, deep] = ["resnet14", "resnet866"].map(|arch| names(arch, Mode::Bn));
+        assert_eq!(shallow, deep);
+        assert!(!shallow.contains(&"filters.cu") && names("resnet14", Mode::All).contains(&"filters.cu"));
+        assert!(names("vgg16", Mode::Random).contains(&"positions.cu"));
+    }
+}

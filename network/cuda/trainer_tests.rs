@@ -1,0 +1,222 @@
+//! Steps of small networks by the shipped kernels under the emulation, against the CPU engine and PyTorch.
+
+use std::iter::zip;
+
+use super::*;
+use crate::{
+    arch::Variant,
+    cuda::{
+        emulation::{Emulated, Order},
+        group::{bytes_needed, largest_batch},
+    },
+    mode::Mode,
+    trainer::EngineName,
+};
+
+#[allow(dead_code)] // what the engines' common tests need more
+#[path = "../tests/trainer/support.rs"]
+mod support;
+use support::{batch, engine, images, spec};
+
+fn on(spec: &TrainSpec, order: Order) -> Option<CudaTrainer<Emulated>> {
+    Some(CudaTrainer::new(spec, images(), Emulated::new(order)?).unwrap())
+}
+
+/// How far two tensors are apart, of the size of the second; not a number if one of them is not.
+fn apart(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
+    let difference = norm(&mut zip(a, b).map(|(a, b)| f64::from(a - b)));
+    difference / norm(&mut b.iter().map(|x| f64::from(*x))).max(1e-6)
+}
+
+#[test]
+fn gradients_are_those_of_the_cpu_engine() {
+    // The largest batch decides tiles; with 128 they are those of real trainings.
+    for (arch, variant, mode, most, n) in [
+        ("resnet8", Variant::Paper, Mode::All, 3, 3),
+        ("resnet8", Variant::Paper, Mode::BnOutputShortcut, 128, 3),
+        ("resnet8", Variant::Origin, Mode::Random, 7, 7),
+        ("resnet14", Variant::Origin, Mode::Bn, 5, 5),
+        ("resnet8-3", Variant::Origin, Mode::All, 2, 1),
+        ("vgg11", Variant::Paper, Mode::All, 2, 2),
+        ("vgg11", Variant::Paper, Mode::Random, 1, 1),
+    ] {
+        let spec = spec(arch, variant, mode, most);
+        let Some(mut cuda) = on(&spec, Order::Forward) else { return };
+        let mut cpu = engine(&spec, EngineName::Cpu).unwrap();
+        let batch = batch(0, 0, n);
+        let (tally, gradients) = cuda.gradients(&batch).unwrap();
+        let (expected_tally, expected) = cpu.gradients(&batch).unwrap();
+        let who = format!("{arch} {variant} {mode}");
+        assert!((tally.loss - expected_tally.loss).abs() < 1e-5 * expected_tally.loss, "{who}: {tally:?}");
+        assert_eq!((tally.examples, tally.correct), (n as u64, expected_tally.correct), "{who}");
+        assert!(gradients.keys().eq(expected.keys()), "{who}");
+        for (name, gradient) in &gradients {
+            let apart = apart(&gradient.data, &expected[name].data);
+            assert!(apart < 1e-3, "{who}, {name}: {apart}");
+        }
+    }
+}
+
+/// What `network/tests/golden/make.py` writes; its other fields are checked with the other engines.
+#[derive(serde::Deserialize)]
+struct Case {
+    arch: String,
+    variant: String,
+    bn_init: crate::init::BnInit,
+    mode: String,
+    batch: usize,
+    rates: Vec<f32>,
+    decay: f32,
+    losses: Vec<f64>,
+    correct: Vec<u64>,
+    logits: Vec<f64>,
+    norms: Vec<f64>,
+}
+
+/// With the other engines' tolerances: see `network/tests/trainer/golden.rs`.
+#[test]
+fn small_networks_train_as_in_pytorch_in_every_mode() {
+    let cases: Vec<Case> = serde_json::from_str(include_str!("../tests/golden/golden.json")).unwrap();
+    for case in cases {
+        let variant = case.variant.parse().unwrap();
+        let mut spec = spec(&case.arch, variant, case.mode.parse().unwrap(), case.batch);
+        (spec.init.bn, spec.weight_decay) = (case.bn_init, case.decay);
+        let Some(mut cuda) = on(&spec, Order::Forward) else { return };
+        let who = format!("{}, {}, {}", case.arch, case.variant, case.mode);
+        let close = |what: &str, tolerance: f64, got: f64, expected: f64| {
+            let apart = (got - expected).abs();
+            assert!(
+                apart <= tolerance * (1.0 + expected.abs()),
+                "{who}, {what}: {got}, PyTorch has {expected}"
+            );
+        };
+        for (i, rate) in case.rates.iter().enumerate() {
+            cuda.step(&batch(spec.seed, i, case.batch), *rate).unwrap();
+            let tally = cuda.take_tally().unwrap();
+            close(&format!("loss of step {i}"), 2e-4, tally.loss / tally.examples as f64, case.losses[i]);
+            assert_eq!(tally.correct, case.correct[i], "{who}, correct in step {i}");
+        }
+        for (got, expected) in zip(cuda.predict(Split::Test, 0..4).unwrap(), &case.logits) {
+            close("a logit", 5e-4, got.into(), *expected);
+        }
+        for ((name, tensor), expected) in zip(cuda.state().unwrap().values, &case.norms) {
+            let squares: f64 = tensor.data.iter().map(|x| f64::from(*x).powi(2)).sum();
+            close(&name, 2e-4, squares.sqrt(), *expected);
+        }
+    }
+}
+
+/// All bits of a few steps (the last batch being smaller), and of predictions in parts.
+fn bits(trainer: &mut dyn Trainer, seed: u64) -> Vec<u32> {
+    for (i, n) in [5, 5, 2].into_iter().enumerate() {
+        trainer.step(&batch(seed, i, 5)[..n], 0.1).unwrap();
+    }
+    let (tally, logits) = (trainer.take_tally().unwrap(), trainer.predict(Split::Test, 3..16).unwrap());
+    assert_eq!((tally.examples, logits.len()), (12, 130));
+    let state = trainer.state().unwrap();
+    let tensors = state.values.into_values().chain(state.momentum.into_values());
+    let all = tensors.flat_map(|tensor| tensor.data).chain(logits).chain([tally.loss as f32]);
+    all.map(f32::to_bits).collect()
+}
+
+#[test]
+fn bits_do_not_depend_on_the_order_of_blocks_and_threads() {
+    for (arch, mode) in [("resnet8", Mode::All), ("resnet8", Mode::Random)] {
+        let spec = spec(arch, Variant::Origin, mode, 5);
+        let (Some(mut a), Some(mut b)) = (on(&spec, Order::Forward), on(&spec, Order::Backward)) else {
+            return;
+        };
+        assert!(bits(&mut a, 0) == bits(&mut b, 0), "{arch} {mode}");
+    }
+}
+
+#[test]
+fn a_training_in_a_group_has_the_bits_that_it_has_alone() {
+    for mode in [Mode::Bn, Mode::Random] {
+        let specs = [0, 1, 2].map(|seed| TrainSpec { seed, ..spec("resnet8", Variant::Origin, mode, 5) });
+        let Some(device) = Emulated::new(Order::Forward) else { return };
+        let mut group = Group::new(&specs, images(), device).unwrap();
+        for (i, n) in [5, 5, 2].into_iter().enumerate() {
+            let batches = specs.each_ref().map(|spec| batch(spec.seed, i, 5)[..n].to_vec());
+            group.step(&batches.each_ref().map(Vec::as_slice), &[0.1; 3]).unwrap();
+        }
+        let (tallies, logits) = (group.take_tallies().unwrap(), group.predict(Split::Test, 0..7).unwrap());
+        for (i, spec) in specs.iter().enumerate() {
+            let mut alone = on(spec, Order::Forward).unwrap();
+            bits(&mut alone, spec.seed);
+            assert!(alone.predict(Split::Test, 0..7).unwrap() == logits[i], "{mode} {i}");
+            assert!(alone.state().unwrap() == group.state(i).unwrap(), "{mode} {i}");
+            assert_eq!(tallies[i].examples, 12);
+        }
+    }
+}
+
+#[test]
+fn a_restored_training_goes_on_with_the_same_bits() {
+    for mode in [Mode::All, Mode::Random] {
+        let spec = spec("resnet8", Variant::Origin, mode, 5);
+        let Some(mut first) = on(&spec, Order::Forward) else { return };
+        first.step(&batch(0, 0, 5), 0.1).unwrap();
+        assert_eq!(first.take_tally().unwrap().examples, 5);
+        let mut second = on(&spec, Order::Forward).unwrap();
+        let state = first.state().unwrap();
+        second.restore(&state).unwrap();
+        assert!(second.state().unwrap() == state);
+        let gradients = second.gradients(&batch(0, 1, 5)).unwrap();
+        assert!(second.state().unwrap() == state && gradients.0.examples == 5, "gradients change nothing");
+        assert!(bits(&mut first, 0) == bits(&mut second, 0), "{mode}");
+        let mut foreign = state;
+        foreign.values.remove("bn1.running_var");
+        assert!(second.restore(&foreign).unwrap_err().to_string().contains("`bn1.running_var` is missing"));
+    }
+}
+
+#[test]
+fn memory_is_predicted_to_the_byte_and_a_batch_that_fits_is_named() {
+    let spec = spec("resnet8", Variant::Paper, Mode::All, 8);
+    let needed = bytes_needed(&spec, &images(), 1).unwrap() as u64;
+    let Some(mut device) = Emulated::new(Order::Forward) else { return };
+    device.total = needed;
+    let group = Group::new(std::slice::from_ref(&spec), images(), device).unwrap();
+    assert_eq!(group.bytes() as u64, needed);
+    let mut device = Emulated::new(Order::Forward).unwrap();
+    device.total = needed - 1;
+    let message = CudaTrainer::new(&spec, images(), device).err().unwrap().to_string();
+    assert!(message.contains("resnet8 at batch 8 take") && message.contains("that fits is 7"), "{message}");
+    let most = largest_batch(&spec, &images(), 3, 1 << 32).unwrap();
+    let bytes = |batch| bytes_needed(&TrainSpec { batch, ..spec.clone() }, &images(), 3).unwrap();
+    assert!(bytes(most) <= 1 << 32 && bytes(most + 1) > 1 << 32, "{most}");
+    assert_eq!(largest_batch(&spec, &images(), 1, 1000).unwrap(), 0);
+}
+
+#[test]
+fn what_it_cannot_do_is_refused_in_words() {
+    let spec = spec("resnet8", Variant::Paper, Mode::Bn, 7);
+    let Some(mut t) = on(&spec, Order::Forward) else { return };
+    assert!(t.step(&[], 0.1).is_err());
+    assert!(t.step(&[batch(0, 0, 1)[0]; 8], 0.1).unwrap_err().to_string().contains("1 to 7"));
+    let far = Example { index: 64, dy: 4, dx: 4, flip: false };
+    assert!(t.step(&[far], 0.1).unwrap_err().to_string().contains("no training image 64"));
+    assert!(t.predict(Split::Test, 0..17).is_err());
+    let device = || Emulated::new(Order::Forward).unwrap();
+    let bf16 = TrainSpec { precision: crate::trainer::Precision::Bf16, ..spec.clone() };
+    let refused = CudaTrainer::new(&bf16, images(), device()).err().unwrap();
+    assert!(matches!(refused, Error::Unsupported { engine: "cuda", .. }));
+    let other = TrainSpec { batch: 8, ..spec.clone() };
+    assert!(Group::new(&[spec, other], images(), device()).is_err(), "different batches");
+}
+
+/// Diverged numbers must be seen, not rectified away.
+#[test]
+fn not_a_number_reaches_the_loss() {
+    let spec = spec("resnet8", Variant::Origin, Mode::Bn, 3);
+    let Some(mut t) = on(&spec, Order::Forward) else { return };
+    let mut state = t.state().unwrap();
+    state.values.get_mut("layer1.0.bn1.weight").unwrap().data[3] = f32::NAN;
+    t.restore(&state).unwrap();
+    t.step(&batch(0, 0, 3), 0.1).unwrap();
+    assert!(t.take_tally().unwrap().loss.is_nan());
+    assert!(t.state().unwrap().values["bn1.weight"].data.iter().any(|x| x.is_nan()));
+}

@@ -1,0 +1,53 @@
+// What follows the gradients: sums of the filters' parts, SGD, and the trained weights' way into the packed filters.
+
+constexpr int THREADS = 256;
+
+struct Settings {
+    float rate, momentum, decay, unused;
+};
+
+// gradient[i] = the sum of partial[split][i], in order.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    total(const float *partial, unsigned partials, int splits, unsigned length, float *gradient,
+          unsigned gradients) {
+    const unsigned i = blockIdx.x * THREADS + threadIdx.x;
+    if (i >= length) return;
+    partial = own(partial, partials);
+    double sum = 0.;
+    for (int split = 0; split < splits; split++) sum += partial[size_t(split) * length + i];
+    own(gradient, gradients)[i] = float(sum);
+}
+
+// Both packed copies of trained weight i.
+__device__ __forceinline__ void put(float value, const unsigned *places, unsigned filters, float *packed,
+                                    unsigned length, unsigned i) {
+    places = own(places, 2 * size_t(filters));
+    packed = own(packed, length);
+    packed[places[2 * size_t(i)]] = value;
+    packed[places[2 * size_t(i) + 1]] = value;
+}
+
+// One step on the first `trained` values; the first `filters` of them are weights of filters.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    sgd(float *values, unsigned length, float *velocity, const float *gradient, unsigned trained,
+        const Settings *settings, const unsigned *places, unsigned filters, float *packed, unsigned packed_length) {
+    const unsigned i = blockIdx.x * THREADS + threadIdx.x;
+    if (i >= trained) return;
+    const Settings s = settings[blockIdx.z];
+    values = own(values, length);
+    velocity = own(velocity, trained);
+    const float w = values[i];
+    const float v = s.momentum * velocity[i] + (own(gradient, trained)[i] + s.decay * w);
+    const float value = w - s.rate * v;
+    velocity[i] = v;
+    values[i] = value;
+    if (i < filters) put(value, places, filters, packed, packed_length, i);
+}
+
+// The trained weights as they are, after they came from elsewhere.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    pack(const float *values, unsigned length, const unsigned *places, unsigned filters, float *packed,
+         unsigned packed_length) {
+    const unsigned i = blockIdx.x * THREADS + threadIdx.x;
+    if (i < filters) put(own(values, length)[i], places, filters, packed, packed_length, i);
+}
