@@ -6,7 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use engine::{observer::Event, plan::Standing, plan::Why, project::Project};
+use engine::{
+    observer::Event,
+    plan::{Standing, Why},
+    project::Project,
+    run::RunOptions,
+};
 
 use crate::space::{Space, read};
 
@@ -60,7 +65,8 @@ fn a_file_that_changes_while_a_stage_reads_it_makes_its_result_count_for_nothing
     space.give("d", "reads", vec!["notes"]);
     space.edit("d", "cat notes > $OUT/x; echo later > notes");
     fs::write(space.path("notes"), "now").unwrap();
-    let (summary, events) = space.run();
+    let options = RunOptions { jobs: 2, keep_going: true, ..RunOptions::default() };
+    let (summary, events) = space.run_with(&options);
     assert_eq!(summary.failed, [3], "{events:?}");
     space.edit("d", "cat notes > $OUT/x");
     space.ran(&["d"], &[]);
