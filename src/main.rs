@@ -8,6 +8,7 @@ mod commands;
 mod error;
 mod machine;
 mod measure;
+mod report;
 mod signals;
 mod ui;
 mod watch;

@@ -1,6 +1,7 @@
 //! The stage kinds: thin adapters between the runner and the mathematics, one file per kind.
 //! Knows neither the pipeline file nor the terminal: a kind sees its parameters and its job.
 
+pub mod claims;
 pub mod command;
 mod compute;
 pub mod dataset;
@@ -11,6 +12,7 @@ mod output;
 pub mod params;
 pub mod plot;
 pub mod readme;
+mod results;
 #[cfg(test)]
 mod testing;
 pub mod train;
@@ -21,6 +23,7 @@ use engine::kind::Kinds;
 #[must_use]
 pub fn kinds() -> Kinds {
     Kinds::default()
+        .with(claims::Claims)
         .with(command::Command)
         .with(dataset::Dataset)
         .with(evaluate::Evaluate)

@@ -9,6 +9,7 @@ mod export;
 mod gc;
 mod metrics;
 mod plan;
+mod report;
 mod run;
 mod schema;
 mod status;
@@ -42,6 +43,7 @@ pub(crate) fn dispatch(args: &Args) -> Result<ExitCode, Failure> {
         Command::Explain { instance, json } => explain::explain(global, instance, *json),
         Command::Export(args) => export::export(global, args),
         Command::Metrics { instances, json, md } => metrics::metrics(global, instances, *json, *md),
+        Command::Report { output } => report::report(global, output),
         Command::Verify { json } => verify::verify(global, *json),
         Command::Gc { apply, keep_days, json } => gc::gc(global, *apply, *keep_days, *json),
         Command::Dag { mermaid, dot, json } => dag::dag(global, *mermaid, *dot, *json),
