@@ -93,7 +93,8 @@ impl Project {
     /// What is recorded of every shown result, by [`InstanceId`].
     pub fn records(&self, pipeline: &Pipeline) -> Result<Vec<Option<Record>>, EngineError> {
         let (state, _) = State::load(self.store.cache())?;
-        let shown = |id| state.results.get(&key(pipeline, id)).and_then(|entry| self.store.record(entry.recipe));
+        let shown =
+            |id| state.results.get(&key(pipeline, id)).and_then(|entry| self.store.record(entry.recipe));
         Ok((0..pipeline.instances.len()).map(shown).collect())
     }
 

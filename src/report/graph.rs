@@ -56,7 +56,8 @@ pub(super) fn svg(pipeline: &Pipeline) -> String {
     }
     for (name, node) in &nodes {
         let (x, y) = places[name];
-        let count = if node.instances == 1 { String::new() } else { format!(", {} instances", node.instances) };
+        let count =
+            if node.instances == 1 { String::new() } else { format!(", {} instances", node.instances) };
         let _ = writeln!(
             text,
             "<rect x=\"{x}\" y=\"{y}\" width=\"{}\" height=\"{}\" rx=\"5\"/>\n\

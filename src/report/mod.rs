@@ -47,8 +47,10 @@ pub(crate) struct Figure {
 impl Report<'_> {
     /// The page.
     pub(crate) fn html(&self) -> String {
-        let file = self.pipeline.file.display().to_string();
-        let profile = self.pipeline.profile.as_ref().map_or_else(String::new, |name| format!(", profile {name}"));
+        let file = self.pipeline.file.strip_prefix(&self.pipeline.root).unwrap_or(&self.pipeline.file);
+        let file = file.display();
+        let profile =
+            self.pipeline.profile.as_ref().map_or_else(String::new, |name| format!(", profile {name}"));
         let title = escape(&format!("{file}{profile}"));
         let sections = [
             ("Figures", self.figures()),
@@ -59,8 +61,9 @@ impl Report<'_> {
             ("Recipes and digests", self.recipes()),
         ];
         let sections = sections.into_iter().filter(|(_, content)| !content.is_empty());
-        let sections: String =
-            sections.map(|(heading, content)| format!("<section>\n<h2>{heading}</h2>\n{content}</section>\n")).collect();
+        let sections: String = sections
+            .map(|(heading, content)| format!("<section>\n<h2>{heading}</h2>\n{content}</section>\n"))
+            .collect();
         format!(
             "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n\
@@ -77,7 +80,10 @@ impl Report<'_> {
         let words = words.into_iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}"));
         let words = words.collect::<Vec<_>>().join(", ");
         let time = ui::seconds(seconds);
-        format!("<p>{} instances: {words}. What is shown took {time} of stages' time.</p>\n", self.items.len())
+        format!(
+            "<p>{} instances: {words}. What is shown took {time} of stages' time.</p>\n",
+            self.items.len()
+        )
     }
 
     fn records(&self) -> impl Iterator<Item = &Record> {
@@ -103,7 +109,8 @@ impl Report<'_> {
         if self.claims.is_empty() {
             return String::new();
         }
-        let mut rows = vec![["claim", "source", "our numbers", "rule", "verdict"].map(str::to_owned).to_vec()];
+        let mut rows =
+            vec![["claim", "source", "our numbers", "rule", "verdict"].map(str::to_owned).to_vec()];
         for claim in &self.claims {
             let text = |key: &str| claim.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
             let numbers = claim.get("numbers").and_then(Value::as_array).into_iter().flatten();
@@ -115,7 +122,8 @@ impl Report<'_> {
     }
 
     fn graph(&self) -> String {
-        let mut rows = vec![["instance", "kind", "needs", "stands", "took", "threads"].map(str::to_owned).to_vec()];
+        let mut rows =
+            vec![["instance", "kind", "needs", "stands", "took", "threads"].map(str::to_owned).to_vec()];
         for Item { instance, standing, record } in &self.items {
             let mut needs: Vec<_> =
                 instance.needs.iter().map(|need| self.pipeline.instances[need.from].stage.as_str()).collect();
@@ -145,7 +153,10 @@ impl Report<'_> {
                 ("system".to_owned(), machine.system.clone().unwrap_or_default()),
                 ("GPUs".to_owned(), machine.devices.join(", ")),
                 ("driver".to_owned(), machine.driver.clone().unwrap_or_default()),
-                ("commit".to_owned(), machine.commit.as_ref().map_or_else(String::new, |c| format!("{c}{dirty}"))),
+                (
+                    "commit".to_owned(),
+                    machine.commit.as_ref().map_or_else(String::new, |c| format!("{c}{dirty}")),
+                ),
             ];
             facts.extend(machine.versions.iter().map(|(name, version)| (name.clone(), version.clone())));
             facts.retain(|(_, value)| !value.is_empty());
@@ -161,18 +172,19 @@ impl Report<'_> {
 
     /// The resolved parameters, inputs and outputs of every result, and what its run noted.
     fn recipes(&self) -> String {
-        let one = |item: &Item<'_>| {
-            let record = item.record.as_ref()?;
-            let mut outputs = vec![["output", "bytes", "BLAKE3"].map(str::to_owned).to_vec()];
-            outputs.extend(record.outputs.iter().map(|output| {
-                vec![output.path.clone(), output.size.to_string(), output.digest.to_string()]
-            }));
-            let settings = record.run.settings.iter().chain(&record.run.notes);
-            let notes: String = settings.map(|(name, value)| format!("{name} = {value}\n")).collect();
-            let notes = if notes.is_empty() { notes } else { format!("<pre>{}</pre>\n", escape(&notes)) };
-            let content = format!("<pre>{}</pre>\n{notes}{}", escape(&record.recipe), table(&outputs));
-            Some(details(&item.instance.name, &content))
-        };
+        let one =
+            |item: &Item<'_>| {
+                let record = item.record.as_ref()?;
+                let mut outputs = vec![["output", "bytes", "BLAKE3"].map(str::to_owned).to_vec()];
+                outputs.extend(record.outputs.iter().map(|output| {
+                    vec![output.path.clone(), output.size.to_string(), output.digest.to_string()]
+                }));
+                let settings = record.run.settings.iter().chain(&record.run.notes);
+                let notes: String = settings.map(|(name, value)| format!("{name} = {value}\n")).collect();
+                let notes = if notes.is_empty() { notes } else { format!("<pre>{}</pre>\n", escape(&notes)) };
+                let content = format!("<pre>{}</pre>\n{notes}{}", escape(&record.recipe), table(&outputs));
+                Some(details(&item.instance.name, &content))
+            };
         self.items.iter().filter_map(one).collect()
     }
 }

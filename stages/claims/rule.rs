@@ -21,7 +21,10 @@ impl Rule {
     pub(super) fn quantities(&self) -> Vec<&Quantity> {
         match self {
             Self::Greater { left, right, .. } | Self::Difference { left, right, .. } => vec![left, right],
-            Self::Within { what, .. } | Self::Rises { what } | Self::Falls { what } | Self::Equal { what, .. } => {
+            Self::Within { what, .. }
+            | Self::Rises { what }
+            | Self::Falls { what }
+            | Self::Equal { what, .. } => {
                 vec![what]
             }
         }
@@ -39,7 +42,9 @@ impl Rule {
             Self::Difference { low, high, .. } => {
                 known.iter().all(|(_, of)| (*low..=*high).contains(&(mean(of, 0) - mean(of, 1))))
             }
-            Self::Within { low, high, .. } => known.iter().all(|(_, of)| (*low..=*high).contains(&mean(of, 0))),
+            Self::Within { low, high, .. } => {
+                known.iter().all(|(_, of)| (*low..=*high).contains(&mean(of, 0)))
+            }
             Self::Rises { .. } => steps(|before, after| after > before),
             Self::Falls { .. } => steps(|before, after| after < before),
             Self::Equal { values, .. } => {

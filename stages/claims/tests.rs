@@ -55,10 +55,17 @@ fn claims_have_names_of_their_own_and_rules_for_their_networks() {
     let ids: BTreeSet<_> = claims.iter().map(|claim| &claim.id).collect();
     assert_eq!(ids.len(), claims.len());
     for claim in &claims {
-        assert!(["paper", "origin"].contains(&&*claim.variant) && claim.statement.ends_with('.'), "{claim:?}");
+        assert!(
+            ["paper", "origin"].contains(&&*claim.variant) && claim.statement.ends_with('.'),
+            "{claim:?}"
+        );
         let named = claim.rule.quantities().iter().all(|of| of.network.is_some());
         assert_eq!(named, claim.networks.is_empty(), "{}", claim.id);
-        assert!(claim.least.unwrap_or(1) >= 1 && claim.least.unwrap_or(0) <= claim.networks.len(), "{}", claim.id);
+        assert!(
+            claim.least.unwrap_or(1) >= 1 && claim.least.unwrap_or(0) <= claim.networks.len(),
+            "{}",
+            claim.id
+        );
         if let Rule::Equal { values, .. } = &claim.rule {
             assert_eq!(values.len(), claim.networks.len(), "{}", claim.id);
         }

@@ -66,7 +66,8 @@ fn draw_data<B: DrawingBackend>(chart: &Chart, area: &DrawingArea<B, Shift>) -> 
     for (index, series) in chart.series.iter().enumerate() {
         let Look { color, dashes, hollow, .. } = series.look;
         let place = |(px, mean, sd): &(f64, f64, f64), side: f64| Some((x.at(*px)?, y.at(mean + side * sd)?));
-        if series.points.iter().any(|p| p.2 > 0.0) {
+        // A band between points that no line joins would join them.
+        if dashes != Dashes::None && series.points.iter().any(|p| p.2 > 0.0) {
             let upper = series.points.iter().filter_map(|p| place(p, 1.0));
             let lower = series.points.iter().rev().filter_map(|p| place(p, -1.0));
             let outline: Vec<Point> = upper.chain(lower).collect();
@@ -175,7 +176,8 @@ fn wrap(label: &str) -> Vec<String> {
             lines.push(word.to_owned());
         }
     }
-    lines
+    // Where a line must not break it has spaces that the embedded font need not know.
+    lines.into_iter().map(|line| line.replace('\u{a0}', " ")).collect()
 }
 
 /// The embedded font under the name that the charts use; there are no others.

@@ -35,18 +35,26 @@ pub(super) fn look(line: &Line, twin: usize) -> Look {
         "none" => (GREY, Dashes::Dots, Marker::Circle),
         _ => (BLACK, Dashes::Solid, Marker::Circle),
     };
-    let turned = |all: &[Dashes]| all.iter().position(|d| *d == dashes).map_or(dashes, |i| all[(i + twin) % all.len()]);
+    let turned = |all: &[Dashes]| {
+        all.iter().position(|d| *d == dashes).map_or(dashes, |i| all[(i + twin) % all.len()])
+    };
     let start = MARKERS.iter().position(|m| *m == marker).unwrap_or(0);
     Look { color, dashes: turned(&DASHES), marker: MARKERS[(start + twin) % MARKERS.len()], hollow: false }
 }
 
 /// `looks` for lines in order, with twins told apart.
 pub(super) fn looks<'a>(lines: impl Iterator<Item = &'a Line>) -> Vec<Look> {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Vec<&Line> = Vec::new();
     lines
         .map(|line| {
-            let twin = seen.iter().filter(|mode| **mode == line.mode()).count();
-            seen.push(line.mode());
+            let before = seen.iter().filter(|other| other.mode() == line.mode());
+            // As many random weights as BatchNorm's values look the same with and without others.
+            let twin = match (line.k().is_some(), line.is_as_many()) {
+                (true, true) => before.filter(|other| other.is_as_many()).count(),
+                (true, false) => 1 + before.filter(|other| !other.is_as_many()).count(),
+                (false, _) => before.count(),
+            };
+            seen.push(line);
             look(line, twin)
         })
         .collect()

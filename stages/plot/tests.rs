@@ -11,8 +11,12 @@ use crate::testing::Listener;
 /// Two seeds of three modes at two depths and two widths, with everything a figure could want.
 fn made_up(root: &Path) -> Vec<Input> {
     let mut inputs = Vec::new();
-    for (arch, trained) in [("resnet14", 1120), ("resnet32", 2464), ("resnet14-2", 2240), ("resnet14-4", 4480)] {
-        for (mode, top) in [("all", 0.9), ("all-but-bn", 0.88), ("bn", 0.6), ("random", 0.4), ("output+shortcut", 0.3)] {
+    for (arch, trained) in
+        [("resnet14", 1120), ("resnet32", 2464), ("resnet14-2", 2240), ("resnet14-4", 4480)]
+    {
+        for (mode, top) in
+            [("all", 0.9), ("all-but-bn", 0.88), ("bn", 0.6), ("random", 0.4), ("output+shortcut", 0.3)]
+        {
             for seed in 0..2 {
                 inputs.push(run(root, arch, mode, seed, top + f64::from(seed) * 0.04, trained));
             }
@@ -32,7 +36,8 @@ fn run(root: &Path, arch: &str, mode: &str, seed: u8, top1: f64, trained: u64) -
     }
     let k = if mode == "random" { "\"k\":2," } else { "" };
     let subject = format!("\"arch\":\"{arch}\",\"mode\":\"{mode}\",{k}\"variant\":\"paper\",\"seed\":{seed}");
-    let write = |name: &str, text: &str| std::fs::write(dir.join(name), format!("{{{subject},{text}}}")).unwrap();
+    let write =
+        |name: &str, text: &str| std::fs::write(dir.join(name), format!("{{{subject},{text}}}")).unwrap();
     std::fs::write(dir.join("history.csv"), csv).unwrap();
     write(
         "metrics.json",
@@ -91,19 +96,41 @@ fn every_figure_has_title_axes_legend_number_of_runs_and_caption() {
     let list = draw(made_up(given.path()), "published = [\"paper\"]", out.path()).unwrap();
     let names: Vec<&str> = list.iter().map(|entry| &*entry.name).collect();
     for (name, texts) in [
-        ("accuracy-by-depth", &["Test accuracy by depth", "depth of the ResNet", "top-1 test accuracy (%)", "BatchNorm only (n = 2)", "as many random weights", "paper: everything", "866"][..]),
+        (
+            "accuracy-by-depth",
+            &[
+                "Test accuracy by depth",
+                "depth of the ResNet",
+                "top-1 test accuracy (%)",
+                "BatchNorm only (n = 2)",
+                "as many random weights",
+                "paper: everything",
+                "866",
+            ][..],
+        ),
         ("accuracy-by-width", &["14-1", "14-32", "paper: BatchNorm only"]),
         ("affine-by-depth", &["everything but BatchNorm (n = 2)"]),
         ("switches-by-width", &["output and shortcuts (n = 2)", "paper: output and shortcuts"]),
         ("budget", &["trained BatchNorm values", "deeper and deeper ResNets (n =", "wider and wider", "2 k"]),
         ("accuracy-by-trained", &["trained values (log scale)", "everything (n = 2)"]),
-        ("loss-curves-resnet32", &["Loss of ResNet-32 during training", "epoch", "cross-entropy loss (nats)", "BatchNorm only, test (n = 2)"]),
+        (
+            "loss-curves-resnet32",
+            &[
+                "Loss of ResNet-32 during training",
+                "epoch",
+                "cross-entropy loss (nats)",
+                "BatchNorm only, test (n = 2)",
+            ],
+        ),
         ("accuracy-curves-resnet14-2", &["Accuracy of ResNet-14-2", "top-1 accuracy (%)"]),
         ("gamma-resnet14", &["gamma", "density", "BatchNorm only (n = 2)"]),
         ("small-gamma-by-depth", &["share of scales (%)", "BatchNorm only, below 0.05 (n ="]),
         ("zeroing-by-depth", &["change of test accuracy (points)", "everything, below 0.1 (n = 2)"]),
         ("dead-by-width", &["dead channels (%)", "behind"]),
-        ("size-by-depth", &["kilobytes (log scale)", "checkpoint: BatchNorm only", "all numbers of the network"]),
+        (
+            "size-by-depth",
+            &["kilobytes (log scale)", "checkpoint: BatchNorm only", "all numbers of the network"],
+        ),
         ("memory-resnet14-paper", &["batch (images)", "buffers (MB)", "up to"]),
     ] {
         assert!(names.contains(&name), "{name} is not in {names:?}");
@@ -121,7 +148,10 @@ fn every_figure_has_title_axes_legend_number_of_runs_and_caption() {
     let table = std::fs::read_to_string(out.path().join("table.md")).unwrap();
     assert!(table.contains("| ResNet-32 | BatchNorm only | 2,464 | 62.00 | 2.83 | 2 |"), "{table}");
     let parameters = std::fs::read_to_string(out.path().join("parameters.md")).unwrap();
-    assert!(parameters.contains("| ResNet-14 | paper | 175,258 | 1,120 | 0.64 | 192 | 650 | 2,560 |"), "{parameters}");
+    assert!(
+        parameters.contains("| ResNet-14 | paper | 175,258 | 1,120 | 0.64 | 192 | 650 | 2,560 |"),
+        "{parameters}"
+    );
 }
 
 fn not_blank(path: &Path) {
@@ -139,7 +169,8 @@ fn more_random_weights_make_a_curve_beside_the_level_of_batch_norm() {
     for k in [1, 4, 16] {
         let input = run(given.path(), "resnet14", "random", k, f64::from(k) * 0.03, 560);
         let text = std::fs::read_to_string(input.dir.join("metrics.json")).unwrap();
-        std::fs::write(input.dir.join("metrics.json"), text.replace("\"k\":2", &format!("\"k\":{k}"))).unwrap();
+        std::fs::write(input.dir.join("metrics.json"), text.replace("\"k\":2", &format!("\"k\":{k}")))
+            .unwrap();
         inputs.push(input);
     }
     let list = draw(inputs, "figures = [\"random-k\"]", out.path()).unwrap();
@@ -202,7 +233,11 @@ fn the_bytes_of_a_small_chart() {
         title: "A <small> chart".into(),
         x: Axis::words("network", vec!["14".into(), "32".into()]),
         y: Axis::linear("accuracy (%)"),
-        series: vec![Series { label: "BatchNorm only".into(), look, points: vec![(0.0, 48.0, 1.0), (1.0, 57.0, 1.5)] }],
+        series: vec![Series {
+            label: "BatchNorm only".into(),
+            look,
+            points: vec![(0.0, 48.0, 1.0), (1.0, 57.0, 1.5)],
+        }],
     };
     insta::assert_snapshot!(chart.svg().unwrap());
 }

@@ -25,9 +25,16 @@ impl<'a> Layout<'a> {
             return Self { scale, range: (-0.5, last), ticks: (0..words.len()).map(|i| i as f64).collect() };
         }
         let positions = values.filter_map(|value| position(scale, value));
-        let (low, high) = positions.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+        let (low, high) =
+            positions.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
         let (low, high) = if low > high { (0.0, 1.0) } else { (low, high) };
-        let air = if high > low { (high - low) * 0.05 } else if matches!(scale, Scale::Log) { 0.3 } else { 1.0 };
+        let air = if high > low {
+            (high - low) * 0.05
+        } else if matches!(scale, Scale::Log) {
+            0.3
+        } else {
+            1.0
+        };
         let range = (low - air, high + air);
         let ticks = if matches!(scale, Scale::Log) { decades(range) } else { even(range) };
         Self { scale, range, ticks }
@@ -82,9 +89,13 @@ fn even((low, high): (f64, f64)) -> Vec<f64> {
     (first..=last).map(|i| i as f64 * step).collect()
 }
 
-/// Powers of ten; between few of them their doubles and quintuples too.
+/// Powers of ten; the fewer of them, the more of their multiples too.
 fn decades((low, high): (f64, f64)) -> Vec<f64> {
-    let multiples: &[f64] = if high - low < 2.0 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+    let multiples: &[f64] = match high - low {
+        ..1.2 => &[1.0, 1.5, 2.0, 3.0, 5.0, 7.0],
+        ..2.2 => &[1.0, 2.0, 5.0],
+        _ => &[1.0],
+    };
     let powers = low.floor() as i32..=high.ceil() as i32;
     let all = powers.flat_map(|power| multiples.iter().map(move |m| f64::from(power) + m.log10()));
     all.filter(|at| (low..=high).contains(at)).collect()

@@ -70,7 +70,8 @@ mod tests {
 
     #[test]
     fn the_main_figure_is_open_and_the_others_are_folded() {
-        let entry = |name: &str| Entry { name: name.into(), title: name.to_uppercase(), caption: "Seen.".into() };
+        let entry =
+            |name: &str| Entry { name: name.into(), title: name.to_uppercase(), caption: "Seen.".into() };
         let text = figures(&[entry("a"), entry("b")], "x/");
         assert!(text.starts_with("![A](x/a.svg)\n\n*Seen.*\n\n<details>"), "{text}");
         assert!(text.contains("More figures (1)") && text.contains("![B](x/b.svg)"), "{text}");

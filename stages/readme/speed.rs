@@ -52,7 +52,10 @@ struct Run {
 impl Measured {
     fn is(&self, program: &str, mode: &str, threads: u64) -> bool {
         let same = self.program == program && self.mode == mode && self.threads == threads;
-        same && self.precision == "f32" && self.batch == BATCH && self.pass == "train" && !self.runs.is_empty()
+        same && self.precision == "f32"
+            && self.batch == BATCH
+            && self.pass == "train"
+            && !self.runs.is_empty()
     }
 
     fn speed(&self) -> f64 {
@@ -145,7 +148,8 @@ mod tests {
             measured("torch", "bn", 2, 300.0, 800.0),
         ];
         let machine = r#"{"processor":"P","cores":2,"torch":"2","commit":"abc","date":"today"}"#;
-        let text = format!(r#"{{"resnet32 paper":{{"machine":{machine},"results":[{}]}}}}"#, results.join(","));
+        let text =
+            format!(r#"{{"resnet32 paper":{{"machine":{machine},"results":[{}]}}}}"#, results.join(","));
         let table = table(&text, "compare.json".as_ref()).unwrap();
         for row in [
             "| ResNet-32 | paper | BatchNorm only | 2 | 600 | 300 | **2.00** | 200 | 700 |\n",

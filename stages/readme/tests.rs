@@ -81,7 +81,9 @@ fn the_committed_pages_are_those_of_the_committed_results() {
     let params = params("publish = true\npages = [\"README.md\", \"docs/results.md\"]");
     let project = tempfile::tempdir().unwrap();
     let mut files = vec![PathBuf::from("README.md"), "docs/results.md".into()];
-    files.extend(list(&result).unwrap().iter().map(|entry| Path::new(FIGURES).join(format!("{}.svg", entry.name))));
+    files.extend(
+        list(&result).unwrap().iter().map(|entry| Path::new(FIGURES).join(format!("{}.svg", entry.name))),
+    );
     for file in &files {
         let copy = project.path().join(file);
         fs::create_dir_all(copy.parent().unwrap()).unwrap();

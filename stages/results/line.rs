@@ -11,7 +11,7 @@ const MODES: [(&str, &str); 10] = [
     ("beta", "BatchNorm's shifts only"),
     ("output+shortcut", "output and shortcuts"),
     ("random", "as many random weights"),
-    ("origin-random", "the origin's 2 F.P.C."),
+    ("origin-random", "a thinned network (2 F.P.C.)"),
     ("none", "nothing"),
 ];
 
@@ -42,6 +42,16 @@ impl Line {
     /// Weights trained in each filter, in mode `random`.
     pub(crate) fn k(&self) -> Option<u64> {
         self.k
+    }
+
+    /// As many random weights as BatchNorm has values, or another mode.
+    pub(crate) fn is_as_many(&self) -> bool {
+        self.k.is_none_or(|k| k == AS_MANY)
+    }
+
+    /// Are BatchNorm's scales trained?
+    pub(crate) fn trains_scales(&self) -> bool {
+        ["all", "bn", "bn+output+shortcut", "gamma"].contains(&self.mode.as_str())
     }
 
     /// Nothing but mode and k tells it from others.

@@ -100,7 +100,8 @@ mod tests {
 
     #[test]
     fn networks_stand_in_order_of_depth_and_width() {
-        let mut networks = ["vgg11", "mine", "resnet14-8", "resnet110", "resnet14-1", "resnet20"].map(Network::new);
+        let mut networks =
+            ["vgg11", "mine", "resnet14-8", "resnet110", "resnet14-1", "resnet20"].map(Network::new);
         networks.sort();
         let labels = networks.each_ref().map(Network::label);
         assert_eq!(labels, ["ResNet-14", "ResNet-20", "ResNet-110", "ResNet-14-8", "VGG-11", "mine"]);

@@ -280,10 +280,5 @@ fn checkpoint(path: &Path) -> Option<Subject> {
     let words = serde_json::from_slice::<Header>(&header).ok()?.words;
     let word = |key: &str| words.get(key).cloned();
     let k = word("k").and_then(|k| k.parse().ok());
-    Some(Subject {
-        arch: word("arch"),
-        mode: word("mode"),
-        k,
-        variant: word("variant").unwrap_or_default(),
-    })
+    Some(Subject { arch: word("arch"), mode: word("mode"), k, variant: word("variant").unwrap_or_default() })
 }

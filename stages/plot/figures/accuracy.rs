@@ -2,8 +2,7 @@
 //! the same networks.
 
 use super::{Axis, Chart, Drawing, Given, Places, Series, band, counted, grouped, look, looks, over_places};
-use crate::results::{Family, Line};
-use crate::plot::chart::Look;
+use crate::{plot::chart::Look, results::Family};
 
 const Y: &str = "top-1 test accuracy (%)";
 
@@ -78,11 +77,10 @@ fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<Drawing> {
         .collect();
     let theirs = published.iter().flat_map(|(_, _, points)| points.iter().map(|(network, _)| network));
     let places = Places::new(family, shown().chain(theirs))?;
-    let groups = grouped(given.results);
-    let lines: Vec<&Line> = groups.keys().copied().filter(|line| (sort.shows)(line.mode())).collect();
+    let groups = grouped(given.results, |line| (sort.shows)(line.mode()));
     let mut series = Vec::new();
-    for (line, look) in lines.iter().zip(looks(lines.iter().copied())) {
-        let (points, runs) = over_places(&places, &groups[*line], |run| Some(100.0 * run.metrics.top1));
+    for ((line, runs), look) in groups.iter().zip(looks(groups.keys().copied())) {
+        let (points, runs) = over_places(&places, runs, |run| Some(100.0 * run.metrics.top1));
         if !points.is_empty() {
             series.push(Series { label: counted(&line.label(), &runs), look, points });
         }

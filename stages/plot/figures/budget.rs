@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use super::{Axis, Chart, Drawing, Given, Grouped, Series, band, counted, grouped, look, looks};
+use super::{Axis, Chart, Drawing, Given, Series, band, counted, grouped_all, look, looks};
 use crate::{
     plot::chart::{Dashes, Look, Marker},
-    results::{Evaluation, Family, Line, Statistics},
+    results::{Evaluation, Family, Statistics},
 };
 
 /// Depth against width, in mode `bn`, where what is trained is BatchNorm's budget.
 pub(super) fn budget(given: &Given<'_>) -> Vec<Drawing> {
-    let groups = grouped(given.results);
+    let groups = grouped_all(given.results, |line| line.mode() == "bn");
     let mut series = Vec::new();
-    for (line, runs) in groups.iter().filter(|(line, _)| line.mode() == "bn") {
+    for (line, runs) in &groups {
         for (family, marker, dashes, words) in [
             (Family::Depth, Marker::Circle, Dashes::Solid, "deeper and deeper ResNets"),
             (Family::Width, Marker::Square, Dashes::Long, "wider and wider ResNet-14s"),
@@ -46,19 +46,21 @@ pub(super) fn budget(given: &Given<'_>) -> Vec<Drawing> {
 
 /// All networks and modes by the number of values that were trained.
 pub(super) fn trained(given: &Given<'_>) -> Vec<Drawing> {
-    let groups: Grouped<'_> = grouped(given.results);
-    let lines: Vec<&Line> = groups.keys().copied().collect();
+    let groups = grouped_all(given.results, |_| true);
     let mut series = Vec::new();
-    for (line, look) in lines.iter().zip(looks(lines.iter().copied())) {
-        let (points, n) = by_trained(groups[*line].values());
+    for ((line, runs), look) in groups.iter().zip(looks(groups.keys().copied())) {
+        let (points, n) = by_trained(runs.values());
         if !points.is_empty() {
-            series.push(Series { label: counted(&line.label(), &n), look, points });
+            series.push(Series {
+                label: counted(&line.label(), &n),
+                look: Look { dashes: Dashes::None, ..look },
+                points,
+            });
         }
     }
-    let caption = format!(
-        "Test accuracy by the number of values that were trained, one point for each network.{}",
-        band(&series)
-    );
+    let caption = "Test accuracy by the number of values that were trained, one point for each network: the mean over n \
+                   seeds."
+        .into();
     let chart = Chart {
         title: "Accuracy by number of trained values".into(),
         x: Axis::log("trained values (log scale)"),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Axis, Chart, Drawing, Given, Series, band, looks};
+use super::{Axis, Chart, Drawing, Given, Series, band, counted, looks};
 use crate::{
     plot::chart::{Dashes, Look, Marker},
     results::{History, Line, Network, Statistics},
@@ -66,8 +66,12 @@ fn drawing(network: &Network, lines: &BTreeMap<&Line, Vec<&History>>, columns: &
             }
             // Dashes tell train from test here, so markers alone tell the modes apart.
             let marker = if look.marker == Marker::Fall { Marker::Diamond } else { look.marker };
-            let label = format!("{}, {set} (n = {})", line.label(), runs.len());
-            series.push(Series { label, look: Look { dashes, marker, hollow: set == "train", ..look }, points });
+            let label = counted(&format!("{}, {set}", line.label()), &[runs.len()]);
+            series.push(Series {
+                label,
+                look: Look { dashes, marker, hollow: set == "train", ..look },
+                points,
+            });
         }
     }
     let caption = format!(

@@ -10,7 +10,7 @@ use crate::{
 type Part = (&'static str, Dashes, fn(&Evaluation) -> Option<f64>);
 
 const PARTS: [Part; 3] = [
-    ("all", Dashes::Solid, |run| Some(run.features.as_ref()?.all.dead_99)),
+    ("all channels", Dashes::Solid, |run| Some(run.features.as_ref()?.all.dead_99)),
     ("behind BatchNorm", Dashes::Long, |run| Some(run.features.as_ref()?.after_bn.dead_99)),
     ("behind an addition", Dashes::Dots, |run| Some(run.features.as_ref()?.after_addition.as_ref()?.dead_99)),
 ];
@@ -20,11 +20,11 @@ pub(super) fn dead(given: &Given<'_>) -> Vec<Drawing> {
 }
 
 fn drawing(given: &Given<'_>, places: &Places) -> Drawing {
-    let groups = grouped(given.results);
+    let groups = grouped(given.results, |line| line.trains_scales() || line.mode() == "random");
     let mut series = Vec::new();
-    for (line, look) in groups.keys().zip(looks(groups.keys().copied())) {
+    for ((line, runs), look) in groups.iter().zip(looks(groups.keys().copied())) {
         for (part, dashes, share) in PARTS {
-            let (points, n) = over_places(places, &groups[*line], |run| Some(100.0 * share(run)?));
+            let (points, n) = over_places(places, runs, |run| Some(100.0 * share(run)?));
             if !points.is_empty() {
                 let label = counted(&format!("{}, {part}", line.label()), &n);
                 series.push(Series { label, look: Look { dashes, ..look }, points });

@@ -14,7 +14,7 @@ const THRESHOLDS: [(f64, Dashes); 3] = [(0.01, Dashes::Solid), (0.05, Dashes::Lo
 /// One figure for each network.
 pub(super) fn distribution(given: &Given<'_>) -> Vec<Drawing> {
     let mut networks = BTreeMap::<&Network, BTreeMap<&Line, Vec<&Gammas>>>::new();
-    for run in &given.results.evaluations {
+    for run in given.results.evaluations.iter().filter(|run| run.line.trains_scales()) {
         if let Some(gammas) = &run.gammas {
             networks.entry(&run.network).or_default().entry(&run.line).or_default().push(gammas);
         }
@@ -75,7 +75,16 @@ fn density(runs: &[&Gammas]) -> Vec<(f64, f64, f64)> {
 pub(super) fn small(given: &Given<'_>) -> Vec<Drawing> {
     let share = |run: &Evaluation, threshold: f64| {
         let all = &run.gammas.as_ref()?.all;
-        Some(100.0 * if threshold < 0.02 { all.below_001 } else if threshold < 0.07 { all.below_005 } else { all.below_01 })
+        Some(
+            100.0
+                * if threshold < 0.02 {
+                    all.below_001
+                } else if threshold < 0.07 {
+                    all.below_005
+                } else {
+                    all.below_01
+                },
+        )
     };
     let drawing = |places: &Places| {
         let series = by_threshold(given, places, share);
@@ -126,11 +135,11 @@ fn by_threshold(
     places: &Places,
     value: impl Fn(&Evaluation, f64) -> Option<f64>,
 ) -> Vec<Series> {
-    let groups = grouped(given.results);
+    let groups = grouped(given.results, Line::trains_scales);
     let mut series = Vec::new();
-    for (line, look) in groups.keys().zip(looks(groups.keys().copied())) {
+    for ((line, runs), look) in groups.iter().zip(looks(groups.keys().copied())) {
         for (threshold, dashes) in THRESHOLDS {
-            let (points, n) = over_places(places, &groups[*line], |run| value(run, threshold));
+            let (points, n) = over_places(places, runs, |run| value(run, threshold));
             if !points.is_empty() {
                 let label = counted(&format!("{}, below {threshold}", line.label()), &n);
                 series.push(Series { label, look: Look { dashes, ..look }, points });

@@ -18,7 +18,8 @@ pub(super) fn memory(given: &Given<'_>) -> Vec<Drawing> {
             let mut points: Vec<_> =
                 buffers.iter().map(|at| (at.batch as f64, at.bytes as f64 / 1e6, 0.0)).collect();
             points.sort_by(|a, b| a.0.total_cmp(&b.0));
-            let fits = memory.largest_batch.map_or_else(String::new, |n| format!(" (up to {n} fit the budget)"));
+            let fits =
+                memory.largest_batch.map_or_else(String::new, |n| format!(" (up to {n} fit the budget)"));
             series.push(Series { label: format!("{}{fits}", line.label()), look, points });
         }
         let chart = Chart {
@@ -27,9 +28,10 @@ pub(super) fn memory(given: &Given<'_>) -> Vec<Drawing> {
             y: Axis::linear("buffers (MB)"),
             series,
         };
-        let caption = "How much memory a training step occupies on the CPU, weights left out, by how many images it \
+        let caption =
+            "How much memory a training step occupies on the CPU, weights left out, by how many images it \
                        looks at together: the lower a line, the larger the batch that fits."
-            .into();
+                .into();
         let name = format!("memory-{}-{variant}", crate::plot::file_name(network.name()));
         Drawing { name, caption, chart }
     };

@@ -114,9 +114,15 @@ pub(super) struct Drawing {
 /// Evaluations by what was trained and network; those that differ in the seed share a place.
 type Grouped<'a> = BTreeMap<&'a Line, BTreeMap<&'a Network, Vec<&'a Evaluation>>>;
 
-fn grouped<'a>(results: &'a Results) -> Grouped<'a> {
+/// Those of the lines that `shows` wants. Other numbers of random weights than BatchNorm's have a
+/// figure of their own.
+fn grouped<'a>(results: &'a Results, shows: impl Fn(&Line) -> bool) -> Grouped<'a> {
+    grouped_all(results, |line| line.is_as_many() && shows(line))
+}
+
+fn grouped_all<'a>(results: &'a Results, shows: impl Fn(&Line) -> bool) -> Grouped<'a> {
     let mut groups = Grouped::new();
-    for evaluation in &results.evaluations {
+    for evaluation in results.evaluations.iter().filter(|evaluation| shows(&evaluation.line)) {
         let places = groups.entry(&evaluation.line).or_default();
         places.entry(&evaluation.network).or_default().push(evaluation);
     }
@@ -172,11 +178,11 @@ fn over_places<'a>(
     points.into_iter().unzip()
 }
 
-/// `label` with the number of runs behind it.
+/// `label` with the number of runs behind it, which no line break parts.
 fn counted(label: &str, runs: &[usize]) -> String {
     match (runs.iter().min(), runs.iter().max()) {
-        (Some(least), Some(most)) if least == most => format!("{label} (n = {least})"),
-        (Some(least), Some(most)) => format!("{label} (n = {least} to {most})"),
+        (Some(least), Some(most)) if least == most => format!("{label} (n\u{a0}=\u{a0}{least})"),
+        (Some(least), Some(most)) => format!("{label} (n\u{a0}=\u{a0}{least}\u{a0}to\u{a0}{most})"),
         _ => label.to_owned(),
     }
 }

@@ -11,12 +11,12 @@ pub(super) fn size(given: &Given<'_>) -> Vec<Drawing> {
 }
 
 fn drawing(given: &Given<'_>, places: &Places) -> Drawing {
-    let groups = grouped(given.results);
+    let groups = grouped(given.results, |_| true);
     let mut series = Vec::new();
     let kilobytes = |bytes: Option<u64>| Some(bytes? as f64 / 1000.0);
-    for (line, look) in groups.keys().zip(looks(groups.keys().copied())) {
+    for ((line, runs), look) in groups.iter().zip(looks(groups.keys().copied())) {
         let of = |run: &Evaluation| kilobytes(run.metrics.checkpoint_bytes);
-        let (points, _) = over_places(places, &groups[*line], of);
+        let (points, _) = over_places(places, runs, of);
         if !points.is_empty() {
             series.push(Series { label: format!("checkpoint: {}", line.label()), look, points });
         }
