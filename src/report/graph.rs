@@ -10,7 +10,10 @@ use engine::instance::Pipeline;
 
 use super::html::escape;
 
-const BOX: (usize, usize) = (150, 46);
+const HEIGHT: usize = 46;
+/// Of a character of a stage's name, and of what stands around it.
+const ADVANCE: usize = 9;
+const MARGIN: usize = 16;
 const GAP: (usize, usize) = (60, 18);
 
 /// A stage.
@@ -19,6 +22,16 @@ struct Node<'a> {
     kind: &'a str,
     instances: usize,
     needs: BTreeSet<&'a str>,
+}
+
+impl Node<'_> {
+    /// Its kind, and how many instances it has.
+    fn words(&self) -> String {
+        match self.instances {
+            1 => self.kind.to_owned(),
+            n => format!("{}, {n} instances", self.kind),
+        }
+    }
 }
 
 /// The drawing.
@@ -32,15 +45,18 @@ pub(super) fn svg(pipeline: &Pipeline) -> String {
         node.needs.extend(needs.filter(|stage| *stage != instance.stage));
     }
     let columns = columns(&nodes);
+    let letters =
+        nodes.iter().map(|(name, node)| name.chars().count().max(node.words().chars().count() * 6 / 7));
+    let width = letters.max().unwrap_or(0) * ADVANCE + MARGIN;
     let mut places = BTreeMap::<&str, (usize, usize)>::new();
     let mut heights = BTreeMap::<usize, usize>::new();
     for (name, column) in &columns {
         let row = heights.entry(*column).or_default();
-        places.insert(name, (column * (BOX.0 + GAP.0) + 2, *row * (BOX.1 + GAP.1) + 2));
+        places.insert(name, (column * (width + GAP.0) + 2, *row * (HEIGHT + GAP.1) + 2));
         *row += 1;
     }
-    let wide = heights.len() * (BOX.0 + GAP.0) - GAP.0 + 4;
-    let high = heights.values().max().unwrap_or(&1) * (BOX.1 + GAP.1) - GAP.1 + 4;
+    let wide = heights.len() * (width + GAP.0) - GAP.0 + 4;
+    let high = heights.values().max().unwrap_or(&1) * (HEIGHT + GAP.1) - GAP.1 + 4;
     let mut text = format!(
         "<div class=\"wide\"><svg class=\"graph\" role=\"img\" width=\"{wide}\" height=\"{high}\" \
          viewBox=\"0 0 {wide} {high}\">\n<title>The stages and what they need</title>\n"
@@ -49,27 +65,25 @@ pub(super) fn svg(pipeline: &Pipeline) -> String {
         let (x, y) = places[name];
         for need in &node.needs {
             let (from_x, from_y) = places[need];
-            let (x1, y1, y2) = (from_x + BOX.0, from_y + BOX.1 / 2, y + BOX.1 / 2);
+            let (x1, y1, y2) = (from_x + width, from_y + HEIGHT / 2, y + HEIGHT / 2);
             let middle = x - GAP.0 / 2;
             let _ = writeln!(text, "<path d=\"M{x1} {y1} C{middle} {y1} {middle} {y2} {x} {y2}\"/>");
         }
     }
     for (name, node) in &nodes {
         let (x, y) = places[name];
-        let count =
-            if node.instances == 1 { String::new() } else { format!(", {} instances", node.instances) };
         let _ = writeln!(
             text,
             "<rect x=\"{x}\" y=\"{y}\" width=\"{}\" height=\"{}\" rx=\"5\"/>\n\
              <text x=\"{}\" y=\"{}\">{}</text><text class=\"quiet\" x=\"{}\" y=\"{}\">{}</text>",
-            BOX.0,
-            BOX.1,
+            width,
+            HEIGHT,
             x + 8,
             y + 19,
             escape(name),
             x + 8,
             y + 37,
-            escape(&format!("{}{count}", node.kind))
+            escape(&node.words())
         );
     }
     text + "</svg></div>\n"

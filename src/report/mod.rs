@@ -16,6 +16,9 @@ use serde_json::Value;
 use self::html::{details, escape, image, table};
 use crate::ui;
 
+/// Instances that are named for a machine.
+const SHOWN: usize = 3;
+
 /// Everything on the page.
 pub(crate) struct Report<'a> {
     pub(crate) pipeline: &'a Pipeline,
@@ -163,7 +166,10 @@ impl Report<'_> {
             machines.entry(facts).or_default().push(&record.run.instance);
         }
         let one = |(facts, instances): (Vec<(String, String)>, Vec<&str>)| {
-            let mut rows = vec![vec!["computed".to_owned(), instances.join(", ")]];
+            let more = instances.len().saturating_sub(SHOWN);
+            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+            let shown: Vec<_> = instances.into_iter().take(SHOWN).collect();
+            let mut rows = vec![vec!["computed".to_owned(), shown.join(", ") + &more]];
             rows.extend(facts.into_iter().map(|(name, value)| vec![name, value]));
             table(&rows)
         };
