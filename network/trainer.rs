@@ -107,6 +107,18 @@ pub trait Trainer {
     /// Logits (`N K`) of images `range` of `split`, not augmented, with running statistics.
     fn predict(&mut self, split: Split, range: Range<usize>) -> Result<Vec<f32>>;
 
+    /// As [`Trainer::predict`]; adds to `zeros`, one list for each ReLU in the order of the graph, at how
+    /// many positions each of its channels was zero. Not every engine can.
+    fn predict_counting(
+        &mut self,
+        _split: Split,
+        _range: Range<usize>,
+        _zeros: &mut [Vec<u64>],
+    ) -> Result<Vec<f32>> {
+        let reason = "it does not count zeros; use the engine `cpu` or `reference`".into();
+        Err(Error::Unsupported { engine: "chosen", reason })
+    }
+
     /// Gradients of the mean cross-entropy of `batch` for everything that trains, by the names
     /// of [`State::values`], without weight decay. Changes nothing. For tests.
     fn gradients(&mut self, batch: &[Example]) -> Result<(Tally, Tensors)>;

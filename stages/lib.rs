@@ -7,6 +7,7 @@ mod compute;
 pub mod dataset;
 pub mod evaluate;
 mod inputs;
+pub mod memory;
 pub mod model;
 mod output;
 pub mod params;
@@ -27,6 +28,7 @@ pub fn kinds() -> Kinds {
         .with(command::Command)
         .with(dataset::Dataset)
         .with(evaluate::Evaluate)
+        .with(memory::Memory)
         .with(model::Model)
         .with(plot::Plot)
         .with(readme::Readme)

@@ -90,6 +90,11 @@ impl Maps {
         }
     }
 
+    /// Which elements of feature `f` were above zero on the way forward, where that is kept.
+    pub(super) fn mask(&self, f: usize) -> Option<&Images<u16>> {
+        Some(&self.masks[f]).filter(|mask| mask.bytes() > 0)
+    }
+
     /// Where the gradient of feature `f` goes.
     pub(super) fn sink<'a>(&'a self, layout: &Layout, units: &'a [Unit], f: usize) -> Sink<'a> {
         let feature = &layout.features[f];

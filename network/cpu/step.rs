@@ -7,6 +7,8 @@
 //! mirrors that: the gradient of a feature is made from those of the convolutions that read it.
 #![allow(unsafe_code)] // each item of a pass has its images to itself
 
+mod zeros;
+
 use super::{
     buffers::Images,
     conv::plain,

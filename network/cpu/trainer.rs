@@ -226,6 +226,38 @@ impl CpuTrainer {
         }
     }
 
+    /// Logits of images that are not augmented, and zeros where they are wanted.
+    fn look(
+        &mut self,
+        split: Split,
+        range: Range<usize>,
+        mut zeros: Option<&mut [Vec<u64>]>,
+    ) -> Result<Vec<f32>> {
+        let images = self.data.len(split);
+        if range.end > images {
+            return Err(Error::Invalid(format!(
+                "no image {} in {split:?}; there are {images}",
+                range.end - 1
+            )));
+        }
+        let fixed: Vec<Vec<[f64; 2]>> =
+            self.running.iter().map(|unit| unit.iter().map(|x| x.map(f64::from)).collect()).collect();
+        let (data, table) = (&self.data, &self.normalization);
+        let centre = Example { index: 0, dy: data::PADDING as u8, dx: data::PADDING as u8, flip: false };
+        let mut logits = Vec::with_capacity(range.len() * data.classes().len());
+        for first in range.clone().step_by(self.spec.batch) {
+            let count = self.spec.batch.min(range.end - first);
+            self.step.forward(count, Statistics::Fixed(&fixed), |n, out| {
+                load(data.image(split, first + n), &centre, table, out);
+            });
+            logits.extend(self.step.logits.iter().map(|x| *x as f32));
+            if let Some(zeros) = zeros.as_deref_mut() {
+                self.step.count_zeros(count, zeros);
+            }
+        }
+        Ok(logits)
+    }
+
     fn all_slots(&mut self) -> impl Iterator<Item = &mut Slot> {
         self.slots.iter_mut().flatten().chain(&mut self.output)
     }
@@ -285,26 +317,16 @@ impl Trainer for CpuTrainer {
     }
 
     fn predict(&mut self, split: Split, range: Range<usize>) -> Result<Vec<f32>> {
-        let images = self.data.len(split);
-        if range.end > images {
-            return Err(Error::Invalid(format!(
-                "no image {} in {split:?}; there are {images}",
-                range.end - 1
-            )));
-        }
-        let fixed: Vec<Vec<[f64; 2]>> =
-            self.running.iter().map(|unit| unit.iter().map(|x| x.map(f64::from)).collect()).collect();
-        let (data, table) = (&self.data, &self.normalization);
-        let centre = Example { index: 0, dy: data::PADDING as u8, dx: data::PADDING as u8, flip: false };
-        let mut logits = Vec::with_capacity(range.len() * data.classes().len());
-        for first in range.clone().step_by(self.spec.batch) {
-            let count = self.spec.batch.min(range.end - first);
-            self.step.forward(count, Statistics::Fixed(&fixed), |n, out| {
-                load(data.image(split, first + n), &centre, table, out);
-            });
-            logits.extend(self.step.logits.iter().map(|x| *x as f32));
-        }
-        Ok(logits)
+        self.look(split, range, None)
+    }
+
+    fn predict_counting(
+        &mut self,
+        split: Split,
+        range: Range<usize>,
+        zeros: &mut [Vec<u64>],
+    ) -> Result<Vec<f32>> {
+        self.look(split, range, Some(zeros))
     }
 
     fn gradients(&mut self, batch: &[Example]) -> Result<(Tally, Tensors)> {

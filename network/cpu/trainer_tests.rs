@@ -1,10 +1,14 @@
 //! What a training on the CPU engine promises: see each test's name.
 
+use candle_core::DType;
+
 use super::*;
 use crate::{
     arch::Variant,
+    features::{no_zeros, rectifiers},
     init::{BnInit, Init, WeightInit},
     mode::Mode,
+    reference::Reference,
     rng::stream,
 };
 
@@ -45,6 +49,34 @@ fn batch(epoch: usize, size: usize) -> Vec<Example> {
 
 fn bits(state: &State) -> Vec<u32> {
     state.values.values().chain(state.momentum.values()).flat_map(|t| &t.data).map(|x| x.to_bits()).collect()
+}
+
+#[test]
+fn zeros_are_those_of_the_reference() {
+    for (arch, variant, mode) in [
+        ("resnet8", Variant::Paper, Mode::Bn),
+        ("resnet14", Variant::Origin, Mode::All),
+        ("resnet8", Variant::Origin, Mode::OriginRandom),
+        ("vgg11", Variant::Paper, Mode::None),
+    ] {
+        let mut spec = spec(variant, mode);
+        spec.arch = arch.parse().unwrap();
+        let graph = Graph::new(spec.arch, variant, 3);
+        let mut counts = [(); 2].map(|()| no_zeros(&rectifiers(&graph)));
+        let mut fast = trainer(&spec, Isa::all()[0], 2);
+        fast.step(&batch(0, 7), 0.1).unwrap();
+        let mut plain = Reference::new(&spec, dataset(), DType::F32).unwrap();
+        plain.restore(&fast.state().unwrap()).unwrap();
+        let logits = fast.predict_counting(Split::Test, 1..10, &mut counts[0]).unwrap();
+        assert_eq!(logits, fast.predict(Split::Test, 1..10).unwrap());
+        plain.predict_counting(Split::Test, 1..10, &mut counts[1]).unwrap();
+        let [fast, plain] = counts.map(|zeros| zeros.concat());
+        assert_eq!(fast.len(), plain.len());
+        let all = plain.iter().sum::<u64>();
+        let apart: u64 = fast.iter().zip(&plain).map(|(a, b)| a.abs_diff(*b)).sum();
+        assert!(apart * 10_000 <= all, "{arch} {mode}: {apart} of {all} differ");
+        assert!(plain.iter().any(|zeros| *zeros != plain[0]), "zeros that say nothing");
+    }
 }
 
 #[test]

@@ -5,11 +5,11 @@ use std::{fs, path::Path, process::ExitCode};
 
 use serde_json::Value;
 
+use super::export::save;
 use crate::{
     args::Global,
-    error::{Failure, FailureKind},
+    error::Failure,
     report::{Figure, Item, Report},
-    ui,
 };
 
 pub(super) fn report(global: &Global, output: &Path) -> Result<ExitCode, Failure> {
@@ -38,19 +38,7 @@ pub(super) fn report(global: &Global, output: &Path) -> Result<ExitCode, Failure
         figures,
         claims,
     };
-    let page = report.html();
-    // Beside and renamed, so that a full disk never leaves half a page.
-    let draft = output.with_added_extension("draft");
-    let written = fs::write(&draft, &page).and_then(|()| fs::rename(&draft, output));
-    written.map_err(|e| {
-        let _ = fs::remove_file(&draft); // it may not even be there
-        let hint = Some("choose another file with `--output`".into());
-        Failure {
-            hint,
-            ..Failure::new(FailureKind::User, format!("cannot write `{}`: {e}", output.display()))
-        }
-    })?;
-    ui::line(&format!("wrote {} ({} bytes)", output.display(), page.len()));
+    save(output, report.html().as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 

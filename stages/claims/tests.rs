@@ -20,7 +20,10 @@ fn run(root: &Path, arch: &str, variant: &str, mode: &str, top1: f64, steps: u64
         "zeroing":[{"threshold":0.01,"change":-0.0004},{"threshold":0.05,"change":-0.02}]}"#;
     std::fs::write(dir.join("gamma.json"), gammas).unwrap();
     std::fs::write(dir.join("history.csv"), "epoch,train_accuracy\n1,0.1\n2,0.575\n").unwrap();
-    Input { instance: format!("evaluate[{arch},{mode}]"), axes: Default::default(), dir }
+    let seed = (1000.0 * top1) as i64;
+    let axes = [("arch", arch.into()), ("mode", mode.into()), ("seed", seed.into())];
+    let axes = axes.into_iter().map(|(k, v): (&str, toml::Value)| (k.to_owned(), v)).collect();
+    Input { instance: format!("evaluate[{arch},{mode}]"), axes, dir }
 }
 
 /// Verdicts by claim, and the table.

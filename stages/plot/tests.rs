@@ -180,6 +180,21 @@ fn more_random_weights_make_a_curve_beside_the_level_of_batch_norm() {
 }
 
 #[test]
+fn stages_with_the_same_axes_are_lines_of_their_own() {
+    let (given, out) = folders();
+    let mut inputs = vec![
+        run(given.path(), "resnet14", "bn", 0, 0.5, 1120),
+        run(given.path(), "resnet14", "bn", 1, 0.4, 1120),
+    ];
+    inputs[1].axes = inputs[0].axes.clone();
+    inputs[0].instance = "evaluate[arch=resnet14]".into();
+    inputs[1].instance = "undecayed[arch=resnet14]".into();
+    draw(inputs, "figures = [\"accuracy\"]", out.path()).unwrap();
+    let table = std::fs::read_to_string(out.path().join("table.md")).unwrap();
+    assert!(table.contains("BatchNorm only, stage undecayed | 1,120 | 40.00 | – | 1 |"), "{table}");
+}
+
+#[test]
 fn nothing_given_is_nothing_drawn() {
     let (_, out) = folders();
     assert_eq!(draw(Vec::new(), "", out.path()).unwrap(), []);

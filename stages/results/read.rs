@@ -19,6 +19,9 @@ use super::{
 /// Axes that are part of what a result is.
 const OWN_AXES: [&str; 4] = ["arch", "mode", "seed", "k"];
 
+/// What stands for an axis where stages tell lines apart.
+const STAGE: &str = "stage";
+
 /// What a file says of whom it is about.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Subject {
@@ -171,7 +174,7 @@ impl Results {
     /// Reads the roles `metrics`, `histories`, `models` and `memory`, those that there are.
     pub(crate) fn read(job: &Job<'_>) -> Result<Self, StageError> {
         let of = |role: &str| job.inputs.get(role).map_or(&[][..], Vec::as_slice);
-        let telling = telling_axes(job.inputs.values().flatten());
+        let telling = telling_axes(job.inputs);
         let evaluations = of("metrics").iter().map(|input| evaluation(input, &telling));
         let histories = of("histories").iter().map(|input| history(input, &telling));
         let memory = of("memory").iter().map(|input| memory(input, &telling));
@@ -222,18 +225,34 @@ fn whose(input: &Input, said: &Subject, telling: &BTreeSet<String>) -> (Network,
     let mode = said.mode.clone().or_else(|| axis("mode")).unwrap_or_else(|| "run".into());
     let k = said.k.or_else(|| axis("k")?.parse().ok());
     let others = input.axes.iter().filter(|(axis, _)| telling.contains(*axis));
-    let others = others.map(|(axis, value)| (axis.clone(), plain(value))).collect();
+    let mut others: Vec<_> = others.map(|(axis, value)| (axis.clone(), plain(value))).collect();
+    if telling.contains(STAGE) {
+        let stage = input.instance.split('[').next().unwrap_or_default();
+        others.push((STAGE.to_owned(), stage.to_owned()));
+    }
     (Network::new(&arch), Line::new(&mode, k, others))
 }
 
-/// Axes with several values that say neither network nor mode nor seed: they tell lines apart.
-fn telling_axes<'a>(inputs: impl Iterator<Item = &'a Input>) -> BTreeSet<String> {
-    let mut values = BTreeMap::<&String, BTreeSet<String>>::new();
-    for (axis, value) in inputs.flat_map(|input| &input.axes) {
+/// Axes with several values that say neither network nor mode nor seed: they tell lines apart. So do
+/// the stages, where those of a role have instances with the same axes.
+fn telling_axes(inputs: &BTreeMap<String, Vec<Input>>) -> BTreeSet<String> {
+    let mut values = BTreeMap::<&str, BTreeSet<String>>::new();
+    for (axis, value) in inputs.values().flatten().flat_map(|input| &input.axes) {
         values.entry(axis).or_default().insert(plain(value));
     }
-    let telling = values.into_iter().filter(|(axis, v)| v.len() > 1 && !OWN_AXES.contains(&axis.as_str()));
-    telling.map(|(axis, _)| axis.clone()).collect()
+    let telling = values.into_iter().filter(|(axis, v)| v.len() > 1 && !OWN_AXES.contains(axis));
+    let mut telling: BTreeSet<_> = telling.map(|(axis, _)| axis.to_owned()).collect();
+    let repeats = |inputs: &Vec<Input>| {
+        let mut seen = BTreeSet::new();
+        inputs.iter().any(|input| {
+            let axes = input.axes.iter().map(|(axis, value)| (axis.clone(), plain(value)));
+            !seen.insert(axes.collect::<Vec<_>>())
+        })
+    };
+    if inputs.values().any(repeats) {
+        telling.insert(STAGE.to_owned());
+    }
+    telling
 }
 
 fn plain(value: &toml::Value) -> String {
