@@ -17,6 +17,7 @@ use crate::{
     look::look,
     plan::{Found, Standing, Why, judge},
     recipe::{Recipe, value_text},
+    record::Record,
     state::State,
     store::Store,
 };
@@ -115,6 +116,14 @@ impl Project {
         let Judged { standing, recipe, .. } = judged.swap_remove(id);
         let now = recipe.map(|recipe| recipe.text().to_owned());
         Ok(Explanation { standing, then: then.map(|record| record.recipe), now, so_far, undecided })
+    }
+
+    /// What is recorded of every shown result, by [`InstanceId`].
+    pub fn records(&self, pipeline: &Pipeline) -> Result<Vec<Option<Record>>, EngineError> {
+        let (state, _) = State::load(self.store.cache())?;
+        let shown =
+            |id| state.results.get(&key(pipeline, id)).and_then(|entry| self.store.record(entry.recipe));
+        Ok((0..pipeline.instances.len()).map(shown).collect())
     }
 
     /// The folder that shows an instance's result.

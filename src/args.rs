@@ -69,6 +69,12 @@ pub(crate) enum Command {
     Metrics(Listing),
     /// Show every parameter of every instance, defaults included, as a table
     Params(Listing),
+    /// Write everything about the results into one HTML file that needs no network
+    Report {
+        /// The file, which is replaced
+        #[arg(short, long, value_name = "FILE", default_value = "report.html")]
+        output: PathBuf,
+    },
     /// Read every result and compare it with its digest; exit with 3 when one is damaged
     Verify {
         /// As JSON

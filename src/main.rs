@@ -9,6 +9,7 @@ mod error;
 mod git;
 mod machine;
 mod measure;
+mod report;
 mod signals;
 mod ui;
 mod versions;

@@ -2,6 +2,7 @@
 //! Knows neither the pipeline file nor the terminal: a kind sees its parameters and its job.
 
 pub mod card;
+pub mod claims;
 pub mod command;
 mod compute;
 pub mod dataset;
@@ -13,6 +14,7 @@ mod output;
 pub mod params;
 pub mod plot;
 pub mod readme;
+mod results;
 #[cfg(test)]
 mod testing;
 pub mod train;
@@ -23,6 +25,7 @@ use engine::kind::Kinds;
 #[must_use]
 pub fn kinds() -> Kinds {
     Kinds::default()
+        .with(claims::Claims)
         .with(command::Command)
         .with(dataset::Dataset)
         .with(evaluate::Evaluate)

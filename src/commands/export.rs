@@ -182,7 +182,7 @@ fn save_in(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), Failure> {
 }
 
 /// Writes a file, whole or not at all.
-fn save(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+pub(super) fn save(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let draft = path.with_added_extension("draft");
     let written = write(&draft, bytes).and_then(|()| fs::rename(&draft, path));
     written.map_err(|e| {

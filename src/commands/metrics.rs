@@ -16,7 +16,7 @@ use crate::{
 const FILE: &str = "metrics.json";
 
 /// One result's texts and numbers.
-struct Row {
+pub(super) struct Row {
     name: String,
     fresh: bool,
     fields: Map<String, Value>,
@@ -88,7 +88,7 @@ fn fields(text: &[u8], place: &str) -> Result<Map<String, Value>, Failure> {
 }
 
 /// Every shown result that has a `metrics.json`; lists and tables in it are left out.
-fn rows(global: &Global, names: &[String]) -> Result<Vec<Row>, Failure> {
+pub(super) fn rows(global: &Global, names: &[String]) -> Result<Vec<Row>, Failure> {
     let (pipeline, project) = super::project(global)?;
     let standings = project.status(pipeline)?;
     let mut rows = Vec::new();
@@ -104,7 +104,7 @@ fn rows(global: &Global, names: &[String]) -> Result<Vec<Row>, Failure> {
 
 /// The heading and the lines. Texts come first, then whole numbers, then the rest: what an instance
 /// is before how well it did.
-fn table(rows: &[Row]) -> Vec<Vec<String>> {
+pub(super) fn table(rows: &[Row]) -> Vec<Vec<String>> {
     let rank = |value: &Value| {
         if value.is_string() {
             0

@@ -11,6 +11,7 @@ mod gc;
 mod metrics;
 mod params;
 mod plan;
+mod report;
 mod run;
 mod schema;
 mod status;
@@ -45,6 +46,7 @@ pub(crate) fn dispatch(args: &Args) -> Result<ExitCode, Failure> {
         Command::Export(args) => export::export(global, args),
         Command::Metrics(listing) => metrics::metrics(global, listing),
         Command::Params(listing) => params::params(global, listing),
+        Command::Report { output } => report::report(global, output),
         Command::Verify { json } => verify::verify(global, *json),
         Command::Gc { apply, keep_days, json } => gc::gc(global, *apply, *keep_days, *json),
         Command::Dag { mermaid, dot, json } => dag::dag(global, *mermaid, *dot, *json),
