@@ -21,6 +21,7 @@ pub mod init;
 pub mod mode;
 pub mod model;
 pub mod optimizer;
+pub mod plan;
 pub mod reference;
 pub mod rng;
 pub mod state;
