@@ -28,6 +28,7 @@ pub mod memory;
 pub mod mode;
 pub mod model;
 pub mod optimizer;
+pub mod plan;
 pub mod reference;
 pub mod rng;
 pub mod state;

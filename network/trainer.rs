@@ -9,10 +9,11 @@ use candle_core::DType;
 use crate::{
     Error, Result,
     arch::{Arch, Variant},
-    cpu::{lanes::Isa, trainer::CpuTrainer},
+    cpu::{lanes::Isa, stored::Bf16, trainer::CpuTrainer},
     data::Dataset,
     init::Init,
     mode::TrainSet,
+    plan::Plan,
     reference::Reference,
     tensor::Tensors,
 };
@@ -40,13 +41,14 @@ pub struct TrainSpec {
     pub precision: Precision,
 }
 
-/// How activations are stored; parameters, statistics and accumulation are always f32 or wider.
+/// How activations and their gradients are stored. All arithmetic, parameters, statistics and
+/// accumulation are f32 or wider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32-bit floats.
     F32,
-    /// bfloat16 activations and multiplications.
+    /// bfloat16: half the memory and its traffic.
     Bf16,
 }
 
@@ -132,8 +134,8 @@ pub trait Trainer {
     /// What computes: engine, instruction set, threads, precision; for the record of a run.
     fn describe(&self) -> String;
 
-    /// Bytes of all buffers that it made for its steps, where it knows.
-    fn buffer_bytes(&self) -> Option<usize> {
+    /// What a step of `spec.batch` examples does and holds, where it knows.
+    fn plan(&self) -> Option<Plan> {
         None
     }
 }
@@ -170,7 +172,10 @@ pub fn trainer(
         |data, note| Ok((Box::new(Reference::new(spec, data, DType::F32)?) as Box<dyn Trainer>, note));
     let cpu = |data| -> Result<Box<dyn Trainer>> {
         let isa = Isa::choose(choice.isa.as_deref())?;
-        Ok(Box::new(CpuTrainer::new(spec, data, isa, choice.threads)?))
+        Ok(match spec.precision {
+            Precision::F32 => Box::new(CpuTrainer::<f32>::new(spec, data, isa, choice.threads)?),
+            Precision::Bf16 => Box::new(CpuTrainer::<Bf16>::new(spec, data, isa, choice.threads)?),
+        })
     };
     match choice.engine {
         EngineName::Reference => reference(data, None),

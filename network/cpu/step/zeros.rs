@@ -8,9 +8,10 @@ use crate::cpu::{
     conv::bordered,
     direct,
     sources::{Side, Source},
+    stored::Stored,
 };
 
-impl Step {
+impl<S: Stored> Step<S> {
     /// After a forward pass of `count` images: adds to `zeros`, one list for each feature, at how many
     /// positions (before pooling) each channel was zero.
     pub fn count_zeros(&mut self, count: usize, zeros: &mut [Vec<u64>]) {
