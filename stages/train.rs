@@ -3,20 +3,26 @@
 //! training goes on.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Write as _},
     ops::ControlFlow,
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use engine::kind::{self, Job, Kind, ParamError, Params, Reporter, RoleSpec, Roles, StageError};
+use engine::kind::{
+    self, Group, Input, Job, Kind, ParamError, Params, Reporter, RoleSpec, Roles, StageError,
+};
 use network::{
     Error,
     checkpoint::Checkpoint,
+    data::Dataset,
     mode::Mode,
+    model::Model,
     train::{Epoch, Progress, Protocol, Row, Training, csv, json_lines},
-    trainer::{Precision, Split},
+    trainer::{Precision, Split, TrainSpec, Trainer},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
@@ -27,6 +33,8 @@ use crate::{
     output::{self, write},
     params::{Text, resolve_with_settings},
 };
+
+mod group;
 
 /// The kind `train`.
 pub struct Train;
@@ -161,16 +169,57 @@ impl Kind for Train {
         if faults.is_empty() { Ok(params) } else { Err(faults) }
     }
 
+    fn gpus(&self, params: &Params) -> usize {
+        compute::gpus(params)
+    }
+
+    fn group(&self, params: &Params, inputs: &BTreeMap<String, Vec<Input>>) -> Option<Group> {
+        group::of(params, inputs)
+    }
+
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
+        let work = Work::of(job)?;
+        let TrainParams { device, engine, .. } = work.params;
+        work.train(job, |job| compute::start(job, &work.spec, &work.data, device, engine))
+    }
+
+    fn run_group(&self, jobs: &mut [Job<'_>]) -> Vec<Result<(), StageError>> {
+        group::run(jobs)
+    }
+}
+
+/// All that a training needs but what computes it.
+struct Work {
+    params: TrainParams,
+    model: Model,
+    data: Arc<Dataset>,
+    spec: TrainSpec,
+    protocol: Protocol,
+    /// Of the order and the cuts of the images.
+    seed: u64,
+}
+
+impl Work {
+    fn of(job: &Job<'_>) -> Result<Self, StageError> {
         let params: TrainParams = job.params()?;
         let (model, data) = (inputs::model(job)?, inputs::dataset(job)?);
         inputs::same_classes(&model, &data)?;
-        let (mode, k, protocol) = (params.mode.0, params.k, params.protocol());
-        let spec = protocol.spec(&model, mode.train_set(model.variant, k), params.precision);
+        let protocol = params.protocol();
+        let spec = protocol.spec(&model, params.mode.0.train_set(model.variant, params.k), params.precision);
         let seed = params.seed.unwrap_or(model.seed);
+        Ok(Self { params, model, data, spec, protocol, seed })
+    }
+
+    /// Trains with what `start` gives, which is asked again when what an earlier run saved cannot be used.
+    fn train(
+        &self,
+        job: &mut Job<'_>,
+        start: impl Fn(&mut Job<'_>) -> Result<Box<dyn Trainer>, StageError>,
+    ) -> Result<(), StageError> {
+        let Self { params, model, data, spec, protocol, seed } = self;
         let start = |job: &mut Job<'_>| {
-            let trainer = compute::start(job, &spec, &data, params.device, params.engine)?;
-            Training::new(trainer, data.clone(), &spec, protocol.clone(), seed).map_err(failed)
+            let trainer = start(job)?;
+            Training::new(trainer, data.clone(), spec, protocol.clone(), *seed).map_err(failed)
         };
         let mut training = start(job)?;
         let saved = job.scratch.join("resume.safetensors");
@@ -194,6 +243,7 @@ impl Kind for Train {
         }
         watch.note(&mut *job.reporter);
         let values = training.values().map_err(failed)?;
+        let (model, mode, k) = (model.clone(), params.mode.0, params.k);
         let checkpoint = Checkpoint { model, mode, k, steps: training.steps(), values };
         write(job, "checkpoint.safetensors", &checkpoint.to_bytes().map_err(failed)?)?;
         write(job, "history.csv", csv(training.history()).as_bytes())?;
