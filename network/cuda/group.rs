@@ -123,21 +123,16 @@ impl<D: Device> Group<D> {
         self.device.describe()
     }
 
-    /// Copies to the device; what does not exist has no address.
-    fn upload(&mut self, to: Address, bytes: &[u8]) -> Result<()> {
-        if bytes.is_empty() { Ok(()) } else { self.device.upload(to, bytes) }
-    }
-
     fn upload_data(&mut self) -> Result<()> {
         let floats = data::normalization().concat();
-        self.upload(self.memory.table, &le_bytes(&floats))?;
+        upload(&mut self.device, self.memory.table, &le_bytes(&floats))?;
         let splits = [Split::Train, Split::Test].map(|split| (split, self.data.len(split)));
         let all = splits.iter().flat_map(|(split, n)| (0..*n).map(move |i| (*split, i)));
         let labels: Vec<u8> = all.clone().flat_map(|(s, i)| self.data.label(s, i).to_le_bytes()).collect();
-        self.upload(self.memory.labels, &labels)?;
+        upload(&mut self.device, self.memory.labels, &labels)?;
         for (n, (split, i)) in all.enumerate() {
             let to = Address(self.memory.pixels.0 + (n * data::IMAGE_BYTES) as u64);
-            self.upload(to, self.data.image(split, i))?;
+            upload(&mut self.device, to, self.data.image(split, i))?;
         }
         Ok(())
     }
@@ -149,13 +144,13 @@ impl<D: Device> Group<D> {
         let of = &self.plan.parameters;
         let [values, packed] = [of.values(&state, &weights), of.pack(&weights)];
         let places: Vec<u8> = of.places(&self.specs[i])?.iter().flat_map(|p| p.to_le_bytes()).collect();
-        self.upload(instance(self.memory.values, i, 4 * values.len()), &le_bytes(&values))?;
-        self.upload(instance(self.memory.packed, i, 4 * packed.len()), &le_bytes(&packed))?;
-        self.upload(instance(self.memory.places, i, places.len()), &places)?;
+        upload(&mut self.device, instance(self.memory.values, i, 4 * values.len()), &le_bytes(&values))?;
+        upload(&mut self.device, instance(self.memory.packed, i, 4 * packed.len()), &le_bytes(&packed))?;
+        upload(&mut self.device, instance(self.memory.places, i, places.len()), &places)?;
         for (u, filters) in of.filters.iter().enumerate() {
             let at: Vec<u8> =
                 filters.positions(&self.specs[i])?.iter().flat_map(|p| p.to_le_bytes()).collect();
-            self.upload(instance(self.memory.positions[u], i, at.len()), &at)?;
+            upload(&mut self.device, instance(self.memory.positions[u], i, at.len()), &at)?;
         }
         self.upload_rest(i, &state)
     }
@@ -164,11 +159,19 @@ impl<D: Device> Group<D> {
     fn upload_rest(&mut self, i: usize, state: &State) -> Result<()> {
         let of = &self.plan.parameters;
         let velocity: Vec<f32> = of.slots.iter().flat_map(|s| state.momentum[&s.name].data.clone()).collect();
-        self.upload(instance(self.memory.velocity, i, 4 * velocity.len()), &le_bytes(&velocity))?;
+        upload(
+            &mut self.device,
+            instance(self.memory.velocity, i, 4 * velocity.len()),
+            &le_bytes(&velocity),
+        )?;
         for (u, unit) in self.plan.layout.units.iter().enumerate() {
             let part = |part: &str| &state.values[&format!("{}.{part}", unit.norm)].data;
             let running = [part("running_mean").as_slice(), part("running_var")].concat();
-            self.upload(instance(self.memory.running[u], i, 4 * running.len()), &le_bytes(&running))?;
+            upload(
+                &mut self.device,
+                instance(self.memory.running[u], i, 4 * running.len()),
+                &le_bytes(&running),
+            )?;
         }
         Ok(())
     }
@@ -208,7 +211,7 @@ impl<D: Device> Group<D> {
             return Err(Error::Invalid(format!("no training image {}; there are {images}", example.index)));
         }
         let bytes: Vec<u8> = batches.iter().flat_map(|batch| packed(batch, most)).collect();
-        self.upload(self.memory.examples, &bytes)?;
+        upload(&mut self.device, self.memory.examples, &bytes)?;
         Ok(count)
     }
 
@@ -227,7 +230,7 @@ impl<D: Device> Group<D> {
         let settings = le_bytes(&floats);
         debug_assert_eq!(settings.len(), SETTINGS * self.len());
         if settings != self.settings {
-            self.upload(self.memory.settings, &settings)?;
+            upload(&mut self.device, self.memory.settings, &settings)?;
             self.settings = settings;
         }
         self.run(Purpose::Step, count)
@@ -237,7 +240,7 @@ impl<D: Device> Group<D> {
     fn tallies(&mut self, which: usize) -> Result<Vec<Tally>> {
         let mut bytes = vec![0; TALLY * self.len()];
         self.device.download(self.memory.tallies[which], &mut bytes)?;
-        self.upload(self.memory.tallies[which], &vec![0; bytes.len()])?;
+        upload(&mut self.device, self.memory.tallies[which], &vec![0; bytes.len()])?;
         let word = |bytes: &[u8], i: usize| {
             let mut word = [0; 8];
             word.copy_from_slice(&bytes[8 * i..8 * i + 8]);
@@ -276,7 +279,8 @@ impl<D: Device> Group<D> {
                 Example { index, dy: middle, dx: middle, flip: false }
             };
             let batch = packed(&(0..count).map(centre).collect::<Vec<_>>(), most);
-            self.upload(self.memory.examples, &batch.repeat(self.len()))?;
+            let batches = batch.repeat(self.len());
+            upload(&mut self.device, self.memory.examples, &batches)?;
             self.run(Purpose::Predict, count)?;
             let mut bytes = vec![0; 8 * most * classes * self.len()];
             self.device.download(self.memory.logits, &mut bytes)?;
@@ -348,7 +352,7 @@ impl<D: Device> Group<D> {
         self.state(i)?.check(state)?;
         let of = &self.plan.parameters;
         let trained: Vec<f32> = of.slots.iter().flat_map(|s| state.values[&s.name].data.clone()).collect();
-        self.upload(instance(self.memory.values, i, 4 * of.len), &le_bytes(&trained))?;
+        upload(&mut self.device, instance(self.memory.values, i, 4 * of.len), &le_bytes(&trained))?;
         self.upload_rest(i, state)?;
         if self.plan.filters_train() { self.run(Purpose::Pack, 0) } else { Ok(()) }
     }
@@ -379,6 +383,11 @@ fn check_memory<D: Device>(spec: &TrainSpec, data: &Dataset, plan: &Plan, device
 /// Instance `i` of a buffer of `bytes` each.
 fn instance(at: Address, i: usize, bytes: usize) -> Address {
     Address(at.0 + (i * bytes) as u64)
+}
+
+/// Copies to `device`; what does not exist has no address.
+fn upload<D: Device>(device: &mut D, to: Address, bytes: &[u8]) -> Result<()> {
+    if bytes.is_empty() { Ok(()) } else { device.upload(to, bytes) }
 }
 
 fn le_bytes(floats: &[f32]) -> Vec<u8> {

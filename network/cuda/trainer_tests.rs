@@ -18,6 +18,9 @@ use crate::{
 mod support;
 use support::{batch, engine, images, spec};
 
+#[path = "card_tests.rs"]
+mod card;
+
 fn on(spec: &TrainSpec, order: Order) -> Option<CudaTrainer<Emulated>> {
     Some(CudaTrainer::new(spec, images(), Emulated::new(order)?).unwrap())
 }
@@ -75,36 +78,47 @@ struct Case {
     norms: Vec<f64>,
 }
 
-/// With the other engines' tolerances: see `network/tests/trainer/golden.rs`.
-#[test]
-fn small_networks_train_as_in_pytorch_in_every_mode() {
-    let cases: Vec<Case> = serde_json::from_str(include_str!("../tests/golden/golden.json")).unwrap();
-    for case in cases {
-        let variant = case.variant.parse().unwrap();
-        let mut spec = spec(&case.arch, variant, case.mode.parse().unwrap(), case.batch);
-        (spec.init.bn, spec.weight_decay) = (case.bn_init, case.decay);
-        let Some(mut cuda) = on(&spec, Order::Forward) else { return };
-        let who = format!("{}, {}, {}", case.arch, case.variant, case.mode);
+fn cases() -> Vec<Case> {
+    serde_json::from_str(include_str!("../tests/golden/golden.json")).unwrap()
+}
+
+impl Case {
+    fn spec(&self) -> TrainSpec {
+        let variant = self.variant.parse().unwrap();
+        let mut spec = spec(&self.arch, variant, self.mode.parse().unwrap(), self.batch);
+        (spec.init.bn, spec.weight_decay) = (self.bn_init, self.decay);
+        spec
+    }
+
+    /// With the other engines' tolerances: see `network/tests/trainer/golden.rs`.
+    fn check(&self, trainer: &mut dyn Trainer) {
+        let who = format!("{}, {}, {}", self.arch, self.variant, self.mode);
         let close = |what: &str, tolerance: f64, got: f64, expected: f64| {
             let apart = (got - expected).abs();
-            assert!(
-                apart <= tolerance * (1.0 + expected.abs()),
-                "{who}, {what}: {got}, PyTorch has {expected}"
-            );
+            let most = tolerance * (1.0 + expected.abs());
+            assert!(apart <= most, "{who}, {what}: {got}, PyTorch has {expected}");
         };
-        for (i, rate) in case.rates.iter().enumerate() {
-            cuda.step(&batch(spec.seed, i, case.batch), *rate).unwrap();
-            let tally = cuda.take_tally().unwrap();
-            close(&format!("loss of step {i}"), 2e-4, tally.loss / tally.examples as f64, case.losses[i]);
-            assert_eq!(tally.correct, case.correct[i], "{who}, correct in step {i}");
+        for (i, rate) in self.rates.iter().enumerate() {
+            trainer.step(&batch(0, i, self.batch), *rate).unwrap();
+            let tally = trainer.take_tally().unwrap();
+            close(&format!("loss of step {i}"), 2e-4, tally.loss / tally.examples as f64, self.losses[i]);
+            assert_eq!(tally.correct, self.correct[i], "{who}, correct in step {i}");
         }
-        for (got, expected) in zip(cuda.predict(Split::Test, 0..4).unwrap(), &case.logits) {
+        for (got, expected) in zip(trainer.predict(Split::Test, 0..4).unwrap(), &self.logits) {
             close("a logit", 5e-4, got.into(), *expected);
         }
-        for ((name, tensor), expected) in zip(cuda.state().unwrap().values, &case.norms) {
+        for ((name, tensor), expected) in zip(trainer.state().unwrap().values, &self.norms) {
             let squares: f64 = tensor.data.iter().map(|x| f64::from(*x).powi(2)).sum();
             close(&name, 2e-4, squares.sqrt(), *expected);
         }
+    }
+}
+
+#[test]
+fn small_networks_train_as_in_pytorch_in_every_mode() {
+    for case in cases() {
+        let Some(mut cuda) = on(&case.spec(), Order::Forward) else { return };
+        case.check(&mut cuda);
     }
 }
 

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Everything that a machine with an NVIDIA card can say about the CUDA engine, in one go.
+#
+#   benches/gpu.sh OUT REPRO TESTS [PYTHON]
+#
+# OUT    folder for the answers: report.json, and the full output of each step beside it
+# REPRO  the command, built with --release
+# TESTS  the unit tests of the network crate, as `cargo test --workspace --lib --no-run` names them
+# PYTHON an interpreter with PyTorch; without one there is no comparison [default: python3]
+#
+# NVRTC is looked for as `repro doctor` does; REPRO_NVRTC names another. Steps that fail are reported, and the rest is
+# done all the same; the exit status is that of the kernel tests.
+set -u
+
+out=$1 repro=$2 tests=$3 python=${4:-python3}
+here=$(cd "$(dirname "$0")" && pwd)
+mkdir -p "$out"
+export REPRO_TEST_CARD=1
+names=() codes=()
+
+# run NAME COMMAND...: its output goes to OUT/NAME.txt (or .json), its status into the report.
+run() {
+    local name=$1 file=$out/$1
+    shift
+    "$@" >"$file" 2>"$file.err"
+    names+=("$name") codes+=($?)
+    echo "$name: ${codes[-1]}" >&2
+}
+
+on_card=cuda::trainer::tests::card::
+run doctor.txt "$repro" doctor
+run tests.txt "$tests" "$on_card" --nocapture
+kernel_tests=${codes[-1]}
+if command -v compute-sanitizer >/dev/null; then
+    for tool in memcheck racecheck synccheck; do
+        run "$tool.txt" compute-sanitizer --tool "$tool" --error-exitcode 9 "$tests" "${on_card}gradients"
+    done
+fi
+
+for arch in resnet32 resnet56 resnet110; do
+    for mode in bn random all; do
+        run "ours-$arch-$mode.json" "$repro" bench step --arch "$arch" --mode "$mode" --batch 128 --device cuda \
+            --warmup 20 --repeats 200 --json
+        [ "$mode" = random ] && continue # PyTorch has no such mode
+        for options in "" "--channels-last" "--bf16" "--channels-last --bf16" "--compile" "--compile --bf16"; do
+            # shellcheck disable=SC2086 # options are words
+            run "torch-$arch-$mode${options// /}.json" "$python" "$here/torch_step.py" --arch "$arch" --mode "$mode" \
+                --batch 128 --device cuda --warmup 20 --steps 200 $options
+        done
+    done
+done
+
+{
+    echo '{"steps": {'
+    for i in "${!names[@]}"; do
+        [ "$i" -gt 0 ] && echo ,
+        printf '  "%s": {"status": %d' "${names[$i]}" "${codes[$i]}"
+        case ${names[$i]} in
+        *.json) [ "${codes[$i]}" = 0 ] && printf ', "result": %s' "$(cat "$out/${names[$i]}")" ;;
+        esac
+        printf '}'
+    done
+    echo '}}'
+} >"$out/report.json"
+exit "$kernel_tests"

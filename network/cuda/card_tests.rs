@@ -1,0 +1,101 @@
+//! The kernels through NVIDIA's compiler and on a card. Where either is missing a test says `SKIPPED`; with
+//! `REPRO_NVRTC` and `REPRO_TEST_CARD=1` it fails instead. `benches/gpu.sh` runs them under compute-sanitizer.
+#![allow(clippy::print_stderr)] // the only way to say that a test checks nothing
+
+use std::env;
+
+use super::*;
+use crate::cuda::{
+    driver::Card,
+    nvrtc::{Nvrtc, Places},
+    sources::sources,
+};
+
+fn places() -> Places {
+    Places { nvrtc: env::var_os("REPRO_NVRTC").map(Into::into), ..Places::default() }
+}
+
+/// What was found, or none with a word; what `wanted` says must be there is an error.
+fn found<T>(what: crate::Result<T>, wanted: &str) -> Option<T> {
+    match what {
+        Ok(found) => Some(found),
+        Err(error) if env::var_os(wanted).is_some() => panic!("`{wanted}` is set: {error}"),
+        Err(error) => {
+            eprintln!("SKIPPED: {error}");
+            None
+        }
+    }
+}
+
+fn card() -> Option<Card> {
+    found(Card::open(&places()), "REPRO_TEST_CARD")
+}
+
+#[test]
+fn every_kernel_compiles_for_cards_of_two_generations() {
+    let Some(compiler) = found(Nvrtc::find(&places(), None), "REPRO_NVRTC") else { return };
+    let mut compiled = Vec::new();
+    for (arch, mode) in [("resnet8", Mode::All), ("resnet8", Mode::Random), ("vgg11", Mode::All)] {
+        for source in sources(&spec(arch, Variant::Paper, mode, 128), 10).unwrap() {
+            if compiled.contains(&source) {
+                continue;
+            }
+            for generation in ["sm_80", "sm_90"] {
+                let cubin = compiler.compile(&source, generation).unwrap();
+                assert!(cubin.starts_with(b"\x7fELF"), "{} {:?} {generation}", source.name, source.defines);
+            }
+            compiled.push(source);
+        }
+    }
+}
+
+#[test]
+fn gradients_on_a_card_are_those_of_the_cpu_engine() {
+    for (arch, variant, mode, most, n) in [
+        ("resnet8", Variant::Paper, Mode::All, 3, 3),
+        ("resnet14", Variant::Paper, Mode::All, 128, 64),
+        ("resnet8", Variant::Origin, Mode::Random, 128, 63),
+        ("resnet8-3", Variant::Origin, Mode::All, 7, 7),
+        ("vgg11", Variant::Paper, Mode::All, 16, 13),
+        ("vgg11", Variant::Paper, Mode::Random, 5, 5),
+    ] {
+        let Some(card) = card() else { return };
+        let (spec, batch) = (spec(arch, variant, mode, most), batch(0, 0, n));
+        let (tally, gradients) = CudaTrainer::new(&spec, images(), card).unwrap().gradients(&batch).unwrap();
+        let (expected_tally, expected) = engine(&spec, EngineName::Cpu).unwrap().gradients(&batch).unwrap();
+        let who = format!("{arch} {variant} {mode}");
+        assert!((tally.loss - expected_tally.loss).abs() < 1e-5 * expected_tally.loss, "{who}: {tally:?}");
+        for (name, gradient) in &gradients {
+            let apart = apart(&gradient.data, &expected[name].data);
+            assert!(apart < 2e-3, "{who}, {name}: {apart}");
+        }
+    }
+}
+
+#[test]
+fn two_trainings_on_a_card_have_the_same_bits_alone_and_in_a_group() {
+    for mode in [Mode::All, Mode::Random, Mode::Bn] {
+        let spec = spec("resnet8", Variant::Paper, mode, 5);
+        let mut run = || Some(bits(&mut CudaTrainer::new(&spec, images(), card()?).unwrap(), 0));
+        let (Some(first), Some(second), Some(card)) = (run(), run(), card()) else { return };
+        assert!(first == second, "{mode}");
+        let other = TrainSpec { seed: 1, ..spec.clone() };
+        let mut group = Group::new(&[other, spec.clone()], images(), card).unwrap();
+        let mut alone = CudaTrainer::new(&spec, images(), self::card().unwrap()).unwrap();
+        for i in 0..3 {
+            let batches = [batch(1, i, 5), batch(0, i, 5)];
+            group.step(&batches.each_ref().map(Vec::as_slice), &[0.1; 2]).unwrap();
+            alone.step(&batches[1], 0.1).unwrap();
+        }
+        assert!(group.state(1).unwrap() == alone.state().unwrap(), "{mode}");
+    }
+}
+
+#[test]
+fn a_card_trains_as_pytorch_does() {
+    for case in cases() {
+        let Some(card) = card() else { return };
+        let spec = case.spec();
+        case.check(&mut CudaTrainer::new(&spec, images(), card).unwrap());
+    }
+}
