@@ -1,19 +1,16 @@
-//! BLAKE3 digests of files and folders, and the memory that spares reading unchanged files again.
-//! Knows nothing of stages.
+//! BLAKE3 digests of files and folders, and the stamps by which an unchanged file is known. Knows
+//! nothing of stages.
 
 use std::{
-    collections::BTreeMap,
-    ffi::OsStr,
     fmt, fs,
     io::{self, Read},
     os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::Path,
     str::FromStr,
     time::{Duration, SystemTime},
 };
 
-use rayon::prelude::*;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Visitor};
 
 /// A BLAKE3 digest; prints as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -72,6 +69,19 @@ impl Digest {
         }
         Self(hasher.finalize())
     }
+
+    /// Of the names and stamps in a folder, sorted by name; only this program's memory knows it.
+    pub(crate) fn of_listing<'a>(entries: impl IntoIterator<Item = (&'a str, Stamp)>) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for (name, Stamp { size, mtime_ns, ctime_ns, inode }) in entries {
+            hasher.update(&(name.len() as u64).to_le_bytes());
+            hasher.update(name.as_bytes());
+            for number in [size, mtime_ns.cast_unsigned(), ctime_ns.cast_unsigned(), inode] {
+                hasher.update(&number.to_le_bytes());
+            }
+        }
+        Self(hasher.finalize())
+    }
 }
 
 impl fmt::Display for Digest {
@@ -102,8 +112,22 @@ impl Serialize for Digest {
 
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let hex = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        hex.parse().map_err(serde::de::Error::custom)
+        deserializer.deserialize_str(Hex)
+    }
+}
+
+/// Reads a digest without a copy of its text: an index has tens of thousands.
+struct Hex;
+
+impl Visitor<'_> for Hex {
+    type Value = Digest;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("64 hexadecimal digits")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, hex: &str) -> Result<Digest, E> {
+        hex.parse().map_err(E::custom)
     }
 }
 
@@ -156,72 +180,6 @@ impl Stamp {
 /// May the file be executed by its owner?
 pub(crate) fn executable(meta: &fs::Metadata) -> bool {
     meta.mode() & 0o100 != 0
-}
-
-/// Digests of files already read, by path.
-#[derive(Debug, Default)]
-pub(crate) struct Memo {
-    known: BTreeMap<PathBuf, (Stamp, Digest)>,
-    /// Learned since the memory was loaded.
-    pub(crate) learned: Vec<(PathBuf, Stamp, Digest)>,
-}
-
-impl Memo {
-    pub(crate) fn remember(&mut self, path: PathBuf, stamp: Stamp, digest: Digest) {
-        self.known.insert(path, (stamp, digest));
-    }
-
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (&PathBuf, &(Stamp, Digest))> {
-        self.known.iter()
-    }
-
-    /// The digest of the file or folder at `root`/`path`. Of a folder, the files count, by name and
-    /// content; version control (`.git`) and the cache (`.repro`) in it do not.
-    pub(crate) fn digest(&mut self, root: &Path, path: &Path) -> io::Result<Digest> {
-        let full = root.join(path);
-        let meta = fs::metadata(&full)?;
-        if !meta.is_dir() {
-            return Ok(self.files(vec![(path.to_owned(), full, Stamp::of(&meta))])?[0]);
-        }
-        let (mut names, mut files) = (Vec::new(), Vec::new());
-        let foreign = |name: &OsStr| name == ".git" || name == ".repro";
-        let walk = walkdir::WalkDir::new(&full).follow_links(true).into_iter();
-        for entry in walk.filter_entry(|entry| entry.depth() == 0 || !foreign(entry.file_name())) {
-            let entry = entry?;
-            if entry.file_type().is_file() {
-                let below = entry.path().strip_prefix(&full).map_err(io::Error::other)?;
-                let stamp = Stamp::of(&entry.metadata()?);
-                names.push(below.to_string_lossy().into_owned());
-                files.push((path.join(below), entry.path().to_owned(), stamp));
-            }
-        }
-        let digests = self.files(files)?;
-        let mut tree: Vec<_> = names.iter().map(String::as_str).zip(digests).collect();
-        tree.sort_unstable();
-        Ok(Digest::of_tree(tree.into_iter().map(|(name, digest)| (name, false, digest))))
-    }
-
-    /// The digests of files: name, place and stamp; those that are not known are read.
-    fn files(&mut self, files: Vec<(PathBuf, PathBuf, Stamp)>) -> io::Result<Vec<Digest>> {
-        let known = &self.known;
-        let digest = |(name, place, stamp): &(PathBuf, PathBuf, Stamp)| match known.get(name) {
-            Some((then, digest)) if then == stamp => Ok((*digest, false)),
-            _ => Digest::of_file(place).map(|digest| (digest, true)),
-        };
-        // Handing a few files to other threads costs more than they do.
-        let digests: io::Result<Vec<_>> = match files.len() {
-            0..64 => files.iter().map(digest).collect(),
-            _ => files.par_iter().map(digest).collect(),
-        };
-        let digests = digests?;
-        for ((name, _, stamp), (digest, read)) in files.into_iter().zip(&digests) {
-            if *read && !stamp.too_young() && name.to_str().is_some() {
-                self.remember(name.clone(), stamp, *digest);
-                self.learned.push((name, stamp, *digest));
-            }
-        }
-        Ok(digests.into_iter().map(|(digest, _)| digest).collect())
-    }
 }
 
 impl PartialOrd for Digest {

@@ -6,10 +6,10 @@
 //! 2. a lock file beside a pipeline file that ran here names its recipe, or
 //! 3. it was made or restored within the last [`GcOptions::keep`].
 //!
-//! An object is kept when a kept record names it. Scratch folders of interrupted stages, and logs of
-//! stages without a result, are kept as long as rule 3 says. Everything else in those folders goes.
-//! Losing a record never loses a result that is shown: it only means that going back to that
-//! configuration runs again.
+//! An object is kept when a kept record names it. Scratch folders of interrupted stages, logs of
+//! stages without a result, and tables of folders that no stage reads are kept as long as rule 3
+//! says. Everything else in those folders goes. Losing a record never loses a result that is shown:
+//! it only means that going back to that configuration runs again.
 
 use std::{
     collections::BTreeSet,
@@ -111,6 +111,11 @@ impl Project {
         for file in files(&cache.join("scratch"), options.keep)? {
             let young = file.young;
             sort(file, young);
+        }
+        let tables: BTreeSet<_> = state.memo.all().map(|(path, _)| state.memo.table(path)).collect();
+        for file in files(&cache.join("folders"), options.keep)? {
+            let needed = file.young || tables.contains(&file.path);
+            sort(file, needed);
         }
         let logs = cache.join("logs");
         for file in files(&logs, options.keep)? {

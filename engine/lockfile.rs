@@ -42,6 +42,13 @@ struct LockedOutput {
     executable: bool,
 }
 
+impl Locked {
+    /// The digest of an output.
+    pub(crate) fn output(&self, path: &str) -> Option<Digest> {
+        self.outputs.get(path).map(|output| output.blake3)
+    }
+}
+
 impl From<&Entry> for Locked {
     fn from(entry: &Entry) -> Self {
         let output = |file: &crate::store::Shown| {
@@ -58,10 +65,20 @@ pub(crate) fn read(place: &Path) -> Result<Lock, EngineError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Lock::new()),
         read => read.context("read", place)?,
     };
-    toml::from_str(&text).map_err(|error| EngineError::User {
-        message: format!("the lock file `{}` cannot be read: {}", place.display(), error.message()),
+    parse(&text, &place.display().to_string())
+}
+
+/// Reads the text of the lock file called `place`.
+pub(crate) fn parse(text: &str, place: &str) -> Result<Lock, EngineError> {
+    toml::from_str(text).map_err(|error| EngineError::User {
+        message: format!("the lock file `{place}` cannot be read: {}", error.message()),
         hint: "resolve the conflict in it, or delete it: the next run writes it anew".into(),
     })
+}
+
+/// The part of a lock file that belongs to a profile.
+pub(crate) fn section(profile: Option<&str>) -> &str {
+    profile.unwrap_or("default")
 }
 
 /// An error if the lock file could not be written after the run, because it cannot be read.
@@ -82,7 +99,7 @@ pub(crate) fn write(
     state: &mut State,
 ) -> Result<(), EngineError> {
     let place = place(pipeline);
-    let section = pipeline.profile.as_deref().unwrap_or("default");
+    let section = section(pipeline.profile.as_deref());
     let entry = |id: usize| if current[id] { state.results.get(&seen[id].key) } else { None };
     let mut said = String::new();
     for (id, instance) in pipeline.instances.iter().enumerate() {

@@ -2,7 +2,7 @@
 //! of syntax, terminals or kinds.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -17,6 +17,7 @@ use crate::{
     look::look,
     plan::{Found, Standing, Why, judge},
     recipe::{Recipe, value_text},
+    record::Record,
     state::State,
     store::Store,
 };
@@ -28,13 +29,19 @@ pub struct Project {
     pub(crate) store: Arc<Store>,
 }
 
-/// A recipe then and now.
+/// Where an instance stands, and why: its recipe then and now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
+    /// Where it stands.
+    pub standing: Standing,
     /// The recipe of the result that is shown, if there is one.
     pub then: Option<String>,
     /// Today's recipe; none while an input is unknown because what makes it has to run first.
     pub now: Option<String>,
+    /// What is known of today's recipe before that: see [`UNDECIDED`](crate::recipe::UNDECIDED).
+    pub so_far: Option<String>,
+    /// What makes the unknown inputs, and where that stands.
+    pub undecided: Vec<(InstanceId, Standing)>,
 }
 
 /// One damaged or missing thing that [`Project::verify`] found.
@@ -53,6 +60,22 @@ pub(crate) struct Seen {
     /// Where: see [`key`].
     pub(crate) key: String,
     pub(crate) found: Found,
+    /// Today's recipe, if its inputs are what is shown.
+    foreseen: Option<Foreseen>,
+}
+
+/// A recipe, and the digests of the inputs with which it holds.
+struct Foreseen {
+    inputs: Vec<Digest>,
+    recipe: Recipe,
+}
+
+impl Seen {
+    /// Today's recipe with these inputs, where it is known already. It holds as long as nothing has
+    /// run: a stage may write a file that another one reads.
+    pub(crate) fn foreseen(&self, inputs: &[Digest]) -> Option<&Recipe> {
+        self.foreseen.as_ref().filter(|foreseen| foreseen.inputs == inputs).map(|foreseen| &foreseen.recipe)
+    }
 }
 
 /// An instance, judged.
@@ -82,11 +105,25 @@ impl Project {
         let (mut state, _) = State::load(self.store.cache())?;
         let then = state.results.get(&key(pipeline, id)).and_then(|entry| self.store.record(entry.recipe));
         let seen = self.look_all(pipeline, &mut state);
-        let judged = self.judge_all(pipeline, &seen, &mut state).into_iter().nth(id).and_then(|j| j.recipe);
-        Ok(Explanation {
-            then: then.map(|record| record.recipe),
-            now: judged.map(|recipe| recipe.text().to_owned()),
-        })
+        let mut judged = self.judge_all(pipeline, &seen, &mut state);
+        let (mut so_far, mut undecided) = (None, Vec::new());
+        if let Standing::Waiting(on) = &judged[id].standing {
+            undecided = on.iter().map(|&from| (from, judged[from].standing.clone())).collect();
+            let inputs = pipeline.instances[id].needs.iter().map(|need| judged[need.from].tree);
+            let files = self.files(pipeline, id, &mut state).unwrap_or_default();
+            so_far = Some(Recipe::so_far(pipeline, id, &files, inputs));
+        }
+        let Judged { standing, recipe, .. } = judged.swap_remove(id);
+        let now = recipe.map(|recipe| recipe.text().to_owned());
+        Ok(Explanation { standing, then: then.map(|record| record.recipe), now, so_far, undecided })
+    }
+
+    /// What is recorded of every shown result, by [`InstanceId`].
+    pub fn records(&self, pipeline: &Pipeline) -> Result<Vec<Option<Record>>, EngineError> {
+        let (state, _) = State::load(self.store.cache())?;
+        let shown =
+            |id| state.results.get(&key(pipeline, id)).and_then(|entry| self.store.record(entry.recipe));
+        Ok((0..pipeline.instances.len()).map(shown).collect())
     }
 
     /// The folder that shows an instance's result.
@@ -149,7 +186,9 @@ impl Project {
             waits.dedup();
             let judged = if waits.is_empty() {
                 let inputs: Vec<_> = needs.iter().filter_map(|need| all[need.from].tree).collect();
-                self.judge_one(pipeline, id, &inputs, seen, state)
+                let recipe = seen.foreseen(&inputs).cloned();
+                let recipe = recipe.map_or_else(|| self.recipe(pipeline, id, &inputs, state), Ok);
+                self.judge_one(recipe, seen, state)
             } else {
                 Judged { standing: Standing::Waiting(waits), recipe: None, tree: None }
             };
@@ -158,16 +197,9 @@ impl Project {
         all
     }
 
-    /// Judges one instance whose inputs are known.
-    pub(crate) fn judge_one(
-        &self,
-        pipeline: &Pipeline,
-        id: InstanceId,
-        inputs: &[Digest],
-        seen: &Seen,
-        state: &mut State,
-    ) -> Judged {
-        let recipe = match self.recipe(pipeline, id, inputs, state) {
+    /// Judges one instance whose inputs are known, and so its recipe.
+    pub(crate) fn judge_one(&self, recipe: Result<Recipe, Why>, seen: &Seen, state: &State) -> Judged {
+        let recipe = match recipe {
             Ok(recipe) => recipe,
             Err(why) => return Judged { standing: Standing::Stale(vec![why]), recipe: None, tree: None },
         };
@@ -198,6 +230,17 @@ impl Project {
         inputs: &[Digest],
         state: &mut State,
     ) -> Result<Recipe, Why> {
+        let files = self.files(pipeline, id, state)?;
+        Ok(Recipe::of(pipeline, id, &files, inputs))
+    }
+
+    /// The kind's own files of an instance.
+    fn files(
+        &self,
+        pipeline: &Pipeline,
+        id: InstanceId,
+        state: &mut State,
+    ) -> Result<Vec<(PathBuf, Digest)>, Why> {
         let instance = &pipeline.instances[id];
         let mut files = Vec::new();
         for path in instance.kind.files(&instance.params) {
@@ -206,7 +249,7 @@ impl Project {
                 Err(error) => return Err(Why::FileMissing(path, error.to_string())),
             }
         }
-        Ok(Recipe::of(pipeline, id, &files, inputs))
+        Ok(files)
     }
 
     /// What is shown for each instance; files are read only where their stamps changed.
@@ -218,7 +261,7 @@ impl Project {
                 Some(entry) => look(&self.store.shown(&key), entry),
                 None => (Found::Nothing, None),
             };
-            (Seen { key, found }, touched)
+            (Seen { key, found, foreseen: None }, touched)
         });
         let mut seen = Vec::new();
         for (one, touched) in looks.collect::<Vec<_>>() {
@@ -227,7 +270,36 @@ impl Project {
             }
             seen.push(one);
         }
+        self.foresee(pipeline, &mut seen, state);
         seen
+    }
+
+    /// Makes the recipes that hold if nothing has to run, many at once, and looks at each file that
+    /// stages read once instead of once for each of them.
+    fn foresee(&self, pipeline: &Pipeline, seen: &mut [Seen], state: &mut State) {
+        let instances = &pipeline.instances;
+        let paths = |id: usize| instances[id].kind.files(&instances[id].params);
+        let all: BTreeSet<_> = (0..instances.len()).flat_map(paths).collect();
+        // What cannot be read is found, and said, when its turn comes.
+        let read = |path: PathBuf| Some((state.memo.digest(&self.root, &path).ok()?, path));
+        let files: BTreeMap<_, _> = all.into_iter().filter_map(read).map(|(d, path)| (path, d)).collect();
+        let shown: Vec<Option<Digest>> = seen
+            .par_iter()
+            .with_min_len(256)
+            .map(|seen| match seen.found {
+                Found::Intact(_) => state.results.get(&seen.key).map(|entry| entry.tree),
+                _ => None,
+            })
+            .collect();
+        seen.par_iter_mut().with_min_len(64).enumerate().for_each(|(id, seen)| {
+            let inputs: Option<Vec<_>> = instances[id].needs.iter().map(|need| shown[need.from]).collect();
+            let file = |path: PathBuf| files.get(&path).map(|&digest| (path, digest));
+            let read: Option<Vec<_>> = paths(id).into_iter().map(file).collect();
+            seen.foreseen = inputs.zip(read).map(|(inputs, files)| {
+                let recipe = Recipe::of(pipeline, id, &files, &inputs);
+                Foreseen { inputs, recipe }
+            });
+        });
     }
 }
 

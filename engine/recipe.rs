@@ -24,6 +24,7 @@ use std::{
     collections::BTreeMap,
     fmt::{self, Write},
     path::PathBuf,
+    sync::Arc,
 };
 
 use toml::Value;
@@ -34,10 +35,13 @@ use crate::{
     kind::Roles,
 };
 
+/// Stands in a text for the digest of an input that has to be made first.
+pub const UNDECIDED: &str = "undecided";
+
 /// A recipe's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recipe {
-    text: String,
+    text: Arc<str>,
     digest: Digest,
 }
 
@@ -83,6 +87,17 @@ impl Recipe {
     /// The recipe of instance `id`, given the digests of its kind's files and, in the order of its
     /// needs, of its inputs.
     pub fn of(pipeline: &Pipeline, id: InstanceId, files: &[(PathBuf, Digest)], inputs: &[Digest]) -> Self {
+        let text = Self::so_far(pipeline, id, files, inputs.iter().copied().map(Some));
+        Self { digest: Digest::of(&text), text: text.into() }
+    }
+
+    /// As much of its text as is known: the line of an input that is not ends with [`UNDECIDED`].
+    pub(crate) fn so_far(
+        pipeline: &Pipeline,
+        id: InstanceId,
+        files: &[(PathBuf, Digest)],
+        inputs: impl Iterator<Item = Option<Digest>>,
+    ) -> String {
         let instance = &pipeline.instances[id];
         let kind = &instance.kind;
         let mut text = String::with_capacity(512);
@@ -120,10 +135,12 @@ impl Recipe {
                     write_value(&mut text, value);
                 }
             }
-            let _ = writeln!(text, " blake3:{digest}");
+            let _ = match digest {
+                Some(digest) => writeln!(text, " blake3:{digest}"),
+                None => writeln!(text, " {UNDECIDED}"),
+            };
         }
-        let digest = Digest::of(&text);
-        Self { text, digest }
+        text
     }
 
     /// The text.

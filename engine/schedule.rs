@@ -1,8 +1,11 @@
 //! The scheduler: starts what is ready while resources last, restores what the cache holds, and stops
 //! the ripple where bytes stay equal. Knows nothing of how a stage works or how events are shown.
 
+mod finish;
+mod start;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_map},
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, OnceLock,
         atomic::Ordering,
@@ -14,26 +17,22 @@ use std::{
 
 use crate::{
     child::Order,
-    commit::{Commit, Committer},
+    commit::Committer,
     digest::Digest,
     error::EngineError,
     instance::{InstanceId, Pipeline},
     kind::{Input, StageError},
-    look::look,
     observer::{Event, Observer},
     plan::{Found, Standing},
     process::Running,
     project::{Project, Seen},
-    recipe::{Recipe, changes},
-    record::{Machine, Record},
+    recipe::Recipe,
+    record::Machine,
     resources::{Pool, Share},
     run::{RunOptions, Summary},
-    state::{Entry, Journal, State},
-    store::{Content, Draft},
-    task::{Made, Member, Message},
+    state::{Journal, State},
+    task::{Member, Message},
 };
-
-mod start;
 
 /// What is to be done.
 pub(crate) struct Plan<'a> {
@@ -83,7 +82,7 @@ pub(crate) fn schedule(
         held: BTreeSet::new(),
         trees,
         machine,
-        looking: false,
+        started: false,
         committer,
         sender,
         told: 0,
@@ -134,8 +133,8 @@ struct Run<'a> {
     held: BTreeSet<InstanceId>,
     trees: Vec<Option<Digest>>,
     machine: Arc<OnceLock<Machine>>,
-    /// Is somebody finding out about the machine?
-    looking: bool,
+    /// Has a stage been started? Then somebody is finding out about the machine.
+    started: bool,
     committer: Committer,
     sender: Sender<Message>,
     /// The stop level that the running processes know of.
@@ -200,7 +199,10 @@ impl Run<'_> {
         let (project, pipeline) = (self.plan.project, self.plan.pipeline);
         let needs = &pipeline.instances[id].needs;
         let inputs: Vec<_> = needs.iter().filter_map(|need| self.trees[need.from]).collect();
-        let judged = project.judge_one(pipeline, id, &inputs, &self.plan.seen[id], &mut self.state);
+        let seen = &self.plan.seen[id];
+        let foreseen = seen.foreseen(&inputs).filter(|_| !self.started).cloned();
+        let recipe = foreseen.map_or_else(|| project.recipe(pipeline, id, &inputs, &mut self.state), Ok);
+        let judged = project.judge_one(recipe, seen, &self.state);
         let Some(recipe) = judged.recipe else {
             let message = match judged.standing {
                 Standing::Stale(whys) => whys.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
@@ -254,47 +256,6 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn show(
-        &mut self,
-        id: InstanceId,
-        recipe: Digest,
-        tree: Digest,
-        draft: Draft,
-        mut content: Content,
-        record: Option<Record>,
-    ) -> Result<(), EngineError> {
-        let key = &self.plan.seen[id].key;
-        self.plan.project.store.show(draft, key, &mut content)?;
-        let entry = Entry { recipe, tree, files: content.files, folders: content.folders };
-        self.trees[id] = Some(tree);
-        self.state.results.insert(key.clone(), entry.clone());
-        self.committer.commit(Commit { key: key.clone(), entry: Some(entry), record });
-        Ok(())
-    }
-
-    /// Its result is known and shown: publish it and release what waited for it.
-    fn settle(&mut self, id: InstanceId) {
-        let instance = &self.plan.pipeline.instances[id];
-        if instance.kind.publishes(&instance.params) {
-            let result = self.plan.project.store.shown(&self.plan.seen[id].key);
-            match instance.kind.publish(&instance.params, &result, &self.plan.project.root) {
-                Ok(paths) => {
-                    paths.into_iter().for_each(|path| self.observer.event(&Event::Published { id, path }));
-                }
-                Err(error) => self.fail(id, error),
-            }
-        }
-        for dependent in std::mem::take(&mut self.dependents[id]) {
-            if let Some(count) = self.blocked.get_mut(&dependent) {
-                *count -= 1;
-                if *count == 0 {
-                    self.blocked.remove(&dependent);
-                    self.ready.insert(dependent);
-                }
-            }
-        }
-    }
-
     /// The inputs of an instance, by role.
     fn inputs(&self, id: InstanceId) -> BTreeMap<String, Vec<Input>> {
         let Plan { project, pipeline, seen, .. } = &self.plan;
@@ -326,8 +287,8 @@ impl Run<'_> {
             resources: share.resources,
             offline: options.offline,
         };
-        if !self.looking {
-            self.looking = true;
+        if !self.started {
+            self.started = true;
             let (machine, root, versions) =
                 (Arc::clone(&self.machine), project.root.clone(), options.versions.clone());
             // Asking git may take longer than a small stage.
@@ -335,97 +296,5 @@ impl Run<'_> {
         }
         let log = project.store.cache().join("logs").join(&seen[id].key).with_added_extension("log");
         Ok(Member { id, order, recipe: recipe.clone(), log, draft })
-    }
-
-    fn done(
-        &mut self,
-        id: InstanceId,
-        result: Result<Box<Made>, StageError>,
-        seconds: f64,
-    ) -> Result<(), EngineError> {
-        let Some((first, recipe)) = self.running.remove(&id) else { return Ok(()) };
-        if let btree_map::Entry::Occupied(mut process) = self.processes.entry(first) {
-            process.get_mut().left -= 1;
-            if process.get().left == 0 {
-                self.pool.give(process.remove().share);
-            }
-        }
-        let made = match result {
-            Ok(made) => *made,
-            Err(error) => {
-                self.made(&[recipe.digest()]);
-                // It was told to stop; that it did is no failure.
-                if self.told == 0 {
-                    self.fail(id, error);
-                }
-                return Ok(());
-            }
-        };
-        let Made { draft, content, record, differs } = made;
-        if let Some(what) = self.moved_meanwhile(id, &recipe) {
-            self.made(&[recipe.digest()]);
-            return self.show_unrecorded(id, draft, content, &what);
-        }
-        if differs {
-            let line = "the same recipe once made other bytes: the stage is not reproducible".to_owned();
-            self.observer.event(&Event::Said { id, line });
-        }
-        self.show(id, recipe.digest(), record.tree, draft, content, Some(record))?;
-        self.observer.event(&Event::Finished { id, seconds });
-        self.summary.ran.push(id);
-        self.settle(id);
-        Ok(())
-    }
-
-    /// What the stage read, if it is no longer what its recipe says.
-    fn moved_meanwhile(&mut self, id: InstanceId, recipe: &Recipe) -> Option<String> {
-        let Plan { project, pipeline, seen, .. } = &self.plan;
-        let needs = &pipeline.instances[id].needs;
-        for need in needs {
-            let key = &seen[need.from].key;
-            let Some(entry) = self.state.results.get(key) else { continue };
-            let (found, _) = look(&project.store.shown(key), entry);
-            if let Found::Missing(_, path) | Found::Altered(_, path) = found {
-                return Some(format!("its input `{}`", path.display()));
-            }
-        }
-        let inputs: Vec<_> = needs.iter().filter_map(|need| self.trees[need.from]).collect();
-        match project.recipe(pipeline, id, &inputs, &mut self.state) {
-            Ok(now) if now == *recipe => None,
-            Ok(now) => changes(recipe.text(), now.text()).first().map(ToString::to_string),
-            Err(why) => Some(why.to_string()),
-        }
-    }
-
-    /// Shows a result of which nobody knows what it was made from, and keeps no record of it.
-    fn show_unrecorded(
-        &mut self,
-        id: InstanceId,
-        draft: Draft,
-        mut content: Content,
-        what: &str,
-    ) -> Result<(), EngineError> {
-        let key = &self.plan.seen[id].key;
-        self.plan.project.store.show(draft, key, &mut content)?;
-        self.state.results.remove(key);
-        self.committer.commit(Commit { key: key.clone(), entry: None, record: None });
-        let message =
-            format!("what it reads changed while it ran ({what}); its result is shown, but does not count");
-        self.fail(id, StageError::new(message).hint("run again"));
-        Ok(())
-    }
-
-    /// The recipes are no longer being made: those that waited for them are judged again.
-    fn made(&mut self, recipes: &[Digest]) {
-        for recipe in recipes {
-            self.making.remove(recipe);
-        }
-        self.ready.append(&mut self.held);
-    }
-
-    fn fail(&mut self, id: InstanceId, error: StageError) {
-        self.summary.damaged |= error.integrity;
-        self.summary.failed.push(id);
-        self.observer.event(&Event::Failed { id, message: error.message, hint: error.hint });
     }
 }

@@ -14,8 +14,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    digest::{Digest, Memo, Stamp},
+    digest::{Digest, Stamp},
     error::{Context, EngineError},
+    memo::{Memo, Remembered},
     store::{Folder, Shown, write_whole},
 };
 
@@ -46,6 +47,8 @@ pub(crate) enum Line<'a> {
     Gone(#[serde(borrow)] Cow<'a, str>),
     /// A file that was read.
     File(PathBuf, Stamp, Digest),
+    /// A folder that was read: the digests of its listing and of its content.
+    Folder(PathBuf, Digest, Digest),
     /// A lock file as it was written last.
     Lock(PathBuf, Stamp, Sections),
 }
@@ -76,11 +79,16 @@ impl State {
         };
         let whole = bytes.last().is_none_or(|&last| last == b'\n');
         let lines: Vec<&[u8]> = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).collect();
-        let read: Vec<Option<Line<'_>>> =
-            lines.par_iter().with_min_len(500).map(|line| serde_json::from_slice(line).ok()).collect();
+        let read: Vec<Option<Line<'_>>> = lines.par_iter().with_min_len(500).map(|line| read(line)).collect();
         // A crash may cut the last line; nothing cuts another.
         let lost = read.iter().take(read.len() - usize::from(!whole)).filter(|line| line.is_none()).count();
-        let mut state = Self { lines: read.len(), damaged: lost > 0, torn: !whole, ..Self::default() };
+        let mut state = Self {
+            memo: Memo::new(cache),
+            lines: read.len(),
+            damaged: lost > 0,
+            torn: !whole,
+            ..Self::default()
+        };
         read.into_iter().flatten().for_each(|line| state.take(line));
         Ok((state, Journal { path, whole, file: None }))
     }
@@ -89,7 +97,10 @@ impl State {
         match line {
             Line::Result(key, entry) => drop(self.results.insert(key.into_owned(), entry.into_owned())),
             Line::Gone(key) => drop(self.results.remove(&*key)),
-            Line::File(path, stamp, digest) => self.memo.remember(path, stamp, digest),
+            Line::File(path, stamp, digest) => self.memo.remember(path, Remembered::File(stamp, digest)),
+            Line::Folder(path, listing, content) => {
+                self.memo.remember(path, Remembered::Folder { listing, content });
+            }
             Line::Lock(path, stamp, sections) => drop(self.locks.insert(path, (stamp, sections))),
         }
     }
@@ -114,30 +125,47 @@ impl State {
     /// Appends the digests of files that were read, or writes the index anew when most of it is
     /// history or part of it was lost.
     pub(crate) fn settle(&mut self, mut journal: Journal) -> Result<(), EngineError> {
+        self.memo.write_tables()?;
         let locks: Vec<_> = self
             .locks
             .iter()
             .map(|(path, (stamp, sections))| Line::Lock(path.clone(), *stamp, sections.clone()))
             .collect();
-        let live = self.results.len() + self.memo.entries().count() + self.locks.len();
+        let live = self.results.len() + self.memo.all().count() + self.locks.len();
         if !self.damaged && !self.torn && self.lines < 2 * live + 1000 {
             let touched = std::mem::take(&mut self.touched);
             let results = touched
                 .iter()
                 .filter_map(|key| Some(Line::Result(key.into(), Cow::Borrowed(self.results.get(key)?))));
-            let learned = std::mem::take(&mut self.memo.learned).into_iter();
-            let files = learned.map(|(path, stamp, digest)| Line::File(path, stamp, digest));
+            let files = self.memo.take_learned().into_iter().map(|(path, what)| remembered(path, what));
             let locks = locks.into_iter().filter(|_| self.relocked);
             return journal.append(&results.chain(files).chain(locks).collect::<Vec<_>>());
         }
         let mut bytes = Vec::new();
         let results = self.results.iter().map(|(key, entry)| Line::Result(key.into(), Cow::Borrowed(entry)));
-        let files =
-            self.memo.entries().map(|(path, (stamp, digest))| Line::File(path.clone(), *stamp, *digest));
+        let files = self.memo.all().map(|(path, what)| remembered(path.clone(), what));
         for line in results.chain(files).chain(locks) {
             encode(&line, &mut bytes, &journal.path)?;
         }
         write_whole(&journal.path, &bytes)
+    }
+}
+
+/// Reads a line of the index.
+fn read(line: &[u8]) -> Option<Line<'_>> {
+    let mut line = serde_json::from_slice(line).ok()?;
+    if let Line::Result(_, Cow::Owned(entry)) = &mut line {
+        // Most results are one file, and lists are read into room for four: ten thousand times too much.
+        entry.files.shrink_to_fit();
+        entry.folders.shrink_to_fit();
+    }
+    Some(line)
+}
+
+fn remembered<'a>(path: PathBuf, what: Remembered) -> Line<'a> {
+    match what {
+        Remembered::File(stamp, digest) => Line::File(path, stamp, digest),
+        Remembered::Folder { listing, content } => Line::Folder(path, listing, content),
     }
 }
 

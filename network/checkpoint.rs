@@ -32,6 +32,8 @@ pub struct Checkpoint {
     pub mode: Mode,
     /// Trained weights per filter in [`Mode::Random`]; otherwise without meaning.
     pub k: usize,
+    /// Whether the shortcuts' BatchNorms trained with the others, where the variant does not say it.
+    pub shortcut_bn: Option<bool>,
     /// Optimisation steps that were done.
     pub steps: u64,
     /// What trained, and the running statistics, as in [`State::values`].
@@ -71,7 +73,7 @@ fn slots(graph: &Graph, set: &TrainSet) -> Vec<Slot> {
 impl Checkpoint {
     /// The switches of its mode.
     pub fn set(&self) -> TrainSet {
-        self.mode.train_set(self.model.variant, self.k)
+        self.mode.train_set(self.model.variant, self.k).with_shortcut_bn(self.shortcut_bn)
     }
 
     /// How many values were trained.
@@ -130,6 +132,9 @@ impl Checkpoint {
         if self.mode == Mode::Random {
             metadata.insert("k".into(), self.k.to_string());
         }
+        if self.set() != self.mode.train_set(model.variant, self.k) {
+            metadata.insert("shortcut_bn".into(), self.set().shortcut_bn.to_string());
+        }
         metadata
     }
 
@@ -156,9 +161,12 @@ impl Checkpoint {
             initial: entry(WHAT, &metadata, "initial")?,
         };
         let k = if mode == Mode::Random { entry(WHAT, &metadata, "k")? } else { 1 };
+        let says = metadata.contains_key("shortcut_bn");
+        let shortcut_bn = if says { Some(entry(WHAT, &metadata, "shortcut_bn")?) } else { None };
         let steps = entry(WHAT, &metadata, "steps")?;
         let mut values = Tensors::new();
-        for Slot { name, shape, pack } in slots(&model.graph(), &mode.train_set(model.variant, k)) {
+        let set = mode.train_set(model.variant, k).with_shortcut_bn(shortcut_bn);
+        for Slot { name, shape, pack } in slots(&model.graph(), &set) {
             let kept = pack.unwrap_or(&name);
             let wrong =
                 || bad(format!("its tensor `{kept}` is missing or has not the size of {}", model.arch));
@@ -177,7 +185,7 @@ impl Checkpoint {
                 model.arch
             )));
         }
-        Ok(Self { model, mode, k, steps, values })
+        Ok(Self { model, mode, k, shortcut_bn, steps, values })
     }
 
     /// Every parameter and running statistic under PyTorch's name: the rest drawn again from the seed,
@@ -220,11 +228,21 @@ impl Checkpoint {
 
     /// What a trainer goes on from, with momentum at zero.
     pub fn state(&self) -> State {
-        let zeros = self.model.graph().params().into_iter().filter_map(|param| {
-            let (name, shape) = self.set().slot(&param)?;
-            Some((name, Tensor::full(shape, 0.0)))
-        });
-        State { values: self.values.clone(), momentum: zeros.collect() }
+        self.state_in(&self.set(), &Tensors::new())
+    }
+
+    /// The same for a trainer of `set`, which holds all that trained and perhaps more: the rest is found in
+    /// `weights` (see [`Checkpoint::weights`]).
+    pub fn state_in(&self, set: &TrainSet, weights: &Tensors) -> State {
+        let mut state = State { values: self.values.clone(), momentum: Tensors::new() };
+        for param in self.model.graph().params() {
+            let Some((name, shape)) = set.slot(&param) else { continue };
+            if let (false, Some(weight)) = (state.values.contains_key(&name), weights.get(&name)) {
+                state.values.insert(name.clone(), weight.clone());
+            }
+            state.momentum.insert(name, Tensor::full(shape, 0.0));
+        }
+        state
     }
 }
 
@@ -264,7 +282,21 @@ mod tests {
             (slot.name, Tensor::new(slot.shape, data.collect()))
         });
         let values = values.collect();
-        Checkpoint { model, mode, k: if mode == Mode::Random { 2 } else { 1 }, steps: 9, values }
+        let k = if mode == Mode::Random { 2 } else { 1 };
+        Checkpoint { model, mode, k, shortcut_bn: None, steps: 9, values }
+    }
+
+    #[test]
+    fn shortcut_batch_norms_are_there_where_the_file_says_so() {
+        let mut made = checkpoint("resnet8", Mode::Bn);
+        let usual = made.to_bytes().unwrap();
+        made.shortcut_bn = Some(false);
+        assert_eq!(made.to_bytes().unwrap(), usual, "the variant says it already");
+        made.shortcut_bn = Some(true);
+        assert!(made.to_bytes().is_err(), "their values are missing");
+        made.values = made.state_in(&made.set(), &made.model.draw().unwrap()).values;
+        let read = Checkpoint::from_bytes(&made.to_bytes().unwrap()).unwrap();
+        assert_eq!((&read, read.trained()), (&made, 2 * (16 + 3 * (16 + 32 + 64))));
     }
 
     #[test]

@@ -1,13 +1,13 @@
-//! How good a network is, from its logits, and what its gammas look like. Every sum is in f64 and in
-//! the order of the images or values. Knows no files and draws nothing.
+//! How good a network is, from its logits. Every sum is in f64 and in the order of the images. Knows no
+//! files, no weights and draws nothing.
+
+use std::ops::Range;
 
 use serde::Serialize;
 
 use crate::{
     Error, Result,
-    arch::{Graph, Op},
     data::Dataset,
-    tensor::Tensors,
     trainer::{Split, Trainer},
 };
 
@@ -48,6 +48,28 @@ pub fn evaluate(
     batch: usize,
     go_on: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Option<Evaluation>> {
+    look(data, split, batch, go_on, &mut |range| trainer.predict(split, range))
+}
+
+/// The same, counting zeros as [`Trainer::predict_counting`] does.
+pub fn evaluate_counting(
+    trainer: &mut dyn Trainer,
+    data: &Dataset,
+    split: Split,
+    batch: usize,
+    zeros: &mut [Vec<u64>],
+    go_on: &mut dyn FnMut(usize) -> bool,
+) -> Result<Option<Evaluation>> {
+    look(data, split, batch, go_on, &mut |range| trainer.predict_counting(split, range, zeros))
+}
+
+fn look(
+    data: &Dataset,
+    split: Split,
+    batch: usize,
+    go_on: &mut dyn FnMut(usize) -> bool,
+    predict: &mut dyn FnMut(Range<usize>) -> Result<Vec<f32>>,
+) -> Result<Option<Evaluation>> {
     let (n, batch) = (data.len(split), batch.max(1));
     let mut evaluation = Evaluation::new(data.classes().len());
     for start in (0..n).step_by(batch) {
@@ -55,7 +77,7 @@ pub fn evaluate(
             return Ok(None);
         }
         let range = start..n.min(start + batch);
-        let logits = trainer.predict(split, range.clone())?;
+        let logits = predict(range.clone())?;
         let labels: Vec<_> = range.map(|i| data.label(split, i)).collect();
         evaluation.add(&logits, &labels)?;
     }
@@ -125,119 +147,9 @@ fn cross_entropy(logits: &[f32], label: usize, largest: usize) -> f64 {
     libm::log(sum) - (f64::from(logits[label]) - largest)
 }
 
-/// Size of gammas.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct GammaStatistics {
-    /// How many.
-    pub count: usize,
-    /// Their mean.
-    pub mean: f64,
-    /// Their standard deviation around it (divided by the count).
-    pub std: f64,
-    /// The smallest.
-    pub min: f32,
-    /// The largest.
-    pub max: f32,
-    /// Share with |gamma| < 0.01.
-    pub below_001: f64,
-    /// Share with |gamma| < 0.05.
-    pub below_005: f64,
-    /// Share with |gamma| < 0.1.
-    pub below_01: f64,
-}
-
-/// The gammas of one BatchNorm.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct LayerGammas {
-    /// PyTorch's module name.
-    pub name: String,
-    /// Does it stand on a shortcut?
-    pub shortcut: bool,
-    /// Their statistics.
-    #[serde(flatten)]
-    pub statistics: GammaStatistics,
-}
-
-/// How many gammas lie in each of equal intervals, closed below and open above.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Histogram {
-    /// Lower end of the first.
-    pub from: f64,
-    /// Upper end of the last.
-    pub to: f64,
-    /// Numbers in them.
-    pub counts: Vec<u64>,
-    /// Number below `from`.
-    pub below: u64,
-    /// Number at `to` or above.
-    pub above: u64,
-}
-
-/// The gammas of a network.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Gammas {
-    /// All of them together.
-    pub all: GammaStatistics,
-    /// All of them together.
-    pub histogram: Histogram,
-    /// By BatchNorm, in the order of the network.
-    pub layers: Vec<LayerGammas>,
-}
-
-/// Looks at every gamma of `weights` (see [`Checkpoint::weights`](crate::checkpoint::Checkpoint)),
-/// trained or not.
-pub fn gammas(graph: &Graph, weights: &Tensors) -> Result<Gammas> {
-    let (mut layers, mut all) = (Vec::new(), Vec::new());
-    for node in &graph.nodes {
-        if let Op::BatchNorm { name, shortcut } = &node.op {
-            let gamma = weights.get(&format!("{name}.weight"));
-            let gamma = gamma.ok_or_else(|| Error::Invalid(format!("there is no weight `{name}.weight`")))?;
-            let statistics = statistics(&gamma.data);
-            layers.push(LayerGammas { name: name.clone(), shortcut: *shortcut, statistics });
-            all.extend_from_slice(&gamma.data);
-        }
-    }
-    Ok(Gammas { all: statistics(&all), histogram: histogram(&all), layers })
-}
-
-fn statistics(gammas: &[f32]) -> GammaStatistics {
-    let n = gammas.len() as f64;
-    let wide = || gammas.iter().map(|g| f64::from(*g));
-    let mean = wide().sum::<f64>() / n;
-    let variance = wide().map(|g| (g - mean) * (g - mean)).sum::<f64>() / n;
-    let below = |limit: f32| gammas.iter().filter(|g| g.abs() < limit).count() as f64 / n;
-    GammaStatistics {
-        count: gammas.len(),
-        mean,
-        std: libm::sqrt(variance),
-        min: gammas.iter().copied().fold(f32::INFINITY, f32::min),
-        max: gammas.iter().copied().fold(f32::NEG_INFINITY, f32::max),
-        below_001: below(0.01),
-        below_005: below(0.05),
-        below_01: below(0.1),
-    }
-}
-
-/// From -2 to 3 in steps of 0.05: trained gammas of these networks lie between -1.5 and 2.5.
-fn histogram(gammas: &[f32]) -> Histogram {
-    let (from, to, per_unit) = (-2.0, 3.0, 20.0);
-    let mut histogram = Histogram { from, to, counts: vec![0; 100], below: 0, above: 0 };
-    for gamma in gammas {
-        let place = libm::floor((f64::from(*gamma) - from) * per_unit);
-        let count = if place < 0.0 {
-            &mut histogram.below
-        } else {
-            histogram.counts.get_mut(place as usize).unwrap_or(&mut histogram.above)
-        };
-        *count += 1;
-    }
-    histogram
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{arch::Variant, tensor::Tensor};
 
     #[test]
     fn shares_follow_the_logits() {
@@ -267,29 +179,5 @@ mod tests {
             assert!(evaluation.add(&[0.0, bad], &[0]).unwrap_err().to_string().contains("diverged"));
         }
         assert!(evaluation.add(&[0.0; 3], &[0]).is_err());
-    }
-
-    #[test]
-    fn gammas_are_counted_by_layer_and_together() {
-        let graph = Graph::new("resnet8".parse().unwrap(), Variant::Paper, 10);
-        let mut weights: Tensors =
-            graph.batch_norms().map(|(name, n)| (format!("{name}.weight"), Tensor::full([n], 1.0))).collect();
-        let mut first = vec![0.5; 16];
-        first[..5].copy_from_slice(&[-0.005, 0.01, 0.07, -5.0, 3.0]);
-        weights.insert("bn1.weight".into(), Tensor::new([16], first));
-        let gammas = gammas(&graph, &weights).unwrap();
-        let first = &gammas.layers[0];
-        assert_eq!((first.name.as_str(), first.shortcut), ("bn1", false));
-        let s = &first.statistics;
-        assert_eq!([s.below_001, s.below_005, s.below_01], [1.0 / 16.0, 2.0 / 16.0, 3.0 / 16.0]);
-        assert_eq!((s.min, s.max, s.count), (-5.0, 3.0, 16));
-        let total = 16 + 2 * (16 + 32 + 64) + 32 + 64;
-        assert_eq!((gammas.all.count, gammas.layers.len()), (total, 9));
-        let h = &gammas.histogram;
-        assert_eq!((h.below, h.above, h.counts[60]), (1, 1, (total - 16) as u64));
-        assert_eq!((h.counts[39], h.counts[40], h.counts[41], h.counts[50]), (1, 1, 1, 11));
-        assert!((s.mean - (11.0 * 0.5 - 1.925) / 16.0).abs() < 1e-6);
-        weights.remove("layer1.0.bn1.weight");
-        assert!(super::gammas(&graph, &weights).is_err());
     }
 }

@@ -1,7 +1,8 @@
 //! How each initial weight is drawn from its stream. Knows neither what trains nor any engine.
 //!
 //! Parameter `NAME` comes from the stream `NAME`, element by element in row-major order, drawn in
-//! f64 and rounded once; the positions of mode `random` come from the stream `NAME positions`.
+//! f64 and rounded once; the positions of mode `random` come from the stream `NAME positions`, the
+//! start of mode `origin-random` from `NAME thin`.
 
 use crate::{
     Error, Result,
@@ -173,6 +174,25 @@ pub fn random_positions(seed: u64, param: &Param, k: usize) -> Result<Vec<u32>> 
     Ok(positions)
 }
 
+/// How the weights of a convolution start in mode `origin-random`, in the order in which the origin
+/// draws: row and column of two positions, two filters (by a number of the input's channels, and both may be
+/// the same), and for each a number from U(0.001, 1), which stands at the position for all channels. All else is zero.
+pub fn thin(seed: u64, param: &Param) -> Tensor {
+    let [channels, rows, columns] = [1, 2, 3].map(|axis| param.shape.get(axis).copied().unwrap_or(1));
+    let mut s = stream(seed, &format!("{} thin", param.name));
+    let mut below = |n: usize| s.below(n as u64) as usize;
+    let places = [(); 2].map(|()| [below(rows), below(columns)]);
+    let filters = [(); 2].map(|()| below(channels));
+    let mut data = vec![0.0; param.len()];
+    for (filter, [row, column]) in filters.into_iter().zip(places) {
+        let value = (0.001 + 0.999 * s.uniform()) as f32;
+        for channel in 0..channels {
+            data[((filter * channels + channel) * rows + row) * columns + column] = value;
+        }
+    }
+    Tensor::new(param.shape.clone(), data)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,5 +259,35 @@ mod tests {
         assert_eq!(all, (0..512).collect::<Vec<u32>>());
         assert!(random_positions(1, param, 17).is_err());
         assert_ne!(positions, random_positions(2, param, 5).unwrap());
+    }
+
+    #[test]
+    fn a_thin_start_is_one_number_at_one_position_of_at_most_two_filters() {
+        let params = graph("resnet8").params();
+        for (name, low, high) in [
+            ("conv1.weight", 3, 6),
+            ("layer2.0.conv1.weight", 16, 32),
+            ("layer2.0.shortcut.0.weight", 16, 32),
+            ("layer3.0.conv2.weight", 64, 128),
+        ] {
+            let param = params.iter().find(|p| p.name == name).unwrap();
+            for seed in 0..20 {
+                let w = thin(seed, param);
+                assert_eq!(w.shape, param.shape);
+                let (channels, area) = (param.shape[1], param.shape[2] * param.shape[3]);
+                let set: Vec<usize> = (0..w.data.len()).filter(|i| w.data[*i] != 0.0).collect();
+                assert!((low..=high).contains(&set.len()), "{name}: {}", set.len());
+                for i in set {
+                    let (filter, position) = (i / (channels * area), i % area);
+                    assert!(filter < channels && (0.001..=1.0).contains(&w.data[i]));
+                    let same = |c: usize| w.data[(filter * channels + c) * area + position];
+                    assert!((0..channels).all(|c| same(c) == w.data[i]), "{name}");
+                }
+            }
+        }
+        let stem = thin(0, &params[0]);
+        assert_ne!(stem, thin(1, &params[0]));
+        let [tensors] = [Tensors::from([("conv1.weight".to_owned(), stem)])];
+        assert_eq!(&digest(&tensors)[..16], "5ae0f671043b21e7");
     }
 }

@@ -23,6 +23,9 @@ pub enum Convs {
         /// Trained weights per filter.
         k: usize,
     },
+    /// All of them (shortcuts included), from a start that is zero but for one position of at most two
+    /// filters of each: [`thin`](crate::init::thin).
+    Thin,
 }
 
 /// The switches behind the modes: what is trained. Everything else stays at its initial value;
@@ -53,6 +56,12 @@ impl TrainSet {
         shortcut: false,
         convs: Convs::Frozen,
     };
+
+    /// The same, where the shortcuts' BatchNorms train with the others, or do not; `None` changes nothing.
+    #[must_use]
+    pub fn with_shortcut_bn(self, on: Option<bool>) -> Self {
+        Self { shortcut_bn: on.map_or(self.shortcut_bn, |on| on && (self.gamma || self.beta)), ..self }
+    }
 }
 
 /// A mode by its name.
@@ -64,6 +73,9 @@ pub enum Mode {
     Bn,
     /// `random`: k weights per filter of every convolution, nothing else.
     Random,
+    /// `origin-random`: what the origin's code does under that name. Nearly all convolution weights are
+    /// zero at the start and all of them train, nothing else does.
+    OriginRandom,
     /// `all-but-bn`
     AllButBn,
     /// `bn+output+shortcut`
@@ -80,10 +92,11 @@ pub enum Mode {
 
 impl Mode {
     /// Every mode and its name.
-    pub const NAMES: [(&'static str, Self); 9] = [
+    pub const NAMES: [(&'static str, Self); 10] = [
         ("all", Self::All),
         ("bn", Self::Bn),
         ("random", Self::Random),
+        ("origin-random", Self::OriginRandom),
         ("all-but-bn", Self::AllButBn),
         ("bn+output+shortcut", Self::BnOutputShortcut),
         ("output+shortcut", Self::OutputShortcut),
@@ -103,6 +116,7 @@ impl Mode {
             Self::Gamma => TrainSet { beta: false, ..bn },
             Self::Beta => TrainSet { gamma: false, ..bn },
             Self::Random => TrainSet { convs: Convs::Random { k }, ..TrainSet::NONE },
+            Self::OriginRandom => TrainSet { convs: Convs::Thin, ..TrainSet::NONE },
             Self::OutputShortcut => TrainSet { output: true, shortcut: true, ..TrainSet::NONE },
             Self::BnOutputShortcut => TrainSet { output: true, shortcut: true, shortcut_bn: true, ..bn },
             Self::AllButBn => TrainSet { output: true, shortcut: true, convs: Convs::All, ..TrainSet::NONE },
@@ -159,6 +173,7 @@ impl TrainSet {
             Role::ConvBias => full(self.convs == Convs::All),
             Role::Conv | Role::Shortcut => match self.convs {
                 Convs::Random { k } => Share::PerFilter { k },
+                Convs::Thin => Share::Full,
                 Convs::All if param.role == Role::Conv => Share::Full,
                 _ if param.role == Role::Shortcut => full(self.shortcut),
                 _ => Share::Frozen,
@@ -182,5 +197,54 @@ impl TrainSet {
             Share::Full => param.len(),
             Share::PerFilter { k } => k * param.shape[0],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arch::Graph;
+
+    fn trained(arch: &str, variant: Variant, set: &TrainSet) -> usize {
+        let params = Graph::new(arch.parse().unwrap(), variant, 10).params();
+        params.iter().map(|param| set.trained(param)).sum()
+    }
+
+    #[test]
+    fn each_mode_trains_as_many_values_as_its_groups_hold() {
+        let count = |mode: Mode| trained("resnet14", Variant::Paper, &mode.train_set(Variant::Paper, 2));
+        let (total, bn, output, shortcut) = (175_258, 1_120, 650, 2_560);
+        let expected = [
+            (Mode::All, total),
+            (Mode::Bn, bn),
+            (Mode::Random, bn),
+            (Mode::OriginRandom, total - bn - output),
+            (Mode::AllButBn, total - bn),
+            (Mode::BnOutputShortcut, bn + output + shortcut),
+            (Mode::OutputShortcut, output + shortcut),
+            (Mode::Gamma, bn / 2),
+            (Mode::Beta, bn / 2),
+            (Mode::None, 0),
+        ];
+        assert_eq!(Mode::NAMES.map(|(_, mode)| (mode, count(mode))), expected);
+    }
+
+    #[test]
+    fn the_origins_modes_have_its_counts() {
+        for (arch, bn, random) in
+            [("resnet32", 2_272, 464_048), ("resnet56", 4_064, 851_120), ("resnet110", 8_096, 1_722_032)]
+        {
+            let count = |mode: Mode| trained(arch, Variant::Origin, &mode.train_set(Variant::Origin, 2));
+            assert_eq!((count(Mode::Bn), count(Mode::OriginRandom)), (bn, random), "{arch}");
+        }
+    }
+
+    #[test]
+    fn shortcut_batch_norms_train_or_not_with_the_others_alone() {
+        let set = |mode: Mode, variant, on| mode.train_set(variant, 2).with_shortcut_bn(Some(on));
+        assert_eq!(trained("resnet32", Variant::Paper, &set(Mode::Bn, Variant::Paper, false)), 2_464 - 192);
+        assert_eq!(trained("resnet32", Variant::Origin, &set(Mode::Bn, Variant::Origin, true)), 2_272 + 224);
+        assert_eq!(set(Mode::Bn, Variant::Paper, true), Mode::Bn.train_set(Variant::Paper, 2));
+        assert_eq!(set(Mode::Random, Variant::Paper, true), Mode::Random.train_set(Variant::Paper, 2));
     }
 }

@@ -135,7 +135,14 @@ impl Reference {
         Ok((array(&Tensor::new(shape, pixels), self.dtype)?, labels.collect()))
     }
 
-    fn forward(&self, images: Array, weights: &Weights, statistics: Statistics) -> Result<Pass> {
+    /// `rectified` sees the output of every ReLU.
+    fn forward(
+        &self,
+        images: Array,
+        weights: &Weights,
+        statistics: Statistics,
+        rectified: &mut dyn FnMut(&Array) -> Result<()>,
+    ) -> Result<Pass> {
         let mut seen = Vec::new();
         let mut outputs: Vec<Array> = Vec::with_capacity(self.graph.nodes.len());
         for node in &self.graph.nodes {
@@ -161,7 +168,11 @@ impl Reference {
                     let [c, h, w] = node.shape;
                     x.reshape((c, (), h, w))?.transpose(0, 1)?.contiguous()?
                 }
-                Op::Relu => relu(input(0))?,
+                Op::Relu => {
+                    let output = relu(input(0))?;
+                    rectified(&output)?;
+                    output
+                }
                 Op::Add => (input(0) + input(1))?,
                 Op::MaxPool => max_pool(input(0))?,
                 Op::GlobalAvgPool => input(0).flatten_from(2)?.mean(D::Minus1)?,
@@ -198,7 +209,7 @@ impl Reference {
         }
         let (images, labels) = self.images(Split::Train, batch)?;
         let weights = self.weights()?;
-        let pass = self.forward(images, &weights, Statistics::Batch)?;
+        let pass = self.forward(images, &weights, Statistics::Batch, &mut |_| Ok(()))?;
         let tally = tally(&numbers(&pass.logits)?, &labels);
         let mut gradients = Tensors::new();
         if !weights.trained.is_empty() {
@@ -213,6 +224,32 @@ impl Reference {
             }
         }
         Ok((pass, tally, gradients))
+    }
+
+    /// Logits, and zeros where they are wanted.
+    fn look(
+        &self,
+        split: Split,
+        range: Range<usize>,
+        mut zeros: Option<&mut [Vec<u64>]>,
+    ) -> Result<Vec<f32>> {
+        if range.end > self.data.len(split) {
+            let count = self.data.len(split);
+            return Err(Error::Invalid(format!("images {range:?} of {count} in the {split:?} split")));
+        }
+        let centre = PADDING as u8;
+        let examples: Vec<Example> =
+            range.map(|i| Example { index: i as u32, dy: centre, dx: centre, flip: false }).collect();
+        let weights = self.weights()?;
+        let mut logits = Vec::with_capacity(examples.len() * self.graph.classes());
+        for batch in examples.chunks(self.spec.batch.max(1)) {
+            let (images, _) = self.images(split, batch)?;
+            let mut later = zeros.as_deref_mut().unwrap_or_default().iter_mut();
+            let mut count = |x: &Array| later.next().map_or(Ok(()), |zeros| count_zeros(x, zeros));
+            let pass = self.forward(images, &weights, Statistics::Running, &mut count)?;
+            logits.extend(tensor(&pass.logits)?.data);
+        }
+        Ok(logits)
     }
 }
 
@@ -246,21 +283,16 @@ impl Trainer for Reference {
     }
 
     fn predict(&mut self, split: Split, range: Range<usize>) -> Result<Vec<f32>> {
-        if range.end > self.data.len(split) {
-            let count = self.data.len(split);
-            return Err(Error::Invalid(format!("images {range:?} of {count} in the {split:?} split")));
-        }
-        let centre = PADDING as u8;
-        let examples: Vec<Example> =
-            range.map(|i| Example { index: i as u32, dy: centre, dx: centre, flip: false }).collect();
-        let weights = self.weights()?;
-        let mut logits = Vec::with_capacity(examples.len() * self.graph.classes());
-        for batch in examples.chunks(self.spec.batch.max(1)) {
-            let (images, _) = self.images(split, batch)?;
-            let pass = self.forward(images, &weights, Statistics::Running)?;
-            logits.extend(tensor(&pass.logits)?.data);
-        }
-        Ok(logits)
+        self.look(split, range, None)
+    }
+
+    fn predict_counting(
+        &mut self,
+        split: Split,
+        range: Range<usize>,
+        zeros: &mut [Vec<u64>],
+    ) -> Result<Vec<f32>> {
+        self.look(split, range, Some(zeros))
     }
 
     fn gradients(&mut self, batch: &[Example]) -> Result<(Tally, Tensors)> {
@@ -281,6 +313,13 @@ impl Trainer for Reference {
     fn describe(&self) -> String {
         format!("reference engine (candle), {}", self.dtype.as_str())
     }
+}
+
+/// Adds the number of zeros of each channel of `x`, `N C H W`.
+fn count_zeros(x: &Array, zeros: &mut [u64]) -> Result<()> {
+    let found = channels_first(&x.eq(0.0)?.to_dtype(DType::F64)?)?.sum(1)?.to_vec1::<f64>()?;
+    zeros.iter_mut().zip(found).for_each(|(zeros, found)| *zeros += found as u64);
+    Ok(())
 }
 
 fn array(tensor: &Tensor, dtype: DType) -> Result<Array> {

@@ -2,18 +2,24 @@
 
 use crate::{
     Error, Result,
-    arch::Graph,
+    arch::{Graph, Param, Role},
     init,
-    mode::Share,
+    mode::{Convs, Share},
     tensor::{Tensor, Tensors},
     trainer::{State, TrainSpec},
 };
 
 impl State {
-    /// The state before the first step of `spec` on `graph`, and every parameter's initial value.
+    /// The state before the first step of `spec` on `graph`, and every parameter's value then.
     /// Errors when the `k` of mode `random` is larger than a filter.
     pub fn initial(graph: &Graph, spec: &TrainSpec) -> Result<(Self, Tensors)> {
-        let weights = init::initial(graph, spec.seed, spec.init);
+        let mut weights = init::initial(graph, spec.seed, spec.init);
+        if spec.set.convs == Convs::Thin {
+            let convs = |param: &Param| matches!(param.role, Role::Conv | Role::Shortcut);
+            for param in graph.params().into_iter().filter(convs) {
+                weights.insert(param.name.clone(), init::thin(spec.seed, &param));
+            }
+        }
         let mut state = Self::default();
         for param in graph.params() {
             let Some((name, shape)) = spec.set.slot(&param) else { continue };

@@ -9,11 +9,12 @@ use candle_core::DType;
 use crate::{
     Error, Result,
     arch::{Arch, Variant},
-    cpu::{lanes::Isa, trainer::CpuTrainer},
+    cpu::{lanes::Isa, stored::Bf16, trainer::CpuTrainer},
     cuda::{cards, driver::Card, nvrtc::Places, trainer::CudaTrainer},
     data::Dataset,
     init::Init,
     mode::TrainSet,
+    plan::Plan,
     reference::Reference,
     tensor::Tensors,
 };
@@ -41,13 +42,14 @@ pub struct TrainSpec {
     pub precision: Precision,
 }
 
-/// How activations are stored; parameters, statistics and accumulation are always f32 or wider.
+/// How activations and their gradients are stored. All arithmetic, parameters, statistics and
+/// accumulation are f32 or wider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32-bit floats.
     F32,
-    /// bfloat16 activations and multiplications.
+    /// bfloat16: half the memory and its traffic.
     Bf16,
 }
 
@@ -108,6 +110,18 @@ pub trait Trainer {
     /// Logits (`N K`) of images `range` of `split`, not augmented, with running statistics.
     fn predict(&mut self, split: Split, range: Range<usize>) -> Result<Vec<f32>>;
 
+    /// As [`Trainer::predict`]; adds to `zeros`, one list for each ReLU in the order of the graph, at how
+    /// many positions each of its channels was zero. Not every engine can.
+    fn predict_counting(
+        &mut self,
+        _split: Split,
+        _range: Range<usize>,
+        _zeros: &mut [Vec<u64>],
+    ) -> Result<Vec<f32>> {
+        let reason = "it does not count zeros; use the engine `cpu` or `reference`".into();
+        Err(Error::Unsupported { engine: "chosen", reason })
+    }
+
     /// Gradients of the mean cross-entropy of `batch` for everything that trains, by the names
     /// of [`State::values`], without weight decay. Changes nothing. For tests.
     fn gradients(&mut self, batch: &[Example]) -> Result<(Tally, Tensors)>;
@@ -121,8 +135,8 @@ pub trait Trainer {
     /// What computes: engine, instruction set, threads, precision; for the record of a run.
     fn describe(&self) -> String;
 
-    /// Bytes of all buffers that it made for its steps, where it knows.
-    fn buffer_bytes(&self) -> Option<usize> {
+    /// What a step of `spec.batch` examples does and holds, where it knows.
+    fn plan(&self) -> Option<Plan> {
         None
     }
 }
@@ -163,7 +177,10 @@ pub fn trainer(
         |data, note| Ok((Box::new(Reference::new(spec, data, DType::F32)?) as Box<dyn Trainer>, note));
     let cpu = |data| -> Result<Box<dyn Trainer>> {
         let isa = Isa::choose(choice.isa.as_deref())?;
-        Ok(Box::new(CpuTrainer::new(spec, data, isa, choice.threads)?))
+        Ok(match spec.precision {
+            Precision::F32 => Box::new(CpuTrainer::<f32>::new(spec, data, isa, choice.threads)?),
+            Precision::Bf16 => Box::new(CpuTrainer::<Bf16>::new(spec, data, isa, choice.threads)?),
+        })
     };
     let cuda = |data| -> Result<Box<dyn Trainer>> {
         let places = choice.card.clone().unwrap_or_default();

@@ -66,16 +66,14 @@ pub(crate) enum Command {
     /// Write a trained network for other programs
     Export(Export),
     /// Show the numbers that the results hold, as a table
-    Metrics {
-        /// Only these: stages, instances, or stages with some of their axes
-        #[arg(value_name = "INSTANCE")]
-        instances: Vec<String>,
-        /// As JSON
-        #[arg(long)]
-        json: bool,
-        /// As a Markdown table
-        #[arg(long, conflicts_with = "json")]
-        md: bool,
+    Metrics(Listing),
+    /// Show every parameter of every instance, defaults included, as a table
+    Params(Listing),
+    /// Write everything about the results into one HTML file that needs no network
+    Report {
+        /// The file, which is replaced
+        #[arg(short, long, value_name = "FILE", default_value = "report.html")]
+        output: PathBuf,
     },
     /// Read every result and compare it with its digest; exit with 3 when one is damaged
     Verify {
@@ -129,6 +127,43 @@ pub(crate) enum Command {
     },
 }
 
+/// Options of `repro metrics` and `repro params`.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_precedence_over_arg = true)]
+pub(crate) struct Listing {
+    #[command(subcommand)]
+    pub(crate) diff: Option<Diff>,
+    /// Only these: stages, instances, or stages with some of their axes
+    #[arg(value_name = "INSTANCE")]
+    pub(crate) instances: Vec<String>,
+    #[command(flatten)]
+    pub(crate) form: Form,
+}
+
+/// How a table is printed.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Form {
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// As a Markdown table
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) md: bool,
+}
+
+/// The comparison of two listings.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Diff {
+    /// Show what is different now: from a commit, or from what `--json` once wrote to a file
+    Diff {
+        /// A file, or else a revision as git names it
+        #[arg(value_name = "REV|FILE", default_value = "HEAD")]
+        from: String,
+        #[command(flatten)]
+        form: Form,
+    },
+}
+
 /// Options of `repro run`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Run {
@@ -161,7 +196,7 @@ pub(crate) struct Run {
 
 /// Options of `repro export`.
 #[derive(Debug, clap::Args)]
-#[command(group(clap::ArgGroup::new("form").required(true).multiple(true).args(["full", "onnx"])))]
+#[command(group(clap::ArgGroup::new("form").required(true).multiple(true).args(["full", "hf", "onnx", "tensorboard"])))]
 pub(crate) struct Export {
     /// The instance, of kind `train`
     pub(crate) instance: String,
@@ -171,6 +206,13 @@ pub(crate) struct Export {
     /// An ONNX model, from normalised images to logits
     #[arg(long, value_name = "FILE")]
     pub(crate) onnx: Option<PathBuf>,
+    /// A model folder for the Hugging Face Hub, with a card and `rebuild.py`, which makes the network
+    /// in Python of what was trained and the seed
+    #[arg(long, value_name = "DIR")]
+    pub(crate) hf: Option<PathBuf>,
+    /// The curves of the training, in a folder that TensorBoard reads
+    #[arg(long, value_name = "DIR")]
+    pub(crate) tensorboard: Option<PathBuf>,
     /// Replace files that are there
     #[arg(long)]
     pub(crate) force: bool,

@@ -6,10 +6,13 @@
 mod args;
 mod commands;
 mod error;
+mod git;
 mod machine;
 mod measure;
+mod report;
 mod signals;
 mod ui;
+mod versions;
 mod watch;
 
 use std::process::ExitCode;

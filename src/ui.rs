@@ -77,6 +77,23 @@ pub(crate) fn table(table: &[Vec<String>]) -> String {
     text
 }
 
+/// Lines of cells, the heading first, as columns or as a Markdown table.
+pub(crate) fn formed(lines: &[Vec<String>], markdown: bool) -> String {
+    if markdown { as_markdown(lines) } else { table(lines) }
+}
+
+fn as_markdown(table: &[Vec<String>]) -> String {
+    let mut text = String::new();
+    for (index, line) in table.iter().enumerate() {
+        let cells: Vec<_> = line.iter().map(|cell| cell.replace('|', "\\|")).collect();
+        text.push_str(&format!("| {} |\n", cells.join(" | ")));
+        if index == 0 {
+            text.push_str(&format!("|{}\n", " --- |".repeat(line.len())));
+        }
+    }
+    text
+}
+
 fn renderer() -> Renderer {
     let coloured = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     if coloured { Renderer::styled() } else { Renderer::plain() }

@@ -10,7 +10,7 @@ use engine::kind::{self, Job, Kind, ParamError, Params, Roles, StageError};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use crate::params::resolve;
+use crate::params::resolve_and_read;
 
 /// The kind `command`.
 pub struct Command;
@@ -73,8 +73,8 @@ impl Kind for Command {
     }
 
     fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
-        let params = resolve::<CommandParams>(given)?;
-        let errors = read(&params).map(|read| faults(&read)).unwrap_or_default();
+        let (read, params) = resolve_and_read::<CommandParams>(given)?;
+        let errors = faults(&read);
         if errors.is_empty() { Ok(params) } else { Err(errors) }
     }
 

@@ -1,14 +1,18 @@
-//! Kind `evaluate`: how good a trained network is on the test images, and what its gammas look like.
-//! The mathematics is [`network::evaluate`].
+//! Kind `evaluate`: how good a trained network is on the test images, what its gammas look like and what
+//! the small ones are worth, and which of its features are dead. The mathematics is [`network::evaluate`],
+//! [`network::gamma`] and [`network::features`].
 
 use engine::kind::{Job, Kind, ParamError, Params, Progress, RoleSpec, Roles, StageError};
 use network::{
     Error,
     checkpoint::Checkpoint,
-    evaluate::{Gammas, Metrics, evaluate, gammas},
-    mode::Mode,
+    data::Dataset,
+    evaluate::{Metrics, evaluate, evaluate_counting},
+    features::{Features, features, no_zeros, rectifiers},
+    gamma::{Gammas, THRESHOLDS, Zeroing, gammas, zero_small},
+    mode::{Mode, TrainSet},
     train::Protocol,
-    trainer::{Precision, Split},
+    trainer::{Precision, Split, State, Trainer},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
@@ -55,6 +59,15 @@ struct Subject {
     parameters: usize,
 }
 
+/// How small a checkpoint is.
+#[derive(Serialize)]
+struct Sizes {
+    /// Bytes of the checkpoint.
+    checkpoint_bytes: usize,
+    /// Bytes of every parameter and running statistic.
+    weights_bytes: usize,
+}
+
 /// `metrics.json`.
 #[derive(Serialize)]
 struct MetricsFile<'a> {
@@ -62,6 +75,8 @@ struct MetricsFile<'a> {
     subject: &'a Subject,
     #[serde(flatten)]
     metrics: Metrics,
+    #[serde(flatten)]
+    sizes: Sizes,
     /// Names of the classes, in the order of `per_class` and `confusion`.
     classes: &'a [String],
 }
@@ -73,6 +88,17 @@ struct GammaFile<'a> {
     subject: &'a Subject,
     #[serde(flatten)]
     gammas: Gammas,
+    /// The network without the small ones.
+    zeroing: Vec<Zeroing>,
+}
+
+/// `features.json`.
+#[derive(Serialize)]
+struct FeaturesFile<'a> {
+    #[serde(flatten)]
+    subject: &'a Subject,
+    #[serde(flatten)]
+    features: Features,
 }
 
 impl Kind for Evaluate {
@@ -81,7 +107,7 @@ impl Kind for Evaluate {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn roles(&self) -> Roles {
@@ -109,22 +135,86 @@ impl Kind for Evaluate {
         let model = &checkpoint.model;
         inputs::same_classes(model, &data)?;
         let weights = checkpoint.weights().map_err(failed)?; // compares the initial weights' digest
-        let protocol = Protocol::default();
-        let spec = protocol.spec(model, checkpoint.set(), Precision::F32);
+        // As if every gamma had trained, so that any can be set to zero.
+        let set = TrainSet { gamma: true, shortcut_bn: true, ..checkpoint.set() };
+        let spec = Protocol::default().spec(model, set, Precision::F32);
         let mut trainer = compute::start(job, &spec, &data, device, engine)?;
-        trainer.restore(&checkpoint.state()).map_err(failed)?;
-        let total = data.len(Split::Test) as u64;
-        let evaluation = evaluate(&mut *trainer, &data, Split::Test, protocol.batch, &mut |done| {
-            let (done, unit) = (done as u64, "image".to_owned());
-            job.reporter.progress(&Progress { done, total, unit, readings: Vec::new() });
-            !job.reporter.stop_requested()
-        });
-        let evaluation = evaluation.map_err(failed)?.ok_or_else(StageError::interrupted)?;
+        let state = checkpoint.state_in(&set, &weights);
         let subject = subject(&checkpoint);
-        let (metrics, classes) = (evaluation.metrics(), data.classes());
-        write_json(job, "metrics.json", &MetricsFile { subject: &subject, metrics, classes })?;
+
+        let mut looks = Looks { trainer: &mut *trainer, data: &data, done: 0 };
+        let (rectifiers, total) = (rectifiers(&model.graph()), model.counts().total);
+        let mut zeros = no_zeros(&rectifiers);
+        let metrics = looks.look(job, &state, Some(&mut zeros))?;
+        let zeroing = looks.without_small_gammas(job, state, &metrics, &checkpoint)?;
+
+        let features = features(&rectifiers, &zeros, metrics.examples);
+        write_json(job, "features.json", &FeaturesFile { subject: &subject, features })?;
         let gammas = gammas(&model.graph(), &weights).map_err(failed)?;
-        write_json(job, "gamma.json", &GammaFile { subject: &subject, gammas })
+        write_json(job, "gamma.json", &GammaFile { subject: &subject, gammas, zeroing })?;
+        let running: usize = model.graph().batch_norms().map(|(_, channels)| 2 * channels).sum();
+        let checkpoint_bytes = checkpoint.to_bytes().map_err(failed)?.len();
+        let sizes = Sizes { checkpoint_bytes, weights_bytes: 4 * (total + running) };
+        let classes = data.classes();
+        write_json(job, "metrics.json", &MetricsFile { subject: &subject, metrics, sizes, classes })
+    }
+}
+
+/// Goes through the test images, several times.
+struct Looks<'a> {
+    trainer: &'a mut dyn Trainer,
+    data: &'a Dataset,
+    /// Times that it did.
+    done: usize,
+}
+
+impl Looks<'_> {
+    /// The network in `state`; its zeros are counted into `zeros`, if there are any.
+    fn look(
+        &mut self,
+        job: &mut Job<'_>,
+        state: &State,
+        zeros: Option<&mut [Vec<u64>]>,
+    ) -> Result<Metrics, StageError> {
+        self.trainer.restore(state).map_err(failed)?;
+        let (split, batch) = (Split::Test, Protocol::default().batch);
+        let images = self.data.len(split);
+        let before = self.done * images;
+        let go_on = &mut |done: usize| {
+            let (done, total) = ((before + done) as u64, ((1 + THRESHOLDS.len()) * images) as u64);
+            job.reporter.progress(&Progress { done, total, unit: "image".to_owned(), readings: Vec::new() });
+            !job.reporter.stop_requested()
+        };
+        let evaluation = match zeros {
+            Some(zeros) => evaluate_counting(self.trainer, self.data, split, batch, zeros, go_on),
+            None => evaluate(self.trainer, self.data, split, batch, go_on),
+        };
+        self.done += 1;
+        Ok(evaluation.map_err(failed)?.ok_or_else(StageError::interrupted)?.metrics())
+    }
+
+    /// What is left of `whole` when the small gammas of `state` are set to zero.
+    fn without_small_gammas(
+        &mut self,
+        job: &mut Job<'_>,
+        mut state: State,
+        whole: &Metrics,
+        checkpoint: &Checkpoint,
+    ) -> Result<Vec<Zeroing>, StageError> {
+        let graph = checkpoint.model.graph();
+        let before = gammas(&graph, &state.values).map_err(failed)?.all;
+        let shares = [before.below_001, before.below_005, before.below_01];
+        let (mut top1, mut loss) = (whole.top1, whole.loss);
+        let mut zeroing = Vec::new();
+        for (threshold, zeroed) in THRESHOLDS.into_iter().zip(shares) {
+            if zero_small(&graph, &mut state, threshold) {
+                Metrics { top1, loss, .. } = self.look(job, &state, None)?;
+            } else {
+                self.done += 1;
+            }
+            zeroing.push(Zeroing { threshold, zeroed, top1, change: top1 - whole.top1, loss });
+        }
+        Ok(zeroing)
     }
 }
 

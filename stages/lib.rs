@@ -2,16 +2,19 @@
 //! Knows neither the pipeline file nor the terminal: a kind sees its parameters and its job.
 
 pub mod card;
+pub mod claims;
 pub mod command;
 mod compute;
 pub mod dataset;
 pub mod evaluate;
 mod inputs;
+pub mod memory;
 pub mod model;
 mod output;
 pub mod params;
 pub mod plot;
 pub mod readme;
+mod results;
 #[cfg(test)]
 mod testing;
 pub mod train;
@@ -22,9 +25,11 @@ use engine::kind::Kinds;
 #[must_use]
 pub fn kinds() -> Kinds {
     Kinds::default()
+        .with(claims::Claims)
         .with(command::Command)
         .with(dataset::Dataset)
         .with(evaluate::Evaluate)
+        .with(memory::Memory)
         .with(model::Model)
         .with(plot::Plot)
         .with(readme::Readme)

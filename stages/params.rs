@@ -20,15 +20,23 @@ pub fn resolve_with_settings<T: Serialize + DeserializeOwned + JsonSchema>(
     given: &Table,
     settings: &[&str],
 ) -> Result<Params, Vec<ParamError>> {
+    let (_, mut params) = resolve_and_read::<T>(given)?;
+    for key in settings {
+        params.settings.extend(params.recipe.remove_entry(*key));
+    }
+    Ok(params)
+}
+
+/// The parameters also as the kind's own type, for kinds that check them further.
+pub fn resolve_and_read<T: Serialize + DeserializeOwned + JsonSchema>(
+    given: &Table,
+) -> Result<(T, Params), Vec<ParamError>> {
     let complete = complete::<T>(given);
     // Thousands of instances may be read: only where something may be wrong is the schema asked.
-    let all_taken = complete.as_ref().is_ok_and(|table| given.keys().all(|key| table.contains_key(key)));
+    let all_taken = complete.as_ref().is_ok_and(|(_, table)| given.keys().all(|key| table.contains_key(key)));
     let errors = if all_taken { Vec::new() } else { faults::<T>(given) };
     match complete {
-        Ok(table) if errors.is_empty() => {
-            let (settings, recipe) = table.into_iter().partition(|(key, _)| settings.contains(&key.as_str()));
-            Ok(Params { recipe, settings })
-        }
+        Ok((read, recipe)) if errors.is_empty() => Ok((read, Params { recipe, settings: Table::new() })),
         Err(message) if errors.is_empty() => {
             Err(vec![ParamError { key: String::new(), message, hint: None }])
         }
@@ -36,8 +44,10 @@ pub fn resolve_with_settings<T: Serialize + DeserializeOwned + JsonSchema>(
     }
 }
 
-fn complete<T: Serialize + DeserializeOwned>(given: &Table) -> Result<Table, String> {
-    Table::try_from(read::<T>(given.clone())?).map_err(|e| e.to_string())
+fn complete<T: Serialize + DeserializeOwned>(given: &Table) -> Result<(T, Table), String> {
+    let read = read::<T>(given.clone())?;
+    let table = Table::try_from(&read).map_err(|e| e.to_string())?;
+    Ok((read, table))
 }
 
 /// What is wrong with `given`, key by key.

@@ -17,6 +17,7 @@ use engine::kind::{
 };
 use network::{
     Error,
+    arch::Variant,
     checkpoint::Checkpoint,
     data::Dataset,
     mode::Mode,
@@ -49,6 +50,9 @@ struct TrainParams {
     /// Trained weights per filter in mode `random`; other modes have no use for it.
     #[schemars(range(min = 1))]
     k: usize,
+    /// What becomes of the shortcuts' BatchNorms where the others train.
+    #[serde(skip_serializing_if = "ShortcutBn::is_default")]
+    shortcut_bn: ShortcutBn,
     /// Passes over the training images.
     #[schemars(range(min = 1))]
     epochs: usize,
@@ -69,13 +73,42 @@ struct TrainParams {
     augment: bool,
     /// How activations are stored.
     precision: Precision,
-    /// Of the order and the cuts of the images; the model's if it is not given.
+    /// Of the order and the cuts of the images; the model's if it is not given. (Were it called `seed`, an
+    /// axis of that name would set it, and a training would be another one for being listed by seed.)
     #[serde(skip_serializing_if = "Option::is_none")]
-    seed: Option<u64>,
+    order_seed: Option<u64>,
     /// The device. Not part of the result.
     device: Device,
     /// The program that computes. Not part of the result.
     engine: Engine,
+}
+
+/// The shortcuts' BatchNorms, in modes that train BatchNorms.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum ShortcutBn {
+    /// As the model's variant has it: in the paper's they train; in the origin's they do not, unless
+    /// convolutions train too.
+    Variant,
+    /// They train.
+    Trained,
+    /// They do not.
+    Frozen,
+}
+
+impl ShortcutBn {
+    /// Recipes from before there was a choice say nothing of it.
+    fn is_default(&self) -> bool {
+        *self == Self::Variant
+    }
+
+    fn train(self) -> Option<bool> {
+        match self {
+            Self::Variant => None,
+            Self::Trained => Some(true),
+            Self::Frozen => Some(false),
+        }
+    }
 }
 
 impl Default for TrainParams {
@@ -85,6 +118,7 @@ impl Default for TrainParams {
         Self {
             mode: Text(Mode::Bn),
             k: 2,
+            shortcut_bn: ShortcutBn::Variant,
             epochs,
             batch,
             learning_rate,
@@ -94,7 +128,7 @@ impl Default for TrainParams {
             weight_decay,
             augment,
             precision: Precision::F32,
-            seed: None,
+            order_seed: None,
             device: Device::Auto,
             engine: Engine::Auto,
         }
@@ -113,6 +147,14 @@ impl TrainParams {
             weight_decay: self.weight_decay,
             augment: self.augment,
         }
+    }
+
+    /// Does `shortcut_bn` change what trains in some variant?
+    fn shortcut_bn_counts(&self) -> bool {
+        [Variant::Paper, Variant::Origin].into_iter().any(|variant| {
+            let set = self.mode.0.train_set(variant, self.k);
+            set.with_shortcut_bn(self.shortcut_bn.train()) != set
+        })
     }
 
     /// Everything that the types let through and that could not work.
@@ -165,6 +207,9 @@ impl Kind for Train {
         if read.mode.0 != Mode::Random {
             params.recipe.remove("k"); // so that sweeping it reruns nothing else
         }
+        if !read.shortcut_bn_counts() {
+            params.recipe.remove("shortcut_bn");
+        }
         let faults = read.faults();
         if faults.is_empty() { Ok(params) } else { Err(faults) }
     }
@@ -205,8 +250,10 @@ impl Work {
         let (model, data) = (inputs::model(job)?, inputs::dataset(job)?);
         inputs::same_classes(&model, &data)?;
         let protocol = params.protocol();
-        let spec = protocol.spec(&model, params.mode.0.train_set(model.variant, params.k), params.precision);
-        let seed = params.seed.unwrap_or(model.seed);
+        let set = params.mode.0.train_set(model.variant, params.k);
+        let set = set.with_shortcut_bn(params.shortcut_bn.train());
+        let spec = protocol.spec(&model, set, params.precision);
+        let seed = params.order_seed.unwrap_or(model.seed);
         Ok(Self { params, model, data, spec, protocol, seed })
     }
 
@@ -243,8 +290,9 @@ impl Work {
         }
         watch.note(&mut *job.reporter);
         let values = training.values().map_err(failed)?;
-        let (model, mode, k) = (model.clone(), params.mode.0, params.k);
-        let checkpoint = Checkpoint { model, mode, k, steps: training.steps(), values };
+        let (model, mode, k, shortcut_bn) =
+            (model.clone(), params.mode.0, params.k, params.shortcut_bn.train());
+        let checkpoint = Checkpoint { model, mode, k, shortcut_bn, steps: training.steps(), values };
         write(job, "checkpoint.safetensors", &checkpoint.to_bytes().map_err(failed)?)?;
         write(job, "history.csv", csv(training.history()).as_bytes())?;
         write(job, "history.jsonl", json_lines(training.history()).map_err(failed)?.as_bytes())

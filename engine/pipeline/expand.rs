@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use rayon::prelude::*;
 use toml::{Table, Value};
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
     matrix::{self, Axes, Matrix},
     overlay::RESERVED,
     params::substitute,
-    parse::{Data, Entries, Node, Span, in_order, table},
+    parse::{Data, Entries, Entry, Node, Span, in_order, table},
     schema::{Fact, Facts},
 };
 use crate::{
@@ -46,43 +47,64 @@ pub(super) fn stages(
     params: &Table,
     diagnostics: &mut Diagnostics,
 ) -> Vec<Stage> {
-    let mut out = Vec::new();
-    for (name, entry) in in_order(entries) {
-        let Some(stage) = table(&entry.node, &format!("the stage `{name}`"), diagnostics) else { continue };
-        let Some(kind) = kind_of(name, stage, &entry.key, kinds, diagnostics) else { continue };
-        let Some(fact) = facts.get(kind.name()) else { continue };
+    let context = Context { entries, kinds, facts, params };
+    let expand = |(name, entry): (&str, &Entry)| each(|found| context.stage(name, entry, found));
+    let all: Vec<_> = in_order(entries).into_par_iter().with_min_len(64).map(expand).collect();
+    gather(all, diagnostics)
+}
+
+/// What each of many gave, and what was wrong with it.
+type Found<T> = (Option<T>, Diagnostics);
+
+fn each<T>(expand: impl FnOnce(&mut Diagnostics) -> Option<T>) -> Found<T> {
+    let mut diagnostics = Diagnostics::default();
+    (expand(&mut diagnostics), diagnostics)
+}
+
+fn gather<T>(all: Vec<Found<T>>, diagnostics: &mut Diagnostics) -> Vec<T> {
+    let one = |(one, found)| {
+        diagnostics.merge(found);
+        one
+    };
+    all.into_iter().filter_map(one).collect()
+}
+
+/// What every stage is read with.
+struct Context<'a> {
+    entries: &'a Entries,
+    kinds: &'a Kinds,
+    facts: &'a Facts,
+    params: &'a Table,
+}
+
+impl Context<'_> {
+    fn stage(&self, name: &str, entry: &Entry, diagnostics: &mut Diagnostics) -> Option<Stage> {
+        let &Context { entries, kinds, facts, params } = self;
+        let stage = table(&entry.node, &format!("the stage `{name}`"), diagnostics)?;
+        let kind = kind_of(name, stage, &entry.key, kinds, diagnostics)?;
+        let fact = facts.get(kind.name())?;
         let needs = needs_of(name, stage, &entry.key, kind.as_ref(), entries, diagnostics);
         let resources = resources_of(stage, params, diagnostics);
         let empty = Node::empty_table();
         let matrix = stage.get("matrix").map_or(&empty, |m| &m.node);
-        let Some(mut matrix) = matrix::expand(name, matrix, params, diagnostics) else { continue };
+        let mut matrix = matrix::expand(name, matrix, params, diagnostics)?;
         let combinations = std::mem::take(&mut matrix.combinations);
         let given = known_parameters(name, stage, &matrix, kind.as_ref(), fact, diagnostics);
-        let expander = Expander {
-            name,
-            key: &entry.key,
-            stage,
-            given,
-            kind: kind.as_ref(),
-            fact,
-            params,
-            matrix: &matrix,
-        };
-        let mut instances = Vec::with_capacity(combinations.len());
-        for axes in combinations {
-            instances.extend(expander.instance(axes, diagnostics));
-        }
-        out.push(Stage {
+        let key = &entry.key;
+        let expander =
+            Expander { name, key, stage, given, kind: kind.as_ref(), fact, params, matrix: &matrix };
+        let expand = |axes| each(|found| expander.instance(axes, found));
+        let all: Vec<_> = combinations.into_par_iter().with_min_len(64).map(expand).collect();
+        Some(Stage {
             name: name.to_owned(),
-            key: entry.key.clone(),
+            key: key.clone(),
+            instances: gather(all, diagnostics),
             kind,
             needs,
             axes: matrix.axes.into_keys().collect(),
             resources,
-            instances,
-        });
+        })
     }
-    out
 }
 
 fn kind_of(

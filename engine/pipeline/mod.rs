@@ -104,28 +104,37 @@ impl Diagnostics {
             self.list.push(Diagnostic { message, span: span.clone(), hint });
         }
     }
+
+    /// What was collected elsewhere.
+    fn merge(&mut self, other: Self) {
+        other.list.into_iter().for_each(|found| self.add(&found.span, found.message, found.hint));
+    }
 }
 
 /// Reads, checks and expands a pipeline file.
 pub fn load(options: &LoadOptions, kinds: &Kinds) -> Result<Pipeline, LoadError> {
     let file = &options.file;
-    let fail = |source: String, mut diagnostics: Vec<Diagnostic>| {
-        // In the order of the file; what is about the command line comes first.
-        diagnostics.sort_by_key(|d| d.span.as_ref().map(|s| s.start));
-        LoadError { file: file.clone(), source, diagnostics }
-    };
     let source = std::fs::read_to_string(file).map_err(|e| {
         let diagnostic = Diagnostic {
             message: format!("cannot read the pipeline file: {e}"),
             span: None,
             hint: Some("go to the project's folder, or name another file with `-f FILE`".into()),
         };
-        fail(String::new(), vec![diagnostic])
+        LoadError { file: file.clone(), source: String::new(), diagnostics: vec![diagnostic] }
     })?;
+    load_text(source, options, kinds)
+}
+
+/// Checks and expands the text of a pipeline file, as if it stood in `options.file`.
+pub fn load_text(source: String, options: &LoadOptions, kinds: &Kinds) -> Result<Pipeline, LoadError> {
+    let file = &options.file;
     let mut diagnostics = Diagnostics::default();
     let instances = expand_text(&source, options, kinds, &mut diagnostics);
     if !diagnostics.list.is_empty() {
-        return Err(fail(source, diagnostics.list));
+        let mut diagnostics = diagnostics.list;
+        // In the order of the file; what is about the command line comes first.
+        diagnostics.sort_by_key(|d| d.span.as_ref().map(|s| s.start));
+        return Err(LoadError { file: file.clone(), source, diagnostics });
     }
     Ok(Pipeline {
         root: root_of(file),

@@ -130,6 +130,11 @@ pub(super) fn document(
     let mut chosen = None;
     for (name, entry) in &profiles {
         check_name("profile", name, &entry.key, diagnostics);
+        if document.stages.contains_key(name) {
+            let message = format!("the profile `{name}` has the name of a stage");
+            let hint = format!("rename one of them: `artifacts/{name}/` cannot show the results of both");
+            diagnostics.add(&entry.key, message, Some(hint));
+        }
         let overlay = overlay::profile(name, entry, &document, diagnostics);
         if profile == Some(name) {
             chosen = overlay;

@@ -370,6 +370,20 @@ fn a_profile_turns_axes_into_values_and_back_and_may_change_the_kind() {
 }
 
 #[test]
+fn a_profile_must_not_share_its_folder_of_artifacts_with_a_stage() {
+    let text = "[stage.quick]\nkind = 'source'\n[profile.quick.stage.quick]\nlr = 2.5\n";
+    for profile in [None, Some("quick")] {
+        let said = complaints(text, profile, &[]);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].contains("the profile `quick` has the name of a stage"), "{said:?}");
+        assert!(said[0].contains("rename one of them"), "{said:?}");
+    }
+    // A stage that only a profile has is shown below that profile's folder.
+    let text = "[stage.a]\nkind = 'source'\n[profile.p.stage.p]\nkind = 'source'\n";
+    assert_eq!(names(&try_load(text, Some("p"), &[]).unwrap()), ["a", "p"]);
+}
+
+#[test]
 fn another_file_in_a_project_shares_its_root() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("experiments")).unwrap();

@@ -6,8 +6,10 @@
 use super::{
     conv::plain,
     lanes::{Isa, Lanes},
-    sinks::{Chains, Rows, Sink, Visit},
+    sink_rows::{Chains, Rows, Visit},
+    sinks::Sink,
     sources::Source,
+    stored::Stored,
 };
 
 /// Writes image `n` of `source` into the inside of `bordered`.
@@ -17,7 +19,13 @@ use super::{
 ///
 /// # Panics
 /// Where a part has another shape than the bordered image.
-pub unsafe fn read(isa: Isa, source: &Source<'_>, n: usize, size: [usize; 2], bordered: &mut [f32]) {
+pub unsafe fn read<S: Stored>(
+    isa: Isa,
+    source: &Source<'_, S>,
+    n: usize,
+    size: [usize; 2],
+    bordered: &mut [f32],
+) {
     let plane = (size[0] + 2) * (size[1] + 2) * 16;
     assert!(bordered.len().is_multiple_of(plane), "bordered image");
     source.check(bordered.len() / plane, size);
@@ -26,11 +34,16 @@ pub unsafe fn read(isa: Isa, source: &Source<'_>, n: usize, size: [usize; 2], bo
 }
 
 crate::lanes_dispatch!(
-    unsafe fn read_on(source: &Source<'_>, n: usize, size: [usize; 2], bordered: &mut [f32]) = read_with
+    unsafe fn read_on<S>(source: &Source<'_, S>, n: usize, size: [usize; 2], bordered: &mut [f32]) = read_with
 );
 
 #[inline(always)]
-unsafe fn read_with<L: Lanes>(source: &Source<'_>, n: usize, [h, w]: [usize; 2], bordered: &mut [f32]) {
+unsafe fn read_with<L: Lanes, S: Stored>(
+    source: &Source<'_, S>,
+    n: usize,
+    [h, w]: [usize; 2],
+    bordered: &mut [f32],
+) {
     for block in 0..bordered.len() / ((h + 2) * (w + 2) * 16) {
         for y in 0..h {
             // SAFETY: the row lies inside the border.
@@ -50,9 +63,9 @@ unsafe fn read_with<L: Lanes>(source: &Source<'_>, n: usize, [h, w]: [usize; 2],
 ///
 /// # Panics
 /// Where a part has another shape, or the row is too short.
-pub unsafe fn mean(
+pub unsafe fn mean<S: Stored>(
     isa: Isa,
-    source: &Source<'_>,
+    source: &Source<'_, S>,
     n: usize,
     size: [usize; 2],
     row: &mut [f32],
@@ -65,12 +78,12 @@ pub unsafe fn mean(
 }
 
 crate::lanes_dispatch!(
-    unsafe fn mean_on(source: &Source<'_>, n: usize, size: [usize; 2], row: &mut [f32], out: &mut [f32]) = mean_with
+    unsafe fn mean_on<S>(source: &Source<'_, S>, n: usize, size: [usize; 2], row: &mut [f32], out: &mut [f32]) = mean_with
 );
 
 #[inline(always)]
-unsafe fn mean_with<L: Lanes>(
-    source: &Source<'_>,
+unsafe fn mean_with<L: Lanes, S: Stored>(
+    source: &Source<'_, S>,
     n: usize,
     [h, w]: [usize; 2],
     row: &mut [f32],
@@ -109,7 +122,7 @@ pub enum Values<'a> {
 ///
 /// # Panics
 /// Where a part has another shape than the values.
-pub unsafe fn write(isa: Isa, sink: &Sink<'_>, n: usize, size: [usize; 2], values: Values<'_>) {
+pub unsafe fn write<S: Stored>(isa: Isa, sink: &Sink<'_, S>, n: usize, size: [usize; 2], values: Values<'_>) {
     let blocks = match values {
         Values::Image(image) => image.len() / plain(16, size),
         Values::Channels(channels) => channels.len() / 16,
@@ -120,12 +133,12 @@ pub unsafe fn write(isa: Isa, sink: &Sink<'_>, n: usize, size: [usize; 2], value
 }
 
 crate::lanes_dispatch!(
-    unsafe fn write_on(sink: &Sink<'_>, n: usize, size: [usize; 2], blocks: usize, values: Values<'_>) = write_with
+    unsafe fn write_on<S>(sink: &Sink<'_, S>, n: usize, size: [usize; 2], blocks: usize, values: Values<'_>) = write_with
 );
 
 #[inline(always)]
-unsafe fn write_with<L: Lanes>(
-    sink: &Sink<'_>,
+unsafe fn write_with<L: Lanes, S: Stored>(
+    sink: &Sink<'_, S>,
     n: usize,
     size: [usize; 2],
     blocks: usize,
@@ -137,15 +150,15 @@ unsafe fn write_with<L: Lanes>(
     }
 }
 
-struct Sweep<'a> {
-    sink: &'a Sink<'a>,
+struct Sweep<'a, S: Stored> {
+    sink: &'a Sink<'a, S>,
     n: usize,
     block: usize,
     size: [usize; 2],
     values: Values<'a>,
 }
 
-impl<L: Lanes> Visit<L> for Sweep<'_> {
+impl<L: Lanes, S: Stored> Visit<L> for Sweep<'_, S> {
     #[inline(always)]
     unsafe fn with<R: Rows<L>>(self, rows: R) {
         let [h, w] = self.size;

@@ -66,6 +66,15 @@ impl FilterGradient {
         this
     }
 
+    /// The algorithm's name.
+    pub(super) fn algorithm(&self) -> &'static str {
+        match &self.way {
+            Way::Direct => "direct",
+            Way::Winograd(_) => "winograd",
+            Way::Positions(_) => "selected",
+        }
+    }
+
     /// Images that share one sum: the first `group()` of a batch the first sum, and so on. A question
     /// of shape alone.
     pub fn group(&self) -> usize {

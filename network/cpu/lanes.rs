@@ -26,6 +26,8 @@ pub struct Isa(Set);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Set {
     #[cfg(target_arch = "x86_64")]
+    Avx512Bf16,
+    #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -39,6 +41,9 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         {
             if is_x86_feature_detected!("avx512f") {
+                if is_x86_feature_detected!("avx512bf16") {
+                    all.push(Self(Set::Avx512Bf16));
+                }
                 all.push(Self(Set::Avx512));
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
@@ -69,6 +74,8 @@ impl Isa {
 impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512Bf16 => "avx512bf16",
             #[cfg(target_arch = "x86_64")]
             Set::Avx512 => "avx512",
             #[cfg(target_arch = "x86_64")]
@@ -103,11 +110,12 @@ pub trait Lanes: Copy {
     /// # Safety
     /// As [`Lanes::splat`]; `p` is valid for reading 16 numbers.
     unsafe fn load_bf16(p: *const u16) -> Self;
-    /// Writes to `p` as bf16, unaligned; rounds to nearest, ties to even, subnormal numbers too.
+    /// Writes to `p` as bf16, unaligned, and returns what was written. Rounds to nearest, ties to even;
+    /// subnormal numbers become zeros of their sign, as the instruction for this has it.
     ///
     /// # Safety
     /// `p` is valid for writing 16 numbers.
-    unsafe fn store_bf16(self, p: *mut u16);
+    unsafe fn store_bf16(self, p: *mut u16) -> Self;
     /// `self * b + c`, rounded once.
     fn fma(self, b: Self, c: Self) -> Self;
     /// `self + b`
@@ -140,7 +148,7 @@ pub fn prefetch(p: *const f32) {
 
 /// The same for one that is needed later: it waits in the second cache, and takes no room in the first.
 #[inline(always)]
-pub fn prefetch_later(p: *const f32) {
+pub fn prefetch_later<T>(p: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: part of every x86-64, and a hint that never faults.
     unsafe {
@@ -151,33 +159,55 @@ pub fn prefetch_later(p: *const f32) {
 }
 
 /// `lanes_dispatch!(pub unsafe fn name(a: A, ..) = kernel);` makes `name(isa, a, ..)`, which runs
-/// `kernel::<L>(a, ..)` compiled for `isa`. What `kernel` demands of its arguments, `name` does.
+/// `kernel::<L>(a, ..)` compiled for `isa`; `name<S>` makes `name::<S>`, which runs `kernel::<L, S>` for
+/// what is [`Stored`](super::stored::Stored) as `S`. What `kernel` demands of its arguments, `name` does.
 #[macro_export]
 macro_rules! lanes_dispatch {
-    ($(#[$doc:meta])* $vis:vis unsafe fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $kernel:ident) => {
+    (
+        $(#[$doc:meta])* $vis:vis unsafe fn $name:ident $(<$stored:ident>)? ($($arg:ident: $ty:ty),* $(,)?)
+        = $kernel:ident
+    ) => {
         $(#[$doc])*
-        $vis unsafe fn $name(isa: $crate::cpu::lanes::Isa, $($arg: $ty),*) {
+        $vis unsafe fn $name $(<$stored: $crate::cpu::stored::Stored>)? (
+            isa: $crate::cpu::lanes::Isa,
+            $($arg: $ty),*
+        ) {
             use $crate::cpu::lanes::{self, Set};
             #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bf16")]
+            unsafe fn avx512bf16 $(<$stored: $crate::cpu::stored::Stored>)? ($($arg: $ty),*) {
+                // SAFETY: the caller's promises; the features are on here.
+                unsafe { $kernel::<lanes::Avx512<true> $(, $stored)?>($($arg),*) }
+            }
+            #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f")]
-            unsafe fn avx512($($arg: $ty),*) {
+            unsafe fn avx512 $(<$stored: $crate::cpu::stored::Stored>)? ($($arg: $ty),*) {
                 // SAFETY: the caller's promises; the feature is on here.
-                unsafe { $kernel::<lanes::Avx512>($($arg),*) }
+                unsafe { $kernel::<lanes::Avx512<false> $(, $stored)?>($($arg),*) }
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
-            unsafe fn avx2($($arg: $ty),*) {
+            unsafe fn avx2 $(<$stored: $crate::cpu::stored::Stored>)? ($($arg: $ty),*) {
                 // SAFETY: the caller's promises; the features are on here.
-                unsafe { $kernel::<lanes::Avx2>($($arg),*) }
+                unsafe { $kernel::<lanes::Avx2 $(, $stored)?>($($arg),*) }
             }
             // SAFETY: an `Isa` exists only where the CPU has it; the rest are the caller's promises.
             unsafe {
                 match isa.set() {
                     #[cfg(target_arch = "x86_64")]
-                    Set::Avx512 => avx512($($arg),*),
+                    Set::Avx512Bf16 => {
+                        // What stores no bf16 needs no copy of its own.
+                        if false $(|| <$stored as $crate::cpu::stored::Stored>::HALF)? {
+                            avx512bf16 $(::<$stored>)? ($($arg),*)
+                        } else {
+                            avx512 $(::<$stored>)? ($($arg),*)
+                        }
+                    }
                     #[cfg(target_arch = "x86_64")]
-                    Set::Avx2 => avx2($($arg),*),
-                    Set::Portable => $kernel::<lanes::Portable>($($arg),*),
+                    Set::Avx512 => avx512 $(::<$stored>)? ($($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    Set::Avx2 => avx2 $(::<$stored>)? ($($arg),*),
+                    Set::Portable => $kernel::<lanes::Portable $(, $stored)?>($($arg),*),
                 }
             }
         }
@@ -187,6 +217,7 @@ macro_rules! lanes_dispatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::stored::{Bf16, Stored};
 
     #[inline(always)]
     unsafe fn everything<L: Lanes>(a: &[f32; 16], b: &[f32; 16], out: &mut [f32; 144]) {
@@ -243,15 +274,21 @@ mod tests {
     }
 
     #[inline(always)]
-    unsafe fn halve<L: Lanes>(values: &[f32; 16], bf16: &mut [u16; 16], back: &mut [f32; 16]) {
+    unsafe fn halve<L: Lanes, S: Stored>(
+        values: &[f32; 16],
+        stored: &mut [S; 16],
+        back: &mut [[f32; 16]; 2],
+    ) {
         // SAFETY: the arrays hold 16 numbers.
         unsafe {
-            L::load(values.as_ptr()).store_bf16(bf16.as_mut_ptr());
-            L::load_bf16(bf16.as_ptr()).store(back.as_mut_ptr());
+            S::store(L::load(values.as_ptr()), stored.as_mut_ptr()).store(back[0].as_mut_ptr());
+            S::load::<L>(stored.as_ptr()).store(back[1].as_mut_ptr());
         }
     }
 
-    lanes_dispatch!(unsafe fn halve_on(values: &[f32; 16], bf16: &mut [u16; 16], back: &mut [f32; 16]) = halve);
+    lanes_dispatch!(
+        unsafe fn halve_on<S>(values: &[f32; 16], stored: &mut [S; 16], back: &mut [[f32; 16]; 2]) = halve
+    );
 
     #[test]
     fn bf16_is_the_nearest_upper_half_on_every_instruction_set() {
@@ -263,14 +300,21 @@ mod tests {
                 2 => -f32::MAX,
                 3 => f32::INFINITY,
                 4..8 => f32::from_bits((stream.next_u64() as u32) << 16 | 0x8000), // ties
+                8 => f32::from_bits(stream.next_u64() as u32 & 0x807f_ffff),       // subnormal
                 _ => f32::from_bits(stream.next_u64() as u32),
             });
             for isa in Isa::all() {
-                let (mut bf16, mut back) = ([0; 16], [0.0; 16]);
+                let (mut stored, mut back) = ([Bf16::default(); 16], [[0.0; 16]; 2]);
                 // SAFETY: references are valid.
-                unsafe { halve_on(isa, &values, &mut bf16, &mut back) };
-                for ((value, bf16), back) in values.iter().zip(bf16).zip(back) {
-                    assert_eq!(back.to_bits(), u32::from(bf16) << 16);
+                unsafe { halve_on(isa, &values, &mut stored, &mut back) };
+                for (i, value) in values.iter().enumerate() {
+                    let bf16 = (f32::from(stored[i]).to_bits() >> 16) as u16;
+                    assert!(back.iter().all(|back| back[i].to_bits() == u32::from(bf16) << 16));
+                    let back = back[0][i];
+                    if value.is_subnormal() {
+                        assert_eq!(back.to_bits(), value.to_bits() & 0x8000_0000, "{value:e} on {isa}");
+                        continue;
+                    }
                     if value.is_nan() {
                         assert!(back.is_nan() && bf16 == (value.to_bits() >> 16) as u16 | 0x40);
                         continue;

@@ -31,14 +31,18 @@ impl Lanes for Portable {
         Self(std::array::from_fn(|i| f32::from_bits(u32::from(upper[i]) << 16)))
     }
     #[inline(always)]
-    unsafe fn store_bf16(self, p: *mut u16) {
+    unsafe fn store_bf16(self, p: *mut u16) -> Self {
         let upper: [u16; 16] = std::array::from_fn(|i| {
             let bits = self.0[i].to_bits();
             let up = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
-            if self.0[i].is_nan() { (bits >> 16) as u16 | 0x40 } else { up as u16 }
+            let up = if self.0[i].is_nan() { bits >> 16 | 0x40 } else { up };
+            (if bits & 0x7f80_0000 == 0 { bits >> 16 & 0x8000 } else { up }) as u16
         });
         // SAFETY: the caller vouches for 16 numbers.
-        unsafe { p.cast::<[u16; 16]>().write_unaligned(upper) }
+        unsafe {
+            p.cast::<[u16; 16]>().write_unaligned(upper);
+            Self::load_bf16(p)
+        }
     }
     #[inline(always)]
     fn fma(self, b: Self, c: Self) -> Self {

@@ -6,15 +6,15 @@ use std::arch::x86_64::*;
 
 use super::lanes::Lanes;
 
-/// Sixteen lanes in one AVX-512 register.
+/// Sixteen lanes in one AVX-512 register; `BF16`: with AVX-512 BF16.
 #[derive(Clone, Copy)]
-pub struct Avx512(__m512);
+pub struct Avx512<const BF16: bool>(__m512);
 
 /// Sixteen lanes in two AVX2 registers.
 #[derive(Clone, Copy)]
 pub struct Avx2(__m256, __m256);
 
-impl Lanes for Avx512 {
+impl<const BF16: bool> Lanes for Avx512<BF16> {
     const WIDE: bool = true;
 
     #[inline(always)]
@@ -41,18 +41,17 @@ impl Lanes for Avx512 {
         }
     }
     #[inline(always)]
-    unsafe fn store_bf16(self, p: *mut u16) {
-        // VCVTNEPS2BF16 would take subnormal numbers for zero, and not every CPU has it.
-        // SAFETY: the caller vouches for the pointer; `self` proves the CPU.
+    unsafe fn store_bf16(self, p: *mut u16) -> Self {
+        // SAFETY: the caller vouches for the pointer; `self` proves the CPU, `BF16` its extension.
         unsafe {
-            let bits = _mm512_castps_si512(self.0);
-            let upper = _mm512_srli_epi32::<16>(bits);
-            let odd = _mm512_and_si512(upper, _mm512_set1_epi32(1));
-            let up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
-            let quiet = _mm512_or_si512(upper, _mm512_set1_epi32(0x40));
-            let result = _mm512_mask_mov_epi32(_mm512_srli_epi32::<16>(up), nan, quiet);
-            _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(result));
+            let upper = if BF16 {
+                let upper = _mm512_cvtneps_pbh(self.0);
+                std::mem::transmute::<__m256bh, __m256i>(upper)
+            } else {
+                _mm512_cvtepi32_epi16(nearest_upper_halves(self.0))
+            };
+            _mm256_storeu_si256(p.cast(), upper);
+            Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(upper))))
         }
     }
     #[inline(always)]
@@ -141,12 +140,17 @@ impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn store_bf16(self, p: *mut u16) {
+    unsafe fn store_bf16(self, p: *mut u16) -> Self {
         // SAFETY: the caller vouches for 16 numbers; `self` proves the CPU.
         unsafe {
+            let (low, high) = (upper_halves(self.0), upper_halves(self.1));
             // The halves come out as 0, 2, 1, 3 quarters.
-            let mixed = _mm256_packus_epi32(upper_halves(self.0), upper_halves(self.1));
+            let mixed = _mm256_packus_epi32(low, high);
             _mm256_storeu_si256(p.cast(), _mm256_permute4x64_epi64::<0xd8>(mixed));
+            Self(
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(low)),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high)),
+            )
         }
     }
     #[inline(always)]
@@ -235,6 +239,30 @@ unsafe fn upper_halves(values: __m256) -> __m256i {
         let up = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
         let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(values, values));
         let quiet = _mm256_or_si256(upper, _mm256_set1_epi32(0x40));
-        _mm256_blendv_epi8(_mm256_srli_epi32::<16>(up), quiet, nan)
+        let exponent = _mm256_and_si256(bits, _mm256_set1_epi32(0x7f80_0000));
+        let tiny = _mm256_cmpeq_epi32(exponent, _mm256_setzero_si256());
+        let sign = _mm256_and_si256(upper, _mm256_set1_epi32(0x8000));
+        let result = _mm256_blendv_epi8(_mm256_srli_epi32::<16>(up), quiet, nan);
+        _mm256_blendv_epi8(result, sign, tiny)
+    }
+}
+
+/// The nearest bf16 of sixteen numbers, each in 32 bits: what VCVTNEPS2BF16 does.
+///
+/// # Safety
+/// The CPU has AVX-512, and the caller is compiled for it.
+#[inline(always)]
+unsafe fn nearest_upper_halves(values: __m512) -> __m512i {
+    // SAFETY: the caller vouches for the CPU.
+    unsafe {
+        let bits = _mm512_castps_si512(values);
+        let upper = _mm512_srli_epi32::<16>(bits);
+        let odd = _mm512_and_si512(upper, _mm512_set1_epi32(1));
+        let up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(values, values);
+        let tiny = _mm512_testn_epi32_mask(bits, _mm512_set1_epi32(0x7f80_0000));
+        let result = _mm512_srli_epi32::<16>(up);
+        let result = _mm512_mask_or_epi32(result, nan, upper, _mm512_set1_epi32(0x40));
+        _mm512_mask_and_epi32(result, tiny, upper, _mm512_set1_epi32(0x8000))
     }
 }

@@ -8,24 +8,25 @@ use super::{
     layout::{Added, Feature, Layout},
     sinks::{Pass, Sink},
     sources::{Side, Source},
+    stored::Stored,
     tiles,
     unit::Unit,
     winograd::chunk,
 };
 
 /// Maps of features, one slice per image.
-pub(super) struct Maps {
+pub(super) struct Maps<S: Stored> {
     /// By shape: gradients of the trunk.
-    trunk: Vec<Images<f32>>,
+    trunk: Vec<Images<S>>,
     /// By shape: forward, the trunk's current feature; backward, gradients off the trunk.
-    side: Vec<Images<f32>>,
+    side: Vec<Images<S>>,
     /// By feature: the trunk's features that filter gradients need again.
-    kept: Vec<Images<f32>>,
+    kept: Vec<Images<S>>,
     /// By feature: which elements are above zero, where that cannot be told from the unit.
     masks: Vec<Images<u16>>,
 }
 
-impl Maps {
+impl<S: Stored> Maps<S> {
     /// For `batch` images; `keep`: filters train.
     pub(super) fn new(layout: &Layout, batch: usize, keep: bool) -> Self {
         let used = |trunk: bool| {
@@ -54,18 +55,18 @@ impl Maps {
     }
 
     /// Where the trunk's feature `f` is kept, if not beside its predecessors.
-    fn x(&self, layout: &Layout, f: usize) -> &Images<f32> {
+    fn x(&self, layout: &Layout, f: usize) -> &Images<S> {
         if self.kept[f].bytes() > 0 { &self.kept[f] } else { &self.side[layout.features[f].shape] }
     }
 
     /// The map of the gradient of feature `f`.
-    pub(super) fn gradient(&self, layout: &Layout, f: usize) -> &Images<f32> {
+    pub(super) fn gradient(&self, layout: &Layout, f: usize) -> &Images<S> {
         let shape = layout.features[f].shape;
         if layout.trunk(f) { &self.trunk[shape] } else { &self.side[shape] }
     }
 
     /// Feature `f` on the way forward.
-    pub(super) fn source<'a>(&'a self, layout: &Layout, units: &'a [Unit], f: usize) -> Source<'a> {
+    pub(super) fn source<'a>(&'a self, layout: &Layout, units: &'a [Unit<S>], f: usize) -> Source<'a, S> {
         let feature = &layout.features[f];
         let main = units[feature.unit].normal();
         if feature.pooled {
@@ -82,7 +83,7 @@ impl Maps {
     }
 
     /// Feature `f` once more, on the way back of a network whose filters train.
-    pub(super) fn again<'a>(&'a self, layout: &Layout, units: &'a [Unit], f: usize) -> Source<'a> {
+    pub(super) fn again<'a>(&'a self, layout: &Layout, units: &'a [Unit<S>], f: usize) -> Source<'a, S> {
         match self.source(layout, units, f) {
             Source::Rectified { x: Some(x), .. } => Source::Plain(x),
             Source::Rectified { main, side, .. } => Source::Rectified { main, side, x: None, mask: None },
@@ -90,8 +91,13 @@ impl Maps {
         }
     }
 
+    /// Which elements of feature `f` were above zero on the way forward, where that is kept.
+    pub(super) fn mask(&self, f: usize) -> Option<&Images<u16>> {
+        Some(&self.masks[f]).filter(|mask| mask.bytes() > 0)
+    }
+
     /// Where the gradient of feature `f` goes.
-    pub(super) fn sink<'a>(&'a self, layout: &Layout, units: &'a [Unit], f: usize) -> Sink<'a> {
+    pub(super) fn sink<'a>(&'a self, layout: &Layout, units: &'a [Unit<S>], f: usize) -> Sink<'a, S> {
         let feature = &layout.features[f];
         let (unit, g) = (&units[feature.unit], self.gradient(layout, f));
         if feature.pooled {
@@ -107,19 +113,23 @@ impl Maps {
     }
 
     /// The gradient of what unit `u` wrote.
-    pub(super) fn back<'a>(&'a self, layout: &Layout, units: &'a [Unit], u: usize) -> Source<'a> {
+    pub(super) fn back<'a>(&'a self, layout: &Layout, units: &'a [Unit<S>], u: usize) -> Source<'a, S> {
         let end = layout.end_of(u);
         units[u].gradient(self.gradient(layout, end), layout.features[end].pooled)
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        let floats = [&self.trunk, &self.side, &self.kept].into_iter().flatten();
-        floats.map(Images::bytes).sum::<usize>() + self.masks.iter().map(Images::bytes).sum::<usize>()
+    /// Bytes of the trunk, the side, the kept features and the masks.
+    pub(super) fn bytes(&self) -> [usize; 4] {
+        let sum = |maps: &[Images<S>]| maps.iter().map(Images::bytes).sum();
+        let masks = self.masks.iter().map(Images::bytes).sum();
+        [sum(&self.trunk), sum(&self.side), sum(&self.kept), masks]
     }
 }
 
 /// A worker's own memory.
 pub(super) struct Scratch {
+    /// Which worker's.
+    pub index: usize,
     /// Of the algorithms.
     pub tiles: Images<f32>,
     /// Bordered images of 16 lanes, of which three are used.
@@ -133,7 +143,7 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub(super) fn new(layout: &Layout, units: &[Unit]) -> Self {
+    pub(super) fn new(layout: &Layout, units: &[Unit<impl Stored>], index: usize) -> Self {
         let (mut tiles, mut plain_len, mut images) = (0, 0, 0);
         let (mut inputs, mut outputs) = (vec![0; layout.shapes.len()], vec![0; layout.shapes.len()]);
         for (unit, found) in units.iter().zip(&layout.units) {
@@ -151,11 +161,12 @@ impl Scratch {
                 tiles = tiles.max(filters.gradient.scratch_len());
                 need(chunk(found.input));
             }
-            let alone = read.is_some_and(|f| f.readers.len() == 1);
-            if let (Way::Winograd { .. }, true) = (&unit.layer.way, alone) {
+            if let Way::Winograd { .. } = &unit.layer.way {
                 let len = |c, k| tiles::scratch_len(c, k, found.input);
                 tiles = tiles.max(len(conv.cin, conv.cout)).max(len(conv.cout, conv.cin));
-            } else {
+            }
+            let alone = read.is_some_and(|f| f.readers.len() == 1);
+            if !alone || matches!(unit.layer.way, Way::Direct(_)) {
                 tiles = tiles.max(unit.layer.scratch_len());
                 need(1);
             }
@@ -166,11 +177,17 @@ impl Scratch {
         };
         let image = layout.units.first().map_or(0, |unit| bordered(unit.conv.cin, unit.input));
         Self {
+            index,
             tiles: Images::new(1, tiles),
             image: Images::new(images, image),
             inputs: of(inputs),
             outputs: of(outputs),
             plain: Images::new(1, plain_len),
         }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let maps = [&self.tiles, &self.image, &self.plain].into_iter();
+        maps.chain(&self.inputs).chain(&self.outputs).map(Images::bytes).sum()
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod lanes; // first: its macro
 
+mod ahead;
 pub mod buffers;
 pub mod conv;
 pub mod direct;
@@ -18,12 +19,17 @@ pub mod layer;
 pub mod layout;
 mod maps;
 pub mod peak;
+mod plan;
+mod predict;
+mod products;
+mod sink_rows;
 pub mod sinks;
 pub mod sources;
 pub mod step;
 pub mod stored;
 pub mod tiles;
 pub mod trainer;
+mod transforms;
 mod transpose;
 pub mod unit;
 pub mod winograd;

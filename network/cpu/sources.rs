@@ -2,7 +2,7 @@
 //! pooled; on the way back the gradient behind a BatchNorm. Knows no convolution.
 #![allow(unsafe_code)] // rows of images that one worker has to itself
 
-use super::{buffers::Images, lanes::Lanes};
+use super::{buffers::Images, lanes::Lanes, stored::Stored};
 
 /// A per-channel line: `scale z + shift`.
 #[derive(Clone, Copy)]
@@ -15,27 +15,27 @@ pub struct Line<'a> {
 
 /// The outputs of a convolution and the BatchNorm behind it.
 #[derive(Clone, Copy)]
-pub struct Normal<'a> {
+pub struct Normal<'a, S: Stored> {
     /// `[image][C/16][H][W][16]`
-    pub z: &'a Images<f32>,
+    pub z: &'a Images<S>,
     /// The BatchNorm.
     pub line: Line<'a>,
 }
 
 /// What is added before a rectifier.
 #[derive(Clone, Copy)]
-pub enum Side<'a> {
+pub enum Side<'a, S: Stored> {
     /// Nothing.
     None,
     /// An earlier input.
-    Identity(&'a Images<f32>),
+    Identity(&'a Images<S>),
     /// A projection.
-    Projection(Normal<'a>),
+    Projection(Normal<'a, S>),
 }
 
-impl<'a> Side<'a> {
+impl<'a, S: Stored> Side<'a, S> {
     /// What is added, or what becomes that.
-    pub(super) fn map(&self) -> Option<&'a Images<f32>> {
+    pub(super) fn map(&self) -> Option<&'a Images<S>> {
         match self {
             Side::None => None,
             Side::Identity(x) => Some(x),
@@ -46,29 +46,29 @@ impl<'a> Side<'a> {
 
 /// Images of `[C/16][H][W][16]` that do not exist until they are read.
 #[derive(Clone, Copy)]
-pub enum Source<'a> {
+pub enum Source<'a, S: Stored> {
     /// These.
-    Plain(&'a Images<f32>),
+    Plain(&'a Images<S>),
     /// relu(line(z) + side). Where they are given, `x` gets the result (it may be the side's) and
     /// `mask` which elements are above zero.
     Rectified {
         /// Convolution and BatchNorm.
-        main: Normal<'a>,
+        main: Normal<'a, S>,
         /// The shortcut.
-        side: Side<'a>,
+        side: Side<'a, S>,
         /// Where to keep the result.
-        x: Option<&'a Images<f32>>,
+        x: Option<&'a Images<S>>,
         /// Where to keep its signs.
         mask: Option<&'a Images<u16>>,
     },
     /// The maximum of each 2x2 pixels of relu(line(z)), which has twice the rows and columns.
-    Pooled(Normal<'a>),
+    Pooled(Normal<'a, S>),
     /// `a g + b z + c`: the gradient of z from that of its BatchNorm's output.
     Gradient {
         /// The gradient of the BatchNorm's output.
-        g: &'a Images<f32>,
+        g: &'a Images<S>,
         /// The convolution's output.
-        z: &'a Images<f32>,
+        z: &'a Images<S>,
         /// One of each per channel.
         abc: [&'a [f32]; 3],
     },
@@ -76,15 +76,15 @@ pub enum Source<'a> {
     /// to the first of the largest of 2x2.
     Unpooled {
         /// The gradient of the maximum, zero where that is zero.
-        g: &'a Images<f32>,
+        g: &'a Images<S>,
         /// Convolution and BatchNorm.
-        main: Normal<'a>,
+        main: Normal<'a, S>,
         /// One of each per channel.
         abc: [&'a [f32]; 3],
     },
 }
 
-impl Source<'_> {
+impl<S: Stored> Source<'_, S> {
     /// Panics unless all parts hold images of `blocks` blocks of 16 channels and `size` rows and
     /// columns: a bug of the caller.
     pub fn check(&self, blocks: usize, [h, w]: [usize; 2]) {
@@ -114,7 +114,7 @@ impl Source<'_> {
     }
 
     /// The maps that [`Source::row`] reads, those of other sizes left out.
-    pub(super) fn parts(&self) -> [Option<&Images<f32>>; 2] {
+    pub(super) fn parts(&self) -> [Option<&Images<S>>; 2] {
         match self {
             Source::Plain(x) => [Some(x), None],
             Source::Rectified { main, side, .. } => [Some(main.z), side.map()],
@@ -139,14 +139,14 @@ impl Source<'_> {
                 Source::Plain(x) => {
                     let x = x.ptr(n).add(first * 16);
                     for i in 0..w {
-                        L::load(x.add(i * 16)).store(out.add(i * 16));
+                        S::load::<L>(x.add(i * 16)).store(out.add(i * 16));
                     }
                 }
                 Source::Rectified { main, side, x, mask } => {
                     let line = main.at::<L>(n, block, first);
                     let side = match side {
                         Side::None => None,
-                        Side::Identity(x) => Some(At::<L>::identity(x.ptr(n).add(first * 16))),
+                        Side::Identity(x) => Some(At::<L, S>::identity(x.ptr(n).add(first * 16))),
                         Side::Projection(p) => Some(p.at::<L>(n, block, first)),
                     };
                     let x = x.map(|x| x.ptr(n).add(first * 16));
@@ -159,9 +159,9 @@ impl Source<'_> {
                         if let Some(mask) = mask {
                             *mask.add(i) = v.positive();
                         }
-                        let v = zero.max(v); // in this order NaN survives
+                        let mut v = zero.max(v); // in this order NaN survives
                         if let Some(x) = x {
-                            v.store(x.add(i * 16));
+                            v = S::store(v, x.add(i * 16));
                         }
                         v.store(out.add(i * 16));
                     }
@@ -178,8 +178,8 @@ impl Source<'_> {
                     let [a, b, c] = abc.map(|p| L::load(p.as_ptr().add(block * 16)));
                     let (g, z) = (g.ptr(n).add(first * 16), z.ptr(n).add(first * 16));
                     for i in 0..w {
-                        let behind = L::load(z.add(i * 16)).fma(b, c);
-                        L::load(g.add(i * 16)).fma(a, behind).store(out.add(i * 16));
+                        let behind = S::load::<L>(z.add(i * 16)).fma(b, c);
+                        S::load::<L>(g.add(i * 16)).fma(a, behind).store(out.add(i * 16));
                     }
                 }
                 Source::Unpooled { g, main, abc } => {
@@ -187,12 +187,12 @@ impl Source<'_> {
                     let (up, down) = main.rows::<L>(n, block, y / 2, [h / 2, w / 2]);
                     let g = g.ptr(n).add((block * (h / 2) + y / 2) * (w / 2) * 16);
                     for i in 0..w / 2 {
-                        let d = L::load(g.add(i * 16));
+                        let d = S::load::<L>(g.add(i * 16));
                         let own = if y.is_multiple_of(2) { &up } else { &down };
                         for (side, winner) in
                             winners(&up, &down, i).into_iter().skip(y % 2 * 2).take(2).enumerate()
                         {
-                            let behind = L::load(own.z.add((2 * i + side) * 16)).fma(b, c);
+                            let behind = S::load::<L>(own.z.add((2 * i + side) * 16)).fma(b, c);
                             d.keep(winner).fma(a, behind).store(out.add((2 * i + side) * 16));
                         }
                     }
@@ -203,19 +203,19 @@ impl Source<'_> {
 }
 
 /// A row of z and its channels' line.
-pub(super) struct At<L> {
-    pub z: *const f32,
+pub(super) struct At<L, S> {
+    pub z: *const S,
     pub scale: L,
     pub shift: L,
 }
 
-impl<L: Lanes> At<L> {
+impl<L: Lanes, S: Stored> At<L, S> {
     /// The line that changes nothing.
     ///
     /// # Safety
     /// As [`Lanes::splat`].
     #[inline(always)]
-    pub(super) unsafe fn identity(z: *const f32) -> Self {
+    pub(super) unsafe fn identity(z: *const S) -> Self {
         // SAFETY: the caller's promise.
         unsafe { Self { z, scale: L::splat(1.0), shift: L::splat(0.0) } }
     }
@@ -227,17 +227,17 @@ impl<L: Lanes> At<L> {
     #[inline(always)]
     pub(super) unsafe fn value(&self, i: usize) -> L {
         // SAFETY: the caller's promise.
-        unsafe { L::load(self.z.add(i * 16)).fma(self.scale, self.shift) }
+        unsafe { S::load::<L>(self.z.add(i * 16)).fma(self.scale, self.shift) }
     }
 }
 
-impl Normal<'_> {
+impl<S: Stored> Normal<'_, S> {
     /// The row that begins at pixel `first` of image `n`.
     ///
     /// # Safety
     /// It exists, and so does `block`.
     #[inline(always)]
-    pub(super) unsafe fn at<L: Lanes>(&self, n: usize, block: usize, first: usize) -> At<L> {
+    pub(super) unsafe fn at<L: Lanes>(&self, n: usize, block: usize, first: usize) -> At<L, S> {
         // SAFETY: the caller's promise.
         unsafe {
             At {
@@ -259,7 +259,7 @@ impl Normal<'_> {
         block: usize,
         y: usize,
         [h, w]: [usize; 2],
-    ) -> (At<L>, At<L>) {
+    ) -> (At<L, S>, At<L, S>) {
         let first = (block * h + y) * 4 * w;
         // SAFETY: the caller's promise.
         unsafe { (self.at(n, block, first), self.at(n, block, first + 2 * w)) }
@@ -271,7 +271,7 @@ impl Normal<'_> {
 /// # Safety
 /// The rows have pixels 2 i and 2 i + 1.
 #[inline(always)]
-pub(super) unsafe fn winners<L: Lanes>(up: &At<L>, down: &At<L>, i: usize) -> [u16; 4] {
+pub(super) unsafe fn winners<L: Lanes, S: Stored>(up: &At<L, S>, down: &At<L, S>, i: usize) -> [u16; 4] {
     // SAFETY: the caller's promise.
     let [a, b, c, d] =
         unsafe { [up.value(2 * i), up.value(2 * i + 1), down.value(2 * i), down.value(2 * i + 1)] };

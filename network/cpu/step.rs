@@ -7,6 +7,8 @@
 //! mirrors that: the gradient of a feature is made from those of the convolutions that read it.
 #![allow(unsafe_code)] // each item of a pass has its images to itself
 
+mod zeros;
+
 use super::{
     buffers::Images,
     conv::plain,
@@ -15,7 +17,9 @@ use super::{
     layer::Way,
     layout::Layout,
     maps::{Maps, Scratch},
+    predict::Route,
     sinks::Sink,
+    stored::Stored,
     tiles,
     unit::{Trained, Unit},
     winograd::chunk,
@@ -24,19 +28,21 @@ use super::{
 use crate::{Error, Result, arch::Graph, tensor::Tensors};
 
 /// A network with its buffers.
-pub struct Step {
+pub struct Step<S: Stored> {
     /// Convolutions with their BatchNorms, in the order of the graph.
-    pub units: Vec<Unit>,
+    pub units: Vec<Unit<S>>,
     /// The output layer.
     pub output: Output,
     /// Logits of the last forward pass, one slice per image.
     pub logits: Vec<f64>,
-    isa: Isa,
-    layout: Layout,
-    pool: Pool,
-    scratch: Vec<Scratch>,
-    maps: Maps,
-    pooled: Images<f32>,
+    pub(super) isa: Isa,
+    pub(super) layout: Layout,
+    pub(super) pool: Pool,
+    pub(super) scratch: Vec<Scratch>,
+    pub(super) maps: Maps<S>,
+    /// Means of the last feature.
+    pub(super) pooled: Images<f32>,
+    pub(super) route: Route,
 }
 
 /// The output layer and its gradients.
@@ -52,16 +58,7 @@ pub struct Output {
     pub d_bias: Vec<f32>,
 }
 
-/// What normalises.
-#[derive(Clone, Copy, Debug)]
-pub enum Statistics<'a> {
-    /// The batch itself.
-    Batch,
-    /// Mean and variance of each channel of each unit.
-    Fixed(&'a [Vec<[f64; 2]>]),
-}
-
-impl Step {
+impl<S: Stored> Step<S> {
     /// Packs the filters of `graph` from `values` and makes all buffers for `batch` images; `trained`
     /// says which weights of the convolution of a name train.
     ///
@@ -76,6 +73,7 @@ impl Step {
         threads: usize,
     ) -> Result<Self> {
         let layout = Layout::new(graph)?;
+        let batch = batch.max(threads); // in a prediction every worker has images of its own
         let value = |name: String| {
             values.get(&name).map(|t| &*t.data).ok_or_else(|| Error::Invalid(format!("no value `{name}`")))
         };
@@ -92,57 +90,65 @@ impl Step {
         }
         let maps = Maps::new(&layout, batch, units.iter().any(|u| u.filters.is_some()));
         let pool = Pool::new(threads);
-        let scratch = (0..pool.workers()).map(|_| Scratch::new(&layout, &units)).collect();
+        let scratch = (0..pool.workers()).map(|index| Scratch::new(&layout, &units, index)).collect();
+        let route = Route::new(&layout, &units, batch, pool.workers());
         let weights = value(format!("{}.weight", layout.output))?.to_vec();
         let bias = value(format!("{}.bias", layout.output))?.to_vec();
         let pooled = Images::new(batch, weights.len() / bias.len());
         let (d_weights, d_bias) = (vec![0.0; weights.len()], vec![0.0; bias.len()]);
         let output = Output { weights, bias, d_weights, d_bias };
-        Ok(Self { units, output, logits: Vec::new(), isa, layout, pool, scratch, maps, pooled })
-    }
-
-    /// Bytes of all buffers that grow with the batch.
-    pub fn bytes(&self) -> usize {
-        self.units.iter().map(Unit::bytes).sum::<usize>() + self.maps.bytes() + self.pooled.bytes()
+        Ok(Self { units, output, logits: Vec::new(), isa, layout, pool, scratch, maps, pooled, route })
     }
 
     /// Runs `work` on each unit and its element of `with`.
-    pub fn update<T: Send>(&mut self, with: &mut [T], work: impl Fn(&mut Unit, &mut T) + Sync) {
-        let mut pairs: Vec<(&mut Unit, &mut T)> = self.units.iter_mut().zip(with).collect();
+    pub fn update<T: Send>(&mut self, with: &mut [T], work: impl Fn(&mut Unit<S>, &mut T) + Sync) {
+        let mut pairs: Vec<(&mut Unit<S>, &mut T)> = self.units.iter_mut().zip(with).collect();
         self.pool.each_of(&mut pairs, |(unit, with)| work(unit, with));
     }
 
-    /// The logits of `count` images; `load(n, bordered)` writes the inside of image `n`, channels
-    /// innermost of 16.
-    pub fn forward(&mut self, count: usize, stats: Statistics<'_>, load: impl Fn(usize, &mut [f32]) + Sync) {
+    /// The logits of `count` images, normalised by their own statistics; `load(n, bordered)` writes the
+    /// inside of image `n`, channels innermost of 16.
+    pub fn forward(&mut self, count: usize, load: impl Fn(usize, &mut [f32]) + Sync) {
+        self.sweep(count, |_, unit| unit.normalise(count), load);
+    }
+
+    /// The same, normalised by mean and variance of each channel of each unit. Leaves behind what a
+    /// training step does, which [`Step::predict`] does not.
+    pub fn forward_by(
+        &mut self,
+        count: usize,
+        statistics: &[Vec<[f64; 2]>],
+        load: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        self.sweep(count, |u, unit| unit.normalise_by(&statistics[u]), load);
+    }
+
+    fn sweep(
+        &mut self,
+        count: usize,
+        normalise: impl Fn(usize, &mut Unit<S>),
+        load: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
         let Self { units, layout, pool, scratch, maps, .. } = self;
         let isa = self.isa;
-        let normalise = |units: &mut [Unit], done: &[usize]| {
-            for &u in done {
-                match stats {
-                    Statistics::Batch => units[u].normalise(count),
-                    Statistics::Fixed(all) => units[u].normalise_by(&all[u]),
-                }
-            }
-        };
         pool.each(scratch, count, |n, own| {
             let image = own.image.get(0);
             load(n, image);
             // SAFETY: each item has its image.
             unsafe { convolve(isa, &units[0], n, image, own.plain.get(0), own.tiles.get(0)) }
         });
-        normalise(units, &[0]);
+        normalise(0, &mut units[0]);
         for (f, feature) in layout.features.iter().enumerate() {
             let (source, size) = (maps.source(layout, units, f), layout.shapes[feature.shape].1);
             match feature.readers.as_slice() {
                 [] => {}
                 [u] if let Way::Winograd { forward, .. } = &units[*u].layer.way => {
-                    let sink = Sink::Keep { z: &units[*u].z, sums: &units[*u].sums };
+                    let sink = Sink::Keep { z: &units[*u].z, sums: Some(&units[*u].sums) };
                     let group = tiles::images_per_call(forward.channels, forward.filters, size);
                     pool.each(scratch, count.div_ceil(group), |item, own| {
                         let images = item * group..((item + 1) * group).min(count);
                         // SAFETY: each item has its images.
-                        unsafe { tiles::run(isa, forward, source, sink, images, own.tiles.get(0)) }
+                        unsafe { tiles::run(isa, forward, source, sink, images, true, own.tiles.get(0)) }
                     });
                 }
                 readers => pool.each(scratch, count, |n, own| {
@@ -156,7 +162,7 @@ impl Step {
                     }
                 }),
             }
-            normalise(units, &feature.readers);
+            feature.readers.iter().for_each(|u| normalise(*u, &mut units[*u]));
         }
         self.head(count);
     }
@@ -172,6 +178,11 @@ impl Step {
                 direct::mean(self.isa, &source, n, size, own.plain.get(0), out);
             }
         });
+        self.guess(count);
+    }
+
+    /// Logits from the means of the last feature.
+    pub(super) fn guess(&mut self, count: usize) {
         self.logits.clear();
         for n in 0..count {
             let pooled = self.pooled.get(n);
@@ -183,12 +194,12 @@ impl Step {
     }
 
     /// The last feature, and its rows and columns.
-    fn last(&self) -> (usize, [usize; 2]) {
+    pub(super) fn last(&self) -> (usize, [usize; 2]) {
         let last = self.layout.features.len() - 1;
         (last, self.layout.shapes[self.layout.features[last].shape].1)
     }
 
-    /// All gradients, after a forward pass of the same `count` images with batch statistics;
+    /// All gradients, after a forward pass of the same `count` images;
     /// `d_logits` are the loss's.
     pub fn backward(&mut self, count: usize, d_logits: &[f64], load: impl Fn(usize, &mut [f32]) + Sync) {
         self.head_back(count, d_logits);
@@ -253,7 +264,7 @@ impl Step {
                 pool.each(scratch, count.div_ceil(group), |item, own| {
                     let images = item * group..((item + 1) * group).min(count);
                     // SAFETY: each item has its images.
-                    unsafe { tiles::run(isa, backward, source, sink, images, own.tiles.get(0)) }
+                    unsafe { tiles::run(isa, backward, source, sink, images, true, own.tiles.get(0)) }
                 });
             }
             readers => pool.each(scratch, count, |n, own| {
@@ -313,10 +324,17 @@ impl Step {
 ///
 /// # Safety
 /// The caller has image `n` to itself.
-unsafe fn convolve(isa: Isa, unit: &Unit, n: usize, x: &[f32], out: &mut [f32], scratch: &mut [f32]) {
+unsafe fn convolve(
+    isa: Isa,
+    unit: &Unit<impl Stored>,
+    n: usize,
+    x: &[f32],
+    out: &mut [f32],
+    scratch: &mut [f32],
+) {
     let out = &mut out[..unit.z.size()];
     unit.layer.forward(isa, 1, x, out, scratch);
-    let sink = Sink::Keep { z: &unit.z, sums: &unit.sums };
+    let sink = Sink::Keep { z: &unit.z, sums: Some(&unit.sums) };
     // SAFETY: the caller's promise.
     unsafe { direct::write(isa, &sink, n, unit.layer.output, Values::Image(out)) }
 }

@@ -1,9 +1,9 @@
 //! What the fused step promises: see each test's name.
 
 use super::*;
-use crate::{arch::Variant, rng::stream, tensor::Tensor};
+use crate::{arch::Variant, cpu::stored::Bf16, rng::stream, tensor::Tensor};
 
-fn network(arch: &str, variant: Variant, batch: usize, isa: Isa, threads: usize) -> Step {
+fn network<S: Stored>(arch: &str, variant: Variant, batch: usize, isa: Isa, threads: usize) -> Step<S> {
     let graph = Graph::new(arch.parse().unwrap(), variant, 10);
     let draw = |p: &crate::arch::Param| {
         let mut s = stream(0, &p.name);
@@ -18,15 +18,17 @@ fn network(arch: &str, variant: Variant, batch: usize, isa: Isa, threads: usize)
     Step::new(&graph, &values, |_| Ok(Trained::None), batch, isa, threads).unwrap()
 }
 
+/// Noise, image by image.
+fn load(n: usize, x: &mut [f32]) {
+    let mut s = stream(n as u64, "image");
+    for (y, c) in (1..33).flat_map(|y| (1..33).map(move |c| (y, c))) {
+        x[(y * 34 + c) * 16..][..3].fill_with(|| s.normal() as f32);
+    }
+}
+
 /// Loss (half the sum of squares of the logits); leaves logits and gradients.
-fn run(step: &mut Step, batch: usize) -> f64 {
-    let load = |n: usize, x: &mut [f32]| {
-        let mut s = stream(n as u64, "image");
-        for (y, c) in (1..33).flat_map(|y| (1..33).map(move |c| (y, c))) {
-            x[(y * 34 + c) * 16..][..3].fill_with(|| s.normal() as f32);
-        }
-    };
-    step.forward(batch, Statistics::Batch, load);
+fn run(step: &mut Step<impl Stored>, batch: usize) -> f64 {
+    step.forward(batch, load);
     let logits = step.logits.clone();
     step.backward(batch, &logits, load);
     logits.iter().map(|l| l * l / 2.0).sum()
@@ -35,7 +37,7 @@ fn run(step: &mut Step, batch: usize) -> f64 {
 /// Compares the gradient of every `every`-th unit with the slope of the loss along it: there,
 /// rounding and kinks matter least.
 fn compare_with_slopes(arch: &str, variant: Variant, batch: usize, every: usize) {
-    let mut step = network(arch, variant, batch, Isa::all()[0], 2);
+    let mut step = network::<f32>(arch, variant, batch, Isa::all()[0], 2);
     run(&mut step, batch);
     let gradients: Vec<_> = step.units.iter().map(|u| (u.d_gamma.clone(), u.d_beta.clone())).collect();
     for (u, (d_gamma, d_beta)) in gradients.iter().enumerate().step_by(every) {
@@ -69,8 +71,8 @@ fn gradients_through_max_pooling_equal_finite_differences() {
 }
 
 /// Logits and gradients after a step, and that after another of another size.
-fn bits(arch: &str, variant: Variant, batch: usize, isa: Isa, threads: usize) -> Vec<u64> {
-    let mut step = network(arch, variant, batch, isa, threads);
+fn bits<S: Stored>(arch: &str, variant: Variant, batch: usize, isa: Isa, threads: usize) -> Vec<u64> {
+    let mut step = network::<S>(arch, variant, batch, isa, threads);
     let mut bits = Vec::new();
     for size in [batch, 1] {
         run(&mut step, size);
@@ -84,32 +86,69 @@ fn bits(arch: &str, variant: Variant, batch: usize, isa: Isa, threads: usize) ->
 #[test]
 fn threads_and_instruction_sets_change_no_bit() {
     for (arch, variant, batch) in [("resnet8", Variant::Paper, 11), ("resnet8-2", Variant::Origin, 35)] {
-        let expected = bits(arch, variant, batch, Isa::all()[0], 1);
-        assert!(expected.iter().any(|x| *x != 0));
-        for isa in Isa::all() {
-            for threads in [1, 2, 4, 7] {
-                assert!(
-                    bits(arch, variant, batch, isa, threads) == expected,
-                    "{arch}: {isa}, {threads} threads"
-                );
-            }
+        change_no_bit::<f32>(arch, variant, batch, &[1, 2, 4, 7]);
+        change_no_bit::<Bf16>(arch, variant, batch, &[1, 3]);
+    }
+}
+
+fn change_no_bit<S: Stored>(arch: &str, variant: Variant, batch: usize, threads: &[usize]) {
+    let expected = bits::<S>(arch, variant, batch, Isa::all()[0], 1);
+    assert!(expected.iter().any(|x| *x != 0));
+    for isa in Isa::all() {
+        for &threads in threads {
+            let equal = bits::<S>(arch, variant, batch, isa, threads) == expected;
+            assert!(equal, "{arch} in {}: {isa}, {threads} threads", S::NAME);
         }
     }
 }
 
 #[test]
 fn pooling_has_equal_bits_on_all_instruction_sets() {
-    let expected = bits("vgg11", Variant::Paper, 1, Isa::all()[0], 1);
-    for isa in Isa::all() {
-        assert!(bits("vgg11", Variant::Paper, 1, isa, 3) == expected, "{isa}");
+    change_no_bit::<f32>("vgg11", Variant::Paper, 1, &[3]);
+    change_no_bit::<Bf16>("vgg11", Variant::Paper, 1, &[3]);
+}
+
+#[test]
+fn predictions_by_the_statistics_of_a_batch_have_the_bits_of_its_forward_pass() {
+    for (arch, variant, batch) in
+        [("resnet8", Variant::Paper, 11), ("resnet14-2", Variant::Origin, 9), ("vgg11", Variant::Paper, 2)]
+    {
+        for threads in [1, 3] {
+            let mut step = network::<f32>(arch, variant, batch, Isa::all()[0], threads);
+            step.forward(batch, load);
+            let statistics: Vec<_> = step.units.iter().map(|unit| unit.batch.clone()).collect();
+            let expected = step.logits.clone();
+            for count in [batch, batch - 1] {
+                step.predict(count, &statistics, load);
+                assert_eq!(step.logits, expected[..count * 10], "{arch} {variant}, {threads} threads");
+            }
+        }
     }
+}
+
+/// As vectors, over all units: how far are gradients in bf16 from those in f32?
+#[test]
+fn a_step_in_bf16_is_near_that_in_f32() {
+    fn of<S: Stored>() -> (f64, Vec<f64>, usize) {
+        let mut step = network::<S>("resnet14", Variant::Paper, 16, Isa::all()[0], 2);
+        let loss = run(&mut step, 16);
+        let gradients = step.units.iter().flat_map(|u| u.d_gamma.iter().chain(&u.d_beta));
+        (loss, gradients.map(|x| f64::from(*x)).collect(), step.plan().buffer_bytes(true))
+    }
+    let ((loss, gradients, bytes), (half_loss, half_gradients, half_bytes)) = (of::<f32>(), of::<Bf16>());
+    assert!((half_loss / loss - 1.0).abs() < 0.02, "{half_loss} instead of {loss}");
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let norms = (dot(&gradients, &gradients) * dot(&half_gradients, &half_gradients)).sqrt();
+    let cosine = dot(&gradients, &half_gradients) / norms;
+    assert!(cosine > 0.99 && cosine < 1.0, "the cosine between the gradients is {cosine}");
+    assert!(half_bytes as f64 / (bytes as f64) < 0.55, "{half_bytes} of {bytes} bytes");
 }
 
 /// Images do not meet before the statistics: the sums of an image are the same bits in any batch.
 #[test]
 fn an_image_has_the_same_outputs_in_every_batch() {
     let z = |batch: usize| {
-        let mut step = network("resnet8", Variant::Paper, batch, Isa::all()[0], 2);
+        let mut step = network::<f32>("resnet8", Variant::Paper, batch, Isa::all()[0], 2);
         run(&mut step, batch);
         let unit = &mut step.units[0];
         [unit.z.get(0).to_vec(), unit.sums.get(0).to_vec()]

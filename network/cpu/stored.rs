@@ -6,16 +6,21 @@ use super::lanes::Lanes;
 
 /// A number as it is kept in memory.
 pub trait Stored: Copy + Default + Send + Sync + 'static {
+    /// Its name, as in a record of a run.
+    const NAME: &'static str;
+    /// Is it bf16, for which some instruction sets have instructions of their own?
+    const HALF: bool;
     /// Sixteen numbers from `p`, unaligned.
     ///
     /// # Safety
     /// As [`Lanes::splat`]; `p` is valid for reading 16 numbers.
     unsafe fn load<L: Lanes>(p: *const Self) -> L;
-    /// Writes sixteen numbers to `p`, unaligned, rounded to nearest, ties to even.
+    /// Writes sixteen numbers to `p`, unaligned, rounded as [`Lanes::store_bf16`] says where they do not
+    /// fit, and returns what was written.
     ///
     /// # Safety
     /// `p` is valid for writing 16 numbers.
-    unsafe fn store<L: Lanes>(values: L, p: *mut Self);
+    unsafe fn store<L: Lanes>(values: L, p: *mut Self) -> L;
 }
 
 /// The upper half of an f32.
@@ -30,26 +35,33 @@ impl From<Bf16> for f32 {
 }
 
 impl Stored for f32 {
+    const NAME: &'static str = "f32";
+    const HALF: bool = false;
+
     #[inline(always)]
     unsafe fn load<L: Lanes>(p: *const Self) -> L {
         // SAFETY: the caller's promise.
         unsafe { L::load(p) }
     }
     #[inline(always)]
-    unsafe fn store<L: Lanes>(values: L, p: *mut Self) {
+    unsafe fn store<L: Lanes>(values: L, p: *mut Self) -> L {
         // SAFETY: the caller's promise.
         unsafe { values.store(p) }
+        values
     }
 }
 
 impl Stored for Bf16 {
+    const NAME: &'static str = "bf16";
+    const HALF: bool = true;
+
     #[inline(always)]
     unsafe fn load<L: Lanes>(p: *const Self) -> L {
         // SAFETY: the caller's promise.
         unsafe { L::load_bf16(p.cast()) }
     }
     #[inline(always)]
-    unsafe fn store<L: Lanes>(values: L, p: *mut Self) {
+    unsafe fn store<L: Lanes>(values: L, p: *mut Self) -> L {
         // SAFETY: the caller's promise.
         unsafe { values.store_bf16(p.cast()) }
     }

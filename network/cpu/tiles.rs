@@ -5,18 +5,19 @@
 //! A group of tiles is a number of whole strips (four rows of an image); strips of several images
 //! share a group where maps are small. No sum depends on the grouping.
 #![allow(unsafe_code)] // kernels on raw pointers; bounds are checked once, in `run`
-#![allow(clippy::needless_range_loop)] // tiles are transposed: one index serves two arrays
 
 use std::ops::Range;
 
 use super::{
-    buffers::Images,
-    lanes::{Isa, Lanes, prefetch_later},
-    sinks::{Chains, HELD, Rows, Sink, Visit},
+    ahead::Ahead,
+    lanes::{Isa, Lanes},
+    products::multiply_panel,
+    sink_rows::{Chains, HELD, Rows, Visit},
+    sinks::Sink,
     sources::Source,
-    winograd::{
-        GROUP, LANES, M, N, Winograd, input_transform, multiply_panel, output_transform, panel, row, stride,
-    },
+    stored::Stored,
+    transforms::{transform, untransform_half},
+    winograd::{GROUP, LANES, M, N, Winograd, panel, row, stride},
 };
 
 /// Tiles in a group, about: few, so that they stay in the caches, but enough to use a filter often
@@ -48,20 +49,21 @@ fn ring_row(w: usize) -> usize {
     (w.next_multiple_of(M) + 2) * LANES
 }
 
-/// Convolves `images` of `source` into `sink`, no more than [`images_per_call`]. What `scratch`
-/// holds before does not matter.
+/// Convolves `images` of `source` into `sink`, no more than [`images_per_call`]; `far`: their maps are
+/// likely to be out of the caches. What `scratch` holds before does not matter.
 ///
 /// # Safety
 /// The caller has these images to itself in every part of source and sink.
 ///
 /// # Panics
 /// Where a part has another shape than the convolution, or the scratch is too short.
-pub unsafe fn run(
+pub unsafe fn run<S: Stored>(
     isa: Isa,
     conv: &Winograd,
-    source: Source<'_>,
-    sink: Sink<'_>,
+    source: Source<'_, S>,
+    sink: Sink<'_, S>,
     images: Range<usize>,
+    far: bool,
     scratch: &mut [f32],
 ) {
     source.check(conv.channels / LANES, conv.size);
@@ -71,13 +73,18 @@ pub unsafe fn run(
     let (spectra, rest) = scratch.split_at_mut(N * N * stride(conv.channels));
     let (products, rest) = rest.split_at_mut(N * N * stride(conv.width()));
     let (rings, sums) = rest.split_at_mut(conv.channels / LANES * ring_len(conv.size[1]));
+    let spectra = spectra.as_mut_ptr();
+    // One block of channels and one of filters: products take the place of what they were made of.
+    let in_place = conv.channels == LANES && conv.filters == LANES;
+    let products = if in_place { spectra } else { products.as_mut_ptr() };
     let job = Job {
         conv,
         source,
         sink,
         images,
-        spectra: spectra.as_mut_ptr(),
-        products: products.as_mut_ptr(),
+        far,
+        spectra,
+        products,
         rings: rings.as_mut_ptr(),
         sums: sums.as_mut_ptr(),
     };
@@ -85,23 +92,25 @@ pub unsafe fn run(
     unsafe { run_on(isa, &job) }
 }
 
-struct Job<'a> {
-    conv: &'a Winograd,
-    source: Source<'a>,
-    sink: Sink<'a>,
-    images: Range<usize>,
+/// Images of a source on their way through a convolution into a sink.
+pub(super) struct Job<'a, S: Stored> {
+    pub conv: &'a Winograd,
+    pub source: Source<'a, S>,
+    pub sink: Sink<'a, S>,
+    pub images: Range<usize>,
+    pub far: bool,
     spectra: *mut f32,
     products: *mut f32,
     rings: *mut f32,
     sums: *mut f32,
 }
 
-crate::lanes_dispatch!(unsafe fn run_on(job: &Job<'_>) = run_with);
+crate::lanes_dispatch!(unsafe fn run_on<S>(job: &Job<'_, S>) = run_with);
 
 /// # Safety
 /// All of [`run`]'s checks passed.
 #[inline(always)]
-unsafe fn run_with<L: Lanes>(job: &Job<'_>) {
+unsafe fn run_with<L: Lanes, S: Stored>(job: &Job<'_, S>) {
     let [h, w] = job.conv.size;
     let (strips, across) = (h.div_ceil(M), w.div_ceil(M));
     let all = job.images.len() * strips;
@@ -114,7 +123,7 @@ unsafe fn run_with<L: Lanes>(job: &Job<'_>) {
             let count = per_group.min(all - first);
             for block in 0..job.conv.channels / LANES {
                 for s in 0..count {
-                    read_strip::<L>(job, block, first + s, s * across);
+                    read_strip::<L, S>(job, block, first + s, s * across);
                 }
             }
             let mut ahead = Ahead::new(job, first, count);
@@ -127,73 +136,16 @@ unsafe fn run_with<L: Lanes>(job: &Job<'_>) {
                     while s < first + count {
                         let end = ((s / strips + 1) * strips).min(first + count);
                         let products = job.products.add((s - first) * across * job.conv.width() + column);
-                        write_strips::<L>(job, (panel * job.conv.width() + column) / LANES, s..end, products);
+                        write_strips::<L, S>(
+                            job,
+                            (panel * job.conv.width() + column) / LANES,
+                            s..end,
+                            products,
+                        );
                         s = end;
                     }
                 }
             }
-        }
-    }
-}
-
-/// A map, its blocks of 16 channels, and some of its strips, counted over all images.
-type Part<'a> = (&'a Images<f32>, usize, Range<usize>);
-
-/// What the caches will need next, fetched bit by bit while the processor multiplies.
-struct Ahead<'a> {
-    job: &'a Job<'a>,
-    parts: [Option<Part<'a>>; 5],
-    part: usize,
-    /// Strips times blocks that were fetched of the current part, and lines of the next.
-    done: [usize; 2],
-    /// Lines to fetch at a time.
-    share: usize,
-}
-
-impl<'a> Ahead<'a> {
-    /// The sink of the group of `count` strips that begins with `first`, and the next group's source.
-    /// That may belong to another call: a worker's items follow each other.
-    #[inline(always)]
-    fn new(job: &'a Job<'a>, first: usize, count: usize) -> Self {
-        let [h, w] = job.conv.size;
-        let (first, strips) = (first + job.images.start * h.div_ceil(M), h.div_ceil(M));
-        let [a, b, c] =
-            job.sink.parts().map(|map| Some((map?, job.conv.filters / LANES, first..first + count)));
-        let [d, e] = job.source.parts().map(|map| {
-            let end = (first + 2 * count).min(map?.count() * strips);
-            Some((map?, job.conv.channels / LANES, first + count..end))
-        });
-        let parts = [a, b, c, d, e];
-        let pieces: usize = parts.iter().flatten().map(|(_, blocks, strips)| blocks * strips.len()).sum();
-        let share = (pieces * M * w).div_ceil(N * N * job.conv.filters / job.conv.width());
-        Self { job, parts, part: 0, done: [0, 0], share }
-    }
-
-    #[inline(always)]
-    fn fetch(&mut self) {
-        let [h, w] = self.job.conv.size;
-        let strips = h.div_ceil(M);
-        let mut left = self.share;
-        while left > 0 && self.part < self.parts.len() {
-            let [piece, line] = self.done;
-            let Some((map, blocks, range)) = &self.parts[self.part] else {
-                self.part += 1;
-                continue;
-            };
-            if piece >= blocks * range.len() {
-                (self.part, self.done) = (self.part + 1, [0, 0]);
-                continue;
-            }
-            let strip = range.start + piece / blocks;
-            let (image, top) = (strip / strips, strip % strips * M);
-            let from = map.ptr(image).wrapping_add((piece % blocks * h + top) * w * LANES);
-            let lines = M.min(h - top) * w;
-            let now = left.min(lines - line);
-            for i in line..line + now {
-                prefetch_later(from.wrapping_add(i * LANES));
-            }
-            left -= now;
-            self.done = if line + now == lines { [piece + 1, 0] } else { [piece, line + now] };
         }
     }
 }
@@ -203,7 +155,7 @@ impl<'a> Ahead<'a> {
 /// # Safety
 /// As [`run_with`].
 #[inline(always)]
-unsafe fn clear_edges<L: Lanes>(job: &Job<'_>) {
+unsafe fn clear_edges<L: Lanes>(job: &Job<'_, impl Stored>) {
     let w = job.conv.size[1];
     for row in 0..job.conv.channels / LANES * RING {
         for x in std::iter::once(0).chain(w + 1..w.next_multiple_of(M) + 2) {
@@ -219,7 +171,7 @@ unsafe fn clear_edges<L: Lanes>(job: &Job<'_>) {
 /// # Safety
 /// As [`run_with`].
 #[inline(always)]
-unsafe fn read_strip<L: Lanes>(job: &Job<'_>, block: usize, strip: usize, tile: usize) {
+unsafe fn read_strip<L: Lanes, S: Stored>(job: &Job<'_, S>, block: usize, strip: usize, tile: usize) {
     let [h, w] = job.conv.size;
     let (strips, across) = (h.div_ceil(M), w.div_ceil(M));
     let (image, top) = (job.images.start + strip / strips, strip % strips * M);
@@ -250,54 +202,18 @@ unsafe fn read_strip<L: Lanes>(job: &Job<'_>, block: usize, strip: usize, tile: 
     }
 }
 
-/// One tile to its 36 numbers, in two halves of three rows so that all of it stays in registers.
-///
-/// # Safety
-/// The rows hold six pixels, `out` 36 matrices.
-#[inline(always)]
-unsafe fn transform<L: Lanes>(rows: [*const f32; N], out: *mut f32, stride: usize) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        transform_half::<L, 0>(rows, out, stride);
-        transform_half::<L, 3>(rows, out, stride);
-    }
-}
-
-/// Rows `FIRST` to `FIRST` + 2.
-///
-/// # Safety
-/// As [`transform`].
-#[inline(always)]
-unsafe fn transform_half<L: Lanes, const FIRST: usize>(rows: [*const f32; N], out: *mut f32, stride: usize) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let mut part = [[L::splat(0.0); N]; N / 2];
-        for x in 0..N {
-            let mut column = [L::splat(0.0); N];
-            for y in 0..N {
-                column[y] = L::load(rows[y].add(x * LANES));
-            }
-            let column = input_transform(column);
-            for y in 0..N / 2 {
-                part[y][x] = column[FIRST + y];
-            }
-        }
-        for y in 0..N / 2 {
-            let row = input_transform(part[y]);
-            for x in 0..N {
-                row[x].store(out.add(((FIRST + y) * N + x) * stride));
-            }
-        }
-    }
-}
-
 /// Transforms the tiles of these strips of one image back, into the sink; `products` begins with the
 /// first of them.
 ///
 /// # Safety
 /// As [`run_with`].
 #[inline(always)]
-unsafe fn write_strips<L: Lanes>(job: &Job<'_>, block: usize, range: Range<usize>, products: *const f32) {
+unsafe fn write_strips<L: Lanes, S: Stored>(
+    job: &Job<'_, S>,
+    block: usize,
+    range: Range<usize>,
+    products: *const f32,
+) {
     let [h, w] = job.conv.size;
     let strips = h.div_ceil(M);
     let local = range.start / strips;
@@ -318,19 +234,19 @@ unsafe fn write_strips<L: Lanes>(job: &Job<'_>, block: usize, range: Range<usize
     unsafe { job.sink.open::<L>(job.images.start + local, block, [h, w], visit) }
 }
 
-struct Back<'a> {
+struct Back<'a, S: Stored> {
     products: *const f32,
     width: usize,
     held: *mut f32,
     first: usize,
     end: usize,
     size: [usize; 2],
-    sink: &'a Sink<'a>,
+    sink: &'a Sink<'a, S>,
     image: usize,
     block: usize,
 }
 
-impl<L: Lanes> Visit<L> for Back<'_> {
+impl<L: Lanes, S: Stored> Visit<L> for Back<'_, S> {
     #[inline(always)]
     unsafe fn with<R: Rows<L>>(self, rows: R) {
         let [h, w] = self.size;
@@ -403,24 +319,6 @@ unsafe fn untransform<L: Lanes, R: Rows<L>, const WHOLE: bool>(
     }
 }
 
-/// Rows `FIRST` and `FIRST` + 2.
-///
-/// # Safety
-/// `from` holds 36 matrices.
-#[inline(always)]
-unsafe fn untransform_half<L: Lanes, const FIRST: usize>(from: *const f32, width: usize) -> [[L; M]; M / 2] {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let mut part = [[L::splat(0.0); N]; M / 2];
-        for x in 0..N {
-            let mut column = [L::splat(0.0); N];
-            for y in 0..N {
-                column[y] = L::load(from.add((y * N + x) * stride(width)));
-            }
-            let column = output_transform(column);
-            part[0][x] = column[FIRST];
-            part[1][x] = column[FIRST + 2];
-        }
-        [output_transform(part[0]), output_transform(part[1])]
-    }
-}
+#[cfg(test)]
+#[path = "tiles_tests.rs"]
+mod tests;

@@ -7,7 +7,8 @@ use std::{ops::Range, sync::Arc};
 
 use super::{
     lanes::Isa,
-    step::{Output, Statistics, Step},
+    step::{Output, Step},
+    stored::Stored,
     unit::{Trained, Unit},
 };
 use crate::{
@@ -17,19 +18,20 @@ use crate::{
     init::random_positions,
     mode::Share,
     optimizer::Sgd,
+    plan::{Buffer, Plan},
     tensor::{Tensor, Tensors},
-    trainer::{Example, Precision, Split, State, Tally, TrainSpec, Trainer},
+    trainer::{Example, Split, State, Tally, TrainSpec, Trainer},
 };
 
 /// Share of a batch in the running statistics.
 const MOMENTUM: f64 = 0.1;
 
-/// A network in training on the CPU.
-pub struct CpuTrainer {
+/// A network in training on the CPU, its activations and their gradients stored as `S`.
+pub struct CpuTrainer<S: Stored> {
     spec: TrainSpec,
     data: Arc<Dataset>,
     isa: Isa,
-    step: Step,
+    step: Step<S>,
     /// What trains of each unit.
     slots: Vec<Vec<Slot>>,
     /// What trains of the output layer.
@@ -66,7 +68,7 @@ enum What {
 
 impl Slot {
     /// The gradient of the last step.
-    fn gradient(&self, unit: &Unit) -> Vec<f32> {
+    fn gradient(&self, unit: &Unit<impl Stored>) -> Vec<f32> {
         match self.what {
             What::Gamma => unit.d_gamma.clone(),
             What::Beta => unit.d_beta.clone(),
@@ -82,7 +84,7 @@ impl Slot {
     }
 
     /// Gives the unit the values.
-    fn apply(&mut self, isa: Isa, unit: &mut Unit) {
+    fn apply(&mut self, isa: Isa, unit: &mut Unit<impl Stored>) {
         let values = &self.values.data;
         match &mut self.what {
             What::Gamma => unit.gamma.copy_from_slice(values),
@@ -103,19 +105,13 @@ impl Slot {
     }
 }
 
-impl CpuTrainer {
+impl<S: Stored> CpuTrainer<S> {
     /// The network of `spec` with its initial values, and all buffers of a step.
     ///
     /// # Errors
     /// [`Error::Unsupported`] where the engine does not cover the network; where `k` positions do not
     /// fit a filter.
     pub fn new(spec: &TrainSpec, data: Arc<Dataset>, isa: Isa, threads: usize) -> Result<Self> {
-        if spec.precision != Precision::F32 {
-            return Err(Error::Unsupported {
-                engine: "cpu",
-                reason: "it computes in f32 only; use precision = \"f32\"".into(),
-            });
-        }
         let graph = Graph::new(spec.arch, spec.variant, data.classes().len());
         let (state, weights) = State::initial(&graph, spec)?;
         let params = graph.params();
@@ -186,7 +182,7 @@ impl CpuTrainer {
             let example: &Example = &batch[n];
             load(data.image(Split::Train, example.index as usize), example, &table, out);
         };
-        self.step.forward(batch.len(), Statistics::Batch, load);
+        self.step.forward(batch.len(), load);
         let tally = self.lose(batch);
         if self.slots.iter().chain([&self.output]).any(|slots| !slots.is_empty()) {
             self.step.backward(batch.len(), &self.d_logits, load);
@@ -226,13 +222,47 @@ impl CpuTrainer {
         }
     }
 
+    /// Logits of images that are not augmented, and zeros where they are wanted.
+    fn look(
+        &mut self,
+        split: Split,
+        range: Range<usize>,
+        mut zeros: Option<&mut [Vec<u64>]>,
+    ) -> Result<Vec<f32>> {
+        let images = self.data.len(split);
+        if range.end > images {
+            return Err(Error::Invalid(format!(
+                "no image {} in {split:?}; there are {images}",
+                range.end - 1
+            )));
+        }
+        let fixed: Vec<Vec<[f64; 2]>> =
+            self.running.iter().map(|unit| unit.iter().map(|x| x.map(f64::from)).collect()).collect();
+        let (data, table) = (&self.data, &self.normalization);
+        let centre = Example { index: 0, dy: data::PADDING as u8, dx: data::PADDING as u8, flip: false };
+        let mut logits = Vec::with_capacity(range.len() * data.classes().len());
+        for first in range.clone().step_by(self.spec.batch) {
+            let count = self.spec.batch.min(range.end - first);
+            let load = |n: usize, out: &mut [f32]| load(data.image(split, first + n), &centre, table, out);
+            match &mut zeros {
+                None => self.step.predict(count, &fixed, load),
+                Some(zeros) => {
+                    self.step.forward_by(count, &fixed, load);
+                    self.step.count_zeros(count, zeros);
+                }
+            }
+            logits.extend(self.step.logits.iter().map(|x| *x as f32));
+        }
+        Ok(logits)
+    }
+
     fn all_slots(&mut self) -> impl Iterator<Item = &mut Slot> {
         self.slots.iter_mut().flatten().chain(&mut self.output)
     }
 }
 
 /// The unit that a parameter belongs to; none: the output layer.
-fn unit_of(step: &Step, param: &Param) -> Option<usize> {
+fn unit_of(step: &Step<impl Stored>, param: &Param) -> Option<usize> {
     let module = param.name.rsplit_once('.').map_or("", |(module, _)| module);
     step.units.iter().position(|unit| unit.name == module || unit.conv == module)
 }
@@ -256,7 +286,7 @@ fn load(image: &[u8], example: &Example, table: &[[f32; 256]; 3], out: &mut [f32
     }
 }
 
-impl Trainer for CpuTrainer {
+impl<S: Stored> Trainer for CpuTrainer<S> {
     fn step(&mut self, batch: &[Example], rate: f32) -> Result<()> {
         let tally = self.differentiate(batch)?;
         self.tally.examples += tally.examples;
@@ -285,26 +315,16 @@ impl Trainer for CpuTrainer {
     }
 
     fn predict(&mut self, split: Split, range: Range<usize>) -> Result<Vec<f32>> {
-        let images = self.data.len(split);
-        if range.end > images {
-            return Err(Error::Invalid(format!(
-                "no image {} in {split:?}; there are {images}",
-                range.end - 1
-            )));
-        }
-        let fixed: Vec<Vec<[f64; 2]>> =
-            self.running.iter().map(|unit| unit.iter().map(|x| x.map(f64::from)).collect()).collect();
-        let (data, table) = (&self.data, &self.normalization);
-        let centre = Example { index: 0, dy: data::PADDING as u8, dx: data::PADDING as u8, flip: false };
-        let mut logits = Vec::with_capacity(range.len() * data.classes().len());
-        for first in range.clone().step_by(self.spec.batch) {
-            let count = self.spec.batch.min(range.end - first);
-            self.step.forward(count, Statistics::Fixed(&fixed), |n, out| {
-                load(data.image(split, first + n), &centre, table, out);
-            });
-            logits.extend(self.step.logits.iter().map(|x| *x as f32));
-        }
-        Ok(logits)
+        self.look(split, range, None)
+    }
+
+    fn predict_counting(
+        &mut self,
+        split: Split,
+        range: Range<usize>,
+        zeros: &mut [Vec<u64>],
+    ) -> Result<Vec<f32>> {
+        self.look(split, range, Some(zeros))
     }
 
     fn gradients(&mut self, batch: &[Example]) -> Result<(Tally, Tensors)> {
@@ -356,11 +376,15 @@ impl Trainer for CpuTrainer {
     }
 
     fn describe(&self) -> String {
-        format!("cpu engine, {}, {} threads, f32", self.isa, self.threads)
+        format!("cpu engine, {}, {} threads, {}", self.isa, self.threads, S::NAME)
     }
 
-    fn buffer_bytes(&self) -> Option<usize> {
-        Some(self.step.bytes())
+    fn plan(&self) -> Option<Plan> {
+        let mut plan = self.step.plan();
+        let slots = self.slots.iter().flatten().chain(&self.output);
+        let bytes = slots.map(|slot| 4 * (slot.values.data.len() + slot.velocity.len())).sum();
+        plan.buffers.push(Buffer { name: "what trains, and its momentum", bytes, of_batch: false });
+        Some(plan)
     }
 }
 

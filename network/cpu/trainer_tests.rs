@@ -1,11 +1,17 @@
 //! What a training on the CPU engine promises: see each test's name.
 
+use candle_core::DType;
+
 use super::*;
 use crate::{
     arch::Variant,
+    cpu::stored::Bf16,
+    features::{no_zeros, rectifiers},
     init::{BnInit, Init, WeightInit},
     mode::Mode,
+    reference::Reference,
     rng::stream,
+    trainer::Precision,
 };
 
 fn dataset() -> Arc<Dataset> {
@@ -35,7 +41,7 @@ fn spec(variant: Variant, mode: Mode) -> TrainSpec {
     }
 }
 
-fn trainer(spec: &TrainSpec, isa: Isa, threads: usize) -> CpuTrainer {
+fn trainer(spec: &TrainSpec, isa: Isa, threads: usize) -> CpuTrainer<f32> {
     CpuTrainer::new(spec, dataset(), isa, threads).unwrap()
 }
 
@@ -45,6 +51,34 @@ fn batch(epoch: usize, size: usize) -> Vec<Example> {
 
 fn bits(state: &State) -> Vec<u32> {
     state.values.values().chain(state.momentum.values()).flat_map(|t| &t.data).map(|x| x.to_bits()).collect()
+}
+
+#[test]
+fn zeros_are_those_of_the_reference() {
+    for (arch, variant, mode) in [
+        ("resnet8", Variant::Paper, Mode::Bn),
+        ("resnet14", Variant::Origin, Mode::All),
+        ("resnet8", Variant::Origin, Mode::OriginRandom),
+        ("vgg11", Variant::Paper, Mode::None),
+    ] {
+        let mut spec = spec(variant, mode);
+        spec.arch = arch.parse().unwrap();
+        let graph = Graph::new(spec.arch, variant, 3);
+        let mut counts = [(); 2].map(|()| no_zeros(&rectifiers(&graph)));
+        let mut fast = trainer(&spec, Isa::all()[0], 2);
+        fast.step(&batch(0, 7), 0.1).unwrap();
+        let mut plain = Reference::new(&spec, dataset(), DType::F32).unwrap();
+        plain.restore(&fast.state().unwrap()).unwrap();
+        let logits = fast.predict_counting(Split::Test, 1..10, &mut counts[0]).unwrap();
+        assert_eq!(logits, fast.predict(Split::Test, 1..10).unwrap());
+        plain.predict_counting(Split::Test, 1..10, &mut counts[1]).unwrap();
+        let [fast, plain] = counts.map(|zeros| zeros.concat());
+        assert_eq!(fast.len(), plain.len());
+        let all = plain.iter().sum::<u64>();
+        let apart: u64 = fast.iter().zip(&plain).map(|(a, b)| a.abs_diff(*b)).sum();
+        assert!(apart * 10_000 <= all, "{arch} {mode}: {apart} of {all} differ");
+        assert!(plain.iter().any(|zeros| *zeros != plain[0]), "zeros that say nothing");
+    }
 }
 
 #[test]
@@ -192,14 +226,34 @@ fn a_restored_training_goes_on_with_the_same_bits() {
 
 #[test]
 fn what_it_cannot_do_is_refused_in_words() {
-    let refused = |spec: &TrainSpec| CpuTrainer::new(spec, dataset(), Isa::all()[0], 1).err().unwrap();
-    let mut bf16 = spec(Variant::Paper, Mode::Bn);
-    bf16.precision = Precision::Bf16;
-    assert!(matches!(refused(&bf16), Error::Unsupported { engine: "cpu", .. }));
     let mut t = trainer(&spec(Variant::Paper, Mode::Bn), Isa::all()[0], 1);
     assert!(t.step(&[], 0.1).is_err());
     assert!(t.step(&batch(0, 8), 0.1).unwrap_err().to_string().contains("1 to 7"));
     let far = Example { index: 14, dy: 4, dx: 4, flip: false };
     assert!(t.step(&[far], 0.1).unwrap_err().to_string().contains("no training image 14"));
     assert!(t.predict(Split::Test, 0..11).is_err());
+}
+
+/// Means over ten steps at the start and fifty at the end, as single steps differ by more: within 2 % of
+/// the first loss at the start, within 5 % of it at the end.
+#[test]
+fn two_hundred_steps_in_bf16_follow_those_in_f32() {
+    fn losses<S: Stored>(mode: Mode) -> Vec<f64> {
+        let mut t = CpuTrainer::<S>::new(&spec(Variant::Paper, mode), dataset(), Isa::all()[0], 2).unwrap();
+        let step = |i: usize| {
+            t.step(&batch(i, 7), 0.01).unwrap();
+            t.take_tally().unwrap().loss / 7.0
+        };
+        (0..200).map(step).collect()
+    }
+    for mode in [Mode::Bn, Mode::All] {
+        let (f32s, halves) = (losses::<f32>(mode), losses::<Bf16>(mode));
+        let start = |losses: &[f64]| losses[..10].iter().sum::<f64>() / 10.0;
+        let end = |losses: &[f64]| losses[150..].iter().sum::<f64>() / 50.0;
+        let (first, last) = ((start(&f32s), start(&halves)), (end(&f32s), end(&halves)));
+        assert!((first.0 - first.1).abs() < 0.02 * first.0, "{mode}: first ten {first:?}");
+        assert!(last.0 < 0.97 * first.0, "{mode}: nothing was learnt, {first:?} {last:?}");
+        assert!((last.0 - last.1).abs() < 0.05 * first.0, "{mode}: last fifty {last:?}");
+        assert_ne!(f32s, halves, "{mode}");
+    }
 }

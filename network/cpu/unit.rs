@@ -12,6 +12,7 @@ use super::{
     layer::Layer,
     layout,
     sources::{Line, Normal, Source},
+    stored::Stored,
 };
 
 const EPS: f64 = 1e-5;
@@ -46,7 +47,7 @@ impl Filters {
 }
 
 /// A convolution and the BatchNorm behind it.
-pub struct Unit {
+pub struct Unit<S: Stored> {
     /// PyTorch's name of the BatchNorm.
     pub name: String,
     /// PyTorch's name of the convolution.
@@ -66,7 +67,7 @@ pub struct Unit {
     /// The gradient of the filters, where they train.
     pub filters: Option<Filters>,
     pub(super) layer: Layer,
-    pub(super) z: Images<f32>,
+    pub(super) z: Images<S>,
     pub(super) sums: Images<f32>,
     /// The convolution's bias (or zeros), which BatchNorm takes away again: z is without it, and its
     /// gradient is zero.
@@ -77,7 +78,7 @@ pub struct Unit {
     back: [Vec<f32>; 3],
 }
 
-impl Unit {
+impl<S: Stored> Unit<S> {
     /// With filters, bias (or nothing), gamma and beta = `values`.
     pub fn new(unit: &layout::Unit, values: [&[f32]; 4], trained: &Trained, batch: usize, isa: Isa) -> Self {
         let ([weights, bias, gamma, beta], conv, channels) = (values, &unit.conv, unit.conv.cout);
@@ -115,7 +116,7 @@ impl Unit {
     }
 
     /// The outputs and the line of the BatchNorm.
-    pub fn normal(&self) -> Normal<'_> {
+    pub fn normal(&self) -> Normal<'_, S> {
         Normal { z: &self.z, line: self.line() }
     }
 
@@ -125,7 +126,7 @@ impl Unit {
     }
 
     /// The gradient of the outputs, from `g`, that of the BatchNorm's.
-    pub fn gradient<'a>(&'a self, g: &'a Images<f32>, pooled: bool) -> Source<'a> {
+    pub fn gradient<'a>(&'a self, g: &'a Images<S>, pooled: bool) -> Source<'a, S> {
         let abc = [self.back[0].as_slice(), &self.back[1], &self.back[2]];
         if pooled {
             Source::Unpooled { g, main: self.normal(), abc }
@@ -191,9 +192,9 @@ impl Unit {
         self.layer.set(isa, weights);
     }
 
-    /// Bytes of its buffers that grow with the batch.
-    pub fn bytes(&self) -> usize {
-        let filters = self.filters.as_ref().map_or(0, |f| f.sums.bytes());
-        self.z.bytes() + self.sums.bytes() + filters
+    /// Bytes of what it keeps by channel.
+    pub(super) fn channel_bytes(&self) -> usize {
+        let lines = 5 + 2 + self.back.len(); // gamma, beta, their gradients, the bias; scale, shift
+        self.gamma.len() * (4 * lines + size_of::<[f64; 2]>())
     }
 }

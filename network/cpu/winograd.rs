@@ -13,7 +13,11 @@
 #![allow(unsafe_code)] // kernels on raw pointers; bounds are checked once, in `Winograd::run`
 #![allow(clippy::needless_range_loop)] // tiles are transposed: one index serves two arrays
 
-use super::lanes::{Isa, Lanes};
+use super::{
+    lanes::{Isa, Lanes},
+    products::multiply_panel,
+    transforms::{filter_transform, input_transform, output_transform},
+};
 use crate::lanes_dispatch;
 
 /// Channels in a block.
@@ -42,7 +46,7 @@ pub struct Winograd {
     /// Does it turn the filters: is it a data gradient?
     turned: bool,
     /// `[K/w][36][C][w]` with w = [`Winograd::width`]: panels that are read once per group of tiles.
-    transformed: Vec<f32>,
+    pub(super) transformed: Vec<f32>,
 }
 
 impl Winograd {
@@ -242,80 +246,6 @@ pub(super) unsafe fn load_tile<L: Lanes>(
     }
 }
 
-/// The 36 matrix products of the first `count` tiles and one panel of filters; `meanwhile` is called
-/// 36 times, evenly.
-///
-/// # Safety
-/// `spectra` and `products` hold ROOM tiles.
-#[inline(always)]
-pub(super) unsafe fn multiply_panel<L: Lanes>(
-    this: &Winograd,
-    panel: usize,
-    spectra: *const f32,
-    products: *mut f32,
-    count: usize,
-    meanwhile: &mut impl FnMut(),
-) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        match (L::WIDE, this.width()) {
-            (true, LANES) => multiply::<L, 1, 16>(this, panel, spectra, products, count, meanwhile),
-            (true, _) => multiply::<L, 2, 8>(this, panel, spectra, products, count, meanwhile),
-            (false, _) => multiply::<L, 1, 6>(this, panel, spectra, products, count, meanwhile),
-        }
-    }
-}
-
-/// The 36 matrix products of one panel of filters: `TILES` tiles times `BLOCKS` blocks of filters in
-/// registers.
-///
-/// # Safety
-/// `spectra` and `products` hold ROOM tiles; `BLOCKS` divides the panel's blocks.
-#[inline(always)]
-unsafe fn multiply<L: Lanes, const BLOCKS: usize, const TILES: usize>(
-    this: &Winograd,
-    panel: usize,
-    spectra: *const f32,
-    products: *mut f32,
-    count: usize,
-    meanwhile: &mut impl FnMut(),
-) {
-    let (channels, width) = (this.channels, this.width());
-    for point in 0..N * N {
-        meanwhile();
-        for t in (0..count).step_by(TILES) {
-            for block in (0..width / LANES).step_by(BLOCKS) {
-                // SAFETY: indices are below the sizes that the caller promises.
-                unsafe {
-                    let panel = (panel * N * N + point) * channels * width;
-                    let weights = this.transformed.as_ptr().add(panel + block * LANES);
-                    let spectra = spectra.add(point * stride(channels) + t * row(channels));
-                    let products = products.add(point * stride(width) + t * width + block * LANES);
-                    let zero = L::splat(0.0);
-                    let mut sums = [[zero; BLOCKS]; TILES];
-                    for c in 0..channels {
-                        let mut weight = [zero; BLOCKS];
-                        for (b, weight) in weight.iter_mut().enumerate() {
-                            *weight = L::load(weights.add(c * width + b * LANES));
-                        }
-                        for (t, sums) in sums.iter_mut().enumerate() {
-                            let value = L::splat(*spectra.add(t * row(channels) + c));
-                            for b in 0..BLOCKS {
-                                sums[b] = value.fma(weight[b], sums[b]);
-                            }
-                        }
-                    }
-                    for (t, sums) in sums.into_iter().enumerate() {
-                        for (b, sum) in sums.into_iter().enumerate() {
-                            sum.store(products.add(t * width + b * LANES));
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
 /// Transforms one tile of a panel's filters back and writes the outputs inside the image.
 ///
 /// # Safety
@@ -395,65 +325,6 @@ unsafe fn set_on<L: Lanes>(this: &mut Winograd, weights: &[f32]) {
             }
         }
     }
-}
-
-/// One dimension of the filter transform (G), for the points 0, 1, -1, 2, -2 and infinity.
-///
-/// # Safety
-/// As [`Lanes::splat`].
-#[inline(always)]
-unsafe fn filter_transform<L: Lanes>(w: [L; 3]) -> [L; N] {
-    // SAFETY: the caller's promise.
-    let [two, four, quarter, minus_sixth, twenty_fourth] =
-        unsafe { [L::splat(2.0), L::splat(4.0), L::splat(0.25), L::splat(-1.0 / 6.0), L::splat(1.0 / 24.0)] };
-    let (even, far_even, far_odd) = (w[0].add(w[2]), four.fma(w[2], w[0]), two.mul(w[1]));
-    [
-        quarter.mul(w[0]),
-        minus_sixth.mul(even.add(w[1])),
-        minus_sixth.mul(even.sub(w[1])),
-        twenty_fourth.mul(far_even.add(far_odd)),
-        twenty_fourth.mul(far_even.sub(far_odd)),
-        w[2],
-    ]
-}
-
-/// One dimension of the input transform (B transposed), with its common terms shared.
-///
-/// # Safety
-/// As [`Lanes::splat`].
-#[inline(always)]
-pub(super) unsafe fn input_transform<L: Lanes>(d: [L; N]) -> [L; N] {
-    // SAFETY: the caller's promise.
-    let [two, four, minus_two, minus_four, minus_five] =
-        unsafe { [L::splat(2.0), L::splat(4.0), L::splat(-2.0), L::splat(-4.0), L::splat(-5.0)] };
-    let (even, odd) = (minus_four.fma(d[2], d[4]), minus_four.fma(d[1], d[3]));
-    let (far_even, far_odd) = (d[4].sub(d[2]), d[3].sub(d[1]));
-    [
-        four.fma(d[0], minus_five.fma(d[2], d[4])),
-        even.add(odd),
-        even.sub(odd),
-        two.fma(far_odd, far_even),
-        minus_two.fma(far_odd, far_even),
-        four.fma(d[1], minus_five.fma(d[3], d[5])),
-    ]
-}
-
-/// One dimension of the output transform (A transposed).
-///
-/// # Safety
-/// As [`Lanes::splat`].
-#[inline(always)]
-pub(super) unsafe fn output_transform<L: Lanes>(m: [L; N]) -> [L; M] {
-    // SAFETY: the caller's promise.
-    let [two, four, eight] = unsafe { [L::splat(2.0), L::splat(4.0), L::splat(8.0)] };
-    let (near_sum, near_gap) = (m[1].add(m[2]), m[1].sub(m[2]));
-    let (far_sum, far_gap) = (m[3].add(m[4]), m[3].sub(m[4]));
-    [
-        m[0].add(near_sum).add(far_sum),
-        two.fma(far_gap, near_gap),
-        four.fma(far_sum, near_sum),
-        eight.fma(far_gap, near_gap).add(m[5]),
-    ]
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ pub(super) fn checkpoint(arch: &str, variant: Variant, mode: Mode, init: Init) -
         })
         .collect();
     values.extend(drawn.into_iter().filter(|(name, _)| running(name)));
-    Checkpoint { model, mode, k, steps: 1, values }
+    Checkpoint { model, mode, k, shortcut_bn: None, steps: 1, values }
 }
 
 fn model(checkpoint: &Checkpoint, weights: &Tensors) -> Vec<u8> {
@@ -132,18 +132,19 @@ fn write_what_check_py_reads() {
     };
     use Variant::{Origin, Paper};
     let networks = [
-        ("resnet8", Paper),
-        ("resnet8", Origin),
-        ("resnet32", Paper),
-        ("resnet32", Origin),
-        ("vgg11", Paper),
+        ("resnet8", Paper, Mode::Bn),
+        ("resnet8", Origin, Mode::Bn),
+        ("resnet32", Paper, Mode::Bn),
+        ("resnet32", Origin, Mode::Bn),
+        ("resnet32", Origin, Mode::OriginRandom),
+        ("vgg11", Paper, Mode::Bn),
     ];
-    for (arch, variant) in networks {
-        let made = checkpoint(arch, variant, Mode::Bn, HE_NORMAL);
+    for (arch, variant, mode) in networks {
+        let made = checkpoint(arch, variant, mode, HE_NORMAL);
         let weights = made.weights().unwrap();
-        write(format!("networks/{arch}-{variant}.onnx"), &model(&made, &weights));
-        write(format!("networks/{arch}-{variant}.safetensors"), &made.state_dict().unwrap());
-        write(format!("networks/{arch}-{variant}.candle"), &candle(&made));
+        write(format!("networks/{arch}-{variant}-{mode}.onnx"), &model(&made, &weights));
+        write(format!("networks/{arch}-{variant}-{mode}.safetensors"), &made.state_dict().unwrap());
+        write(format!("networks/{arch}-{variant}-{mode}.candle"), &candle(&made));
     }
     for (name, checkpoint) in checkpoints() {
         write(format!("folders/{name}.safetensors"), &checkpoint.state_dict().unwrap());

@@ -102,7 +102,7 @@ pub(crate) struct BenchKernels {
 pub(crate) enum Precision {
     /// 32-bit floats
     F32,
-    /// bfloat16 activations and multiplications
+    /// bfloat16 activations and gradients; arithmetic in 32-bit floats
     Bf16,
 }
 

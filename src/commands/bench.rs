@@ -105,6 +105,8 @@ fn step(options: &BenchStep) -> Result<ExitCode, Failure> {
     let peak = Some(peak).filter(|_| work.device == Device::Cpu);
     let median = measure::median(&mut seconds);
     let gflops = flop(options) as f64 / median / 1e9;
+    let plan = trainer.plan();
+    let buffers = |batch_alone: bool| plan.as_ref().map(|plan| plan.buffer_bytes(batch_alone));
     let report = json!({
         "arch": options.arch.to_string(),
         "variant": work.variant.to_string(),
@@ -119,7 +121,8 @@ fn step(options: &BenchStep) -> Result<ExitCode, Failure> {
         "images_per_second": f64::from(work.batch) / median,
         "seconds": { "median": median, "min": seconds[0], "max": seconds[seconds.len() - 1] },
         "cpu_seconds": measure::median(&mut cpu),
-        "buffer_bytes": trainer.buffer_bytes(),
+        "buffer_bytes": buffers(false),
+        "batch_buffer_bytes": buffers(true),
         "peak_rss_bytes": after.map(|[_, peak]| peak),
         "rss_growth_bytes": before.zip(after).map(|([start, _], [_, peak])| peak.saturating_sub(start)),
         "gflops": gflops,

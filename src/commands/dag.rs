@@ -10,13 +10,13 @@ use crate::{args::Global, error::Failure, ui};
 pub(super) fn dag(global: &Global, mermaid: bool, dot: bool, json: bool) -> Result<ExitCode, Failure> {
     let pipeline = super::pipeline(global)?;
     if json {
-        ui::json(&as_json(&pipeline));
+        ui::json(&as_json(pipeline));
     } else if mermaid {
-        ui::print(&as_mermaid(&pipeline));
+        ui::print(&as_mermaid(pipeline));
     } else if dot {
-        ui::print(&as_dot(&pipeline));
+        ui::print(&as_dot(pipeline));
     } else {
-        ui::print(&as_text(&pipeline));
+        ui::print(&as_text(pipeline));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, process::ExitCode};
 
-use engine::{plan::Standing, project::Explanation};
+use engine::{instance::Pipeline, plan::Standing, project::Explanation, recipe::UNDECIDED};
 use serde_json::json;
 
 use crate::{
@@ -13,32 +13,44 @@ use crate::{
 
 pub(super) fn explain(global: &Global, name: &str, json: bool) -> Result<ExitCode, Failure> {
     let (pipeline, project) = super::project(global)?;
-    let ids = super::selected(&pipeline, &[name.to_owned()])?;
+    let ids = super::selected(pipeline, &[name.to_owned()])?;
     let &[id] = ids.as_slice() else {
-        let message = format!("`{name}` means {} instances: {}", ids.len(), super::names(&pipeline, &ids));
+        let message = format!("`{name}` means {} instances: {}", ids.len(), super::names(pipeline, &ids));
         return Err(Failure {
             hint: Some("name one of them; quote it for the shell".into()),
             ..Failure::new(FailureKind::User, message)
         });
     };
-    let standing = project.status(&pipeline)?.swap_remove(id);
-    let Explanation { then, now } = project.explain(&pipeline, id)?;
+    let Explanation { standing, then, now, so_far, undecided } = project.explain(pipeline, id)?;
     let name = &pipeline.instances[id].name;
     if json {
-        let word = super::word(&standing);
-        ui::json(&json!({ "name": name, "standing": word, "then": then, "now": now }));
+        let undecided = undecided.iter().map(|(from, standing)| {
+            let name = &pipeline.instances[*from].name;
+            json!({ "name": name, "standing": super::word(standing), "why": why(pipeline, standing) })
+        });
+        ui::json(&json!({
+            "name": name, "standing": super::word(&standing), "then": then, "now": now, "so_far": so_far,
+            "undecided": undecided.collect::<Vec<_>>(),
+        }));
         return Ok(ExitCode::SUCCESS);
     }
     ui::line(&format!("{name} is {}", super::word(&standing)));
-    if let Standing::Waiting(on) = &standing {
-        ui::line(&format!("its recipe is known once these have run: {}", super::names(&pipeline, on)));
+    if !undecided.is_empty() {
+        ui::line("it is decided once these have run:");
+    }
+    for (from, standing) in undecided.iter().take(SHOWN) {
+        let name = &pipeline.instances[*from].name;
+        ui::line(&format!("  {name} is {}: {}", super::word(standing), why(pipeline, standing)));
+    }
+    if undecided.len() > SHOWN {
+        ui::line(&format!("  and {} more", undecided.len() - SHOWN));
     }
     if let Standing::Stale(whys) = &standing
         && now.is_none()
     {
         ui::line(&format!("it has no recipe: {}", super::reasons(whys)));
     }
-    match (then, now) {
+    match (then, now.or(so_far)) {
         (None, None) => {}
         (None, Some(now)) => ui::print(&format!("it has no result; its recipe:\n{}", diff(&now, &now))),
         (Some(then), None) => ui::print(&format!("the recipe of its result:\n{}", diff(&then, &then))),
@@ -46,10 +58,25 @@ pub(super) fn explain(global: &Global, name: &str, json: bool) -> Result<ExitCod
             ui::print(&format!("the recipe of its result is today's:\n{}", diff(&then, &now)));
         }
         (Some(then), Some(now)) => {
-            ui::print(&format!("the recipe of its result (-) and today's (+):\n{}", diff(&then, &now)));
+            let unknown = if undecided.is_empty() { "" } else { ", as far as it is known (?)" };
+            let lines = diff(&then, &now);
+            ui::print(&format!("the recipe of its result (-) and today's (+){unknown}:\n{lines}"));
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// So many of what an instance waits for are named.
+const SHOWN: usize = 10;
+
+/// Why what makes an input has to run first.
+fn why(pipeline: &Pipeline, standing: &Standing) -> String {
+    match standing {
+        Standing::Stale(whys) => super::reasons(whys),
+        Standing::Waiting(on) => format!("for {}", super::names(pipeline, on)),
+        Standing::Restorable => "the cache holds its result".to_owned(),
+        Standing::Fresh => String::new(),
+    }
 }
 
 /// Every line of both texts, marked. Recipes are sorted, so that common lines keep their order.
@@ -64,7 +91,7 @@ fn diff(then: &str, now: &str) -> String {
         if let Some(line) = then.next_if(|line| !new.contains(line)) {
             put('-', line);
         } else if let Some(line) = now.next_if(|line| !old.contains(line)) {
-            put('+', line);
+            put(if line.ends_with(UNDECIDED) { '?' } else { '+' }, line);
         } else {
             match (then.next(), now.next()) {
                 (Some(a), Some(b)) if a == b => put(' ', a),

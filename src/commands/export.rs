@@ -1,14 +1,29 @@
 //! `repro export`: a trained network as files for other programs.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Write as _},
     path::Path,
     process::ExitCode,
 };
 
-use engine::plan::Standing;
-use network::{checkpoint::Checkpoint, export::onnx::onnx};
+use engine::{
+    instance::{InstanceId, Pipeline},
+    plan::Standing,
+    project::Project,
+};
+use network::{
+    checkpoint::Checkpoint,
+    export::{
+        hugging_face::{Card, model_folder},
+        onnx::onnx,
+        tensorboard::{self, Scalar},
+    },
+    model::Model,
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
 
 use crate::{
     args::{Export, Global},
@@ -17,7 +32,7 @@ use crate::{
 };
 
 pub(super) fn export(global: &Global, args: &Export) -> Result<ExitCode, Failure> {
-    let wanted = [&args.full, &args.onnx];
+    let wanted = [&args.full, &args.onnx, &args.hf, &args.tensorboard];
     for path in wanted.into_iter().flatten() {
         if !args.force && fs::symlink_metadata(path).is_ok() {
             let message = format!("`{}` is there already", path.display());
@@ -27,7 +42,8 @@ pub(super) fn export(global: &Global, args: &Export) -> Result<ExitCode, Failure
             });
         }
     }
-    let checkpoint = checkpoint(global, &args.instance)?;
+    let trained = Trained::find(global, &args.instance)?;
+    let checkpoint = trained.checkpoint()?;
     if let Some(path) = &args.full {
         save(path, &checkpoint.state_dict().map_err(refused)?)?;
     }
@@ -36,32 +52,117 @@ pub(super) fn export(global: &Global, args: &Export) -> Result<ExitCode, Failure
         let model = onnx(&checkpoint.model.graph(), &weights, &checkpoint.metadata()).map_err(refused)?;
         save(path, &model)?;
     }
+    if let Some(folder) = &args.hf {
+        for (name, bytes) in trained.model_folder(&checkpoint)? {
+            save_in(folder, name, &bytes)?;
+        }
+    }
+    if let Some(folder) = &args.tensorboard {
+        save_in(folder, tensorboard::FILE_NAME, &trained.curves()?)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the one instance called `name` has trained.
-fn checkpoint(global: &Global, name: &str) -> Result<Checkpoint, Failure> {
-    let (pipeline, project) = super::project(global)?;
-    let user = |message: String, hint: String| Failure {
-        hint: Some(hint),
-        ..Failure::new(FailureKind::User, message)
-    };
-    let [id] = super::selected(&pipeline, &[name.to_owned()])?[..] else {
-        let hint = "name one; `repro status` lists them".to_owned();
-        return Err(user(format!("`{name}` means several instances"), hint));
-    };
-    let name = &pipeline.instances[id].name;
-    if pipeline.instances[id].kind.name() != "train" {
-        let hint = "name an instance of kind `train`".to_owned();
-        return Err(user(format!("`{name}` trains no network"), hint));
+/// The result of a training, and of what it needed.
+struct Trained {
+    pipeline: &'static Pipeline,
+    project: Project,
+    id: InstanceId,
+}
+
+impl Trained {
+    /// That of the one instance called `name`, if it is up to date.
+    fn find(global: &Global, name: &str) -> Result<Self, Failure> {
+        let (pipeline, project) = super::project(global)?;
+        let user = |message: String, hint: String| Failure {
+            hint: Some(hint),
+            ..Failure::new(FailureKind::User, message)
+        };
+        let [id] = super::selected(pipeline, &[name.to_owned()])?[..] else {
+            let hint = "name one; `repro status` lists them".to_owned();
+            return Err(user(format!("`{name}` means several instances"), hint));
+        };
+        let name = &pipeline.instances[id].name;
+        if pipeline.instances[id].kind.name() != "train" {
+            let hint = "name an instance of kind `train`".to_owned();
+            return Err(user(format!("`{name}` trains no network"), hint));
+        }
+        if project.status(pipeline)?[id] != Standing::Fresh {
+            return Err(user(
+                format!("`{name}` is not up to date"),
+                format!("run `repro run '{name}'` first"),
+            ));
+        }
+        Ok(Self { pipeline, project, id })
     }
-    if project.status(&pipeline)?[id] != Standing::Fresh {
-        return Err(user(format!("`{name}` is not up to date"), format!("run `repro run '{name}'` first")));
+
+    fn checkpoint(&self) -> Result<Checkpoint, Failure> {
+        let bytes = read(&self.project.result(self.pipeline, self.id).join("checkpoint.safetensors"))?;
+        Checkpoint::from_bytes(&bytes).map_err(refused)
     }
-    let path = project.result(&pipeline, id).join("checkpoint.safetensors");
-    let bytes = fs::read(&path)
-        .map_err(|e| Failure::new(FailureKind::User, format!("cannot read `{}`: {e}", ui::path(&path))))?;
-    Checkpoint::from_bytes(&bytes).map_err(refused)
+
+    /// What happened in each epoch.
+    fn history(&self) -> Result<Vec<Map<String, Value>>, Failure> {
+        let path = self.project.result(self.pipeline, self.id).join("history.jsonl");
+        let bytes = read(&path)?;
+        let lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+        lines.map(|line| parse(line, &path)).collect()
+    }
+
+    /// The curves as TensorBoard reads them, each of loss and accuracy in a group of its own.
+    fn curves(&self) -> Result<Vec<u8>, Failure> {
+        let names = [
+            ("learning_rate", "learning_rate"),
+            ("loss/test", "test_loss"),
+            ("loss/train", "train_loss"),
+            ("accuracy/test", "test_accuracy"),
+            ("accuracy/train", "train_accuracy"),
+        ];
+        let history = self.history()?;
+        let scalars = history.iter().flat_map(|row| {
+            let step = row.get("epoch").and_then(Value::as_u64).unwrap_or(0);
+            names.into_iter().filter_map(move |(tag, key)| {
+                Some(Scalar { step, tag, value: row.get(key)?.as_f64()? as f32 })
+            })
+        });
+        // Without times, equal curves are equal files.
+        Ok(tensorboard::events(0.0, scalars))
+    }
+
+    fn model_folder(&self, checkpoint: &Checkpoint) -> Result<BTreeMap<&'static str, Vec<u8>>, Failure> {
+        let needs = &self.pipeline.instances[self.id].needs;
+        let data = needs.iter().find(|need| need.role == "data").map_or(self.id, |need| need.from);
+        let path = self.project.result(self.pipeline, data).join("dataset.json");
+        let description: Description = parse(&read(&path)?, &path)?;
+        let last = self.history()?.pop();
+        let Model { arch, seed, .. } = &checkpoint.model;
+        let card = Card {
+            name: &format!("{arch}-{}-seed{seed}", checkpoint.mode),
+            dataset: if description.source.starts_with("cifar") { "cifar10" } else { &description.source },
+            classes: &description.classes,
+            accuracy: last.and_then(|row| row.get("test_accuracy")?.as_f64()),
+            license: None,
+        };
+        model_folder(checkpoint, &card).map_err(refused)
+    }
+}
+
+/// What `dataset.json` says of the data.
+#[derive(Deserialize)]
+struct Description {
+    source: String,
+    classes: Vec<String>,
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    fs::read(path)
+        .map_err(|e| Failure::new(FailureKind::User, format!("cannot read `{}`: {e}", ui::path(path))))
+}
+
+fn parse<T: DeserializeOwned>(text: &[u8], path: &Path) -> Result<T, Failure> {
+    serde_json::from_slice(text).map_err(|e| {
+        Failure::new(FailureKind::Integrity, format!("`{}` is not what it was: {e}", ui::path(path)))
+    })
 }
 
 /// A checkpoint that is not what it was; wishes that no file can fulfil are the user's.
@@ -73,8 +174,15 @@ fn refused(error: network::Error) -> Failure {
     Failure::new(kind, error.to_string())
 }
 
+/// Writes a file of a folder, which need not be there.
+fn save_in(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), Failure> {
+    fs::create_dir_all(folder)
+        .map_err(|e| Failure::new(FailureKind::User, format!("cannot create `{}`: {e}", folder.display())))?;
+    save(&folder.join(name), bytes)
+}
+
 /// Writes a file, whole or not at all.
-fn save(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+pub(super) fn save(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let draft = path.with_added_extension("draft");
     let written = write(&draft, bytes).and_then(|()| fs::rename(&draft, path));
     written.map_err(|e| {

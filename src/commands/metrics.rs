@@ -2,25 +2,34 @@
 
 use std::{collections::BTreeMap, fs, process::ExitCode};
 
-use engine::plan::Standing;
+use engine::{digest::Digest, past::Past, plan::Standing};
 use serde_json::{Map, Value, json};
 
+use super::diff::{self, Values};
 use crate::{
-    args::Global,
+    args::{Diff, Global, Listing},
     error::{Failure, FailureKind},
-    ui,
+    git, ui,
 };
 
+/// The file of a result that holds its numbers.
+const FILE: &str = "metrics.json";
+
 /// One result's texts and numbers.
-struct Row {
+pub(super) struct Row {
     name: String,
     fresh: bool,
     fields: Map<String, Value>,
 }
 
-pub(super) fn metrics(global: &Global, names: &[String], json: bool, md: bool) -> Result<ExitCode, Failure> {
-    let rows = rows(global, names)?;
-    if json {
+pub(super) fn metrics(global: &Global, listing: &Listing) -> Result<ExitCode, Failure> {
+    if let Some(Diff::Diff { from, form }) = &listing.diff {
+        let old = diff::from_file(from, "metrics")?.map_or_else(|| at(global, from), Ok)?;
+        let new = rows(global, &[])?.into_iter().map(|row| (row.name, row.fields)).collect();
+        return Ok(diff::print(&old, &new, "metric", *form, cell));
+    }
+    let rows = rows(global, &listing.instances)?;
+    if listing.form.json {
         let rows =
             rows.iter().map(|row| json!({ "instance": row.name, "fresh": row.fresh, "metrics": row.fields }));
         ui::json(&rows.collect());
@@ -28,24 +37,65 @@ pub(super) fn metrics(global: &Global, names: &[String], json: bool, md: bool) -
         ui::note("no result has a `metrics.json` yet");
     } else {
         let table = table(&rows);
-        ui::print(&if md { as_markdown(&table) } else { ui::table(&table) });
+        ui::print(&ui::formed(&table, listing.form.md));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Every shown result that has a `metrics.json`; lists and tables in it are left out.
-fn rows(global: &Global, names: &[String]) -> Result<Vec<Row>, Failure> {
+/// The metrics of the results that the lock file of a commit names: from the cache, or from the commit
+/// itself where it has the results.
+fn at(global: &Global, revision: &str) -> Result<Values, Failure> {
     let (pipeline, project) = super::project(global)?;
-    let standings = project.status(&pipeline)?;
+    let path = pipeline.root.join(&pipeline.file).with_extension("lock");
+    let user = |message: String, hint: &str| Failure {
+        hint: Some(hint.to_owned()),
+        ..Failure::new(FailureKind::User, message)
+    };
+    let Some(lock) = git::show(revision, &path)? else {
+        let message = format!("`{revision}` has no `{}`", ui::path(&path));
+        return Err(user(message, "commit the lock file that `repro run` writes"));
+    };
+    let place = format!("{revision}:{}", ui::path(&path));
+    let lock = String::from_utf8_lossy(&lock);
+    let mut values = Values::new();
+    let mut lost = 0;
+    for (name, Past { digest, content }) in project.past(&lock, &place, pipeline.profile.as_deref(), FILE)? {
+        let committed = || {
+            let id = pipeline.instances.iter().position(|instance| instance.name == name)?;
+            let path = project.result(pipeline, id).join(FILE);
+            git::show(revision, &path).ok()?.filter(|bytes| Digest::of(bytes) == digest)
+        };
+        let Some(bytes) = content.or_else(committed) else {
+            lost += 1;
+            continue;
+        };
+        values.insert(name, fields(&bytes, &format!("{revision}'s {FILE}"))?);
+    }
+    if lost > 0 {
+        ui::note(&format!("{lost} results of `{revision}` are neither in the cache nor in the commit"));
+    }
+    Ok(values)
+}
+
+/// The texts and numbers of a `metrics.json`.
+fn fields(text: &[u8], place: &str) -> Result<Map<String, Value>, Failure> {
+    let mut fields: Map<String, Value> = serde_json::from_slice(text).map_err(|e| Failure {
+        hint: Some("`repro run` restores it if it was altered".into()),
+        ..Failure::new(FailureKind::Integrity, format!("`{place}` is not a JSON object: {e}"))
+    })?;
+    fields.retain(|_, value| value.is_string() || value.is_number());
+    Ok(fields)
+}
+
+/// Every shown result that has a `metrics.json`; lists and tables in it are left out.
+pub(super) fn rows(global: &Global, names: &[String]) -> Result<Vec<Row>, Failure> {
+    let (pipeline, project) = super::project(global)?;
+    let standings = project.status(pipeline)?;
     let mut rows = Vec::new();
-    for id in super::selected_or_all(&pipeline, names)? {
-        let path = project.result(&pipeline, id).join("metrics.json");
+    for id in super::selected_or_all(pipeline, names)? {
+        let path = project.result(pipeline, id).join(FILE);
         let Ok(text) = fs::read(&path) else { continue };
-        let mut fields: Map<String, Value> = serde_json::from_slice(&text).map_err(|e| Failure {
-            hint: Some("`repro run` restores it if it was altered".into()),
-            ..Failure::new(FailureKind::Integrity, format!("`{}` is not a JSON object: {e}", ui::path(&path)))
-        })?;
-        fields.retain(|_, value| value.is_string() || value.is_number());
+        let fields = fields(&text, &ui::path(&path))?;
         let fresh = standings[id] == Standing::Fresh;
         rows.push(Row { name: pipeline.instances[id].name.clone(), fresh, fields });
     }
@@ -54,7 +104,7 @@ fn rows(global: &Global, names: &[String]) -> Result<Vec<Row>, Failure> {
 
 /// The heading and the lines. Texts come first, then whole numbers, then the rest: what an instance
 /// is before how well it did.
-fn table(rows: &[Row]) -> Vec<Vec<String>> {
+pub(super) fn table(rows: &[Row]) -> Vec<Vec<String>> {
     let rank = |value: &Value| {
         if value.is_string() {
             0
@@ -92,16 +142,4 @@ fn cell(value: &Value) -> String {
         }
         (other, _) => other.to_string(),
     }
-}
-
-fn as_markdown(table: &[Vec<String>]) -> String {
-    let mut text = String::new();
-    for (index, line) in table.iter().enumerate() {
-        let cells: Vec<_> = line.iter().map(|cell| cell.replace('|', "\\|")).collect();
-        text.push_str(&format!("| {} |\n", cells.join(" | ")));
-        if index == 0 {
-            text.push_str(&format!("|{}\n", " --- |".repeat(line.len())));
-        }
-    }
-    text
 }

@@ -3,12 +3,15 @@
 mod bench;
 mod completions;
 mod dag;
+mod diff;
 mod doctor;
 mod explain;
 mod export;
 mod gc;
 mod metrics;
+mod params;
 mod plan;
+mod report;
 mod run;
 mod schema;
 mod status;
@@ -41,7 +44,9 @@ pub(crate) fn dispatch(args: &Args) -> Result<ExitCode, Failure> {
         Command::Status { instances, quiet, json } => status::status(global, instances, *quiet, *json),
         Command::Explain { instance, json } => explain::explain(global, instance, *json),
         Command::Export(args) => export::export(global, args),
-        Command::Metrics { instances, json, md } => metrics::metrics(global, instances, *json, *md),
+        Command::Metrics(listing) => metrics::metrics(global, listing),
+        Command::Params(listing) => params::params(global, listing),
+        Command::Report { output } => report::report(global, output),
         Command::Verify { json } => verify::verify(global, *json),
         Command::Gc { apply, keep_days, json } => gc::gc(global, *apply, *keep_days, *json),
         Command::Dag { mermaid, dot, json } => dag::dag(global, *mermaid, *dot, *json),
@@ -54,17 +59,20 @@ pub(crate) fn dispatch(args: &Args) -> Result<ExitCode, Failure> {
 }
 
 /// Reads the pipeline that the options name and opens its project.
-fn project(global: &Global) -> Result<(Pipeline, Project), Failure> {
+fn project(global: &Global) -> Result<(&'static Pipeline, Project), Failure> {
     let pipeline = pipeline(global)?;
     let project = Project::open(&pipeline.root)?;
     Ok((pipeline, project))
 }
 
-/// Reads the pipeline that the options name.
-fn pipeline(global: &Global) -> Result<Pipeline, Failure> {
-    let options =
-        LoadOptions { file: global.file.clone(), profile: global.profile.clone(), sets: global.sets.clone() };
-    Ok(load(&options, &stages::kinds())?)
+/// Reads the pipeline that the options name. It lives as long as the program: freeing ten thousand
+/// instances one by one would be a good part of a run with nothing to do.
+fn pipeline(global: &Global) -> Result<&'static Pipeline, Failure> {
+    Ok(Box::leak(Box::new(load(&options(global), &stages::kinds())?)))
+}
+
+fn options(global: &Global) -> LoadOptions {
+    LoadOptions { file: global.file.clone(), profile: global.profile.clone(), sets: global.sets.clone() }
 }
 
 /// The instances that the words on the command line mean, each once, in order; all of them where

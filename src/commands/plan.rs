@@ -5,11 +5,12 @@ use std::process::ExitCode;
 use network::{
     arch::Graph,
     cost::{Operation, operations},
+    plan::{Direction, Pass, Plan},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::bench;
-use crate::{args::Plan, error::Failure, ui};
+use crate::{args, error::Failure, ui};
 
 /// Bytes of a stored number.
 const fn width(precision: crate::args::Precision) -> u64 {
@@ -19,25 +20,57 @@ const fn width(precision: crate::args::Precision) -> u64 {
     }
 }
 
-pub(super) fn plan(options: &Plan) -> Result<ExitCode, Failure> {
+/// What is known of a step.
+struct Known<'a> {
+    options: &'a args::Plan,
+    /// Parameters, and those that train.
+    parameters: [usize; 2],
+    operations: Vec<Operation>,
+    engine: String,
+    /// The engine's own account, where it gives one.
+    plan: Option<Plan>,
+}
+
+pub(super) fn plan(options: &args::Plan) -> Result<ExitCode, Failure> {
     let work = &options.work;
     let graph = Graph::new(options.arch, work.variant, bench::CLASSES);
     let set = work.mode.train_set(work.variant, work.k);
-    let operations = operations(&graph, &set);
     let params = graph.params();
-    let parameters: usize = params.iter().map(|p| p.len()).sum();
-    let trained: usize = params.iter().map(|p| set.trained(p)).sum();
-    let (engine, buffers, note) = engine(options)?;
+    let parameters = [params.iter().map(|p| p.len()).sum(), params.iter().map(|p| set.trained(p)).sum()];
+    let (engine, plan, note) = engine(options)?;
     if let Some(note) = note {
         ui::note(&format!("note: {note}"));
     }
-    let batch = u64::from(work.batch);
-    let sum = |part: &dyn Fn(&Operation) -> u64| batch * operations.iter().map(part).sum::<u64>();
-    let bytes = width(work.precision);
-    let flop = [sum(&|o| o.forward), sum(&|o| o.data), sum(&|o| o.weights)];
-    let moved = [sum(&|o| bytes * o.forward_numbers), sum(&|o| bytes * o.backward_numbers)];
+    let known = Known { options, parameters, operations: operations(&graph, &set), engine, plan };
     if options.json {
-        let operations = operations.iter().map(|o| {
+        ui::json(&known.json());
+    } else {
+        known.show();
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Known<'_> {
+    /// Over a batch.
+    fn sum(&self, part: impl Fn(&Operation) -> u64) -> u64 {
+        u64::from(self.options.work.batch) * self.operations.iter().map(part).sum::<u64>()
+    }
+
+    /// Operations of a step: forward, back to the data, to the weights.
+    fn flop(&self) -> [u64; 3] {
+        [self.sum(|o| o.forward), self.sum(|o| o.data), self.sum(|o| o.weights)]
+    }
+
+    /// Bytes that a step moves by definition: forward, backward.
+    fn moved(&self) -> [u64; 2] {
+        let bytes = width(self.options.work.precision);
+        [self.sum(|o| bytes * o.forward_numbers), self.sum(|o| bytes * o.backward_numbers)]
+    }
+
+    fn json(&self) -> Value {
+        let work = &self.options.work;
+        let (batch, bytes) = (u64::from(work.batch), width(work.precision));
+        let operations = self.operations.iter().map(|o| {
             json!({
                 "name": o.name, "channels": [o.cin, o.output[0]], "kernel": o.kernel, "stride": o.stride,
                 "output": o.output, "then": o.then,
@@ -50,56 +83,122 @@ pub(super) fn plan(options: &Plan) -> Result<ExitCode, Failure> {
                 },
             })
         });
-        ui::json(&json!({
-            "arch": options.arch.to_string(), "variant": work.variant.to_string(),
-            "mode": work.mode.to_string(), "batch": batch, "parameters": parameters, "trained": trained,
-            "engine": engine, "buffer_bytes": buffers,
+        let passes = self.plan.as_ref().map(|plan| {
+            let pass = |p: &Pass| {
+                json!({
+                    "direction": p.direction, "modules": p.modules, "algorithms": p.algorithms,
+                    "on_read": p.on_read, "on_write": p.on_write, "bytes_read": batch * p.bytes_read,
+                    "bytes_written": batch * p.bytes_written, "flop": batch * p.flop,
+                })
+            };
+            plan.passes.iter().map(pass).collect::<Vec<_>>()
+        });
+        let (flop, moved) = (self.flop(), self.moved());
+        json!({
+            "arch": self.options.arch.to_string(), "variant": work.variant.to_string(),
+            "mode": work.mode.to_string(), "batch": batch, "parameters": self.parameters[0],
+            "trained": self.parameters[1], "engine": self.engine,
             "flop": {
                 "forward": flop[0], "data": flop[1], "weights": flop[2], "step": flop.iter().sum::<u64>(),
             },
             "bytes": { "forward": moved[0], "backward": moved[1], "step": moved.iter().sum::<u64>() },
             "operations": operations.collect::<Vec<_>>(),
-        }));
-        return Ok(ExitCode::SUCCESS);
+            "passes": passes,
+            "buffers": self.plan.as_ref().map(|plan| &plan.buffers),
+            "buffer_bytes": self.plan.as_ref().map(|plan| plan.buffer_bytes(false)),
+            "batch_buffer_bytes": self.plan.as_ref().map(|plan| plan.buffer_bytes(true)),
+        })
     }
-    ui::line(&format!(
-        "{} {}, mode {}, a step of {batch} images: {trained} of {parameters} parameters train",
-        options.arch, work.variant, work.mode
-    ));
-    ui::print(&ui::table(&table(&operations, batch, bytes)));
-    ui::line(&format!(
-        "{} GFLOP by direct convolution: {} forward, {} back to the data, {} to the weights",
-        giga(flop.iter().sum()),
-        giga(flop[0]),
-        giga(flop[1]),
-        giga(flop[2])
-    ));
-    ui::line(&format!(
-        "{} GB of activations read or written: {} forward, {} backward",
-        giga(moved.iter().sum()),
-        giga(moved[0]),
-        giga(moved[1])
-    ));
-    let buffers = buffers.map_or_else(|| "an unknown number of".into(), |bytes| giga(bytes as u64));
-    ui::line(&format!("{buffers} GB of buffers ({engine})"));
-    Ok(ExitCode::SUCCESS)
+
+    fn show(&self) {
+        let work = &self.options.work;
+        let batch = u64::from(work.batch);
+        let [parameters, trained] = self.parameters;
+        ui::line(&format!(
+            "{} {}, mode {}, a step of {batch} images: {trained} of {parameters} parameters train",
+            self.options.arch, work.variant, work.mode
+        ));
+        match &self.plan {
+            Some(plan) => ui::print(&ui::table(&passes(plan, batch))),
+            None => ui::print(&ui::table(&table(&self.operations, batch, width(work.precision)))),
+        }
+        let (flop, moved) = (self.flop(), self.moved());
+        ui::line(&format!(
+            "{} GFLOP by direct convolution: {} forward, {} back to the data, {} to the weights",
+            giga(flop.iter().sum()),
+            giga(flop[0]),
+            giga(flop[1]),
+            giga(flop[2])
+        ));
+        ui::line(&format!(
+            "{} GB of activations to read or write by definition: {} forward, {} backward",
+            giga(moved.iter().sum()),
+            giga(moved[0]),
+            giga(moved[1])
+        ));
+        let Some(plan) = &self.plan else { return ui::line(&format!("buffers unknown ({})", self.engine)) };
+        let moved = |part: fn(&Pass) -> u64| giga(batch * plan.passes.iter().map(part).sum::<u64>());
+        ui::line(&format!(
+            "the passes read {} GB and write {}",
+            moved(|p| p.bytes_read),
+            moved(|p| p.bytes_written)
+        ));
+        let mega = |bytes: usize| format!("{:.3}", bytes as f64 / 1e6);
+        let line = |b: &network::plan::Buffer| {
+            vec![b.name.to_owned(), mega(b.bytes), if b.of_batch { "with the batch" } else { "" }.to_owned()]
+        };
+        let heading = ["buffer", "MB", "grows"].map(str::to_owned).to_vec();
+        let buffers = plan.buffers.iter().filter(|b| b.bytes > 0).map(line);
+        ui::print(&ui::table(&std::iter::once(heading).chain(buffers).collect::<Vec<_>>()));
+        ui::line(&format!(
+            "{} MB of buffers, {} of which grow with the batch ({})",
+            mega(plan.buffer_bytes(false)),
+            mega(plan.buffer_bytes(true)),
+            self.engine
+        ));
+    }
 }
 
-/// What would compute, the bytes of its buffers, and a note about it.
-fn engine(options: &Plan) -> Result<(String, Option<usize>, Option<String>), Failure> {
+/// What would compute, what it would do and hold, and a note about it.
+fn engine(options: &args::Plan) -> Result<(String, Option<Plan>, Option<String>), Failure> {
     /// Buffers grow evenly from one multiple of that many images to the next; so those of two small
     /// batches tell about a large one that would fill the memory.
     const STEP: usize = 64;
     let of = |batch: usize| {
         let (trainer, note) = bench::trainer(options.arch, &options.work, batch)?;
-        Ok::<_, Failure>((trainer.describe(), trainer.buffer_bytes(), note))
+        Ok::<_, Failure>((trainer.describe(), trainer.plan(), note))
     };
     let batch = options.work.batch as usize;
-    let (engine, small, note) = of(batch.min(STEP))?;
-    let Some(small) = small.filter(|_| batch > STEP) else { return Ok((engine, small, note)) };
-    let (_, large, _) = of(2 * STEP)?;
-    let each = |large: usize| (large - small) * (batch - STEP) / STEP;
-    Ok((engine, large.map(|large| small + each(large)), note))
+    let (engine, mut plan, note) = of(batch.min(STEP))?;
+    if let (Some(plan), true) = (&mut plan, batch > STEP) {
+        let larger = of(2 * STEP)?.1.unwrap_or_default();
+        for (buffer, larger) in plan.buffers.iter_mut().zip(larger.buffers) {
+            buffer.bytes += larger.bytes.saturating_sub(buffer.bytes) * (batch - STEP) / STEP;
+        }
+    }
+    Ok((engine, plan, note))
+}
+
+fn passes(plan: &Plan, batch: u64) -> Vec<Vec<String>> {
+    let heading = ["pass", "convolutions", "by", "on read", "on write", "GB read", "written", "GFLOP"];
+    let line = |p: &Pass| {
+        let direction = match p.direction {
+            Direction::Forward => "forward",
+            Direction::Backward => "backward",
+            Direction::Filters => "filters",
+        };
+        vec![
+            direction.to_owned(),
+            p.modules.join(", "),
+            p.algorithms.join(", "),
+            p.on_read.join(", "),
+            p.on_write.join(", "),
+            giga(batch * p.bytes_read),
+            giga(batch * p.bytes_written),
+            giga(batch * p.flop),
+        ]
+    };
+    std::iter::once(heading.map(str::to_owned).to_vec()).chain(plan.passes.iter().map(line)).collect()
 }
 
 fn table(operations: &[Operation], batch: u64, bytes: u64) -> Vec<Vec<String>> {

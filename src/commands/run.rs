@@ -12,6 +12,7 @@ use crate::{
     args::{Global, Run},
     error::{Failure, FailureKind},
     signals, ui,
+    versions::versions,
     watch::{Screen, Watch},
 };
 
@@ -19,7 +20,7 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
     let started = Instant::now();
     let (pipeline, project) = super::project(global)?;
     let options = RunOptions {
-        targets: super::selected(&pipeline, &args.instances)?,
+        targets: super::selected(pipeline, &args.instances)?,
         jobs: args.jobs.map_or(0, usize::from),
         keep_going: args.keep_going,
         force: args.force,
@@ -27,6 +28,7 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
         dry_run: args.dry_run,
         offline: args.offline,
         exe: this_program()?,
+        versions: versions(),
         ..RunOptions::default()
     };
     let screen = Screen::new(args.quiet);
@@ -34,12 +36,12 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
     let told = move |level| voice.note(asked_to_stop(level));
     signals::count_into(Arc::clone(&options.stop), told)
         .map_err(|e| Failure::new(FailureKind::User, format!("cannot listen for Ctrl-C: {e}")))?;
-    let mut watch = Watch::new(&project, &pipeline, screen, args.quiet, wanted(&pipeline, &options).len());
-    let result = project.run(&pipeline, &options, &mut watch);
+    let mut watch = Watch::new(&project, pipeline, screen, args.quiet, wanted(pipeline, &options).len());
+    let result = project.run(pipeline, &options, &mut watch);
     watch.end();
     let summary = result?;
     if args.dry_run {
-        ui::print(&plan(&pipeline, &summary.plan));
+        ui::print(&plan(pipeline, &summary.plan));
     } else if !args.quiet {
         ui::line(&closing(&summary, started.elapsed().as_secs_f64()));
     }

@@ -17,17 +17,17 @@ pub(super) fn status(
     json: bool,
 ) -> Result<ExitCode, Failure> {
     let (pipeline, project) = super::project(global)?;
-    let ids = super::selected_or_all(&pipeline, names)?;
-    let standings = project.status(&pipeline)?;
+    let ids = super::selected_or_all(pipeline, names)?;
+    let standings = project.status(pipeline)?;
     let all: Vec<_> = ids.iter().map(|&id| (id, &standings[id])).collect();
     if quiet {
         let stale = all.iter().any(|(_, standing)| **standing != Standing::Fresh);
         return Ok(ExitCode::from(u8::from(stale)));
     }
     if json {
-        ui::json(&all.iter().map(|(id, standing)| as_json(&pipeline, *id, standing)).collect());
+        ui::json(&all.iter().map(|(id, standing)| as_json(pipeline, *id, standing)).collect());
     } else {
-        ui::print(&as_text(&pipeline, &all, names.is_empty()));
+        ui::print(&as_text(pipeline, &all, names.is_empty()));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -12,7 +12,7 @@ use crate::{
 
 pub(super) fn verify(global: &Global, json: bool) -> Result<ExitCode, Failure> {
     let (pipeline, project) = super::project(global)?;
-    let findings = project.verify(&pipeline)?;
+    let findings = project.verify(pipeline)?;
     if json {
         let findings = findings.iter().map(|finding| {
             json!({ "instance": finding.instance, "path": finding.path, "problem": finding.problem })

@@ -1,110 +1,258 @@
-use engine::{
-    instance::Resources,
-    kind::{Input, Progress, Reporter},
+use std::path::Path;
+
+use engine::{instance::Resources, kind::Input};
+
+use super::{
+    chart::{Axis, Chart, Dashes, Look, Marker, Series},
+    *,
 };
+use crate::testing::Listener;
 
-use super::*;
-
-struct Silent;
-
-impl Reporter for Silent {
-    fn say(&mut self, _: &str) {}
-    fn progress(&mut self, _: &Progress) {}
-    fn note(&mut self, _: &str, _: toml::Value) {}
-    fn stop_requested(&self) -> bool {
-        false
-    }
-}
-
-fn made_up(root: &std::path::Path) -> Vec<Input> {
+/// Two seeds of three modes at two depths and two widths, with everything a figure could want.
+fn made_up(root: &Path) -> Vec<Input> {
     let mut inputs = Vec::new();
-    for (arch, depth) in [("resnet8", 8), ("resnet14", 14)] {
-        for (mode, top) in [("all", 0.9), ("bn", 0.7), ("random", 0.5)] {
+    for (arch, trained) in
+        [("resnet14", 1120), ("resnet32", 2464), ("resnet14-2", 2240), ("resnet14-4", 4480)]
+    {
+        for (mode, top) in
+            [("all", 0.9), ("all-but-bn", 0.88), ("bn", 0.6), ("random", 0.4), ("output+shortcut", 0.3)]
+        {
             for seed in 0..2 {
-                let dir = root.join(format!("{arch}-{mode}-{seed}"));
-                std::fs::create_dir(&dir).unwrap();
-                let mut csv = String::from("epoch,rate,train_loss,train_accuracy,test_loss,test_accuracy\n");
-                for epoch in 1..=20 {
-                    let done = 1.0 - (-f64::from(epoch) / 6.0).exp();
-                    let test = done * top + f64::from(seed) * 0.04;
-                    csv += &format!(
-                        "{epoch},0.1,{},{},{},{test}\n",
-                        2.3 - 2.0 * done * top,
-                        test + 0.05,
-                        2.4 - 1.8 * done * top
-                    );
-                }
-                std::fs::write(dir.join("history.csv"), csv).unwrap();
-                let top1 = top + f64::from(seed) * 0.04;
-                std::fs::write(
-                    dir.join("metrics.json"),
-                    format!("{{\"top1\":{top1},\"depth\":{depth},\"extra\":[1]}}"),
-                )
-                .unwrap();
-                let axes = [("arch", arch.into()), ("mode", mode.into()), ("seed", i64::from(seed).into())];
-                let axes = axes.into_iter().map(|(k, v): (&str, toml::Value)| (k.to_owned(), v)).collect();
-                inputs.push(Input { instance: format!("train[{arch},{mode},{seed}]"), axes, dir });
+                inputs.push(run(root, arch, mode, seed, top + f64::from(seed) * 0.04, trained));
             }
         }
     }
     inputs
 }
 
-fn draw(inputs: Vec<Input>, out: &std::path::Path) -> Result<(), StageError> {
-    let inputs = [("histories".to_owned(), inputs.clone()), ("metrics".to_owned(), inputs)].into();
+fn run(root: &Path, arch: &str, mode: &str, seed: u8, top1: f64, trained: u64) -> Input {
+    let dir = root.join(format!("{arch}-{mode}-{seed}"));
+    std::fs::create_dir(&dir).unwrap();
+    let mut csv = String::from("epoch,learning_rate,train_loss,train_accuracy,test_loss,test_accuracy\n");
+    for epoch in 1..=30 {
+        let done = 1.0 - (-f64::from(epoch) / 6.0).exp();
+        let (loss, test) = (2.3 - 2.0 * done * top1, done * top1);
+        csv += &format!("{epoch},0.1,{loss},{},{},{test}\n", test + 0.05, loss + 0.1);
+    }
+    let k = if mode == "random" { "\"k\":2," } else { "" };
+    let subject = format!("\"arch\":\"{arch}\",\"mode\":\"{mode}\",{k}\"variant\":\"paper\",\"seed\":{seed}");
+    let write =
+        |name: &str, text: &str| std::fs::write(dir.join(name), format!("{{{subject},{text}}}")).unwrap();
+    std::fs::write(dir.join("history.csv"), csv).unwrap();
+    write(
+        "metrics.json",
+        &format!(
+            "\"top1\":{top1},\"trained\":{trained},\"parameters\":175258,\"checkpoint_bytes\":{},\"weights_bytes\":705512,\"extra\":[1]",
+            trained * 4
+        ),
+    );
+    write(
+        "gamma.json",
+        "\"all\":{\"below_001\":0.25,\"below_005\":0.3,\"below_01\":0.35},\"histogram\":{\"from\":-1.0,\"to\":1.0,\"counts\":[0,1,5,2]},\
+         \"zeroing\":[{\"threshold\":0.01,\"change\":-0.001},{\"threshold\":0.05,\"change\":-0.004},{\"threshold\":0.1,\"change\":-0.016}]",
+    );
+    write(
+        "features.json",
+        "\"all\":{\"dead_99\":0.3},\"after_bn\":{\"dead_99\":0.4},\"after_addition\":{\"dead_99\":0.2}",
+    );
+    write(
+        "model.json",
+        "\"parameters\":{\"total\":175258,\"batch_norm\":1120,\"shortcut_batch_norm\":192,\"output\":650,\"shortcut\":2560}",
+    );
+    write(
+        "memory.json",
+        "\"buffers\":[{\"batch\":64,\"bytes\":120000000},{\"batch\":128,\"bytes\":240000000}],\"budget\":1073741824,\"largest_batch\":512",
+    );
+    let axes = [("arch", arch.into()), ("mode", mode.into()), ("seed", i64::from(seed).into())];
+    let axes = axes.into_iter().map(|(k, v): (&str, toml::Value)| (k.to_owned(), v)).collect();
+    Input { instance: format!("train[{arch},{mode},{seed}]"), axes, dir }
+}
+
+fn draw(inputs: Vec<Input>, params: &str, out: &Path) -> Result<Vec<Entry>, StageError> {
+    let roles = ["histories", "metrics", "models", "memory"];
+    let inputs = roles.map(|role| (role.to_owned(), inputs.clone())).into();
     Plot.run(&mut Job {
         instance: "plot",
-        axes: &BTreeMap::new(),
-        params: &Params::default(),
+        axes: &std::collections::BTreeMap::new(),
+        params: &Plot.resolve(&params.parse().unwrap()).unwrap(),
         inputs: &inputs,
         out,
         scratch: out,
         project: out,
         resources: Resources::default(),
         offline: true,
-        reporter: &mut Silent,
-    })
+        reporter: &mut Listener::default(),
+    })?;
+    Ok(serde_json::from_slice(&std::fs::read(out.join(LIST)).unwrap()).unwrap())
+}
+
+fn folders() -> (tempfile::TempDir, tempfile::TempDir) {
+    (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap())
 }
 
 #[test]
-fn figures_have_titles_axes_and_legend_and_the_table_counts_seeds() {
-    let (given, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    draw(made_up(given.path()), out.path()).unwrap();
-    let svg = |name: &str| std::fs::read_to_string(out.path().join(name)).unwrap();
-    let depth = svg("accuracy-by-depth.svg");
-    for text in ["Test accuracy by depth", "depth (layers)", "top-1 test accuracy (%)", "random", "bn"] {
-        assert!(depth.contains(text), "{text}");
+fn every_figure_has_title_axes_legend_number_of_runs_and_caption() {
+    let (given, out) = folders();
+    let list = draw(made_up(given.path()), "published = [\"paper\"]", out.path()).unwrap();
+    let names: Vec<&str> = list.iter().map(|entry| &*entry.name).collect();
+    for (name, texts) in [
+        (
+            "accuracy-by-depth",
+            &[
+                "Test accuracy by depth",
+                "depth of the ResNet",
+                "top-1 test accuracy (%)",
+                "BatchNorm only (n = 2)",
+                "as many random weights",
+                "paper: everything",
+                "866",
+            ][..],
+        ),
+        ("accuracy-by-width", &["14-1", "14-32", "paper: BatchNorm only"]),
+        ("affine-by-depth", &["everything but BatchNorm (n = 2)"]),
+        ("switches-by-width", &["output and shortcuts (n = 2)", "paper: output and shortcuts"]),
+        ("budget", &["trained BatchNorm values", "deeper and deeper ResNets (n =", "wider and wider", "2 k"]),
+        ("accuracy-by-trained", &["trained values (log scale)", "everything (n = 2)"]),
+        (
+            "loss-curves-resnet32",
+            &[
+                "Loss of ResNet-32 during training",
+                "epoch",
+                "cross-entropy loss (nats)",
+                "BatchNorm only, test (n = 2)",
+            ],
+        ),
+        ("accuracy-curves-resnet14-2", &["Accuracy of ResNet-14-2", "top-1 accuracy (%)"]),
+        ("gamma-resnet14", &["gamma", "density", "BatchNorm only (n = 2)"]),
+        ("small-gamma-by-depth", &["share of scales (%)", "BatchNorm only, below 0.05 (n ="]),
+        ("zeroing-by-depth", &["change of test accuracy (points)", "everything, below 0.1 (n = 2)"]),
+        ("dead-by-width", &["dead channels (%)", "behind"]),
+        (
+            "size-by-depth",
+            &["kilobytes (log scale)", "checkpoint: BatchNorm only", "all numbers of the network"],
+        ),
+        ("memory-resnet14-paper", &["batch (images)", "buffers (MB)", "up to"]),
+    ] {
+        assert!(names.contains(&name), "{name} is not in {names:?}");
+        let svg = std::fs::read_to_string(out.path().join(format!("{name}.svg"))).unwrap();
+        // The legend breaks its labels between words.
+        let text = svg.lines().filter(|line| !line.starts_with('<')).collect::<Vec<_>>().join(" ");
+        for part in texts {
+            assert!(text.contains(part), "{name} has no `{part}` in {text}");
+        }
+        not_blank(&out.path().join(format!("{name}.png")));
     }
-    let loss = svg("loss-curves-resnet14.svg");
-    for text in ["Loss of resnet14 during training", "epoch", "cross-entropy loss (nats)", "bn, test"] {
-        assert!(loss.contains(text), "{text}");
+    assert_eq!(names[0], "accuracy-by-depth", "the main figure stands first");
+    assert!(list.iter().all(|entry| entry.caption.ends_with('.') && !entry.title.is_empty()), "{list:?}");
+    assert!(list[0].caption.contains("arXiv 2003.00152v1") && list[0].caption.contains("standard deviation"));
+    let table = std::fs::read_to_string(out.path().join("table.md")).unwrap();
+    assert!(table.contains("| ResNet-32 | BatchNorm only | 2,464 | 62.00 | 2.83 | 2 |"), "{table}");
+    let parameters = std::fs::read_to_string(out.path().join("parameters.md")).unwrap();
+    assert!(
+        parameters.contains("| ResNet-14 | paper | 175,258 | 1,120 | 0.64 | 192 | 650 | 2,560 |"),
+        "{parameters}"
+    );
+}
+
+fn not_blank(path: &Path) {
+    let file = std::fs::File::open(path).unwrap();
+    let mut reader = png::Decoder::new(std::io::BufReader::new(file)).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    reader.next_frame(&mut pixels).unwrap();
+    assert!(pixels.iter().any(|p| *p != 255), "{} is blank", path.display());
+}
+
+#[test]
+fn more_random_weights_make_a_curve_beside_the_level_of_batch_norm() {
+    let (given, out) = folders();
+    let mut inputs = vec![run(given.path(), "resnet14", "bn", 0, 0.5, 1120)];
+    for k in [1, 4, 16] {
+        let input = run(given.path(), "resnet14", "random", k, f64::from(k) * 0.03, 560);
+        let text = std::fs::read_to_string(input.dir.join("metrics.json")).unwrap();
+        std::fs::write(input.dir.join("metrics.json"), text.replace("\"k\":2", &format!("\"k\":{k}")))
+            .unwrap();
+        inputs.push(input);
     }
-    let table = svg("table.md");
-    assert!(table.contains("| resnet8 | bn | 72.00 | 2.83 | 2 |"), "{table}");
-    for name in ["accuracy-by-depth", "loss-curves-resnet8", "accuracy-curves-resnet14"] {
-        let file = std::fs::File::open(out.path().join(format!("{name}.png"))).unwrap();
-        let mut reader = png::Decoder::new(std::io::BufReader::new(file)).read_info().unwrap();
-        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
-        reader.next_frame(&mut pixels).unwrap();
-        assert!(pixels.iter().any(|p| *p != 255), "{name}.png is blank");
-    }
+    let list = draw(inputs, "figures = [\"random-k\"]", out.path()).unwrap();
+    assert_eq!(list.len(), 1);
+    let svg = std::fs::read_to_string(out.path().join("random-k-resnet14.svg")).unwrap();
+    assert!(svg.contains("BatchNorm only (n = 1)") && svg.contains("k random weights of each"), "{svg}");
+}
+
+#[test]
+fn stages_with_the_same_axes_are_lines_of_their_own() {
+    let (given, out) = folders();
+    let mut inputs = vec![
+        run(given.path(), "resnet14", "bn", 0, 0.5, 1120),
+        run(given.path(), "resnet14", "bn", 1, 0.4, 1120),
+    ];
+    inputs[1].axes = inputs[0].axes.clone();
+    inputs[0].instance = "evaluate[arch=resnet14]".into();
+    inputs[1].instance = "undecayed[arch=resnet14]".into();
+    draw(inputs, "figures = [\"accuracy\"]", out.path()).unwrap();
+    let table = std::fs::read_to_string(out.path().join("table.md")).unwrap();
+    assert!(table.contains("BatchNorm only, stage undecayed | 1,120 | 40.00 | – | 1 |"), "{table}");
+}
+
+#[test]
+fn nothing_given_is_nothing_drawn() {
+    let (_, out) = folders();
+    assert_eq!(draw(Vec::new(), "", out.path()).unwrap(), []);
+    assert_eq!(draw(Vec::new(), "figures = [\"gamma\"]", out.path()).unwrap(), []);
+}
+
+#[test]
+fn a_single_run_is_drawn_without_a_band() {
+    let (given, out) = folders();
+    let list = draw(vec![run(given.path(), "resnet14", "bn", 0, 0.5, 1120)], "", out.path()).unwrap();
+    assert!(list.iter().any(|entry| entry.name == "accuracy-by-depth"));
+    assert!(list.iter().all(|entry| !entry.caption.contains("standard deviation")), "{list:?}");
 }
 
 #[test]
 fn a_diverged_training_leaves_a_gap_and_no_panic() {
-    let (given, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (given, out) = folders();
     let inputs = made_up(given.path());
     for input in &inputs {
         std::fs::write(input.dir.join("history.csv"), "epoch,train_loss\n1,2.0\n2,NaN\n3,inf\n").unwrap();
     }
-    draw(inputs, out.path()).unwrap();
+    let list = draw(inputs, "", out.path()).unwrap();
+    assert!(list.iter().any(|entry| entry.name == "loss-curves-resnet14"));
+    assert!(list.iter().all(|entry| !entry.name.starts_with("accuracy-curves")));
 }
 
 #[test]
 fn a_damaged_history_is_named_with_its_line() {
-    let (given, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (given, out) = folders();
     let inputs = made_up(given.path());
     std::fs::write(inputs[0].dir.join("history.csv"), "epoch,rate\n1,0.1\n2\n").unwrap();
-    let error = draw(inputs, out.path()).unwrap_err();
-    assert!(error.message.contains("history.csv of `train[resnet8,all,0]`, line 3"), "{}", error.message);
+    let error = draw(inputs, "", out.path()).unwrap_err();
+    assert!(error.message.contains("history.csv of `train[resnet14,all,0]`, line 3"), "{}", error.message);
+}
+
+#[test]
+fn an_unknown_source_is_refused_before_anything_runs() {
+    let errors = Plot.resolve(&"published = [\"nobody\"]".parse().unwrap()).unwrap_err();
+    assert_eq!(errors[0].key, "published");
+}
+
+#[test]
+fn the_bytes_of_a_small_chart() {
+    let look = Look {
+        color: plotters::style::RGBColor(0, 114, 178),
+        dashes: Dashes::Long,
+        marker: Marker::Square,
+        hollow: true,
+    };
+    let chart = Chart {
+        title: "A <small> chart".into(),
+        x: Axis::words("network", vec!["14".into(), "32".into()]),
+        y: Axis::linear("accuracy (%)"),
+        series: vec![Series {
+            label: "BatchNorm only".into(),
+            look,
+            points: vec![(0.0, 48.0, 1.0), (1.0, 57.0, 1.5)],
+        }],
+    };
+    insta::assert_snapshot!(chart.svg().unwrap());
 }

@@ -30,8 +30,9 @@ pub(super) fn of(params: &Params, inputs: &BTreeMap<String, Vec<Input>>) -> Opti
     let only = |role: &str| inputs.get(role)?.first().map(|input| &input.dir);
     let model = Model::from_json(&fs::read(only("model")?.join("model.json")).ok()?).ok()?;
     let TrainParams { mode, k, batch, precision, .. } = &read;
+    let shortcut_bn = read.shortcut_bn.train();
     let (arch, variant, data) = (model.arch, model.variant, only("data")?.display());
-    let key = format!("{arch} {variant} {} {k} {batch} {precision:?} {data}", mode.0);
+    let key = format!("{arch} {variant} {} {k} {shortcut_bn:?} {batch} {precision:?} {data}", mode.0);
     Some(Group { key, most: MOST })
 }
 

@@ -1,6 +1,9 @@
 use std::{cell::Cell, path::PathBuf};
 
-use network::data::{IMAGE_BYTES, Images, pack};
+use network::{
+    data::{IMAGE_BYTES, Images, pack},
+    init::thin,
+};
 use tempfile::TempDir;
 
 use super::*;
@@ -76,8 +79,34 @@ fn a_training_leaves_a_checkpoint_a_history_and_notes() {
     assert_eq!(last.done, 40);
     train(&root, "b", "mode = 'bn'");
     assert_eq!(files, bytes(&root, "b"), "equal recipes, other bytes");
-    train(&root, "c", "mode = 'bn'\nseed = 4");
+    train(&root, "c", "mode = 'bn'\norder_seed = 4");
     assert_ne!(files[0].1, bytes(&root, "c")[0].1, "the order has no effect");
+}
+
+#[test]
+fn the_origins_random_mode_trains_few_of_its_weights() {
+    let root = project(CLASSES);
+    run(
+        &Model,
+        "arch = 'resnet8'\nvariant = 'origin'\nclasses = 3\nbn_init = 'fixed'",
+        &[],
+        &root.path().join("model"),
+    )
+    .unwrap();
+    train(&root, "a", "mode = 'origin-random'");
+    let checkpoint = Checkpoint::from_bytes(&bytes(&root, "a")[0].1).unwrap();
+    let weights = checkpoint.weights().unwrap();
+    let (mut all, mut zero, mut moved) = (0, 0, 0);
+    for param in checkpoint.model.graph().params().iter().filter(|p| p.shape.len() == 4) {
+        let (after, before) = (&weights[&param.name].data, thin(checkpoint.model.seed, param).data);
+        all += after.len();
+        zero += after.iter().filter(|w| **w == 0.0).count();
+        moved += after.iter().zip(&before).filter(|(a, b)| a != b).count();
+    }
+    assert_eq!(checkpoint.trained(), all, "all of them may move");
+    assert!(moved > 50 && moved < all / 10, "{moved} of {all} moved");
+    assert!(zero > all * 9 / 10, "{zero} of {all} are zero");
+    assert!(weights["layer1.0.shortcut.1.weight"].data.iter().all(|gamma| *gamma == 1.0));
 }
 
 #[test]
@@ -140,6 +169,16 @@ fn an_evaluation_says_what_the_history_ends_with() {
         assert_eq!(metrics["confusion"].as_array().unwrap().len(), CLASSES);
         assert_eq!(gamma["all"]["count"], 16 + 2 * (16 + 32 + 64) + 16 + 32 + 64);
         assert_eq!(gamma["layers"][3]["shortcut"], true);
+        let zeroing = gamma["zeroing"].as_array().unwrap();
+        assert_eq!((zeroing.len(), &zeroing[2]["zeroed"]), (3, &gamma["all"]["below_01"]), "{params}");
+        let change = |i: usize| zeroing[i]["top1"].as_f64().unwrap() - metrics["top1"].as_f64().unwrap();
+        assert_eq!(zeroing[2]["change"].as_f64().unwrap(), change(2));
+        assert_ne!(zeroing[2]["loss"], metrics["loss"], "nothing was set to zero");
+        let features = json("features.json");
+        assert_eq!((&features["images"], &features["after_bn"]["count"]), (&6.into(), &128.into()));
+        assert_eq!(features["layers"][2]["name"], "layer1.0.bn2");
+        let file = fs::metadata(root.path().join("a/checkpoint.safetensors")).unwrap().len();
+        assert_eq!(metrics["checkpoint_bytes"], file);
         let trained = metrics["trained"].as_u64().unwrap();
         let total = metrics["parameters"].as_u64().unwrap();
         match params {
@@ -192,6 +231,13 @@ fn k_is_in_the_recipe_only_where_it_counts_and_engines_never_are() {
     let of = |text: &str| Train.resolve(&text.parse().unwrap()).unwrap();
     assert_eq!(of("k = 5").recipe, of("k = 2\nengine = 'reference'\ndevice = 'cpu'").recipe);
     assert_eq!(of("mode = 'random'").recipe["k"], 2.into());
+    for mode in ["all", "bn+output+shortcut", "random", "none"] {
+        let (with, without) =
+            (format!("mode = '{mode}'\nshortcut_bn = 'trained'"), format!("mode = '{mode}'"));
+        assert_eq!(of(&with).recipe, of(&without).recipe);
+    }
+    assert_eq!(of("shortcut_bn = 'frozen'").recipe["shortcut_bn"], "frozen".into());
+    assert_eq!(of("shortcut_bn = 'variant'").recipe, of("").recipe);
     let defaults = "mode = 'bn'\nepochs = 160\nbatch = 128\nlearning_rate = 0.1\nmilestones = [80, 120]\nfactor = 0.1\n\
                     momentum = 0.9\nweight_decay = 1e-4\naugment = true\nprecision = 'f32'";
     assert_eq!(of("").recipe, defaults.parse().unwrap());

@@ -19,7 +19,13 @@ fn bench_step_measures_the_step_the_machine_and_the_memory() {
         let rate = 2.0 / report["seconds"]["median"].as_f64().unwrap();
         assert!((number("images_per_second") / rate - 1.0).abs() < 1e-9, "{report:#}");
         let has = |key: &str| report.get(key).is_some();
-        assert!(has("buffer_bytes") && has("peak_rss_bytes") && has("rss_growth_bytes"), "{report:#}");
+        assert!(
+            has("buffer_bytes")
+                && has("batch_buffer_bytes")
+                && has("peak_rss_bytes")
+                && has("rss_growth_bytes"),
+            "{report:#}"
+        );
         assert_eq!(report["threads"], 1);
     }
 }
@@ -63,7 +69,35 @@ fn plan_lists_operations_and_adds_them_up() {
     );
     assert!(plan.get("buffer_bytes").is_some() && plan["engine"].is_string(), "{plan:#}");
     let shown = project.ends(&["plan", "resnet8", "--batch", "2", "--mode", "all"], 0).out;
-    assert!(shown.contains("layer2.0.shortcut.0") && shown.contains("bn add relu"), "{shown}");
+    assert!(shown.contains("layer2.0.shortcut.0") && shown.contains("normalise, add, rectify"), "{shown}");
+    assert!(shown.contains("prepared filters"), "{shown}");
+}
+
+#[test]
+fn plan_tells_the_passes_of_the_engine_and_the_memory_that_it_holds() {
+    let project = TestProject::new("");
+    let of = |more: &[&str]| {
+        let common = ["plan", "resnet8", "--variant", "paper", "--batch", "3", "--engine", "cpu", "--json"];
+        project.json(&[&common[..], more].concat(), 0)
+    };
+    let number = |x: &serde_json::Value| x.as_u64().unwrap();
+    let (bn, all, half) = (of(&[]), of(&["--mode", "all"]), of(&["--precision", "bf16"]));
+    let of_way = |plan: &serde_json::Value, way: &str| {
+        let passes = plan["passes"].as_array().unwrap().iter();
+        passes.filter(|p| p["direction"] == way).map(|p| number(&p["flop"])).collect::<Vec<_>>()
+    };
+    for plan in [&bn, &all, &half] {
+        assert_eq!(of_way(plan, "forward").iter().sum::<u64>(), number(&plan["flop"]["forward"]));
+        let buffers = plan["buffers"].as_array().unwrap();
+        assert_eq!(buffers.iter().map(|b| number(&b["bytes"])).sum::<u64>(), number(&plan["buffer_bytes"]));
+        assert!(number(&plan["batch_buffer_bytes"]) < number(&plan["buffer_bytes"]));
+    }
+    assert!(of_way(&bn, "filters").is_empty());
+    assert_eq!(of_way(&all, "filters").len(), 7 + 2);
+    let read = |plan: &serde_json::Value| {
+        plan["passes"].as_array().unwrap().iter().map(|p| number(&p["bytes_read"])).sum::<u64>()
+    };
+    assert!(read(&half) * 100 < read(&bn) * 55, "{} of {}", read(&half), read(&bn));
 }
 
 #[test]

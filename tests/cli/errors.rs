@@ -1,6 +1,53 @@
 //! Mistakes: each is shown at its place, with a way out and the right exit code.
 
+use std::process::Command;
+
 use crate::{project::TestProject, run::CHAINS};
+
+#[test]
+fn a_cycle_is_shown_as_a_loop_with_exit_code_2() {
+    let project = TestProject::new(CHAINS);
+    project.edit("pipeline.toml", "outputs = [\"number\"]", "outputs = [\"number\"]\nneeds.late = \"join\"");
+    let answer = project.ends(&["run"], 2);
+    let said = "the stages need each other: first -> join -> second -> first";
+    assert!(answer.err.contains(said) && answer.err.contains("pipeline.toml:9:14"), "{}", answer.err);
+    assert!(answer.err.contains("remove one of these needs"), "{}", answer.err);
+    assert!(!project.path(".repro").exists());
+}
+
+#[test]
+fn a_profile_with_the_name_of_a_stage_is_shown_with_exit_code_2() {
+    let project = TestProject::new(&format!("{CHAINS}\n[profile.join.params]\nword = \"quick\"\n"));
+    let answer = project.ends(&["run"], 2);
+    assert!(answer.err.contains("the profile `join` has the name of a stage"), "{}", answer.err);
+    assert!(answer.err.contains("rename one of them"), "{}", answer.err);
+}
+
+/// A limit on the size of files stands in for a full disk: the system refuses further bytes alike.
+#[test]
+fn a_disk_that_takes_no_more_is_named_and_what_was_finished_before_is_kept() {
+    let project = TestProject::new(CHAINS);
+    project.ends(&["run", "first"], 0);
+    let program = env!("CARGO_BIN_EXE_repro");
+    let small = format!("trap '' XFSZ; ulimit -f 1; exec {program} run --jobs 1");
+    let answer = project.start_as(Command::new("sh").args(["-c", &small])).wait();
+    assert_eq!(answer.code, Some(2), "{}{}", answer.out, answer.err);
+    assert!(answer.err.contains("error: cannot write `"), "{}", answer.err);
+    assert!(answer.err.contains("File too large"), "{}", answer.err);
+    let answer = project.ends(&["run"], 0).out;
+    assert!(answer.contains(" 3 fresh in ") || answer.contains("restored"), "{answer}");
+    assert_eq!(project.read("artifacts/join/all"), "one 0\none 1\none 2\n");
+    project.ends(&["verify"], 0);
+}
+
+#[test]
+fn a_stage_that_finds_the_disk_full_fails_with_its_own_words() {
+    let project = TestProject::new(CHAINS);
+    project.edit("pipeline.toml", "cat $IN_NUMBER/number > $OUT/copy", "cat $IN_NUMBER/number > /dev/full");
+    let answer = project.ends(&["run"], 1);
+    assert!(answer.err.contains("No space left on device"), "{}", answer.err);
+    assert_eq!(project.read("artifacts/first/seed=0/number"), "one 0\n");
+}
 
 #[test]
 fn an_unknown_key_is_shown_with_place_caret_suggestion_and_exit_code_2() {

@@ -56,6 +56,57 @@ fn a_trained_network_is_written_whole_and_never_over_another_file() {
 }
 
 #[test]
+fn a_model_folder_has_a_card_with_what_the_training_reached_and_what_rebuilds_it() {
+    let project = TestProject::new(TRAINING);
+    project.ends(&["run", "train[mode=bn]"], 0);
+    let export = ["export", "train[mode=bn]", "--hf", "hub/net", "--tensorboard", "runs/bn"];
+    project.ends(&export, 0);
+    let card = project.read("hub/net/README.md");
+    let history = project.read("artifacts/train/mode=bn/history.jsonl");
+    let last: serde_json::Value = serde_json::from_str(history.lines().last().unwrap()).unwrap();
+    assert!(card.contains("# resnet8-bn-seed0\n"), "{card}");
+    assert!(card.contains("datasets:\n- \"synthetic\"\n"), "{card}");
+    assert!(card.contains(&format!("value: {}\n", last["test_accuracy"])), "{card}");
+    let config: serde_json::Value = serde_json::from_str(&project.read("hub/net/config.json")).unwrap();
+    assert_eq!(config["id2label"].as_object().unwrap().len(), 2);
+    let checkpoint = fs::read(project.path("artifacts/train/mode=bn/checkpoint.safetensors")).unwrap();
+    assert_eq!(fs::read(project.path("hub/net/model.safetensors")).unwrap(), checkpoint);
+    assert!(project.read("hub/net/rebuild.py").contains("def load"));
+    let refused = project.ends(&export, 2).err;
+    assert!(refused.contains("`hub/net` is there already"), "{refused}");
+    project.ends(&[&export[..], &["--force"]].concat(), 0);
+}
+
+#[test]
+fn every_curve_of_a_training_is_in_the_event_file() {
+    let project = TestProject::new(TRAINING);
+    project.ends(&["run", "train[mode=none]"], 0);
+    for folder in ["one", "two"] {
+        project.ends(&["export", "train[mode=none]", "--tensorboard", folder], 0);
+    }
+    let [one, two] = ["one", "two"].map(|folder| {
+        let files: Vec<_> = fs::read_dir(project.path(folder)).unwrap().map(Result::unwrap).collect();
+        assert!(files.len() == 1 && files[0].file_name().to_string_lossy().contains("tfevents"));
+        fs::read(files[0].path()).unwrap()
+    });
+    assert_eq!(one, two);
+    let history = project.read("artifacts/train/mode=none/history.jsonl");
+    let row: serde_json::Value = serde_json::from_str(history.trim()).unwrap();
+    for (tag, key) in [
+        ("loss/train", "train_loss"),
+        ("loss/test", "test_loss"),
+        ("accuracy/train", "train_accuracy"),
+        ("accuracy/test", "test_accuracy"),
+        ("learning_rate", "learning_rate"),
+    ] {
+        // Fields 1 (the tag) and 2 (the value) of the message, as protobuf writes them.
+        let value = (row[key].as_f64().unwrap() as f32).to_le_bytes();
+        let point = [&[0x0a, tag.len() as u8], tag.as_bytes(), &[0x15], &value].concat();
+        assert!(one.windows(point.len()).any(|bytes| bytes == point), "{tag}: {row}");
+    }
+}
+
+#[test]
 fn only_one_training_can_be_exported() {
     let project = TestProject::new(TRAINING);
     for (name, why) in [

@@ -1,8 +1,11 @@
 //! The real binary against projects in temporary folders.
 
 mod bench;
+mod diff;
 mod errors;
+mod experiments;
 mod export;
+mod gpus;
 mod project;
 mod read;
 mod run;

@@ -72,8 +72,12 @@ impl TestProject {
 
     /// Starts `repro` in the project.
     pub(crate) fn start(&self, args: &[&str]) -> Running {
-        let child = Command::new(env!("CARGO_BIN_EXE_repro"))
-            .args(args)
+        self.start_as(Command::new(env!("CARGO_BIN_EXE_repro")).args(args))
+    }
+
+    /// Starts `command`, which is to become `repro`, in the project.
+    pub(crate) fn start_as(&self, command: &mut Command) -> Running {
+        let child = command
             .current_dir(self.folder.path())
             .env_remove("REPRO_PROFILE")
             .stdin(Stdio::null())

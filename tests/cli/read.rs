@@ -82,7 +82,22 @@ fn explain_shows_both_recipes_line_by_line() {
     assert!(changed.contains("\n+ param run = \"echo two 1 > $OUT/number\"\n"), "{changed}");
     assert!(changed.contains("\n  axis seed = 1\n"), "{changed}");
     let waiting = project.ends(&["explain", "join", "-S", "word=two"], 0).out;
-    assert!(waiting.contains("once these have run: `second[seed=0]`"), "{waiting}");
+    assert!(
+        waiting.contains(
+            "it is decided once these have run:\n  second[seed=0] is waiting: for `first[seed=0]`\n"
+        ),
+        "{waiting}"
+    );
+    assert!(waiting.contains("today's (+), as far as it is known (?):\n"), "{waiting}");
+    assert!(waiting.contains("\n? input all seed=2 undecided\n"), "{waiting}");
+    let both = ["explain", "second[seed=1]", "-S", "word=two", "-S", "stage.second.run='cat $IN_NUMBER/*'"];
+    let both = project.ends(&both, 0).out;
+    assert!(both.contains("\n  first[seed=1] is stale: run: \"echo one 1 > "), "{both}");
+    assert!(both.contains("\n- param run = \"cat $IN_NUMBER/number > $OUT/copy\"\n"), "{both}");
+    assert!(both.contains("\n+ param run = \"cat $IN_NUMBER/*\"\n"), "{both}");
+    assert!(both.contains("\n? input number seed=1 undecided\n"), "{both}");
+    let json = project.json(&["explain", "join", "-S", "word=two", "--json"], 0);
+    assert_eq!((&json["now"], &json["undecided"][1]["name"]), (&().into(), &"second[seed=1]".into()));
     let json = project.json(&["explain", "join", "--json"], 0);
     assert_eq!(json["then"], json["now"]);
     let many = project.ends(&["explain", "first"], 2).err;

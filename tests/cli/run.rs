@@ -41,6 +41,26 @@ fn a_second_run_has_nothing_to_do() {
 }
 
 #[test]
+fn pipelines_in_a_folder_share_the_project_and_do_a_common_stage_once() {
+    let stage = "[stage.first]\nkind = \"command\"\nrun = \"echo first >> done; echo 1 > $OUT/x\"\noutputs = [\"x\"]\n";
+    let other = stage.replace("first", "own").replace("echo 1", "echo 2");
+    let project = TestProject::new("");
+    std::fs::create_dir(project.path("experiments")).expect("a new folder");
+    project.write("experiments/depth.toml", stage);
+    project.write("experiments/width.toml", &format!("{stage}{other}"));
+    assert!(project.ends(&["-f", "experiments/depth.toml", "run"], 0).out.starts_with("ran 1 in "));
+    let width = project.ends(&["-f", "experiments/width.toml", "run"], 0).out;
+    assert!(width.starts_with("ran 1, restored 1 in "), "{width}");
+    assert_eq!(project.read("done"), "first\nown\n");
+    for name in ["artifacts/depth/first/x", "artifacts/width/first/x"] {
+        assert_eq!(project.read(name), "1\n");
+    }
+    assert!(
+        project.read("experiments/depth.lock").contains("first") && !project.path("pipeline.lock").exists()
+    );
+}
+
+#[test]
 fn a_changed_parameter_reruns_its_chain_and_the_join_and_changing_back_restores_them() {
     let stage = |name: &str, run: &str, needs: &str| {
         format!("[stage.{name}]\nkind = \"command\"\nrun = \"{run}\"\noutputs = [\"x\"]\nneeds = {needs}\n")
@@ -136,6 +156,20 @@ fn a_dry_run_says_what_then_happens() {
     assert!(forced.ends_with("4 will run, 2 fresh\n"), "{forced}");
     let only = project.ends(&["run", "-n", "--only", "second", "-S", "word=three"], 2).err;
     assert!(only.contains("`first[seed=0]` is needed but not up to date"), "{only}");
+}
+
+#[test]
+fn a_record_names_the_program_and_what_it_computes_with() {
+    let project = TestProject::new(CHAINS);
+    project.ends(&["run", "first[seed=0]"], 0);
+    let records = walkdir::WalkDir::new(project.path(".repro/records")).into_iter().map(Result::unwrap);
+    let record = records.into_iter().find(|entry| entry.file_type().is_file()).unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(record.path()).unwrap()).unwrap();
+    let versions = &record["run"]["machine"]["versions"];
+    assert_eq!(versions["repro"], env!("CARGO_PKG_VERSION"), "{record}");
+    for name in ["candle-core", "repro-engine", "repro-network"] {
+        assert!(versions[name].is_string(), "{record}");
+    }
 }
 
 #[test]

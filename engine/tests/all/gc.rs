@@ -79,3 +79,20 @@ fn nothing_is_taken_while_the_index_does_not_say_what_is_in_use() {
     space.ran(&[], &["a", "b", "c", "d"]);
     assert_eq!(gc(&space, true).files.len(), 0);
 }
+
+#[test]
+fn what_is_known_of_a_folder_that_a_stage_reads_stays() {
+    let mut space = Space::new();
+    fs::create_dir(space.path("notes")).unwrap();
+    fs::write(space.path("notes/one"), "1").unwrap();
+    std::thread::sleep(Duration::from_millis(60));
+    space.give("d", "reads", vec!["notes"]);
+    space.ran(&["a", "b", "c", "d"], &[]);
+    let tables = || fs::read_dir(space.path(".repro/folders")).unwrap().count();
+    assert_eq!(tables(), 1);
+    fs::write(space.path(".repro/folders/stray"), "").unwrap();
+    age(&space);
+    let stray = space.path(".repro/folders/stray").canonicalize().unwrap();
+    assert_eq!(gc(&space, true).files, [stray]);
+    assert_eq!(tables(), 1);
+}

@@ -1,6 +1,8 @@
 //! Tests of the runner, in one binary.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod files;
 mod gc;
+mod random;
 mod run;
 mod space;

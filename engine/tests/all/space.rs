@@ -1,6 +1,11 @@
 //! A toy project whose stages are shell commands.
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use engine::{
     instance::{Instance, Need, Pipeline, Resources},
@@ -11,7 +16,8 @@ use engine::{
 };
 use tempfile::TempDir;
 
-/// Kind `shell`: runs its one parameter.
+/// Kind `shell`: runs its parameter `run`; may read files of the project (`reads`) and publish its
+/// output `x` as a file of the project (`publish`).
 pub(crate) struct Shell;
 
 impl Kind for Shell {
@@ -33,6 +39,22 @@ impl Kind for Shell {
     fn sees_axes(&self) -> bool {
         true
     }
+    fn files(&self, params: &Params) -> Vec<PathBuf> {
+        let reads = params.recipe.get("reads").and_then(toml::Value::as_array);
+        reads.into_iter().flatten().filter_map(toml::Value::as_str).map(PathBuf::from).collect()
+    }
+    fn publishes(&self, params: &Params) -> bool {
+        params.recipe.contains_key("publish")
+    }
+    fn publish(&self, params: &Params, result: &Path, project: &Path) -> Result<Vec<PathBuf>, StageError> {
+        let place = PathBuf::from(params.recipe["publish"].as_str().unwrap());
+        let text = fs::read(result.join("x")).map_err(|e| StageError::new(e.to_string()))?;
+        if fs::read(project.join(&place)).is_ok_and(|there| there == text) {
+            return Ok(Vec::new());
+        }
+        fs::write(project.join(&place), text).map_err(|e| StageError::new(format!("cannot publish: {e}")))?;
+        Ok(vec![place])
+    }
     fn command(&self, params: &Params) -> Option<Command> {
         let run = params.recipe["run"].as_str().unwrap().to_owned();
         Some(Command { run, env: BTreeMap::new(), outputs: Vec::new() })
@@ -46,6 +68,8 @@ impl Kind for Shell {
 pub(crate) struct Space {
     pub(crate) folder: TempDir,
     pub(crate) stages: Vec<(&'static str, String, Vec<&'static str>)>,
+    /// Further parameters of a stage.
+    pub(crate) more: BTreeMap<&'static str, toml::Table>,
 }
 
 impl Space {
@@ -58,7 +82,15 @@ impl Space {
             stage("c", "cat $IN_B/y > $OUT/z", vec!["b"]),
             stage("d", "echo alone > $OUT/x", vec![]),
         ];
-        Self { folder: TempDir::new().unwrap(), stages }
+        Self::of(stages)
+    }
+
+    pub(crate) fn of(stages: Vec<(&'static str, String, Vec<&'static str>)>) -> Self {
+        Self { folder: TempDir::new().unwrap(), stages, more: BTreeMap::new() }
+    }
+
+    pub(crate) fn give(&mut self, name: &'static str, key: &str, value: impl Into<toml::Value>) {
+        self.more.entry(name).or_default().insert(key.to_owned(), value.into());
     }
 
     pub(crate) fn edit(&mut self, name: &str, run: &str) {
@@ -71,13 +103,15 @@ impl Space {
 
     pub(crate) fn pipeline(&self) -> Pipeline {
         let position = |name: &str| self.stages.iter().position(|stage| stage.0 == name).unwrap();
+        let more = |name: &str| self.more.get(name).cloned().unwrap_or_default();
+        let given = |run: &String| ("run".to_owned(), run.clone().into());
         let instance = |(name, run, needs): &(&str, String, Vec<&str>)| Instance {
             name: (*name).to_owned(),
             stage: (*name).to_owned(),
             axes: BTreeMap::new(),
             kind: Arc::new(Shell),
             params: Params {
-                recipe: toml::Table::from_iter([("run".to_owned(), run.clone().into())]),
+                recipe: more(name).into_iter().chain([given(run)]).collect(),
                 ..Params::default()
             },
             needs: needs.iter().map(|n| Need { role: (*n).to_owned(), from: position(n) }).collect(),

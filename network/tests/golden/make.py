@@ -70,6 +70,17 @@ def positions(name, shape):
     return torch.tensor(chosen)
 
 
+def thin(name, shape):
+    """What a filter tensor begins with in mode `origin-random`."""
+    _, channels, rows, columns = shape
+    w = words(f"{name} thin", 8)
+    values, filters = torch.zeros(shape), [below(w[4], channels), below(w[5], channels)]
+    for i, f in enumerate(filters):
+        row, column = below(w[2 * i], rows), below(w[2 * i + 1], columns)
+        values[f, :, row, column] = 0.001 + 0.999 * ((w[6 + i] >> 11) * 2.0**-53)
+    return values.double()
+
+
 # Networks ------------------------------------------------------------------------------------
 
 
@@ -211,8 +222,8 @@ def trains(name, mode, variant):
     if name.startswith("linear"):
         return mode == "all" or "output" in mode or mode == "all-but-bn"
     if shortcut:
-        return mode == "all" or "shortcut" in mode or mode == "all-but-bn"
-    return mode in ("all", "all-but-bn")
+        return "shortcut" in mode or mode in ("all", "all-but-bn", "origin-random")
+    return mode in ("all", "all-but-bn", "origin-random")
 
 
 def case(arch, variant, bn_init, mode, n, rates):
@@ -221,6 +232,8 @@ def case(arch, variant, bn_init, mode, n, rates):
         assert digest == PINNED, "these streams are not those of network/rng.rs"
     fixed, trained, chosen = {}, {}, {}
     for name, p in net.named_parameters():
+        if mode == "origin-random" and p.dim() == 4:
+            p.data = thin(name, p.shape)
         if mode == "random" and p.dim() == 4:
             at = positions(name, p.shape)
             fixed[name], chosen[name] = p.detach(), at
@@ -274,7 +287,7 @@ def case(arch, variant, bn_init, mode, n, rates):
 
 def main():
     modes = ["all", "bn", "random", "all-but-bn", "bn+output+shortcut", "output+shortcut"]
-    modes += ["gamma", "beta", "none"]
+    modes += ["gamma", "beta", "none", "origin-random"]
     # Small rates: each ReLU that rounding switches would otherwise be amplified from step to step.
     rates = [0.005] * 6 + [0.002] * 4
     cases = [case("resnet8", "origin", "fixed", mode, 8, rates) for mode in modes]

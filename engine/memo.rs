@@ -1,0 +1,293 @@
+//! The digests of the files and folders that stages read, remembered so that what did not change is
+//! not read again. Knows nothing of stages.
+//!
+//! A file is known by its stamp. A folder may hold a hundred thousand of them: the index has one line
+//! for it, with the digest of its listing (every name and stamp in it) and that of its content. Only
+//! when the listing is another one is the folder's table in `.repro/folders/` opened, which knows
+//! each of its files, and only those that it does not know are read.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use rayon::prelude::*;
+
+use crate::{
+    digest::{Digest, Stamp},
+    error::{Context, EngineError},
+    store::write_whole,
+};
+
+/// A folder's files by name.
+type Known = BTreeMap<String, (Stamp, Digest)>;
+
+/// Digests of what was read already, by path.
+#[derive(Debug, Default)]
+pub(crate) struct Memo {
+    /// The folder of the tables.
+    tables: PathBuf,
+    files: BTreeMap<PathBuf, (Stamp, Digest)>,
+    /// The digests of a folder's listing and of its content.
+    folders: BTreeMap<PathBuf, (Digest, Digest)>,
+    /// What was learned since the memory was loaded.
+    learned: BTreeSet<PathBuf>,
+    /// Tables that are not written yet.
+    unwritten: BTreeMap<PathBuf, Known>,
+}
+
+/// What is remembered of one path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Remembered {
+    File(Stamp, Digest),
+    Folder { listing: Digest, content: Digest },
+}
+
+/// A file found in a folder.
+struct Listed {
+    name: String,
+    place: PathBuf,
+    stamp: Stamp,
+}
+
+impl Memo {
+    /// An empty memory whose tables lie below `cache`.
+    pub(crate) fn new(cache: &Path) -> Self {
+        Self { tables: cache.join("folders"), ..Self::default() }
+    }
+
+    pub(crate) fn remember(&mut self, path: PathBuf, what: Remembered) {
+        match what {
+            Remembered::File(stamp, digest) => {
+                self.folders.remove(&path);
+                self.files.insert(path, (stamp, digest));
+            }
+            Remembered::Folder { listing, content } => {
+                self.files.remove(&path);
+                self.folders.insert(path, (listing, content));
+            }
+        }
+    }
+
+    /// Everything remembered.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&PathBuf, Remembered)> {
+        let files = self.files.iter().map(|(path, &(stamp, digest))| (path, Remembered::File(stamp, digest)));
+        let folders = self.folders.iter();
+        files
+            .chain(folders.map(|(path, &(listing, content))| (path, Remembered::Folder { listing, content })))
+    }
+
+    /// What was learned since the last call.
+    pub(crate) fn take_learned(&mut self) -> Vec<(PathBuf, Remembered)> {
+        let learned = std::mem::take(&mut self.learned);
+        let of = |path: PathBuf| {
+            let file = self.files.get(&path).map(|&(stamp, digest)| Remembered::File(stamp, digest));
+            let folder = || {
+                let &(listing, content) = self.folders.get(&path)?;
+                Some(Remembered::Folder { listing, content })
+            };
+            file.or_else(folder).map(|what| (path, what))
+        };
+        learned.into_iter().filter_map(of).collect()
+    }
+
+    /// Where the table of a folder lies.
+    pub(crate) fn table(&self, path: &Path) -> PathBuf {
+        self.tables.join(Digest::of(path.as_os_str().as_encoded_bytes()).to_string())
+    }
+
+    /// Writes the tables of the folders that were read.
+    pub(crate) fn write_tables(&mut self) -> Result<(), EngineError> {
+        for (path, known) in std::mem::take(&mut self.unwritten) {
+            let table = self.table(&path);
+            let bytes = serde_json::to_vec(&known).map_err(io::Error::other).context("encode", &table)?;
+            write_whole(&table, &bytes)?;
+        }
+        Ok(())
+    }
+
+    /// The digest of the file or folder at `root`/`path`. Of a folder, the files count, by name and
+    /// content; version control (`.git`) and the cache (`.repro`) in it do not.
+    pub(crate) fn digest(&mut self, root: &Path, path: &Path) -> io::Result<Digest> {
+        let full = root.join(path);
+        let meta = fs::metadata(&full)?;
+        if meta.is_dir() {
+            return self.folder(path, list(&full)?);
+        }
+        let stamp = Stamp::of(&meta);
+        if let Some((then, digest)) = self.files.get(path)
+            && *then == stamp
+        {
+            return Ok(*digest);
+        }
+        let digest = Digest::of_file(&full)?;
+        if !stamp.too_young() {
+            self.learn(path, Remembered::File(stamp, digest));
+        }
+        Ok(digest)
+    }
+
+    fn folder(&mut self, path: &Path, files: Vec<Listed>) -> io::Result<Digest> {
+        let listing = Digest::of_listing(files.iter().map(|file| (file.name.as_str(), file.stamp)));
+        if let Some((then, content)) = self.folders.get(path)
+            && *then == listing
+        {
+            return Ok(*content);
+        }
+        let known = self.known(path);
+        let digest = |file: &Listed| match known.get(&file.name) {
+            Some((then, digest)) if *then == file.stamp => Ok(*digest),
+            _ => Digest::of_file(&file.place),
+        };
+        let digests = each(&files, digest)?;
+        let tree = files.iter().zip(&digests).map(|(file, digest)| (file.name.as_str(), false, *digest));
+        let content = Digest::of_tree(tree);
+        let count = files.len();
+        let old = files.into_iter().zip(digests).filter(|(file, _)| !file.stamp.too_young());
+        let known: Known = old.map(|(file, digest)| (file.name, (file.stamp, digest))).collect();
+        if known.len() == count {
+            self.learn(path, Remembered::Folder { listing, content });
+        }
+        if path.to_str().is_some() {
+            self.unwritten.insert(path.to_owned(), known);
+        }
+        Ok(content)
+    }
+
+    /// What is known of a folder's files. A table that cannot be read knows nothing.
+    fn known(&mut self, path: &Path) -> Known {
+        let unwritten = self.unwritten.remove(path);
+        let read = || serde_json::from_slice(&fs::read(self.table(path)).ok()?).ok();
+        unwritten.or_else(read).unwrap_or_default()
+    }
+
+    /// Remembers what the index is to be told; a path that it cannot spell is looked at every time.
+    fn learn(&mut self, path: &Path, what: Remembered) {
+        if path.to_str().is_some() {
+            self.remember(path.to_owned(), what);
+            self.learned.insert(path.to_owned());
+        }
+    }
+}
+
+/// The files below a folder, sorted by name.
+fn list(folder: &Path) -> io::Result<Vec<Listed>> {
+    let foreign = |name: &OsStr| name == ".git" || name == ".repro";
+    let walk = walkdir::WalkDir::new(folder).follow_links(true).into_iter();
+    let mut places = Vec::new();
+    for entry in walk.filter_entry(|entry| entry.depth() == 0 || !foreign(entry.file_name())) {
+        let entry = entry?;
+        if entry.file_type().is_file() {
+            places.push(entry.into_path());
+        }
+    }
+    let mut files = each(&places, |place| {
+        let below = place.strip_prefix(folder).map_err(io::Error::other)?;
+        let name = below.to_string_lossy().into_owned();
+        Ok(Listed { name, place: place.clone(), stamp: Stamp::of(&fs::metadata(place)?) })
+    })?;
+    files.sort_unstable_by(|a, b| (&a.name, &a.place).cmp(&(&b.name, &b.place)));
+    Ok(files)
+}
+
+/// Does the same for each: handing a few to other threads costs more than they do.
+fn each<T: Sync, U: Send>(all: &[T], act: impl Fn(&T) -> io::Result<U> + Sync + Send) -> io::Result<Vec<U>> {
+    match all.len() {
+        0..64 => all.iter().map(act).collect(),
+        _ => all.par_iter().with_min_len(16).map(act).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A memory of the folder `data` in `root`, made by reading it and read back.
+    fn learned(root: &Path) -> Memo {
+        let mut memo = Memo::new(&root.join("cache"));
+        memo.digest(root, "data".as_ref()).unwrap();
+        memo.write_tables().unwrap();
+        let mut again = Memo::new(&root.join("cache"));
+        memo.take_learned().into_iter().for_each(|(path, what)| again.remember(path, what));
+        again
+    }
+
+    fn wait_until_old() {
+        std::thread::sleep(std::time::Duration::from_millis(60));
+    }
+
+    #[test]
+    fn an_unchanged_folder_is_one_line_and_none_of_its_files_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, data) = (folder.path(), folder.path().join("data"));
+        fs::create_dir_all(data.join("train")).unwrap();
+        (0..100).for_each(|n| fs::write(data.join(format!("train/{n}")), n.to_string()).unwrap());
+        wait_until_old();
+        let mut memo = learned(root);
+        assert_eq!(memo.all().count(), 1);
+        // Who would read this table would hear nonsense of every file.
+        let table = memo.table("data".as_ref());
+        let mut known: Known = serde_json::from_slice(&fs::read(&table).unwrap()).unwrap();
+        assert_eq!(known.len(), 100);
+        known.values_mut().for_each(|(_, digest)| *digest = Digest::of("nonsense"));
+        fs::write(&table, serde_json::to_vec(&known).unwrap()).unwrap();
+        let truth = Memo::default().digest(root, "data".as_ref()).unwrap();
+        assert_eq!(memo.digest(root, "data".as_ref()).unwrap(), truth);
+        // One changed file: the others are known from the table.
+        fs::write(data.join("train/7"), "other").unwrap();
+        assert_ne!(memo.digest(root, "data".as_ref()).unwrap(), truth);
+        let fresh = Memo::default().digest(root, "data".as_ref()).unwrap();
+        assert_ne!(memo.digest(root, "data".as_ref()).unwrap(), fresh);
+    }
+
+    #[test]
+    fn whatever_changes_in_a_folder_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, data) = (folder.path(), folder.path().join("data"));
+        fs::create_dir(&data).unwrap();
+        fs::write(data.join("a"), "one").unwrap();
+        fs::write(data.join("b"), "two").unwrap();
+        wait_until_old();
+        let mut memo = learned(root);
+        let mut seen = BTreeSet::from([memo.digest(root, "data".as_ref()).unwrap()]);
+        let mut differs = |what: &str| {
+            let digest = memo.digest(root, "data".as_ref()).unwrap();
+            assert_eq!(digest, Memo::default().digest(root, "data".as_ref()).unwrap(), "{what}");
+            assert!(seen.insert(digest), "{what}");
+        };
+        // Same length, and the modification time set back.
+        let then = fs::metadata(data.join("a")).unwrap().modified().unwrap();
+        fs::write(data.join("a"), "eno").unwrap();
+        fs::File::open(data.join("a")).unwrap().set_modified(then).unwrap();
+        differs("content");
+        fs::write(data.join("c"), "three").unwrap();
+        differs("a new file");
+        fs::rename(data.join("c"), data.join("d")).unwrap();
+        differs("a new name");
+        fs::remove_file(data.join("b")).unwrap();
+        differs("a file less");
+        fs::create_dir(data.join("sub")).unwrap();
+        fs::rename(data.join("d"), data.join("sub/d")).unwrap();
+        differs("another folder");
+    }
+
+    #[test]
+    fn a_folder_that_was_a_file_is_looked_at_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, data) = (folder.path(), folder.path().join("data"));
+        fs::write(&data, "file").unwrap();
+        wait_until_old();
+        let mut memo = learned(root);
+        assert_eq!(memo.digest(root, "data".as_ref()).unwrap(), Digest::of("file"));
+        fs::remove_file(&data).unwrap();
+        fs::create_dir(&data).unwrap();
+        assert_eq!(memo.digest(root, "data".as_ref()).unwrap(), Digest::of_tree([]));
+        wait_until_old();
+        memo.digest(root, "data".as_ref()).unwrap();
+        assert!(memo.all().count() <= 1);
+        let missing = memo.digest(root, "nowhere".as_ref()).unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+    }
+}

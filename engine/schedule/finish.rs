@@ -1,0 +1,156 @@
+//! What follows when an instance's result is there, or is not: it is shown, published and made lasting,
+//! and what waited for it is released. Knows nothing of what starts when.
+
+use std::collections::btree_map;
+
+use super::{Plan, Run};
+use crate::{
+    commit::Commit,
+    digest::Digest,
+    error::EngineError,
+    instance::InstanceId,
+    kind::StageError,
+    look::look,
+    observer::Event,
+    plan::Found,
+    recipe::{Recipe, changes},
+    record::Record,
+    state::Entry,
+    store::{Content, Draft},
+    task::Made,
+};
+
+impl Run<'_> {
+    pub(super) fn show(
+        &mut self,
+        id: InstanceId,
+        recipe: Digest,
+        tree: Digest,
+        draft: Draft,
+        mut content: Content,
+        record: Option<Record>,
+    ) -> Result<(), EngineError> {
+        let key = &self.plan.seen[id].key;
+        self.plan.project.store.show(draft, key, &mut content)?;
+        let entry = Entry { recipe, tree, files: content.files, folders: content.folders };
+        self.trees[id] = Some(tree);
+        self.state.results.insert(key.clone(), entry.clone());
+        self.committer.commit(Commit { key: key.clone(), entry: Some(entry), record });
+        Ok(())
+    }
+
+    /// Its result is known and shown: publish it and release what waited for it.
+    pub(super) fn settle(&mut self, id: InstanceId) {
+        let instance = &self.plan.pipeline.instances[id];
+        if instance.kind.publishes(&instance.params) {
+            let result = self.plan.project.store.shown(&self.plan.seen[id].key);
+            match instance.kind.publish(&instance.params, &result, &self.plan.project.root) {
+                Ok(paths) => {
+                    paths.into_iter().for_each(|path| self.observer.event(&Event::Published { id, path }));
+                }
+                Err(error) => self.fail(id, error),
+            }
+        }
+        for dependent in std::mem::take(&mut self.dependents[id]) {
+            if let Some(count) = self.blocked.get_mut(&dependent) {
+                *count -= 1;
+                if *count == 0 {
+                    self.blocked.remove(&dependent);
+                    self.ready.insert(dependent);
+                }
+            }
+        }
+    }
+
+    pub(super) fn done(
+        &mut self,
+        id: InstanceId,
+        result: Result<Box<Made>, StageError>,
+        seconds: f64,
+    ) -> Result<(), EngineError> {
+        let Some((first, recipe)) = self.running.remove(&id) else { return Ok(()) };
+        if let btree_map::Entry::Occupied(mut process) = self.processes.entry(first) {
+            process.get_mut().left -= 1;
+            if process.get().left == 0 {
+                self.pool.give(process.remove().share);
+            }
+        }
+        let made = match result {
+            Ok(made) => *made,
+            Err(error) => {
+                self.made(&[recipe.digest()]);
+                // It was told to stop; that it did is no failure.
+                if self.told == 0 {
+                    self.fail(id, error);
+                }
+                return Ok(());
+            }
+        };
+        let Made { draft, content, record, differs } = made;
+        if let Some(what) = self.moved_meanwhile(id, &recipe) {
+            self.made(&[recipe.digest()]);
+            return self.show_unrecorded(id, draft, content, &what);
+        }
+        if differs {
+            let line = "the same recipe once made other bytes: the stage is not reproducible".to_owned();
+            self.observer.event(&Event::Said { id, line });
+        }
+        self.show(id, recipe.digest(), record.tree, draft, content, Some(record))?;
+        self.observer.event(&Event::Finished { id, seconds });
+        self.summary.ran.push(id);
+        self.settle(id);
+        Ok(())
+    }
+
+    /// What the stage read, if it is no longer what its recipe says.
+    fn moved_meanwhile(&mut self, id: InstanceId, recipe: &Recipe) -> Option<String> {
+        let Plan { project, pipeline, seen, .. } = &self.plan;
+        let needs = &pipeline.instances[id].needs;
+        for need in needs {
+            let key = &seen[need.from].key;
+            let Some(entry) = self.state.results.get(key) else { continue };
+            let (found, _) = look(&project.store.shown(key), entry);
+            if let Found::Missing(_, path) | Found::Altered(_, path) = found {
+                return Some(format!("its input `{}`", path.display()));
+            }
+        }
+        let inputs: Vec<_> = needs.iter().filter_map(|need| self.trees[need.from]).collect();
+        match project.recipe(pipeline, id, &inputs, &mut self.state) {
+            Ok(now) if now == *recipe => None,
+            Ok(now) => changes(recipe.text(), now.text()).first().map(ToString::to_string),
+            Err(why) => Some(why.to_string()),
+        }
+    }
+
+    /// Shows a result of which nobody knows what it was made from, and keeps no record of it.
+    fn show_unrecorded(
+        &mut self,
+        id: InstanceId,
+        draft: Draft,
+        mut content: Content,
+        what: &str,
+    ) -> Result<(), EngineError> {
+        let key = &self.plan.seen[id].key;
+        self.plan.project.store.show(draft, key, &mut content)?;
+        self.state.results.remove(key);
+        self.committer.commit(Commit { key: key.clone(), entry: None, record: None });
+        let message =
+            format!("what it reads changed while it ran ({what}); its result is shown, but does not count");
+        self.fail(id, StageError::new(message).hint("run again"));
+        Ok(())
+    }
+
+    /// The recipes are no longer being made: those that waited for them are judged again.
+    pub(super) fn made(&mut self, recipes: &[Digest]) {
+        for recipe in recipes {
+            self.making.remove(recipe);
+        }
+        self.ready.append(&mut self.held);
+    }
+
+    pub(super) fn fail(&mut self, id: InstanceId, error: StageError) {
+        self.summary.damaged |= error.integrity;
+        self.summary.failed.push(id);
+        self.observer.event(&Event::Failed { id, message: error.message, hint: error.hint });
+    }
+}

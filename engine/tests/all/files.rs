@@ -1,0 +1,116 @@
+//! The files around a stage: those that it reads, those that it leaves, those that it publishes.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use engine::{
+    observer::Event,
+    plan::{Standing, Why},
+    project::Project,
+    run::RunOptions,
+};
+
+use crate::space::{Space, read};
+
+fn published(events: &[Event]) -> Vec<PathBuf> {
+    let path = |event: &Event| match event {
+        Event::Published { path, .. } => Some(path.clone()),
+        _ => None,
+    };
+    events.iter().filter_map(path).collect()
+}
+
+fn executable(path: &Path) -> bool {
+    fs::metadata(path).unwrap().permissions().mode() & 0o100 != 0
+}
+
+#[test]
+fn a_file_of_the_project_counts_by_content_for_those_that_read_it() {
+    let mut space = Space::new();
+    space.give("d", "reads", vec!["notes"]);
+    fs::create_dir(space.path("notes")).unwrap();
+    fs::write(space.path("notes/one"), "1").unwrap();
+    space.ran(&["a", "b", "c", "d"], &[]);
+    fs::write(space.path("notes/one"), "1").unwrap();
+    space.ran(&[], &[]);
+    fs::write(space.path("notes/one"), "2").unwrap();
+    space.ran(&["d"], &[]);
+    fs::write(space.path("notes/two"), "").unwrap();
+    space.ran(&["d"], &[]);
+    fs::remove_file(space.path("notes/two")).unwrap();
+    space.ran(&[], &["d"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named_before_and_by_the_run() {
+    let mut space = Space::new();
+    space.give("d", "reads", vec!["nowhere"]);
+    let standing = Project::open(space.folder.path()).unwrap().status(&space.pipeline()).unwrap().remove(3);
+    let Standing::Stale(whys) = &standing else { panic!("{standing:?}") };
+    assert!(matches!(&whys[..], [Why::FileMissing(path, _)] if path == Path::new("nowhere")), "{whys:?}");
+    let (summary, events) = space.run();
+    assert_eq!((summary.exit_code(), summary.failed.as_slice()), (1, &[3][..]));
+    let named = events.iter().any(|event| {
+        matches!(event, Event::Failed { id: 3, message, hint: Some(_) } if message.contains("`nowhere`"))
+    });
+    assert!(named, "{events:?}");
+}
+
+#[test]
+fn a_file_that_changes_while_a_stage_reads_it_makes_its_result_count_for_nothing() {
+    let mut space = Space::new();
+    space.give("d", "reads", vec!["notes"]);
+    space.edit("d", "cat notes > $OUT/x; echo later > notes");
+    fs::write(space.path("notes"), "now").unwrap();
+    let options = RunOptions { jobs: 2, keep_going: true, ..RunOptions::default() };
+    let (summary, events) = space.run_with(&options);
+    assert_eq!(summary.failed, [3], "{events:?}");
+    space.edit("d", "cat notes > $OUT/x");
+    space.ran(&["d"], &[]);
+    assert_eq!(read(&space.path("artifacts/d/x")), "later\n");
+}
+
+#[test]
+fn what_is_published_is_written_once_and_again_when_it_was_altered() {
+    let mut space = Space::new();
+    space.give("d", "publish", "page.md");
+    let (_, events) = space.run();
+    assert_eq!(published(&events), [Path::new("page.md")]);
+    assert_eq!(read(&space.path("page.md")), "alone\n");
+    assert_eq!(published(&space.run().1), Vec::<PathBuf>::new());
+    fs::write(space.path("page.md"), "mine").unwrap();
+    let (summary, events) = space.run();
+    assert_eq!((summary.ran.len(), published(&events).len()), (0, 1));
+    assert_eq!(read(&space.path("page.md")), "alone\n");
+    fs::remove_file(space.path("page.md")).unwrap();
+    fs::create_dir(space.path("page.md")).unwrap();
+    let (summary, events) = space.run();
+    assert_eq!((summary.exit_code(), summary.failed.contains(&3)), (1, true), "{events:?}");
+}
+
+#[test]
+fn a_restored_result_has_its_executable_bits_and_empty_folders() {
+    let mut space = Space::new();
+    space.edit("d", "echo x > $OUT/x; echo run > $OUT/run; chmod 755 $OUT/run; mkdir -p $OUT/empty/inner");
+    space.ran(&["a", "b", "c", "d"], &[]);
+    fs::remove_dir_all(space.path("artifacts")).unwrap();
+    space.ran(&[], &["a", "b", "c", "d"]);
+    let (run, plain) = (space.path("artifacts/d/run"), space.path("artifacts/d/x"));
+    assert!(executable(&run) && !executable(&plain));
+    assert!(space.path("artifacts/d/empty/inner").is_dir());
+    fs::set_permissions(&run, fs::Permissions::from_mode(0o644)).unwrap();
+    space.ran(&[], &["d"]);
+    assert!(executable(&run));
+    fs::set_permissions(&plain, fs::Permissions::from_mode(0o755)).unwrap();
+    space.ran(&[], &["d"]);
+    assert!(!executable(&plain));
+    fs::remove_dir(space.path("artifacts/d/empty/inner")).unwrap();
+    space.ran(&[], &["d"]);
+    assert!(space.path("artifacts/d/empty/inner").is_dir());
+    fs::write(space.path("artifacts/d/empty/inner/stray"), "").unwrap();
+    space.ran(&[], &["d"]);
+    assert!(!space.path("artifacts/d/empty/inner/stray").exists());
+}

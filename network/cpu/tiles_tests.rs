@@ -1,0 +1,123 @@
+//! Convolutions between stored images: bf16 is f32 with every stored number rounded.
+
+use super::*;
+use crate::{
+    cpu::{buffers::Images, lanes::Portable, sinks::Pass, sources::Line, stored::Bf16},
+    rng,
+};
+
+const SHAPES: [(usize, usize, [usize; 2]); 4] =
+    [(16, 16, [32, 32]), (32, 16, [7, 9]), (16, 64, [8, 8]), (32, 32, [3, 4])];
+const IMAGES: usize = 3;
+
+/// By the definition: to the nearest of the numbers whose lower half is zero, to the even one of two.
+fn rounded(x: f32) -> f32 {
+    let below = f32::from_bits(x.to_bits() & 0xffff_0000);
+    let above = f32::from_bits((x.to_bits() & 0xffff_0000) + 0x1_0000);
+    match (x - below).abs().total_cmp(&(above - x).abs()) {
+        std::cmp::Ordering::Less => below,
+        std::cmp::Ordering::Greater => above,
+        std::cmp::Ordering::Equal => {
+            if x.to_bits() & 0x1_0000 == 0 {
+                below
+            } else {
+                above
+            }
+        }
+    }
+}
+
+/// The same images in either way of keeping them.
+fn images(values: &[f32]) -> (Images<f32>, Images<Bf16>) {
+    let (mut wide, mut half) =
+        (Images::new(IMAGES, values.len() / IMAGES), Images::new(IMAGES, values.len() / IMAGES));
+    wide.all().copy_from_slice(values);
+    for (to, from) in half.all().chunks_exact_mut(16).zip(values.chunks_exact(16)) {
+        // SAFETY: both hold 16 numbers.
+        unsafe { Bf16::store(Portable::load(from.as_ptr()), to.as_mut_ptr()) };
+    }
+    (wide, half)
+}
+
+fn bits(images: &mut Images<f32>) -> Vec<u32> {
+    images.all().iter().map(|x| x.to_bits()).collect()
+}
+
+fn widened(images: &mut Images<Bf16>) -> Vec<u32> {
+    images.all().iter().map(|x| f32::from(*x).to_bits()).collect()
+}
+
+fn convolve<S: Stored>(isa: Isa, conv: &Winograd, source: Source<'_, S>, sink: Sink<'_, S>) {
+    let mut scratch = vec![f32::NAN; scratch_len(conv.channels, conv.filters, conv.size)];
+    for n in 0..IMAGES {
+        // SAFETY: nobody else holds the images.
+        unsafe { run(isa, conv, source, sink, n..n + 1, n % 2 == 0, &mut scratch) }
+    }
+}
+
+#[test]
+fn outputs_in_bf16_are_those_in_f32_rounded_and_summed_as_they_were_stored() {
+    for (channels, filters, size) in SHAPES {
+        let mut stream = rng::stream(5, "tiles");
+        let area = size[0] * size[1];
+        let mut draw = |n: usize| (0..n).map(|_| stream.normal() as f32).collect::<Vec<_>>();
+        let (weights, x) = (draw(9 * channels * filters), draw(IMAGES * channels * area));
+        let (x, x_half) = images(&x.into_iter().map(rounded).collect::<Vec<_>>());
+        let mut conv = Winograd::forward(filters, channels, size);
+        for isa in Isa::all() {
+            conv.set(isa, &weights);
+            let blank = || (Images::new(IMAGES, filters * area), Images::new(IMAGES, 2 * filters));
+            let ((mut z, sums), mut half_sums) = (blank(), Images::new(IMAGES, 2 * filters));
+            let mut half: Images<Bf16> = Images::new(IMAGES, filters * area);
+            convolve(isa, &conv, Source::Plain(&x), Sink::Keep { z: &z, sums: Some(&sums) });
+            convolve(isa, &conv, Source::Plain(&x_half), Sink::Keep { z: &half, sums: Some(&half_sums) });
+            let expected: Vec<u32> = z.all().iter().map(|x| rounded(*x).to_bits()).collect();
+            assert!(widened(&mut half) == expected, "{channels}>{filters} {size:?} on {isa}");
+            for (n, sums) in half_sums.all().chunks_exact(2 * filters).enumerate() {
+                for k in 0..filters {
+                    let pixel = |i: usize| ((n * filters + k / 16 * 16) * area + i * 16) + k % 16;
+                    let pixels = (0..area).map(|i| f64::from(f32::from_bits(expected[pixel(i)])));
+                    let (sum, squares) = pixels.fold((0.0, 0.0), |(s, q), x| (s + x, q + x * x));
+                    let error = f64::from(sums[k]) - sum;
+                    assert!(
+                        error.abs() < 1e-5 * (squares * area as f64).sqrt(),
+                        "{isa}: sum is off by {error}"
+                    );
+                    assert!((f64::from(sums[filters + k]) / squares - 1.0).abs() < 1e-5, "{isa}: squares");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_in_bf16_are_those_in_f32_rounded() {
+    for (channels, filters, size) in SHAPES {
+        let mut stream = rng::stream(6, "tiles");
+        let area = size[0] * size[1];
+        let mut draw = |n: usize| (0..n).map(|_| rounded(stream.normal() as f32)).collect::<Vec<_>>();
+        let weights = draw(9 * channels * filters);
+        let (g, g_half) = images(&draw(IMAGES * filters * area));
+        let (z, z_half) = images(&draw(IMAGES * filters * area));
+        let (before, before_half) = images(&draw(IMAGES * channels * area));
+        let old = draw(IMAGES * channels * area);
+        let abc = [draw(filters), draw(filters), draw(filters)];
+        let abc = [abc[0].as_slice(), &abc[1], &abc[2]];
+        let (scale, shift) = (draw(channels), draw(channels));
+        let pass = Pass::Above(Line { scale: &scale, shift: &shift });
+        let mut conv = Winograd::backward(filters, channels, size);
+        for isa in Isa::all() {
+            conv.set(isa, &weights);
+            let ((mut wide, mut half), sums) = (images(&old), Images::new(IMAGES, 2 * channels));
+            let (sums, side) = (&sums, None);
+            let sink = Sink::Rectifier { g: &wide, add: true, pass, z: &before, sums, side };
+            convolve(isa, &conv, Source::Gradient { g: &g, z: &z, abc }, sink);
+            let side = None;
+            let sink = Sink::Rectifier { g: &half, add: true, pass, z: &before_half, sums, side };
+            convolve(isa, &conv, Source::Gradient { g: &g_half, z: &z_half, abc }, sink);
+            let expected: Vec<u32> = wide.all().iter().map(|x| rounded(*x).to_bits()).collect();
+            assert!(bits(&mut wide) != expected, "nothing was rounded");
+            assert!(widened(&mut half) == expected, "{channels}<{filters} {size:?} on {isa}");
+        }
+    }
+}

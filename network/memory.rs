@@ -1,0 +1,92 @@
+//! How much memory a training step takes, without training. Knows no files.
+
+use std::sync::Arc;
+
+use crate::{
+    Result,
+    cpu::{lanes::Isa, trainer::CpuTrainer},
+    data::{Dataset, Images, pack},
+    trainer::{TrainSpec, Trainer},
+};
+
+/// Buffers grow evenly from one multiple of that many images to the next.
+pub const STEP: usize = 64;
+
+/// Bytes of the buffers of a step that grow with the batch, on the CPU engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffers {
+    fixed: usize,
+    each: usize,
+}
+
+impl Buffers {
+    /// Those of `spec` for `classes` classes, whatever its batch.
+    ///
+    /// # Errors
+    /// Where the engine does not cover the network, or `spec` asks for what does not exist.
+    pub fn of(spec: &TrainSpec, classes: usize) -> Result<Self> {
+        let none = Images { labels: &[], pixels: &[] };
+        let data = Dataset::from_bytes(Arc::new(pack(&vec![String::new(); classes], none, none)?))?;
+        let data = Arc::new(data);
+        let bytes = |batch: usize| -> Result<usize> {
+            let spec = TrainSpec { batch, ..spec.clone() };
+            let trainer = CpuTrainer::new(&spec, data.clone(), Isa::choose(None)?, 1)?;
+            Ok(trainer.buffer_bytes().unwrap_or_default())
+        };
+        let (small, large) = (bytes(STEP)?, bytes(2 * STEP)?);
+        Ok(Self { fixed: (2 * small).saturating_sub(large), each: large - small })
+    }
+
+    /// Bytes for a batch, rounded up to the next multiple of [`STEP`].
+    pub fn bytes(&self, batch: usize) -> usize {
+        self.fixed + batch.div_ceil(STEP) * self.each
+    }
+
+    /// The largest multiple of [`STEP`] that `budget` bytes suffice for; 0 where none does.
+    pub fn largest_batch(&self, budget: usize) -> usize {
+        budget.checked_sub(self.fixed).map_or(0, |rest| rest / self.each * STEP)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        arch::Variant,
+        init::{BnInit, Init, WeightInit},
+        mode::Mode,
+        trainer::Precision,
+    };
+
+    fn buffers(mode: Mode) -> Buffers {
+        let spec = TrainSpec {
+            arch: "resnet8".parse().unwrap(),
+            variant: Variant::Paper,
+            seed: 0,
+            init: Init { weights: WeightInit::HeNormal, bn: BnInit::Uniform },
+            set: mode.train_set(Variant::Paper, 2),
+            momentum: 0.9,
+            weight_decay: 0.0,
+            batch: 1,
+            precision: Precision::F32,
+        };
+        Buffers::of(&spec, 10).unwrap()
+    }
+
+    #[test]
+    fn buffers_hold_at_least_the_outputs_of_the_convolutions() {
+        let outputs = 3 * 16 * 1024 + 3 * 32 * 256 + 3 * 64 * 64;
+        let (bn, all) = (buffers(Mode::Bn), buffers(Mode::All));
+        assert!(bn.bytes(128) > 128 * 4 * outputs && bn.bytes(128) < 3 * 128 * 4 * outputs, "{bn:?}");
+        assert!(all.bytes(128) > bn.bytes(128), "gradients of filters take room");
+    }
+
+    #[test]
+    fn the_largest_batch_fits_and_the_next_does_not() {
+        let buffers = buffers(Mode::Bn);
+        let largest = buffers.largest_batch(1 << 28);
+        assert!(largest > 0 && largest.is_multiple_of(STEP));
+        assert!(buffers.bytes(largest) <= 1 << 28 && buffers.bytes(largest + 1) > 1 << 28);
+        assert_eq!(buffers.largest_batch(1000), 0);
+    }
+}

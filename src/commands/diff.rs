@@ -1,0 +1,139 @@
+//! Two listings of instances, each with named values, and what is different in them. Knows neither
+//! metrics nor parameters.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    process::ExitCode,
+};
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    args::Form,
+    error::{Failure, FailureKind},
+    ui,
+};
+
+/// Instance -> name -> value.
+pub(super) type Values = BTreeMap<String, Map<String, Value>>;
+
+/// One value that is not what it was.
+struct Difference<'a> {
+    instance: &'a str,
+    name: &'a str,
+    old: Option<&'a Value>,
+    new: Option<&'a Value>,
+}
+
+impl Difference<'_> {
+    /// By how much a number changed.
+    fn change(&self) -> Option<f64> {
+        Some(self.new?.as_f64()? - self.old?.as_f64()?)
+    }
+}
+
+/// Prints what is different; `cell` says how a value is written, `what` what the values are.
+pub(super) fn print(
+    old: &Values,
+    new: &Values,
+    what: &str,
+    form: Form,
+    cell: fn(&Value) -> String,
+) -> ExitCode {
+    let differences = differences(old, new);
+    if form.json {
+        let object = |d: &Difference<'_>| {
+            json!({
+                "instance": d.instance, "name": d.name, "old": d.old, "new": d.new, "change": d.change(),
+            })
+        };
+        ui::json(&differences.iter().map(object).collect());
+    } else if differences.is_empty() {
+        ui::note(&format!("no {what} is different"));
+    } else {
+        let lines = differences.iter().map(|d| line(d, cell));
+        let heading = ["instance", what, "old", "new", "change"].map(str::to_owned);
+        ui::print(&ui::formed(&std::iter::once(heading.to_vec()).chain(lines).collect::<Vec<_>>(), form.md));
+    }
+    ExitCode::SUCCESS
+}
+
+fn line(difference: &Difference<'_>, cell: fn(&Value) -> String) -> Vec<String> {
+    let written = |value: Option<&Value>| value.map(cell).unwrap_or_default();
+    let change = difference.change().map(|change| {
+        let text = cell(&change.into());
+        if change > 0.0 { format!("+{text}") } else { text }
+    });
+    vec![
+        difference.instance.to_owned(),
+        difference.name.to_owned(),
+        written(difference.old),
+        written(difference.new),
+        change.unwrap_or_default(),
+    ]
+}
+
+/// Every value that is not the same on both sides, by instance and name.
+fn differences<'a>(old: &'a Values, new: &'a Values) -> Vec<Difference<'a>> {
+    let instances: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let mut differences = Vec::new();
+    for instance in instances {
+        let [old, new] = [old, new].map(|values| values.get(instance));
+        let names: BTreeSet<&String> = [old, new].into_iter().flatten().flat_map(Map::keys).collect();
+        for name in names {
+            let [old, new] = [old, new].map(|values| values.and_then(|values| values.get(name)));
+            if old != new {
+                differences.push(Difference { instance, name, old, new });
+            }
+        }
+    }
+    differences
+}
+
+/// What an earlier call wrote with `--json`, if `from` is a file: objects with `instance` and `key`.
+pub(super) fn from_file(from: &str, key: &str) -> Result<Option<Values>, Failure> {
+    let path = Path::new(from);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let text = fs::read(path)
+        .map_err(|e| Failure::new(FailureKind::User, format!("cannot read `{}`: {e}", path.display())))?;
+    let values = serde_json::from_slice(&text).ok().and_then(|value| values(value, key));
+    values.map(Some).ok_or_else(|| Failure {
+        hint: Some(format!("write one with `repro {key} --json > FILE`")),
+        ..Failure::new(FailureKind::User, format!("`{from}` is no list of {key} of instances"))
+    })
+}
+
+fn values(value: Value, key: &str) -> Option<Values> {
+    let Value::Array(rows) = value else { return None };
+    let row = |mut row: Value| {
+        let name = row.get("instance")?.as_str()?.to_owned();
+        let Value::Object(fields) = row.get_mut(key)?.take() else { return None };
+        Some((name, fields))
+    };
+    rows.into_iter().map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_new_gone_or_changed_is_different_and_nothing_else() {
+        let listing = |text: &str| values(serde_json::from_str(text).unwrap(), "metrics").unwrap();
+        let old = listing(
+            r#"[{"instance": "a", "metrics": {"x": 1, "y": 2}}, {"instance": "b", "metrics": {"z": 3}}]"#,
+        );
+        let new = listing(
+            r#"[{"instance": "a", "metrics": {"x": 1.5, "y": 2}}, {"instance": "c", "metrics": {"z": 3}}]"#,
+        );
+        let found = differences(&old, &new);
+        let lines: Vec<_> = found.iter().map(|d| line(d, Value::to_string).join(" ")).collect();
+        assert_eq!(lines, ["a x 1 1.5 +0.5", "b z 3  ", "c z  3 "]);
+        assert!(differences(&new, &new).is_empty());
+        assert!(values(serde_json::json!([{ "instance": "a" }]), "metrics").is_none());
+    }
+}

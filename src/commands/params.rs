@@ -1,0 +1,74 @@
+//! `repro params`: every parameter of every instance, as the kinds complete them. Knows no kind.
+
+use std::process::ExitCode;
+
+use engine::{
+    instance::{InstanceId, Pipeline},
+    pipeline::{LoadOptions, load_text},
+};
+use serde_json::{Map, Value, json};
+
+use super::diff::{self, Values};
+use crate::{
+    args::{Diff, Global, Listing},
+    error::{Failure, FailureKind},
+    git, ui,
+};
+
+pub(super) fn params(global: &Global, listing: &Listing) -> Result<ExitCode, Failure> {
+    let pipeline = super::pipeline(global)?;
+    if let Some(Diff::Diff { from, form }) = &listing.diff {
+        let old = diff::from_file(from, "params")?.map_or_else(|| at(global, from), Ok)?;
+        return Ok(diff::print(&old, &all(pipeline), "parameter", *form, cell));
+    }
+    let ids = super::selected_or_all(pipeline, &listing.instances)?;
+    if listing.form.json {
+        let row = |id: InstanceId| json!({ "instance": pipeline.instances[id].name, "params": values(pipeline, id) });
+        ui::json(&ids.into_iter().map(row).collect());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut lines = vec![["instance", "parameter", "value"].map(str::to_owned).to_vec()];
+    for id in ids {
+        let name = &pipeline.instances[id].name;
+        let line = |(key, value): (String, Value)| vec![name.clone(), key, cell(&value)];
+        lines.extend(values(pipeline, id).into_iter().map(line));
+    }
+    ui::print(&ui::formed(&lines, listing.form.md));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn all(pipeline: &Pipeline) -> Values {
+    let one = |id: InstanceId| (pipeline.instances[id].name.clone(), values(pipeline, id));
+    (0..pipeline.instances.len()).map(one).collect()
+}
+
+/// The parameters as today's kinds read the pipeline file of a commit, without `-S`: that is a wish of
+/// today.
+fn at(global: &Global, revision: &str) -> Result<Values, Failure> {
+    let options = LoadOptions { sets: Vec::new(), ..super::options(global) };
+    let path = std::path::absolute(&options.file).unwrap_or_else(|_| options.file.clone());
+    let Some(text) = git::show(revision, &path)? else {
+        let message = format!("`{revision}` has no `{}`", options.file.display());
+        return Err(Failure {
+            hint: Some("name another commit, or another file with `-f FILE`".into()),
+            ..Failure::new(FailureKind::User, message)
+        });
+    };
+    let text = String::from_utf8_lossy(&text).into_owned();
+    Ok(all(&load_text(text, &options, &stages::kinds())?))
+}
+
+/// Those of the recipe and those that only say where and how fast, sorted by name.
+fn values(pipeline: &Pipeline, id: InstanceId) -> Map<String, Value> {
+    let params = &pipeline.instances[id].params;
+    let all = params.recipe.iter().chain(&params.settings);
+    let mut all: Vec<_> = all.map(|(key, value)| (key.clone(), json!(value))).collect();
+    all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    all.into_iter().collect()
+}
+
+/// A text as it is, unless it would break the line.
+fn cell(value: &Value) -> String {
+    let plain = value.as_str().filter(|text| !text.contains(char::is_control));
+    plain.map_or_else(|| value.to_string(), str::to_owned)
+}

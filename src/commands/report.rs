@@ -1,0 +1,59 @@
+//! `repro report`: all there is to say about the results, in one HTML file. A command and no stage,
+//! because times and machines belong to the records: a result must not differ from run to run.
+
+use std::{fs, path::Path, process::ExitCode};
+
+use serde_json::Value;
+
+use super::export::save;
+use crate::{
+    args::Global,
+    error::Failure,
+    report::{Figure, Item, Report},
+};
+
+pub(super) fn report(global: &Global, output: &Path) -> Result<ExitCode, Failure> {
+    let (pipeline, project) = super::project(global)?;
+    let standings = project.status(&pipeline)?;
+    let records = project.records(&pipeline)?;
+    let (mut figures, mut claims) = (Vec::new(), Vec::new());
+    for (id, instance) in pipeline.instances.iter().enumerate() {
+        let folder = project.result(&pipeline, id);
+        match instance.kind.name() {
+            "plot" => figures.extend(figures_of(&folder, &instance.name)),
+            "claims" => claims.extend(list(&folder.join("claims.json"))),
+            _ => {}
+        }
+    }
+    let items = pipeline.instances.iter().zip(&standings).zip(records);
+    let items = items.map(|((instance, standing), record)| Item {
+        instance,
+        standing: super::word(standing),
+        record,
+    });
+    let report = Report {
+        pipeline: &pipeline,
+        items: items.collect(),
+        metrics: super::metrics::table(&super::metrics::rows(global, &[])?),
+        figures,
+        claims,
+    };
+    save(output, report.html().as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The figures of a result that can be read; one that is stale or damaged is left out.
+fn figures_of(folder: &Path, instance: &str) -> Vec<Figure> {
+    let entries = list(&folder.join("figures.json")).into_iter();
+    let figures = entries.filter_map(|entry| {
+        let text = |key: &str| entry.get(key).and_then(Value::as_str).map(str::to_owned);
+        let svg = fs::read(folder.join(format!("{}.svg", text("name")?))).ok()?;
+        Some(Figure { instance: instance.to_owned(), title: text("title")?, caption: text("caption")?, svg })
+    });
+    figures.collect()
+}
+
+/// The entries of a JSON list; none where there is no such file.
+fn list(path: &Path) -> Vec<Value> {
+    fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}

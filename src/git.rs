@@ -1,0 +1,31 @@
+//! Files as a commit has them, asked of git. Knows nothing of what they hold.
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+use crate::error::{Failure, FailureKind};
+
+/// The content of `path` in the commit `revision`; none where that commit has no such file.
+pub(crate) fn show(revision: &str, path: &Path) -> Result<Option<Vec<u8>>, Failure> {
+    let folder = path.parent().unwrap_or(path);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let commit = format!("{revision}^{{commit}}");
+    let known = git(folder, &["rev-parse", "--verify", "--quiet", "--end-of-options", &commit])?;
+    if !known.status.success() {
+        let message = format!("`{revision}` is neither a file nor a commit that git knows here");
+        let hint = "name a file that `--json` wrote, a commit, a branch or a tag".to_owned();
+        return Err(Failure { hint: Some(hint), ..Failure::new(FailureKind::User, message) });
+    }
+    // Relative to the folder, wherever in the repository that is.
+    let found = git(folder, &["show", "--end-of-options", &format!("{revision}:./{name}")])?;
+    Ok(found.status.success().then_some(found.stdout))
+}
+
+fn git(folder: &Path, words: &[&str]) -> Result<Output, Failure> {
+    Command::new("git").arg("-C").arg(folder).args(words).output().map_err(|e| {
+        let hint = "install git, or compare with a file that `--json` wrote".to_owned();
+        Failure { hint: Some(hint), ..Failure::new(FailureKind::User, format!("cannot start `git`: {e}")) }
+    })
+}

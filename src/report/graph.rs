@@ -1,0 +1,103 @@
+//! The stages as boxes and their needs as lines, as inline SVG whose colours the page gives. Knows
+//! no instances: a stage with a matrix is one box that counts them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
+
+use engine::instance::Pipeline;
+
+use super::html::escape;
+
+const HEIGHT: usize = 46;
+/// Of a character of a stage's name, and of what stands around it.
+const ADVANCE: usize = 9;
+const MARGIN: usize = 16;
+const GAP: (usize, usize) = (60, 18);
+
+/// A stage.
+#[derive(Default)]
+struct Node<'a> {
+    kind: &'a str,
+    instances: usize,
+    needs: BTreeSet<&'a str>,
+}
+
+impl Node<'_> {
+    /// Its kind, and how many instances it has.
+    fn words(&self) -> String {
+        match self.instances {
+            1 => self.kind.to_owned(),
+            n => format!("{}, {n} instances", self.kind),
+        }
+    }
+}
+
+/// The drawing.
+pub(super) fn svg(pipeline: &Pipeline) -> String {
+    let mut nodes = BTreeMap::<&str, Node<'_>>::new();
+    for instance in &pipeline.instances {
+        let node = nodes.entry(&instance.stage).or_default();
+        node.kind = instance.kind.name();
+        node.instances += 1;
+        let needs = instance.needs.iter().map(|need| pipeline.instances[need.from].stage.as_str());
+        node.needs.extend(needs.filter(|stage| *stage != instance.stage));
+    }
+    let columns = columns(&nodes);
+    let letters =
+        nodes.iter().map(|(name, node)| name.chars().count().max(node.words().chars().count() * 6 / 7));
+    let width = letters.max().unwrap_or(0) * ADVANCE + MARGIN;
+    let mut places = BTreeMap::<&str, (usize, usize)>::new();
+    let mut heights = BTreeMap::<usize, usize>::new();
+    for (name, column) in &columns {
+        let row = heights.entry(*column).or_default();
+        places.insert(name, (column * (width + GAP.0) + 2, *row * (HEIGHT + GAP.1) + 2));
+        *row += 1;
+    }
+    let wide = heights.len() * (width + GAP.0) - GAP.0 + 4;
+    let high = heights.values().max().unwrap_or(&1) * (HEIGHT + GAP.1) - GAP.1 + 4;
+    let mut text = format!(
+        "<div class=\"wide\"><svg class=\"graph\" role=\"img\" width=\"{wide}\" height=\"{high}\" \
+         viewBox=\"0 0 {wide} {high}\">\n<title>The stages and what they need</title>\n"
+    );
+    for (name, node) in &nodes {
+        let (x, y) = places[name];
+        for need in &node.needs {
+            let (from_x, from_y) = places[need];
+            let (x1, y1, y2) = (from_x + width, from_y + HEIGHT / 2, y + HEIGHT / 2);
+            let middle = x - GAP.0 / 2;
+            let _ = writeln!(text, "<path d=\"M{x1} {y1} C{middle} {y1} {middle} {y2} {x} {y2}\"/>");
+        }
+    }
+    for (name, node) in &nodes {
+        let (x, y) = places[name];
+        let _ = writeln!(
+            text,
+            "<rect x=\"{x}\" y=\"{y}\" width=\"{}\" height=\"{}\" rx=\"5\"/>\n\
+             <text x=\"{}\" y=\"{}\">{}</text><text class=\"quiet\" x=\"{}\" y=\"{}\">{}</text>",
+            width,
+            HEIGHT,
+            x + 8,
+            y + 19,
+            escape(name),
+            x + 8,
+            y + 37,
+            escape(&node.words())
+        );
+    }
+    text + "</svg></div>\n"
+}
+
+/// A stage stands right of everything that it needs.
+fn columns<'a>(nodes: &BTreeMap<&'a str, Node<'a>>) -> BTreeMap<&'a str, usize> {
+    let mut columns: BTreeMap<&str, usize> = nodes.keys().map(|name| (*name, 0)).collect();
+    // A pipeline has no cycles, so that as many rounds as there are stages settle it.
+    for _ in 0..nodes.len() {
+        for (name, node) in nodes {
+            let column = node.needs.iter().map(|need| columns[need] + 1).max().unwrap_or(0);
+            columns.insert(name, column);
+        }
+    }
+    columns
+}

@@ -1,0 +1,199 @@
+//! The report: one HTML page with the graph, figures, claims, numbers, recipes, machines and digests,
+//! which needs neither network nor scripts. Knows neither files nor how results came about.
+
+mod graph;
+mod html;
+mod style;
+
+use std::collections::BTreeMap;
+
+use engine::{
+    instance::{Instance, Pipeline},
+    record::Record,
+};
+use serde_json::Value;
+
+use self::html::{details, escape, image, table};
+use crate::ui;
+
+/// Instances that are named for a machine.
+const SHOWN: usize = 3;
+
+/// Everything on the page.
+pub(crate) struct Report<'a> {
+    pub(crate) pipeline: &'a Pipeline,
+    /// Every instance, in order.
+    pub(crate) items: Vec<Item<'a>>,
+    /// Heading and rows.
+    pub(crate) metrics: Vec<Vec<String>>,
+    pub(crate) figures: Vec<Figure>,
+    /// The entries of `claims.json`.
+    pub(crate) claims: Vec<Value>,
+}
+
+/// An instance and what is known of its result.
+pub(crate) struct Item<'a> {
+    pub(crate) instance: &'a Instance,
+    /// Where it stands, in a word.
+    pub(crate) standing: &'static str,
+    pub(crate) record: Option<Record>,
+}
+
+/// A figure of a `plot` stage.
+pub(crate) struct Figure {
+    pub(crate) instance: String,
+    pub(crate) title: String,
+    pub(crate) caption: String,
+    pub(crate) svg: Vec<u8>,
+}
+
+impl Report<'_> {
+    /// The page.
+    pub(crate) fn html(&self) -> String {
+        let file = self.pipeline.file.strip_prefix(&self.pipeline.root).unwrap_or(&self.pipeline.file);
+        let file = file.display();
+        let profile =
+            self.pipeline.profile.as_ref().map_or_else(String::new, |name| format!(", profile {name}"));
+        let title = escape(&format!("{file}{profile}"));
+        let sections = [
+            ("Figures", self.figures()),
+            ("Claims", self.claims()),
+            ("Numbers", if self.metrics.len() > 1 { table(&self.metrics) } else { String::new() }),
+            ("Graph", self.graph()),
+            ("Machines and versions", self.machines()),
+            ("Recipes and digests", self.recipes()),
+        ];
+        let sections = sections.into_iter().filter(|(_, content)| !content.is_empty());
+        let sections: String = sections
+            .map(|(heading, content)| format!("<section>\n<h2>{heading}</h2>\n{content}</section>\n"))
+            .collect();
+        format!(
+            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n\
+             <style>{}</style>\n</head>\n<body>\n<h1>{title}</h1>\n{}{sections}</body>\n</html>\n",
+            style::STYLE,
+            self.summary()
+        )
+    }
+
+    fn summary(&self) -> String {
+        let count = |word: &str| self.items.iter().filter(|item| item.standing == word).count();
+        let seconds: f64 = self.records().map(|record| record.run.seconds).sum();
+        let words = ["fresh", "restorable", "stale", "waiting"].map(|word| (count(word), word));
+        let words = words.into_iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}"));
+        let words = words.collect::<Vec<_>>().join(", ");
+        let time = ui::seconds(seconds);
+        format!(
+            "<p>{} instances: {words}. What is shown took {time} of stages' time.</p>\n",
+            self.items.len()
+        )
+    }
+
+    fn records(&self) -> impl Iterator<Item = &Record> {
+        self.items.iter().filter_map(|item| item.record.as_ref())
+    }
+
+    fn figures(&self) -> String {
+        let figure = |figure: &Figure| {
+            format!(
+                "<figure>\n{}<figcaption>{} <span class=\"quiet\">({})</span></figcaption>\n</figure>\n",
+                image(&figure.svg, &figure.title),
+                escape(&figure.caption),
+                escape(&figure.instance)
+            )
+        };
+        let Some((main, others)) = self.figures.split_first() else { return String::new() };
+        let others: String = others.iter().map(figure).collect();
+        let more = if others.is_empty() { others } else { details("More figures", &others) };
+        figure(main) + &more
+    }
+
+    fn claims(&self) -> String {
+        if self.claims.is_empty() {
+            return String::new();
+        }
+        let mut rows =
+            vec![["claim", "source", "our numbers", "rule", "verdict"].map(str::to_owned).to_vec()];
+        for claim in &self.claims {
+            let text = |key: &str| claim.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let numbers = claim.get("numbers").and_then(Value::as_array).into_iter().flatten();
+            let numbers: Vec<_> = numbers.filter_map(Value::as_str).collect();
+            let verdict = text("verdict").replace('-', " ");
+            rows.push(vec![text("statement"), text("source"), numbers.join("\n"), text("rule"), verdict]);
+        }
+        table(&rows)
+    }
+
+    fn graph(&self) -> String {
+        let mut rows =
+            vec![["instance", "kind", "needs", "stands", "took", "threads"].map(str::to_owned).to_vec()];
+        for Item { instance, standing, record } in &self.items {
+            let mut needs: Vec<_> =
+                instance.needs.iter().map(|need| self.pipeline.instances[need.from].stage.as_str()).collect();
+            needs.dedup();
+            let run = record.as_ref().map(|record| &record.run);
+            rows.push(vec![
+                instance.name.clone(),
+                instance.kind.name().to_owned(),
+                needs.join(", "),
+                (*standing).to_owned(),
+                run.map_or_else(String::new, |run| ui::seconds(run.seconds)),
+                run.map_or_else(String::new, |run| run.threads.to_string()),
+            ]);
+        }
+        graph::svg(self.pipeline) + &details("Every instance", &table(&rows))
+    }
+
+    /// What computed, each once, with the instances that it computed.
+    fn machines(&self) -> String {
+        let mut machines = BTreeMap::<Vec<(String, String)>, Vec<&str>>::new();
+        for record in self.records() {
+            let machine = &record.run.machine;
+            let dirty = if machine.dirty == Some(true) { ", with changes" } else { "" };
+            let mut facts = vec![
+                ("processor".to_owned(), machine.cpu.clone().unwrap_or_default()),
+                ("instructions".to_owned(), machine.instructions.clone()),
+                ("system".to_owned(), machine.system.clone().unwrap_or_default()),
+                ("GPUs".to_owned(), machine.devices.join(", ")),
+                ("driver".to_owned(), machine.driver.clone().unwrap_or_default()),
+                (
+                    "commit".to_owned(),
+                    machine.commit.as_ref().map_or_else(String::new, |c| format!("{c}{dirty}")),
+                ),
+            ];
+            facts.extend(machine.versions.iter().map(|(name, version)| (name.clone(), version.clone())));
+            facts.retain(|(_, value)| !value.is_empty());
+            machines.entry(facts).or_default().push(&record.run.instance);
+        }
+        let one = |(facts, instances): (Vec<(String, String)>, Vec<&str>)| {
+            let more = instances.len().saturating_sub(SHOWN);
+            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+            let shown: Vec<_> = instances.into_iter().take(SHOWN).collect();
+            let mut rows = vec![vec!["computed".to_owned(), shown.join(", ") + &more]];
+            rows.extend(facts.into_iter().map(|(name, value)| vec![name, value]));
+            table(&rows)
+        };
+        machines.into_iter().map(one).collect()
+    }
+
+    /// The resolved parameters, inputs and outputs of every result, and what its run noted.
+    fn recipes(&self) -> String {
+        let one =
+            |item: &Item<'_>| {
+                let record = item.record.as_ref()?;
+                let mut outputs = vec![["output", "bytes", "BLAKE3"].map(str::to_owned).to_vec()];
+                outputs.extend(record.outputs.iter().map(|output| {
+                    vec![output.path.clone(), output.size.to_string(), output.digest.to_string()]
+                }));
+                let settings = record.run.settings.iter().chain(&record.run.notes);
+                let notes: String = settings.map(|(name, value)| format!("{name} = {value}\n")).collect();
+                let notes = if notes.is_empty() { notes } else { format!("<pre>{}</pre>\n", escape(&notes)) };
+                let content = format!("<pre>{}</pre>\n{notes}{}", escape(&record.recipe), table(&outputs));
+                Some(details(&item.instance.name, &content))
+            };
+        self.items.iter().filter_map(one).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

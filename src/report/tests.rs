@@ -1,0 +1,80 @@
+use engine::pipeline::{LoadOptions, load};
+
+use super::*;
+
+fn pipeline(text: &str) -> (tempfile::TempDir, Pipeline) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pipeline.toml");
+    std::fs::write(&file, text).unwrap();
+    let options = LoadOptions { file, profile: None, sets: Vec::new() };
+    let pipeline = load(&options, &stages::kinds()).unwrap();
+    (folder, pipeline)
+}
+
+const TWO: &str = "[stage.a]\nkind = \"command\"\nrun = \"true\"\nmatrix = { n = [1, 2] }\noutputs = [\"x\"]\n\
+                   [stage.b]\nkind = \"command\"\nrun = \"true\"\nneeds = { all = \"a\" }\noutputs = [\"y\"]\n";
+
+#[test]
+fn the_page_shows_everything_and_lets_nothing_through() {
+    let (_folder, pipeline) = pipeline(TWO);
+    let evil = "<script>alert('&')</script>";
+    let record = Record {
+        recipe: format!("repro recipe 1\nparam run = {evil}"),
+        outputs: Vec::new(),
+        tree: engine::digest::Digest::of("x"),
+        run: engine::record::Facts {
+            instance: "a[n=1]".into(),
+            seconds: 75.0,
+            machine: engine::record::Machine { cpu: Some(evil.into()), ..Default::default() },
+            ..Default::default()
+        },
+    };
+    let item = |(id, instance)| Item {
+        instance,
+        standing: if id == 0 { "fresh" } else { "stale" },
+        record: (id == 0).then(|| record.clone()),
+    };
+    let report = Report {
+        pipeline: &pipeline,
+        items: pipeline.instances.iter().enumerate().map(item).collect(),
+        metrics: vec![vec!["instance".into()], vec![evil.into()]],
+        figures: vec![Figure {
+            instance: "plot".into(),
+            title: evil.into(),
+            caption: evil.into(),
+            svg: format!("<svg>{evil}\"</svg>").into_bytes(),
+        }],
+        claims: vec![serde_json::json!({ "statement": evil, "numbers": [evil], "verdict": "does-not-hold" })],
+    };
+    let page = report.html();
+    assert!(!page.contains("<script") && !page.contains("http"), "{page}");
+    for text in [
+        "3 instances: 1 fresh, 2 stale",
+        "1 min 15 s",
+        "a</text>",
+        "command, 2 instances",
+        "does not hold",
+        "&lt;script&gt;alert(&#39;&amp;&#39;)",
+        "data:image/svg+xml,%3Csvg%3E%3Cscript",
+        "prefers-color-scheme: dark",
+        "<h2>Recipes and digests</h2>",
+    ] {
+        assert!(page.contains(text), "there is no `{text}` in {page}");
+    }
+    assert_eq!(page.matches("<details>").count(), page.matches("</details>").count());
+}
+
+#[test]
+fn without_results_there_is_the_graph() {
+    let (_folder, pipeline) = pipeline(TWO);
+    let items = pipeline.instances.iter().map(|instance| Item { instance, standing: "stale", record: None });
+    let report = Report {
+        pipeline: &pipeline,
+        items: items.collect(),
+        metrics: Vec::new(),
+        figures: Vec::new(),
+        claims: Vec::new(),
+    };
+    let page = report.html();
+    assert!(page.contains("<h2>Graph</h2>") && !page.contains("<h2>Figures</h2>"), "{page}");
+}

@@ -1,0 +1,148 @@
+//! The numbers behind a claim: which results count, and what they say. Knows no claim.
+
+use serde::Deserialize;
+
+use crate::results::{Evaluation, Family, Line, Network, Results, Statistics};
+
+/// Steps of the whole protocol: 160 epochs of 50,000 images in batches of 128.
+const STEPS: u64 = 62_560;
+/// Test images of CIFAR-10.
+const EXAMPLES: u64 = 10_000;
+/// The classes of CIFAR-10, sorted.
+const CLASSES: [&str; 10] =
+    ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
+/// Weights of each filter that are as many as BatchNorm's values.
+const K: u64 = 2;
+/// The batch of the protocol.
+const BATCH: u64 = 128;
+
+/// What of a result is meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Measure {
+    #[default]
+    Top1,
+    Train,
+    SmallGamma,
+    Dead,
+    #[serde(rename = "zeroing-001")]
+    Zeroing001,
+    #[serde(rename = "zeroing-005")]
+    Zeroing005,
+    Trained,
+    Parameters,
+    TrainedShare,
+    CheckpointShare,
+    Buffers,
+    LargestBatch,
+}
+
+/// A number that a claim speaks of.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Quantity {
+    pub(super) mode: String,
+    #[serde(default)]
+    pub(super) of: Measure,
+    /// Instead of the claim's networks.
+    pub(super) network: Option<String>,
+}
+
+/// What results say of a quantity.
+#[derive(Clone, Debug)]
+pub(super) struct Evidence {
+    pub(super) value: Statistics,
+    /// Whose results.
+    pub(super) instances: Vec<String>,
+}
+
+impl Measure {
+    /// Does it change while a network is trained? Then only the whole protocol settles a claim.
+    fn is_trained(self) -> bool {
+        use Measure::{Dead, SmallGamma, Top1, Train, Zeroing001, Zeroing005};
+        matches!(self, Top1 | Train | SmallGamma | Dead | Zeroing001 | Zeroing005)
+    }
+
+    /// Written behind the number, and digits after the point.
+    pub(super) fn unit(self) -> (&'static str, usize) {
+        match self {
+            Self::Top1 | Self::Train | Self::SmallGamma | Self::Dead => (" %", 1),
+            Self::TrainedShare | Self::CheckpointShare => (" %", 2),
+            Self::Zeroing001 | Self::Zeroing005 => (" points", 2),
+            Self::Trained | Self::Parameters | Self::LargestBatch => ("", 0),
+            Self::Buffers => (" MB", 0),
+        }
+    }
+
+    fn of(self, run: &Evaluation) -> Option<f64> {
+        let metrics = &run.metrics;
+        let share = |part: u64, whole: u64| (whole > 0).then(|| 100.0 * part as f64 / whole as f64);
+        let zeroing = |threshold: f64| {
+            let all = &run.gammas.as_ref()?.zeroing;
+            all.iter().find(|z| (z.threshold - threshold).abs() < 1e-9).map(|z| 100.0 * z.change)
+        };
+        match self {
+            Self::Top1 => Some(100.0 * metrics.top1),
+            Self::SmallGamma => Some(100.0 * run.gammas.as_ref()?.all.below_001),
+            Self::Dead => Some(100.0 * run.features.as_ref()?.all.dead_99),
+            Self::Zeroing001 => zeroing(0.01),
+            Self::Zeroing005 => zeroing(0.05),
+            Self::Trained => Some(metrics.trained? as f64),
+            Self::Parameters => Some(metrics.parameters? as f64),
+            Self::TrainedShare => share(metrics.trained?, metrics.parameters?),
+            Self::CheckpointShare => share(metrics.checkpoint_bytes?, metrics.weights_bytes?),
+            Self::Train | Self::Buffers | Self::LargestBatch => None,
+        }
+    }
+}
+
+impl Quantity {
+    /// What the results say of it at `network`, among networks of `variant`.
+    pub(super) fn evidence(&self, results: &Results, network: &str, variant: &str) -> Option<Evidence> {
+        let network = Network::new(self.network.as_deref().unwrap_or(network));
+        let meant = |of: &Network, line: &Line, whose: &str| {
+            let same = *of == network || (of.of(Family::Depth) && of.label() == network.label());
+            let k = line.k().is_none_or(|k| k == K);
+            same && line.mode() == self.mode && k && line.is_standard() && whose == variant
+        };
+        if matches!(self.of, Measure::Buffers | Measure::LargestBatch) {
+            let memory = results.memory.iter().filter(|m| meant(&m.network, &m.line, &m.variant));
+            return collect(memory.filter_map(|m| {
+                let value = match self.of {
+                    Measure::Buffers => m.buffers.iter().find(|b| b.batch == BATCH)?.bytes as f64 / 1e6,
+                    _ => m.largest_batch? as f64,
+                };
+                Some((value, m.instance.clone()))
+            }));
+        }
+        if self.of == Measure::Train {
+            // A history does not say of which data it is: its evaluation must count.
+            let counts = results
+                .evaluations
+                .iter()
+                .any(|run| meant(&run.network, &run.line, &run.metrics.subject.variant) && is_whole(run));
+            let histories =
+                results.histories.iter().filter(|h| counts && meant(&h.network, &h.line, &h.variant));
+            return collect(histories.filter_map(|h| {
+                let last = h.rows.last()?.values.get("train_accuracy")?;
+                Some((100.0 * last, h.instance.clone()))
+            }));
+        }
+        let runs = results.evaluations.iter().filter(|run| {
+            meant(&run.network, &run.line, &run.metrics.subject.variant)
+                && (!self.of.is_trained() || is_whole(run))
+        });
+        collect(runs.filter_map(|run| Some((self.of.of(run)?, run.instance.clone()))))
+    }
+}
+
+/// Was it trained for the whole protocol and evaluated on all of CIFAR-10's test images?
+fn is_whole(run: &Evaluation) -> bool {
+    let metrics = &run.metrics;
+    metrics.steps == STEPS && metrics.examples == EXAMPLES && metrics.classes == CLASSES
+}
+
+fn collect(found: impl Iterator<Item = (f64, String)>) -> Option<Evidence> {
+    let (values, instances): (Vec<_>, Vec<_>) = found.unzip();
+    Some(Evidence { value: Statistics::of(values)?, instances })
+}

@@ -1,0 +1,94 @@
+//! The rules that claims are judged by. Knows numbers, not where they come from.
+
+use serde::Deserialize;
+
+use super::evidence::{Evidence, Measure, Quantity};
+
+/// A rule.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum Rule {
+    Greater { left: Quantity, right: Quantity, by: f64 },
+    Difference { left: Quantity, right: Quantity, low: f64, high: f64 },
+    Within { what: Quantity, low: f64, high: f64 },
+    Rises { what: Quantity },
+    Falls { what: Quantity },
+    Equal { what: Quantity, values: Vec<u64> },
+}
+
+impl Rule {
+    /// The quantities that must be known at each network.
+    pub(super) fn quantities(&self) -> Vec<&Quantity> {
+        match self {
+            Self::Greater { left, right, .. } | Self::Difference { left, right, .. } => vec![left, right],
+            Self::Within { what, .. }
+            | Self::Rises { what }
+            | Self::Falls { what }
+            | Self::Equal { what, .. } => {
+                vec![what]
+            }
+        }
+    }
+
+    /// Is it kept? `known` are the networks that were run: their place among the claim's, and the
+    /// evidence for each quantity.
+    pub(super) fn is_kept(&self, known: &[(usize, Vec<Evidence>)]) -> bool {
+        let mean = |of: &[Evidence], index: usize| of[index].value.mean;
+        let steps = |kept: fn(f64, f64) -> bool| {
+            known.windows(2).all(|pair| kept(mean(&pair[0].1, 0), mean(&pair[1].1, 0)))
+        };
+        match self {
+            Self::Greater { by, .. } => known.iter().all(|(_, of)| mean(of, 0) - mean(of, 1) > *by),
+            Self::Difference { low, high, .. } => {
+                known.iter().all(|(_, of)| (*low..=*high).contains(&(mean(of, 0) - mean(of, 1))))
+            }
+            Self::Within { low, high, .. } => {
+                known.iter().all(|(_, of)| (*low..=*high).contains(&mean(of, 0)))
+            }
+            Self::Rises { .. } => steps(|before, after| after > before),
+            Self::Falls { .. } => steps(|before, after| after < before),
+            Self::Equal { values, .. } => {
+                let value = |place: &usize| values.get(*place).map(|value| *value as f64);
+                known.iter().all(|(place, of)| value(place) == Some(mean(of, 0)))
+            }
+        }
+    }
+
+    /// In words, for the JSON file.
+    pub(super) fn words(&self) -> String {
+        let name = |of: &Quantity| {
+            let network = of.network.as_ref().map_or_else(String::new, |network| format!(" at {network}"));
+            format!("{} of `{}`{network}", measure(of.of), of.mode)
+        };
+        match self {
+            Self::Greater { left, right, by } => {
+                format!("{} is more than {by} above {}", name(left), name(right))
+            }
+            Self::Difference { left, right, low, high } => {
+                format!("{} is {low} to {high} above {}", name(left), name(right))
+            }
+            Self::Within { what, low, high } => format!("{} is {low} to {high}", name(what)),
+            Self::Rises { what } => format!("{} grows from each network to the next", name(what)),
+            Self::Falls { what } => format!("{} shrinks from each network to the next", name(what)),
+            Self::Equal { what, values } => format!("{} is exactly one of {values:?}, in order", name(what)),
+        }
+    }
+}
+
+/// What a measure is, in words.
+pub(super) fn measure(of: Measure) -> &'static str {
+    match of {
+        Measure::Top1 => "test accuracy",
+        Measure::Train => "training accuracy",
+        Measure::SmallGamma => "share of scales below 0.01",
+        Measure::Dead => "share of dead channels",
+        Measure::Zeroing001 => "change of accuracy without scales below 0.01",
+        Measure::Zeroing005 => "change of accuracy without scales below 0.05",
+        Measure::Trained => "trained values",
+        Measure::Parameters => "parameters",
+        Measure::TrainedShare => "trained share of parameters",
+        Measure::CheckpointShare => "size of the checkpoint against all numbers",
+        Measure::Buffers => "buffers at batch 128",
+        Measure::LargestBatch => "largest batch that fits",
+    }
+}

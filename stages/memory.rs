@@ -1,0 +1,159 @@
+//! Kind `memory`: what the buffers of a training step take, and the largest batch that fits a budget. Nothing
+//! is trained. The mathematics is [`network::memory`].
+
+use engine::kind::{Job, Kind, ParamError, Params, RoleSpec, Roles, StageError};
+use network::{
+    memory::{Buffers, STEP},
+    mode::Mode,
+    train::Protocol,
+    trainer::Precision,
+};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    inputs,
+    output::write_json,
+    params::{Text, resolve},
+};
+
+/// The kind `memory`.
+pub struct Memory;
+
+/// Parameters of a `memory` stage.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct MemoryParams {
+    /// What trains.
+    #[schemars(extend("enum" = Mode::NAMES.map(|(name, _)| name)))]
+    mode: Text<Mode>,
+    /// Trained weights per filter in mode `random`; other modes have no use for it.
+    #[schemars(range(min = 1))]
+    k: usize,
+    /// Numbers of images per step to say the bytes for.
+    batches: Vec<usize>,
+    /// Bytes that the buffers may take.
+    budget: usize,
+}
+
+impl Default for MemoryParams {
+    fn default() -> Self {
+        Self { mode: Text(Mode::Bn), k: 2, batches: vec![64, 128, 256, 512, 1024], budget: 1 << 30 }
+    }
+}
+
+/// `memory.json`.
+#[derive(Serialize)]
+struct MemoryFile {
+    arch: String,
+    variant: String,
+    mode: String,
+    /// Trained weights per filter, in mode `random`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    k: Option<usize>,
+    /// Parameters in all.
+    parameters: usize,
+    /// Values that train.
+    trained: usize,
+    buffers: Vec<OfBatch>,
+    budget: usize,
+    largest_batch: usize,
+}
+
+#[derive(Serialize)]
+struct OfBatch {
+    batch: usize,
+    bytes: usize,
+}
+
+impl Kind for Memory {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn roles(&self) -> Roles {
+        Roles::Named(&[RoleSpec { name: "model", required: true, many: false }])
+    }
+
+    fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        MemoryParams::json_schema(generator)
+    }
+
+    fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
+        let mut params = resolve::<MemoryParams>(given)?;
+        let batches = params.recipe.get("batches").and_then(toml::Value::as_array);
+        let step = |batch: &toml::Value| batch.as_integer().is_some_and(|n| n > 0 && n % STEP as i64 == 0);
+        if !batches.is_some_and(|batches| batches.iter().all(step)) {
+            return Err(vec![ParamError {
+                key: "batches".into(),
+                message: format!("`batches` must be multiples of {STEP}"),
+                hint: Some("buffers grow by as many images at once".into()),
+            }]);
+        }
+        if params.recipe.get("mode").and_then(toml::Value::as_str) != Some("random") {
+            params.recipe.remove("k"); // as in the kind `train`
+        }
+        Ok(params)
+    }
+
+    fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
+        let MemoryParams { mode: Text(mode), k, batches, budget } = job.params()?;
+        let model = inputs::model(job)?;
+        let set = mode.train_set(model.variant, k);
+        let failed = |e: network::Error| StageError::new(format!("cannot lay out {}: {e}", model.arch));
+        let spec = Protocol::default().spec(&model, set, Precision::F32);
+        let buffers = Buffers::of(&spec, model.classes).map_err(failed)?;
+        let file = MemoryFile {
+            arch: model.arch.to_string(),
+            variant: model.variant.to_string(),
+            mode: mode.to_string(),
+            k: (mode == Mode::Random).then_some(k),
+            parameters: model.counts().total,
+            trained: model.graph().params().iter().map(|param| set.trained(param)).sum(),
+            buffers: batches
+                .into_iter()
+                .map(|batch| OfBatch { batch, bytes: buffers.bytes(batch) })
+                .collect(),
+            budget,
+            largest_batch: buffers.largest_batch(budget),
+        };
+        write_json(job, "memory.json", &file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::Model, testing::run};
+
+    fn memory(mode: &str) -> serde_json::Value {
+        let root = tempfile::tempdir().unwrap();
+        let (model, out) = (root.path().join("model"), root.path().join("memory"));
+        run(&Model, "arch = 'resnet8'", &[], &model).unwrap();
+        run(&Memory, &format!("mode = '{mode}'\nbudget = 300_000_000"), &[("model", model)], &out).unwrap();
+        serde_json::from_slice(&std::fs::read(out.join("memory.json")).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn gradients_of_filters_leave_room_for_fewer_images() {
+        let (bn, all) = (memory("bn"), memory("all"));
+        let number = |json: &serde_json::Value, key: &str| json[key].as_u64().unwrap();
+        assert_eq!(number(&bn, "trained"), 672);
+        assert!(number(&bn, "largest_batch") > number(&all, "largest_batch"), "{bn} {all}");
+        assert_eq!((&bn["buffers"][1]["batch"], &bn["k"]), (&128.into(), &serde_json::Value::Null));
+        assert_eq!(memory("random")["k"], 2);
+    }
+
+    #[test]
+    fn batches_between_the_steps_are_refused() {
+        let errors = Memory.resolve(&"batches = [64, 100]".parse().unwrap()).unwrap_err();
+        assert_eq!(errors[0].message, "`batches` must be multiples of 64");
+        let of = |text: &str| Memory.resolve(&text.parse().unwrap()).unwrap().recipe;
+        assert_eq!(of("k = 3"), of(""));
+        assert_ne!(of("mode = 'random'\nk = 3"), of("mode = 'random'"));
+    }
+}

@@ -1,0 +1,126 @@
+//! Test accuracy along depth, width and VGG depth, by what was trained. Knows who published what for
+//! the same networks.
+
+use super::{Axis, Chart, Drawing, Given, Places, Series, band, counted, grouped, look, looks, over_places};
+use crate::{plot::chart::Look, results::Family};
+
+const Y: &str = "top-1 test accuracy (%)";
+
+/// Lines of a figure, and what it is about.
+struct Sort {
+    file: &'static str,
+    title: &'static str,
+    caption: &'static str,
+    shows: fn(&str) -> bool,
+    /// Without one of these modes, the figure has nothing to say.
+    about: &'static [&'static str],
+}
+
+const MAIN: Sort = Sort {
+    file: "accuracy",
+    title: "Test accuracy",
+    caption: "How often the trained network is right on images that it has never seen (10 % is guessing among \
+              ten classes). All networks begin with random weights; each line says which of them were trained, and \
+              all others stay as they were drawn.",
+    shows: |mode| !["all-but-bn", "bn+output+shortcut", "output+shortcut"].contains(&mode),
+    about: &[],
+};
+
+const AFFINE: Sort = Sort {
+    file: "affine",
+    title: "Are BatchNorm's scales and shifts useful?",
+    caption: "Networks trained whole, against networks in which everything but BatchNorm's scales and shifts is \
+              trained: the distance is what these few values are worth.",
+    shows: |mode| ["all", "all-but-bn"].contains(&mode),
+    about: &["all-but-bn"],
+};
+
+const SWITCHES: Sort = Sort {
+    file: "switches",
+    title: "BatchNorm with output layer and shortcuts",
+    caption: "What the output layer and the 1x1 shortcuts add when they are trained too, with BatchNorm and without.",
+    shows: |mode| ["all", "bn", "bn+output+shortcut", "output+shortcut", "none"].contains(&mode),
+    about: &["bn+output+shortcut", "output+shortcut"],
+};
+
+pub(super) fn main(given: &Given<'_>) -> Vec<Drawing> {
+    drawings(given, &MAIN)
+}
+
+pub(super) fn affine(given: &Given<'_>) -> Vec<Drawing> {
+    drawings(given, &AFFINE)
+}
+
+pub(super) fn switches(given: &Given<'_>) -> Vec<Drawing> {
+    drawings(given, &SWITCHES)
+}
+
+fn drawings(given: &Given<'_>, sort: &Sort) -> Vec<Drawing> {
+    let ours = |mode: &&str| given.results.evaluations.iter().any(|e| e.line.mode() == *mode);
+    if !sort.about.is_empty() && !sort.about.iter().any(|mode| ours(mode)) {
+        return Vec::new();
+    }
+    Family::ALL.into_iter().filter_map(|family| drawing(given, sort, family)).collect()
+}
+
+fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<Drawing> {
+    let evaluations = &given.results.evaluations;
+    let shown = || evaluations.iter().filter(|e| (sort.shows)(e.line.mode())).map(|e| &e.network);
+    if !shown().any(|network| network.of(family)) {
+        return None;
+    }
+    let published: Vec<_> = given
+        .published
+        .iter()
+        .flat_map(|source| source.lines().map(move |(line, points)| (source, line, points)))
+        .filter(|(_, line, _)| (sort.shows)(line.mode()))
+        .collect();
+    let theirs = published.iter().flat_map(|(_, _, points)| points.iter().map(|(network, _)| network));
+    let places = Places::new(family, shown().chain(theirs))?;
+    let groups = grouped(given.results, |line| (sort.shows)(line.mode()));
+    let mut series = Vec::new();
+    for ((line, runs), look) in groups.iter().zip(looks(groups.keys().copied())) {
+        let (points, runs) = over_places(&places, runs, |run| Some(100.0 * run.metrics.top1));
+        if !points.is_empty() {
+            series.push(Series { label: counted(&line.label(), &runs), look, points });
+        }
+    }
+    let mut sources = Vec::new();
+    for (index, (source, line, points)) in published.iter().enumerate() {
+        let points: Vec<_> =
+            points.iter().filter_map(|(network, value)| Some((places.of(network)?, *value, 0.0))).collect();
+        if points.is_empty() {
+            continue;
+        }
+        let before = published[..index].iter().filter(|(_, other, _)| other.mode() == line.mode()).count();
+        let look = Look { hollow: true, ..look(line, before) };
+        series.push(Series { label: format!("{}: {}", source.label, line.label()), look, points });
+        let words = format!("{} ({}, grade {})", source.label, source.source, source.grade);
+        if !sources.contains(&words) {
+            sources.push(words);
+        }
+    }
+    let caption = format!("{}{}{}", sort.caption, band(&series), others(&sources));
+    Some(Drawing {
+        name: format!("{}-by-{}", sort.file, family.name()),
+        caption,
+        chart: Chart {
+            title: format!("{}{}", sort.title, by(sort.title, family)),
+            x: places.axis(),
+            y: Axis::linear(Y),
+            series,
+        },
+    })
+}
+
+/// A question needs no more words in its title.
+fn by(title: &str, family: Family) -> String {
+    if title.ends_with('?') { String::new() } else { format!(" by {}", family.name()) }
+}
+
+fn others(sources: &[String]) -> String {
+    if sources.is_empty() {
+        return String::new();
+    }
+    format!(" Thin lines with empty markers are published by others: {}.", sources.join("; "))
+}

@@ -1,0 +1,104 @@
+//! Loss and accuracy by epoch, one figure for each network. Knows the columns of a history.
+
+use std::collections::BTreeMap;
+
+use super::{Axis, Chart, Drawing, Given, Series, band, counted, looks};
+use crate::{
+    plot::chart::{Dashes, Look, Marker},
+    results::{History, Line, Network, Statistics},
+};
+
+/// Which columns of a history a chart shows.
+struct Columns {
+    file: &'static str,
+    title: &'static str,
+    y: &'static str,
+    train: &'static str,
+    test: &'static str,
+    scale: f64,
+    caption: &'static str,
+}
+
+const LOSS: Columns = Columns {
+    file: "loss-curves",
+    title: "Loss",
+    y: "cross-entropy loss (nats)",
+    train: "train_loss",
+    test: "test_loss",
+    scale: 1.0,
+    caption: "How wrong the network is after each pass over the training images: lower is better.",
+};
+const ACCURACY: Columns = Columns {
+    file: "accuracy-curves",
+    title: "Accuracy",
+    y: "top-1 accuracy (%)",
+    train: "train_accuracy",
+    test: "test_accuracy",
+    scale: 100.0,
+    caption: "How often the network is right after each pass over the training images.",
+};
+
+pub(super) fn loss(given: &Given<'_>) -> Vec<Drawing> {
+    drawings(given, &LOSS)
+}
+
+pub(super) fn accuracy(given: &Given<'_>) -> Vec<Drawing> {
+    drawings(given, &ACCURACY)
+}
+
+fn drawings(given: &Given<'_>, columns: &Columns) -> Vec<Drawing> {
+    let mut networks = BTreeMap::<&Network, BTreeMap<&Line, Vec<&History>>>::new();
+    for history in &given.results.histories {
+        networks.entry(&history.network).or_default().entry(&history.line).or_default().push(history);
+    }
+    networks.into_iter().map(|(network, lines)| drawing(network, &lines, columns)).collect()
+}
+
+fn drawing(network: &Network, lines: &BTreeMap<&Line, Vec<&History>>, columns: &Columns) -> Drawing {
+    let mut series = Vec::new();
+    for ((line, runs), look) in lines.iter().zip(looks(lines.keys().copied())) {
+        for (column, set, dashes) in
+            [(columns.test, "test", Dashes::Solid), (columns.train, "train", Dashes::Dots)]
+        {
+            let points = curve(runs, column, columns.scale);
+            if points.is_empty() {
+                continue;
+            }
+            // Dashes tell train from test here, so markers alone tell the modes apart.
+            let marker = if look.marker == Marker::Fall { Marker::Diamond } else { look.marker };
+            let label = counted(&format!("{}, {set}", line.label()), &[runs.len()]);
+            series.push(Series {
+                label,
+                look: Look { dashes, marker, hollow: set == "train", ..look },
+                points,
+            });
+        }
+    }
+    let caption = format!(
+        "{} Solid lines: the test images, which it never learns from; dotted lines: the training images.{}",
+        columns.caption,
+        band(&series)
+    );
+    Drawing {
+        name: format!("{}-{}", columns.file, crate::plot::file_name(network.name())),
+        caption,
+        chart: Chart {
+            title: format!("{} of {} during training", columns.title, network.label()),
+            x: Axis::linear("epoch"),
+            y: Axis::linear(columns.y),
+            series,
+        },
+    }
+}
+
+/// Mean and deviation of a column by epoch.
+fn curve(runs: &[&History], column: &str, scale: f64) -> Vec<(f64, f64, f64)> {
+    let mut epochs = BTreeMap::<u64, Vec<f64>>::new();
+    for row in runs.iter().flat_map(|history| &history.rows) {
+        epochs.entry(row.epoch).or_default().extend(row.values.get(column).map(|value| scale * value));
+    }
+    let points = epochs.into_iter().filter_map(|(epoch, values)| {
+        Statistics::of(values).map(|Statistics { mean, sd, .. }| (epoch as f64, mean, sd))
+    });
+    points.collect()
+}

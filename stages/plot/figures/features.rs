@@ -1,0 +1,46 @@
+//! Channels that are zero on nearly every image. Knows where `features.json` counts them.
+
+use super::{Axis, Chart, Drawing, Given, Places, Series, band, counted, grouped, looks, over_places};
+use crate::{
+    plot::chart::{Dashes, Look},
+    results::Evaluation,
+};
+
+/// A part of the channels: in the legend, its dashes, its share of dead ones.
+type Part = (&'static str, Dashes, fn(&Evaluation) -> Option<f64>);
+
+const PARTS: [Part; 3] = [
+    ("all channels", Dashes::Solid, |run| Some(run.features.as_ref()?.all.dead_99)),
+    ("behind BatchNorm", Dashes::Long, |run| Some(run.features.as_ref()?.after_bn.dead_99)),
+    ("behind an addition", Dashes::Dots, |run| Some(run.features.as_ref()?.after_addition.as_ref()?.dead_99)),
+];
+
+pub(super) fn dead(given: &Given<'_>) -> Vec<Drawing> {
+    Places::all(given.results).iter().map(|places| drawing(given, places)).collect()
+}
+
+fn drawing(given: &Given<'_>, places: &Places) -> Drawing {
+    let groups = grouped(given.results, |line| line.trains_scales() || line.mode() == "random");
+    let mut series = Vec::new();
+    for ((line, runs), look) in groups.iter().zip(looks(groups.keys().copied())) {
+        for (part, dashes, share) in PARTS {
+            let (points, n) = over_places(places, runs, |run| Some(100.0 * share(run)?));
+            if !points.is_empty() {
+                let label = counted(&format!("{}, {part}", line.label()), &n);
+                series.push(Series { label, look: Look { dashes, ..look }, points });
+            }
+        }
+    }
+    let caption = format!(
+        "Share of channels behind a ReLU that are zero at 99 % or more of all positions of the test images: features \
+         that the network does without. Those behind the addition of a shortcut carry older features on.{}",
+        band(&series)
+    );
+    let chart = Chart {
+        title: format!("Dead features by {}", places.family.name()),
+        x: places.axis(),
+        y: Axis::linear("dead channels (%)"),
+        series,
+    };
+    Drawing { name: format!("dead-by-{}", places.family.name()), caption, chart }
+}

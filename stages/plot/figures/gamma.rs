@@ -1,0 +1,150 @@
+//! BatchNorm's scales after training: their distribution, the share near zero, and what setting those
+//! to zero costs. Knows `gamma.json`'s thresholds.
+
+use std::collections::BTreeMap;
+
+use super::{Axis, Chart, Drawing, Given, Places, Series, band, counted, grouped, looks, over_places};
+use crate::{
+    plot::chart::{Dashes, Look},
+    results::{Evaluation, Gammas, Line, Network, Statistics},
+};
+
+const THRESHOLDS: [(f64, Dashes); 3] = [(0.01, Dashes::Solid), (0.05, Dashes::Long), (0.1, Dashes::Dots)];
+
+/// One figure for each network.
+pub(super) fn distribution(given: &Given<'_>) -> Vec<Drawing> {
+    let mut networks = BTreeMap::<&Network, BTreeMap<&Line, Vec<&Gammas>>>::new();
+    for run in given.results.evaluations.iter().filter(|run| run.line.trains_scales()) {
+        if let Some(gammas) = &run.gammas {
+            networks.entry(&run.network).or_default().entry(&run.line).or_default().push(gammas);
+        }
+    }
+    let drawing = |(network, lines): (&Network, BTreeMap<&Line, Vec<&Gammas>>)| {
+        let mut series = Vec::new();
+        for ((line, runs), look) in lines.iter().zip(looks(lines.keys().copied())) {
+            let points = density(runs);
+            series.push(Series { label: counted(&line.label(), &[runs.len()]), look, points });
+        }
+        let caption = format!(
+            "How BatchNorm's scales (gamma) are distributed in the trained {}: the higher a line, the more scales have \
+             that value. A peak at 0 means channels that the network has switched off.{}",
+            network.label(),
+            band(&series)
+        );
+        let chart = Chart {
+            title: format!("Distribution of BatchNorm's scales in {}", network.label()),
+            x: Axis::linear("gamma"),
+            y: Axis::linear("density"),
+            series,
+        };
+        Drawing { name: format!("gamma-{}", crate::plot::file_name(network.name())), caption, chart }
+    };
+    networks.into_iter().map(drawing).collect()
+}
+
+/// Density in the middle of each interval, without the empty ones at both ends.
+fn density(runs: &[&Gammas]) -> Vec<(f64, f64, f64)> {
+    let mut places = BTreeMap::<usize, Vec<f64>>::new();
+    let mut width = 0.0;
+    let mut from = 0.0;
+    for gammas in runs {
+        let histogram = &gammas.histogram;
+        let total: u64 = histogram.counts.iter().sum();
+        if total == 0 {
+            continue;
+        }
+        (from, width) = (histogram.from, (histogram.to - histogram.from) / histogram.counts.len() as f64);
+        for (index, count) in histogram.counts.iter().enumerate() {
+            places.entry(index).or_default().push(*count as f64 / (total as f64 * width));
+        }
+    }
+    let points: Vec<_> = places
+        .into_iter()
+        .filter_map(|(index, values)| {
+            let s = Statistics::of(values)?;
+            Some((from + (index as f64 + 0.5) * width, s.mean, s.sd))
+        })
+        .collect();
+    let inhabited = |point: &(f64, f64, f64)| point.1 > 0.0;
+    let Some(first) = points.iter().position(inhabited) else { return Vec::new() };
+    let last = points.iter().rposition(inhabited).unwrap_or(first);
+    points[first..=last].to_vec()
+}
+
+/// Share of scales near zero, by family.
+pub(super) fn small(given: &Given<'_>) -> Vec<Drawing> {
+    let share = |run: &Evaluation, threshold: f64| {
+        let all = &run.gammas.as_ref()?.all;
+        Some(
+            100.0
+                * if threshold < 0.02 {
+                    all.below_001
+                } else if threshold < 0.07 {
+                    all.below_005
+                } else {
+                    all.below_01
+                },
+        )
+    };
+    let drawing = |places: &Places| {
+        let series = by_threshold(given, places, share);
+        let caption = format!(
+            "Share of BatchNorm's scales that are nearer to zero than a threshold after training: a channel with such \
+             a scale is as good as switched off.{}",
+            band(&series)
+        );
+        let chart = Chart {
+            title: format!("Scales near zero by {}", places.family.name()),
+            x: places.axis(),
+            y: Axis::linear("share of scales (%)"),
+            series,
+        };
+        Drawing { name: format!("small-gamma-by-{}", places.family.name()), caption, chart }
+    };
+    Places::all(given.results).iter().map(drawing).collect()
+}
+
+/// What setting them to zero costs, by family.
+pub(super) fn zeroing(given: &Given<'_>) -> Vec<Drawing> {
+    let change = |run: &Evaluation, threshold: f64| {
+        let zeroing = &run.gammas.as_ref()?.zeroing;
+        let of = zeroing.iter().find(|zeroing| (zeroing.threshold - threshold).abs() < 1e-9)?;
+        Some(100.0 * of.change)
+    };
+    let drawing = |places: &Places| {
+        let series = by_threshold(given, places, change);
+        let caption = format!(
+            "How the test accuracy changes when every scale nearer to zero than a threshold is set to zero, without \
+             more training: at 0 the channels were not needed.{}",
+            band(&series)
+        );
+        let chart = Chart {
+            title: format!("Cost of setting small scales to zero by {}", places.family.name()),
+            x: places.axis(),
+            y: Axis::linear("change of test accuracy (points)"),
+            series,
+        };
+        Drawing { name: format!("zeroing-by-{}", places.family.name()), caption, chart }
+    };
+    Places::all(given.results).iter().map(drawing).collect()
+}
+
+/// A line for each mode and threshold; dashes tell the thresholds apart.
+fn by_threshold(
+    given: &Given<'_>,
+    places: &Places,
+    value: impl Fn(&Evaluation, f64) -> Option<f64>,
+) -> Vec<Series> {
+    let groups = grouped(given.results, Line::trains_scales);
+    let mut series = Vec::new();
+    for ((line, runs), look) in groups.iter().zip(looks(groups.keys().copied())) {
+        for (threshold, dashes) in THRESHOLDS {
+            let (points, n) = over_places(places, runs, |run| value(run, threshold));
+            if !points.is_empty() {
+                let label = counted(&format!("{}, below {threshold}", line.label()), &n);
+                series.push(Series { label, look: Look { dashes, ..look }, points });
+            }
+        }
+    }
+    series
+}

@@ -1,0 +1,197 @@
+//! The figures by name, and what each needs. One file per sort of figure; each looks for what it can
+//! show in the results and answers with as many drawings as there are, or none.
+
+mod accuracy;
+mod budget;
+mod curves;
+mod features;
+mod gamma;
+mod memory;
+mod random;
+mod size;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    chart::{Axis, Chart, Series},
+    look::{look, looks},
+    published::Source,
+};
+use crate::results::{Evaluation, Family, Line, Network, Results, Statistics};
+
+/// A figure, or a few of the same sort.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Figure {
+    /// Test accuracy by depth, width or VGG depth: BatchNorm only against the other modes.
+    Accuracy,
+    /// Everything against everything but BatchNorm.
+    Affine,
+    /// BatchNorm with and without output layer and shortcuts.
+    Switches,
+    /// Accuracy by number of BatchNorm parameters: depth against width.
+    Budget,
+    /// Accuracy by number of trained values.
+    Trained,
+    /// Accuracy by number of random weights of each filter.
+    RandomK,
+    /// Accuracy by epoch.
+    AccuracyCurves,
+    /// Loss by epoch.
+    LossCurves,
+    /// How the scales are distributed.
+    Gamma,
+    /// Share of scales near zero.
+    SmallGamma,
+    /// What setting scales near zero to zero costs.
+    Zeroing,
+    /// Share of channels that are always zero.
+    Dead,
+    /// Bytes of a checkpoint against those of all weights.
+    Size,
+    /// Bytes of a training step's buffers.
+    Memory,
+}
+
+impl Figure {
+    /// All of them, the most important first.
+    pub(super) const ALL: [Self; 14] = [
+        Self::Accuracy,
+        Self::Affine,
+        Self::Switches,
+        Self::Budget,
+        Self::Trained,
+        Self::RandomK,
+        Self::AccuracyCurves,
+        Self::LossCurves,
+        Self::Gamma,
+        Self::SmallGamma,
+        Self::Zeroing,
+        Self::Dead,
+        Self::Size,
+        Self::Memory,
+    ];
+
+    /// Draws it, as often as the results allow.
+    pub(super) fn draw(self, given: &Given<'_>) -> Vec<Drawing> {
+        let drawings = match self {
+            Self::Accuracy => accuracy::main(given),
+            Self::Affine => accuracy::affine(given),
+            Self::Switches => accuracy::switches(given),
+            Self::Budget => budget::budget(given),
+            Self::Trained => budget::trained(given),
+            Self::RandomK => random::random(given),
+            Self::AccuracyCurves => curves::accuracy(given),
+            Self::LossCurves => curves::loss(given),
+            Self::Gamma => gamma::distribution(given),
+            Self::SmallGamma => gamma::small(given),
+            Self::Zeroing => gamma::zeroing(given),
+            Self::Dead => features::dead(given),
+            Self::Size => size::size(given),
+            Self::Memory => memory::memory(given),
+        };
+        drawings.into_iter().filter(|drawing| !drawing.chart.is_empty()).collect()
+    }
+}
+
+/// What figures are drawn from.
+pub(super) struct Given<'a> {
+    pub(super) results: &'a Results,
+    pub(super) published: &'a [Source],
+}
+
+/// A chart, the name of its files, and what one sees on it.
+pub(super) struct Drawing {
+    pub(super) name: String,
+    /// For a reader who does not know the paper.
+    pub(super) caption: String,
+    pub(super) chart: Chart,
+}
+
+/// Evaluations by what was trained and network; those that differ in the seed share a place.
+type Grouped<'a> = BTreeMap<&'a Line, BTreeMap<&'a Network, Vec<&'a Evaluation>>>;
+
+/// Those of the lines that `shows` wants. Other numbers of random weights than BatchNorm's have a
+/// figure of their own.
+fn grouped<'a>(results: &'a Results, shows: impl Fn(&Line) -> bool) -> Grouped<'a> {
+    grouped_all(results, |line| line.is_as_many() && shows(line))
+}
+
+fn grouped_all<'a>(results: &'a Results, shows: impl Fn(&Line) -> bool) -> Grouped<'a> {
+    let mut groups = Grouped::new();
+    for evaluation in results.evaluations.iter().filter(|evaluation| shows(&evaluation.line)) {
+        let places = groups.entry(&evaluation.line).or_default();
+        places.entry(&evaluation.network).or_default().push(evaluation);
+    }
+    groups
+}
+
+/// The evenly spaced places of a family: its networks among `networks`, in order.
+struct Places {
+    family: Family,
+    networks: Vec<Network>,
+}
+
+impl Places {
+    /// Nothing where no network is properly of `family`.
+    fn new<'a>(family: Family, networks: impl Iterator<Item = &'a Network>) -> Option<Self> {
+        let mut networks: Vec<_> = networks.filter(|n| n.tick(family).is_some()).cloned().collect();
+        networks.sort();
+        networks.dedup_by(|a, b| a.tick(family) == b.tick(family));
+        networks.iter().any(|network| network.of(family)).then_some(Self { family, networks })
+    }
+
+    /// For every family that the evaluations have networks of.
+    fn all(results: &Results) -> Vec<Self> {
+        let networks = || results.evaluations.iter().map(|evaluation| &evaluation.network);
+        Family::ALL.into_iter().filter_map(|family| Self::new(family, networks())).collect()
+    }
+
+    fn of(&self, network: &Network) -> Option<f64> {
+        let tick = network.tick(self.family)?;
+        self.networks.iter().position(|n| n.tick(self.family).as_ref() == Some(&tick)).map(|i| i as f64)
+    }
+
+    fn axis(&self) -> Axis {
+        let words = self.networks.iter().filter_map(|network| network.tick(self.family));
+        Axis::words(self.family.axis(), words.collect())
+    }
+}
+
+/// Points of a line over `places`, and how many runs stand behind each.
+fn over_places<'a>(
+    places: &Places,
+    runs: &BTreeMap<&'a Network, Vec<&'a Evaluation>>,
+    value: impl Fn(&Evaluation) -> Option<f64>,
+) -> (Vec<(f64, f64, f64)>, Vec<usize>) {
+    let mut points = Vec::new();
+    for (network, runs) in runs {
+        let Some(place) = places.of(network) else { continue };
+        if let Some(Statistics { mean, sd, n }) = Statistics::of(runs.iter().filter_map(|run| value(run))) {
+            points.push(((place, mean, sd), n));
+        }
+    }
+    points.sort_by(|a, b| a.0.0.total_cmp(&b.0.0));
+    points.into_iter().unzip()
+}
+
+/// `label` with the number of runs behind it, which no line break parts.
+fn counted(label: &str, runs: &[usize]) -> String {
+    match (runs.iter().min(), runs.iter().max()) {
+        (Some(least), Some(most)) if least == most => format!("{label} (n\u{a0}=\u{a0}{least})"),
+        (Some(least), Some(most)) => format!("{label} (n\u{a0}=\u{a0}{least}\u{a0}to\u{a0}{most})"),
+        _ => label.to_owned(),
+    }
+}
+
+/// What a band is, where there is one.
+fn band(series: &[Series]) -> &'static str {
+    if series.iter().any(|s| s.points.iter().any(|p| p.2 > 0.0)) {
+        " Lines are means over n seeds, bands one standard deviation."
+    } else {
+        ""
+    }
+}

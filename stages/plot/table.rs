@@ -1,0 +1,75 @@
+//! The results as Markdown tables. Knows no figure.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use crate::results::{Evaluation, Line, Network, Results, Statistics};
+
+/// Accuracy by network and by what was trained.
+pub(super) fn accuracies(results: &Results) -> String {
+    let mut groups = BTreeMap::<(&Network, &Line), Vec<&Evaluation>>::new();
+    for evaluation in &results.evaluations {
+        groups.entry((&evaluation.network, &evaluation.line)).or_default().push(evaluation);
+    }
+    let mut text = String::from(
+        "| network | trained | trained values | top-1 test accuracy (%) | standard deviation | runs |\n\
+         |---|---|---:|---:|---:|---:|\n",
+    );
+    for ((network, line), runs) in groups {
+        let Some(s) = Statistics::of(runs.iter().map(|run| 100.0 * run.metrics.top1)) else { continue };
+        let sd = if s.n > 1 { format!("{:.2}", s.sd) } else { "–".into() };
+        let trained = runs.iter().find_map(|run| run.metrics.trained).map_or_else(|| "–".into(), grouped);
+        let _ = writeln!(
+            text,
+            "| {} | {} | {trained} | {:.2} | {sd} | {} |",
+            cell(&network.label()),
+            cell(&line.label()),
+            s.mean,
+            s.n
+        );
+    }
+    text
+}
+
+/// The parameter table; nothing where no model was given.
+pub(super) fn parameters(results: &Results) -> Option<String> {
+    if results.models.is_empty() {
+        return None;
+    }
+    let mut text = String::from(
+        "| network | variant | all parameters | BatchNorm | share (%) | of which in shortcuts | output layer | 1x1 shortcuts |\n\
+         |---|---|---:|---:|---:|---:|---:|---:|\n",
+    );
+    for ((network, variant), counts) in &results.models {
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {:.2} | {} | {} | {} |",
+            cell(&network.label()),
+            cell(variant),
+            grouped(counts.total),
+            grouped(counts.batch_norm),
+            100.0 * counts.batch_norm as f64 / counts.total.max(1) as f64,
+            grouped(counts.shortcut_batch_norm),
+            grouped(counts.output),
+            grouped(counts.shortcut),
+        );
+    }
+    Some(text)
+}
+
+/// A text that leaves a table whole.
+pub(crate) fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
+}
+
+/// With commas between thousands.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

@@ -1,0 +1,146 @@
+//! Where an axis begins and ends, which values it names, and how. Knows no drawing.
+
+use std::ops::Range;
+
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
+
+use super::chart::{Axis, Scale};
+
+/// An axis, laid out; positions are logarithms on a logarithmic axis.
+#[derive(Clone, Debug)]
+pub(super) struct Layout<'a> {
+    scale: &'a Scale,
+    /// First and last position.
+    pub(super) range: (f64, f64),
+    /// The positions that are named.
+    pub(super) ticks: Vec<f64>,
+}
+
+impl<'a> Layout<'a> {
+    /// Room for `values` (not for those that a logarithmic axis cannot hold).
+    pub(super) fn new(axis: &'a Axis, values: impl Iterator<Item = f64>) -> Self {
+        let scale = &axis.scale;
+        if let Scale::Words(words) = scale {
+            let last = words.len().max(1) as f64 - 0.5;
+            return Self { scale, range: (-0.5, last), ticks: (0..words.len()).map(|i| i as f64).collect() };
+        }
+        let positions = values.filter_map(|value| position(scale, value));
+        let (low, high) =
+            positions.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+        let (low, high) = if low > high { (0.0, 1.0) } else { (low, high) };
+        let air = if high > low {
+            (high - low) * 0.05
+        } else if matches!(scale, Scale::Log) {
+            0.3
+        } else {
+            1.0
+        };
+        let range = (low - air, high + air);
+        let ticks = if matches!(scale, Scale::Log) { decades(range) } else { even(range) };
+        Self { scale, range, ticks }
+    }
+
+    /// Where `value` lies; nothing where this axis has no place for it.
+    pub(super) fn at(&self, value: f64) -> Option<f64> {
+        position(self.scale, value)
+    }
+
+    /// The name of a position.
+    pub(super) fn name(&self, position: f64) -> String {
+        match self.scale {
+            Scale::Words(words) => words.get(position.round() as usize).cloned().unwrap_or_default(),
+            Scale::Linear => number(position),
+            Scale::Log => large(10f64.powf(position)),
+        }
+    }
+}
+
+impl Ranged for Layout<'_> {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, (from, to): (i32, i32)) -> i32 {
+        let (low, high) = self.range;
+        from + (f64::from(to - from) * (value - low) / (high - low)).round() as i32
+    }
+
+    /// There are no lines between the named ones.
+    fn key_points<Hint: KeyPointHint>(&self, _: Hint) -> Vec<f64> {
+        self.ticks.clone()
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.range.0..self.range.1
+    }
+}
+
+fn position(scale: &Scale, value: f64) -> Option<f64> {
+    let position = if matches!(scale, Scale::Log) { value.log10() } else { value };
+    position.is_finite().then_some(position)
+}
+
+/// About six values whose distance is 1, 2 or 5 times a power of ten.
+fn even((low, high): (f64, f64)) -> Vec<f64> {
+    let rough = (high - low) / 6.0;
+    let power = 10f64.powf(rough.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|step| *step >= rough);
+    let step = step.unwrap_or(rough);
+    let (first, last) = ((low / step).ceil() as i64, (high / step).floor() as i64);
+    (first..=last).map(|i| i as f64 * step).collect()
+}
+
+/// Powers of ten; the fewer of them, the more of their multiples too.
+fn decades((low, high): (f64, f64)) -> Vec<f64> {
+    let multiples: &[f64] = match high - low {
+        ..1.2 => &[1.0, 1.5, 2.0, 3.0, 5.0, 7.0],
+        ..2.2 => &[1.0, 2.0, 5.0],
+        _ => &[1.0],
+    };
+    let powers = low.floor() as i32..=high.ceil() as i32;
+    let all = powers.flat_map(|power| multiples.iter().map(move |m| f64::from(power) + m.log10()));
+    all.filter(|at| (low..=high).contains(at)).collect()
+}
+
+fn number(value: f64) -> String {
+    let text = format!("{value:.3}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    if text == "-0" { "0".into() } else { text.into() }
+}
+
+/// With `k` and `M` for thousands and millions.
+fn large(value: f64) -> String {
+    match value {
+        999_999.0.. => number(value / 1e6) + " M",
+        999.9.. => number(value / 1e3) + " k",
+        _ => number(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(axis: &Axis, values: &[f64]) -> Vec<String> {
+        let layout = Layout::new(axis, values.iter().copied());
+        layout.ticks.iter().map(|tick| layout.name(*tick)).collect()
+    }
+
+    #[test]
+    fn ticks_are_round_and_few() {
+        assert_eq!(names(&Axis::linear(""), &[0.0, 100.0]), ["0", "20", "40", "60", "80", "100"]);
+        assert_eq!(names(&Axis::linear(""), &[-0.01, 0.02]), ["-0.01", "0", "0.01", "0.02"]);
+        assert_eq!(names(&Axis::log(""), &[900.0, 60_000.0]), ["1 k", "2 k", "5 k", "10 k", "20 k", "50 k"]);
+        assert_eq!(names(&Axis::log(""), &[500.0, 2e6]), ["1 k", "10 k", "100 k", "1 M"]);
+        assert_eq!(names(&Axis::words("", vec!["a".into(), "b".into()]), &[]), ["a", "b"]);
+    }
+
+    #[test]
+    fn nothing_and_a_single_value_have_room() {
+        let (linear, log) = (Axis::linear(""), Axis::log(""));
+        for values in [&[][..], &[3.0], &[f64::NAN, f64::INFINITY]] {
+            let layout = Layout::new(&linear, values.iter().copied());
+            assert!(layout.range.0 < layout.range.1 && !layout.ticks.is_empty(), "{layout:?}");
+        }
+        assert_eq!(Layout::new(&log, [0.0, -1.0].into_iter()).at(0.0), None);
+    }
+}

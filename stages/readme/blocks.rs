@@ -1,0 +1,80 @@
+//! Blocks between markers in Markdown, and figures as Markdown. Knows no files.
+
+use std::path::Path;
+
+use engine::kind::StageError;
+
+use crate::plot::Entry;
+
+/// The main figure with its caption, the others folded away.
+pub(super) fn figures(list: &[Entry], prefix: &str) -> String {
+    let Some((main, others)) = list.split_first() else {
+        return "There are no figures yet.\n".into();
+    };
+    let one = |entry: &Entry| {
+        format!("![{}]({prefix}{}.svg)\n\n*{}*\n", entry.title, entry.name, entry.caption.replace('*', "\\*"))
+    };
+    let mut text = one(main);
+    if !others.is_empty() {
+        let more: Vec<_> = others.iter().map(one).collect();
+        text += &format!(
+            "\n<details>\n<summary>More figures ({})</summary>\n\n{}\n</details>\n",
+            others.len(),
+            more.join("\n")
+        );
+    }
+    text
+}
+
+/// From the page to the folder of the figures, as a link has it: `docs/figures/`, `figures/`.
+pub(super) fn way(page: &Path, folder: &Path) -> String {
+    let here: Vec<_> = page.parent().into_iter().flat_map(Path::components).collect();
+    let there: Vec<_> = folder.components().collect();
+    let shared = here.iter().zip(&there).take_while(|(a, b)| a == b).count();
+    let up = "../".repeat(here.len() - shared);
+    let down = there[shared..].iter().map(|part| format!("{}/", part.as_os_str().to_string_lossy()));
+    up + &down.collect::<String>()
+}
+
+/// `text` with `content` in the block of `stage` called `name`; unchanged where there is none.
+pub(super) fn replace(
+    text: &str,
+    page: &Path,
+    stage: &str,
+    name: &str,
+    content: &str,
+) -> Result<String, StageError> {
+    let name = if stage.is_empty() { name.to_owned() } else { format!("{stage}/{name}") };
+    let (open, close) = (format!("<!-- repro:{name} -->"), format!("<!-- /repro:{name} -->"));
+    let Some((before, rest)) = text.split_once(&open) else {
+        return Ok(text.to_owned());
+    };
+    let Some((_, after)) = rest.split_once(&close) else {
+        return Err(StageError::new(format!("{} has `{open}` but no `{close}` after it", page.display()))
+            .hint(format!("write `{close}` where the block ends")));
+    };
+    Ok(format!("{before}{open}\n\n{}\n\n{close}{after}", content.trim_end()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_lead_from_the_page_to_the_figures() {
+        let way = |page: &str, folder: &str| way(page.as_ref(), folder.as_ref());
+        assert_eq!(way("README.md", "docs/figures"), "docs/figures/");
+        assert_eq!(way("docs/results.md", "docs/figures/depth"), "figures/depth/");
+        assert_eq!(way("notes/a/b.md", "docs/figures"), "../../docs/figures/");
+    }
+
+    #[test]
+    fn the_main_figure_is_open_and_the_others_are_folded() {
+        let entry =
+            |name: &str| Entry { name: name.into(), title: name.to_uppercase(), caption: "Seen.".into() };
+        let text = figures(&[entry("a"), entry("b")], "x/");
+        assert!(text.starts_with("![A](x/a.svg)\n\n*Seen.*\n\n<details>"), "{text}");
+        assert!(text.contains("More figures (1)") && text.contains("![B](x/b.svg)"), "{text}");
+        assert!(!figures(&[entry("a")], "").contains("details"));
+    }
+}

@@ -1,0 +1,197 @@
+//! Kind `readme`: a page of figures, tables, claims and speeds, and the blocks of Markdown files of the
+//! project that show them. Knows nothing of what the figures show.
+
+mod blocks;
+mod speed;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use engine::kind::{Job, Kind, ParamError, Params, RoleSpec, Roles, StageError};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    claims,
+    output::failed,
+    params::resolve,
+    plot::{Entry, LIST},
+};
+
+/// Where the figures of the pages lie in the project.
+const FIGURES: &str = "docs/figures";
+/// What a page may show of a result, each as a block of its own.
+const TABLES: [&str; 4] = ["table", "parameters", "claims", "speed"];
+
+/// The kind `readme`.
+pub struct Readme;
+
+/// Parameters of a `readme` stage.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ReadmeParams {
+    /// Replace the blocks of `pages`; otherwise only write `page.md`.
+    #[serde(default)]
+    publish: bool,
+    /// The Markdown files with blocks `<!-- repro:table -->` ... `<!-- /repro:table -->`.
+    #[serde(default = "pages")]
+    pages: Vec<PathBuf>,
+    /// Tells this stage's blocks and figures from those of others: `<!-- repro:NAME/table -->`.
+    #[serde(default)]
+    name: String,
+    /// A report of `benches/compare.py`, such as `benches/compare.json`, for the block `speed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    speed: Option<PathBuf>,
+}
+
+fn pages() -> Vec<PathBuf> {
+    vec!["README.md".into()]
+}
+
+impl Kind for Readme {
+    fn name(&self) -> &'static str {
+        "readme"
+    }
+
+    fn version(&self) -> u32 {
+        2
+    }
+
+    fn roles(&self) -> Roles {
+        Roles::Named(&[
+            RoleSpec { name: "figures", required: true, many: false },
+            RoleSpec { name: "claims", required: false, many: false },
+        ])
+    }
+
+    fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        ReadmeParams::json_schema(generator)
+    }
+
+    fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
+        let params = resolve::<ReadmeParams>(given)?;
+        let name = params.recipe.get("name").and_then(toml::Value::as_str).unwrap_or_default();
+        if name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+            return Ok(params);
+        }
+        let message = format!("`name` is `{name}`; it becomes a folder");
+        let hint = Some("use letters, digits and `-`".into());
+        Err(vec![ParamError { key: "name".into(), message, hint }])
+    }
+
+    fn files(&self, params: &Params) -> Vec<PathBuf> {
+        read_params(params).ok().and_then(|params| params.speed).into_iter().collect()
+    }
+
+    fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
+        let params: ReadmeParams = job.params()?;
+        let from = &job.input("figures")?.dir;
+        let list = list(from)?;
+        let files = list.iter().map(|entry| format!("{}.svg", entry.name));
+        for name in files.chain([LIST.to_owned(), "table.md".into()]) {
+            copy(from, &name, job.out)?;
+        }
+        if from.join("parameters.md").exists() {
+            copy(from, "parameters.md", job.out)?;
+        }
+        if let Ok(input) = job.input("claims") {
+            copy(&input.dir, claims::TABLE, job.out)?;
+        }
+        if let Some(path) = &params.speed {
+            let table = speed::table(&read(&job.project.join(path))?, path)?;
+            write(&job.out.join("speed.md"), table.as_bytes())?;
+        }
+        let mut page = format!("# Results\n\n{}", blocks::figures(&list, ""));
+        for (name, title) in TABLES.iter().zip(["Accuracy", "Parameters", "Claims", "Speed and memory"]) {
+            let path = job.out.join(format!("{name}.md"));
+            if path.exists() {
+                page += &format!("\n## {title}\n\n{}", read(&path)?);
+            }
+        }
+        write(&job.out.join("page.md"), page.as_bytes())
+    }
+
+    fn publishes(&self, params: &Params) -> bool {
+        params.recipe.get("publish").and_then(toml::Value::as_bool) == Some(true)
+    }
+
+    fn publish(&self, params: &Params, result: &Path, project: &Path) -> Result<Vec<PathBuf>, StageError> {
+        if !self.publishes(params) {
+            return Ok(Vec::new());
+        }
+        let ReadmeParams { pages, name, .. } = read_params(params)?;
+        let (list, folder) = (list(result)?, Path::new(FIGURES).join(&name));
+        let mut files = Vec::new();
+        for page in pages {
+            let mut text = read(&project.join(&page))?;
+            let links = blocks::figures(&list, &blocks::way(&page, &folder));
+            text = blocks::replace(&text, &page, &name, "figures", &links)?;
+            for table in TABLES {
+                let path = result.join(format!("{table}.md"));
+                if path.exists() {
+                    text = blocks::replace(&text, &page, &name, table, &read(&path)?)?;
+                }
+            }
+            files.push((page, text.into_bytes()));
+        }
+        for entry in &list {
+            let file = format!("{}.svg", entry.name);
+            let bytes = fs::read(result.join(&file)).map_err(|e| failed("read", &result.join(&file), &e))?;
+            files.push((folder.join(file), bytes));
+        }
+        let mut changed = Vec::new();
+        for (file, bytes) in files {
+            if write_changed(&project.join(&file), &bytes)? {
+                changed.push(file);
+            }
+        }
+        Ok(changed)
+    }
+}
+
+fn read_params(params: &Params) -> Result<ReadmeParams, StageError> {
+    ReadmeParams::deserialize(toml::Value::Table(params.recipe.clone()))
+        .map_err(|e| StageError::new(format!("parameters of a `readme` stage: {e}")))
+}
+
+/// The figures that `folder` lists, the main one first.
+fn list(folder: &Path) -> Result<Vec<Entry>, StageError> {
+    let path = folder.join(LIST);
+    serde_json::from_str(&read(&path)?).map_err(|e| {
+        StageError::new(format!("`{}` is no list of figures: {e}", path.display()))
+            .hint("`figures` wants an instance of kind `plot`")
+    })
+}
+
+/// Writes a file unless it already says so; does it say something new now?
+fn write_changed(path: &Path, bytes: &[u8]) -> Result<bool, StageError> {
+    if fs::read(path).is_ok_and(|there| there == bytes) {
+        return Ok(false);
+    }
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(|e| failed("create", folder, &e))?;
+    }
+    // Beside and renamed, so that a full disk never leaves half a README.md.
+    let draft = path.with_extension("repro-draft");
+    write(&draft, bytes)?;
+    fs::rename(&draft, path).map_err(|e| failed("write", path, &e))?;
+    Ok(true)
+}
+
+fn copy(from: &Path, name: &str, to: &Path) -> Result<(), StageError> {
+    let from = from.join(name);
+    fs::copy(&from, to.join(name)).map(drop).map_err(|e| failed("copy", &from, &e))
+}
+
+fn read(path: &Path) -> Result<String, StageError> {
+    fs::read_to_string(path).map_err(|e| failed("read", path, &e))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), StageError> {
+    fs::write(path, bytes).map_err(|e| failed("write", path, &e))
+}
+
+#[cfg(test)]
+mod tests;

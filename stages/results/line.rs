@@ -1,0 +1,96 @@
+//! What was trained, in plain words: the line of a figure, the row of a table. Knows the names of
+//! the modes and no switches behind them.
+
+/// Modes in the order of the legends, and what they train.
+const MODES: [(&str, &str); 10] = [
+    ("all", "everything"),
+    ("all-but-bn", "everything but BatchNorm"),
+    ("bn+output+shortcut", "BatchNorm, output and shortcuts"),
+    ("bn", "BatchNorm only"),
+    ("gamma", "BatchNorm's scales only"),
+    ("beta", "BatchNorm's shifts only"),
+    ("output+shortcut", "output and shortcuts"),
+    ("random", "as many random weights"),
+    ("origin-random", "a thinned network (2 F.P.C.)"),
+    ("none", "nothing"),
+];
+
+/// BatchNorm has two values per channel, and every filter makes one channel.
+const AS_MANY: u64 = 2;
+
+/// What was trained, and whatever else tells runs apart; runs of a line differ in network and seed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Line {
+    rank: usize,
+    mode: String,
+    k: Option<u64>,
+    others: Vec<(String, String)>,
+}
+
+impl Line {
+    /// `k` counts in mode `random` only.
+    pub(crate) fn new(mode: &str, k: Option<u64>, others: Vec<(String, String)>) -> Self {
+        let rank = MODES.iter().position(|(name, _)| *name == mode).unwrap_or(MODES.len());
+        Self { rank, mode: mode.to_owned(), k: k.filter(|_| mode == "random"), others }
+    }
+
+    /// The mode's name.
+    pub(crate) fn mode(&self) -> &str {
+        &self.mode
+    }
+
+    /// Weights trained in each filter, in mode `random`.
+    pub(crate) fn k(&self) -> Option<u64> {
+        self.k
+    }
+
+    /// As many random weights as BatchNorm has values, or another mode.
+    pub(crate) fn is_as_many(&self) -> bool {
+        self.k.is_none_or(|k| k == AS_MANY)
+    }
+
+    /// Are BatchNorm's scales trained?
+    pub(crate) fn trains_scales(&self) -> bool {
+        ["all", "bn", "bn+output+shortcut", "gamma"].contains(&self.mode.as_str())
+    }
+
+    /// Nothing but mode and k tells it from others.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.others.is_empty()
+    }
+
+    /// Nothing but mode, k and the networks' variant does.
+    pub(crate) fn is_standard(&self) -> bool {
+        self.others.iter().all(|(axis, _)| axis == "variant")
+    }
+
+    /// In legends and tables.
+    pub(crate) fn label(&self) -> String {
+        let mut label = match self.k {
+            Some(k) if k != AS_MANY => {
+                format!("{k} random weight{} of each filter", if k == 1 { "" } else { "s" })
+            }
+            _ => MODES.get(self.rank).map_or(&*self.mode, |(_, words)| words).to_owned(),
+        };
+        for (axis, value) in &self.others {
+            label += &format!(", {} {value}", axis.replace('_', " "));
+        }
+        label
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_plain_words() {
+        let label = |mode: &str, k| Line::new(mode, k, Vec::new()).label();
+        assert_eq!(label("bn", Some(3)), "BatchNorm only");
+        assert_eq!(label("random", Some(2)), "as many random weights");
+        assert_eq!(label("random", Some(1)), "1 random weight of each filter");
+        assert_eq!(label("mine", None), "mine");
+        let decayed = Line::new("bn", None, vec![("weight_decay".into(), "0.0".into())]);
+        assert_eq!(decayed.label(), "BatchNorm only, weight decay 0.0");
+    }
+}

@@ -1,0 +1,303 @@
+//! The inputs of a job, read: `metrics.json`, `gamma.json` and `features.json` of evaluations,
+//! `history.csv` of trainings, `model.json`, `memory.json`. Knows no meaning of their numbers.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    io::Read as _,
+    path::Path,
+};
+
+use engine::kind::{Input, Job, StageError};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::{
+    Line, Network,
+    history::{History, rows},
+};
+
+/// Axes that are part of what a result is.
+const OWN_AXES: [&str; 4] = ["arch", "mode", "seed", "k"];
+
+/// What stands for an axis where stages tell lines apart.
+const STAGE: &str = "stage";
+
+/// What a file says of whom it is about.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Subject {
+    arch: Option<String>,
+    mode: Option<String>,
+    k: Option<u64>,
+    /// `paper` or `origin`.
+    #[serde(default)]
+    pub(crate) variant: String,
+}
+
+/// `metrics.json`.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Metrics {
+    #[serde(flatten)]
+    pub(crate) subject: Subject,
+    /// Fraction of the test images.
+    pub(crate) top1: f64,
+    /// Optimisation steps.
+    #[serde(default)]
+    pub(crate) steps: u64,
+    /// Test images.
+    #[serde(default)]
+    pub(crate) examples: u64,
+    #[serde(default)]
+    pub(crate) classes: Vec<String>,
+    /// Values that trained.
+    pub(crate) trained: Option<u64>,
+    pub(crate) parameters: Option<u64>,
+    pub(crate) checkpoint_bytes: Option<u64>,
+    pub(crate) weights_bytes: Option<u64>,
+}
+
+/// Shares of small gammas.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Shares {
+    pub(crate) below_001: f64,
+    pub(crate) below_005: f64,
+    pub(crate) below_01: f64,
+}
+
+/// Gammas counted in equal intervals.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Histogram {
+    pub(crate) from: f64,
+    pub(crate) to: f64,
+    pub(crate) counts: Vec<u64>,
+}
+
+/// What setting small gammas to zero costs.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Zeroing {
+    pub(crate) threshold: f64,
+    /// Of `top1`, a fraction.
+    pub(crate) change: f64,
+}
+
+/// `gamma.json`.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Gammas {
+    pub(crate) all: Shares,
+    pub(crate) histogram: Histogram,
+    #[serde(default)]
+    pub(crate) zeroing: Vec<Zeroing>,
+}
+
+/// Shares of dead channels.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Dead {
+    pub(crate) dead_99: f64,
+}
+
+/// `features.json`.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Features {
+    pub(crate) all: Dead,
+    pub(crate) after_bn: Dead,
+    pub(crate) after_addition: Option<Dead>,
+}
+
+/// An evaluation.
+#[derive(Clone, Debug)]
+pub(crate) struct Evaluation {
+    /// The instance.
+    pub(crate) instance: String,
+    pub(crate) network: Network,
+    pub(crate) line: Line,
+    pub(crate) metrics: Metrics,
+    pub(crate) gammas: Option<Gammas>,
+    pub(crate) features: Option<Features>,
+}
+
+/// The parameter table of a `model.json`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub(crate) struct Counts {
+    pub(crate) total: u64,
+    pub(crate) batch_norm: u64,
+    pub(crate) shortcut_batch_norm: u64,
+    pub(crate) output: u64,
+    pub(crate) shortcut: u64,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    #[serde(flatten)]
+    subject: Subject,
+    parameters: Counts,
+}
+
+/// Bytes of a training step's buffers at a batch size.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Buffers {
+    pub(crate) batch: u64,
+    pub(crate) bytes: u64,
+}
+
+#[derive(Deserialize)]
+struct MemoryFile {
+    #[serde(flatten)]
+    subject: Subject,
+    buffers: Vec<Buffers>,
+    largest_batch: Option<u64>,
+}
+
+/// `memory.json`.
+#[derive(Clone, Debug)]
+pub(crate) struct Memory {
+    /// The instance.
+    pub(crate) instance: String,
+    pub(crate) network: Network,
+    pub(crate) line: Line,
+    /// `paper` or `origin`.
+    pub(crate) variant: String,
+    pub(crate) buffers: Vec<Buffers>,
+    /// That fits the budget.
+    pub(crate) largest_batch: Option<u64>,
+}
+
+/// All that a job was given.
+#[derive(Debug)]
+pub(crate) struct Results {
+    pub(crate) evaluations: Vec<Evaluation>,
+    pub(crate) histories: Vec<History>,
+    /// Network and variant -> parameter table.
+    pub(crate) models: BTreeMap<(Network, String), Counts>,
+    pub(crate) memory: Vec<Memory>,
+}
+
+impl Results {
+    /// Reads the roles `metrics`, `histories`, `models` and `memory`, those that there are.
+    pub(crate) fn read(job: &Job<'_>) -> Result<Self, StageError> {
+        let of = |role: &str| job.inputs.get(role).map_or(&[][..], Vec::as_slice);
+        let telling = telling_axes(job.inputs);
+        let evaluations = of("metrics").iter().map(|input| evaluation(input, &telling));
+        let histories = of("histories").iter().map(|input| history(input, &telling));
+        let memory = of("memory").iter().map(|input| memory(input, &telling));
+        let mut models = BTreeMap::new();
+        for input in of("models") {
+            let model: Model = json(input, "model.json")?.ok_or_else(|| missing(input, "model.json"))?;
+            let (network, _) = whose(input, &model.subject, &telling);
+            models.insert((network, model.subject.variant), model.parameters);
+        }
+        Ok(Self {
+            evaluations: evaluations.collect::<Result<_, _>>()?,
+            histories: histories.collect::<Result<_, _>>()?,
+            memory: memory.collect::<Result<_, _>>()?,
+            models,
+        })
+    }
+}
+
+fn evaluation(input: &Input, telling: &BTreeSet<String>) -> Result<Evaluation, StageError> {
+    let metrics: Metrics = json(input, "metrics.json")?.ok_or_else(|| missing(input, "metrics.json"))?;
+    let (network, line) = whose(input, &metrics.subject, telling);
+    let (gammas, features) = (json(input, "gamma.json")?, json(input, "features.json")?);
+    Ok(Evaluation { instance: input.instance.clone(), network, line, metrics, gammas, features })
+}
+
+fn history(input: &Input, telling: &BTreeSet<String>) -> Result<History, StageError> {
+    let text = fs::read_to_string(input.dir.join("history.csv")).map_err(|e| {
+        StageError::new(format!("cannot read history.csv of `{}`: {e}", input.instance))
+            .hint("`histories` wants instances of kind `train`")
+    })?;
+    let subject = checkpoint(&input.dir.join("checkpoint.safetensors")).unwrap_or_default();
+    let (network, line) = whose(input, &subject, telling);
+    let (instance, variant, rows) = (input.instance.clone(), subject.variant, rows(&text, input)?);
+    Ok(History { instance, variant, network, line, rows })
+}
+
+fn memory(input: &Input, telling: &BTreeSet<String>) -> Result<Memory, StageError> {
+    let file: MemoryFile = json(input, "memory.json")?.ok_or_else(|| missing(input, "memory.json"))?;
+    let (network, line) = whose(input, &file.subject, telling);
+    let MemoryFile { subject: Subject { variant, .. }, buffers, largest_batch } = file;
+    Ok(Memory { instance: input.instance.clone(), network, line, variant, buffers, largest_batch })
+}
+
+/// The network and the line of a result: what its file says, else what its axes say.
+fn whose(input: &Input, said: &Subject, telling: &BTreeSet<String>) -> (Network, Line) {
+    let axis = |name: &str| input.axes.get(name).map(plain);
+    let arch = said.arch.clone().or_else(|| axis("arch")).unwrap_or_else(|| "network".into());
+    let mode = said.mode.clone().or_else(|| axis("mode")).unwrap_or_else(|| "run".into());
+    let k = said.k.or_else(|| axis("k")?.parse().ok());
+    let others = input.axes.iter().filter(|(axis, _)| telling.contains(*axis));
+    let mut others: Vec<_> = others.map(|(axis, value)| (axis.clone(), plain(value))).collect();
+    if telling.contains(STAGE) {
+        let stage = input.instance.split('[').next().unwrap_or_default();
+        others.push((STAGE.to_owned(), stage.to_owned()));
+    }
+    (Network::new(&arch), Line::new(&mode, k, others))
+}
+
+/// Axes with several values that say neither network nor mode nor seed: they tell lines apart. So do
+/// the stages, where those of a role have instances with the same axes.
+fn telling_axes(inputs: &BTreeMap<String, Vec<Input>>) -> BTreeSet<String> {
+    let mut values = BTreeMap::<&str, BTreeSet<String>>::new();
+    for (axis, value) in inputs.values().flatten().flat_map(|input| &input.axes) {
+        values.entry(axis).or_default().insert(plain(value));
+    }
+    let telling = values.into_iter().filter(|(axis, v)| v.len() > 1 && !OWN_AXES.contains(axis));
+    let mut telling: BTreeSet<_> = telling.map(|(axis, _)| axis.to_owned()).collect();
+    let repeats = |inputs: &Vec<Input>| {
+        let mut seen = BTreeSet::new();
+        inputs.iter().any(|input| {
+            let axes = input.axes.iter().map(|(axis, value)| (axis.clone(), plain(value)));
+            !seen.insert(axes.collect::<Vec<_>>())
+        })
+    };
+    if inputs.values().any(repeats) {
+        telling.insert(STAGE.to_owned());
+    }
+    telling
+}
+
+fn plain(value: &toml::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// The file `name` of an input; nothing where there is no such file.
+fn json<T: DeserializeOwned>(input: &Input, name: &str) -> Result<Option<T>, StageError> {
+    let text = match fs::read(input.dir.join(name)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            return Err(StageError::new(format!("cannot read {name} of `{}`: {error}", input.instance)));
+        }
+    };
+    serde_json::from_slice(&text).map(Some).map_err(|e| {
+        StageError::new(format!("{name} of `{}` cannot be understood: {e}", input.instance))
+            .hint("look whether `needs` names a stage of the right kind: docs/pipeline.md lists them")
+    })
+}
+
+fn missing(input: &Input, name: &str) -> StageError {
+    StageError::new(format!("`{}` has no {name}", input.instance)).hint(
+        "`metrics` wants instances of kind `evaluate`, `histories` of kind `train`, `models` of kind `model`, \
+         `memory` of kind `memory`",
+    )
+}
+
+/// What a checkpoint says of itself, without reading its tensors.
+fn checkpoint(path: &Path) -> Option<Subject> {
+    #[derive(Deserialize)]
+    struct Header {
+        #[serde(rename = "__metadata__")]
+        words: BTreeMap<String, String>,
+    }
+    // The length comes from a file that may be damaged; real headers are a few kilobytes.
+    const LONGEST: u64 = 1 << 20;
+    let mut file = File::open(path).ok()?;
+    let mut length = [0; 8];
+    file.read_exact(&mut length).ok()?;
+    let length = u64::from_le_bytes(length);
+    let mut header = Vec::new();
+    file.take(length.min(LONGEST)).read_to_end(&mut header).ok()?;
+    let words = serde_json::from_slice::<Header>(&header).ok()?.words;
+    let word = |key: &str| words.get(key).cloned();
+    let k = word("k").and_then(|k| k.parse().ok());
+    Some(Subject { arch: word("arch"), mode: word("mode"), k, variant: word("variant").unwrap_or_default() })
+}

@@ -1,0 +1,105 @@
+//! `repro metrics diff` and `repro params`: now against a commit or a file.
+
+use std::process::Command;
+
+use crate::project::TestProject;
+
+const SCORES: &str = r#"
+[params]
+rate = 0.5
+
+[stage.score]
+kind = "command"
+run = """echo '{"top1": ${rate}'${seed}', "mode": "bn", "list": [1]}' > $OUT/metrics.json"""
+outputs = ["metrics.json"]
+values = { RATE = "${rate}" }
+matrix = { seed = [1, 2] }
+"#;
+
+/// A project whose first results are committed.
+fn committed() -> TestProject {
+    let project = TestProject::new(SCORES);
+    project.write(".gitignore", ".repro/\n");
+    project.ends(&["run"], 0);
+    for words in [&["init", "-q"][..], &["add", "."], &["commit", "-q", "-m", "one"]] {
+        let mut git = Command::new("git");
+        git.arg("-C").arg(project.path(".")).args(["-c", "user.name=t", "-c", "user.email=t@t"]);
+        let done = git.args(words).output().expect("there is a `git`");
+        assert!(done.status.success(), "{done:?}");
+    }
+    project
+}
+
+#[test]
+fn metrics_are_compared_with_a_commit_and_with_a_file() {
+    let project = committed();
+    let same = project.ends(&["metrics", "diff"], 0);
+    assert_eq!((same.out.as_str(), same.err.as_str()), ("", "no metric is different\n"));
+    let before = project.ends(&["metrics", "--json"], 0).out;
+    project.write("before.json", &before);
+    project.edit("pipeline.toml", "rate = 0.5", "rate = 0.6");
+    project.edit("pipeline.toml", "seed = [1, 2]", "seed = [2, 3]");
+    project.ends(&["run"], 0);
+    let table = project.ends(&["metrics", "diff"], 0).out;
+    insta::assert_snapshot!(table, @r"
+    instance       metric  old     new      change
+    score[seed=1]  mode    bn
+    score[seed=1]  top1    0.5100
+    score[seed=2]  top1    0.5200  0.6200  +0.1000
+    score[seed=3]  mode            bn
+    score[seed=3]  top1            0.6300
+    ");
+    assert_eq!(project.ends(&["metrics", "diff", "before.json"], 0).out, table);
+    let json = project.json(&["metrics", "diff", "HEAD", "--json"], 0);
+    assert_eq!((&json[2]["old"], &json[2]["new"]), (&0.52.into(), &0.62.into()));
+    let markdown = project.ends(&["metrics", "diff", "--md"], 0).out;
+    assert!(markdown.starts_with("| instance | metric | old | new | change |\n| --- |"), "{markdown}");
+    // Without its cache, a clone still has the results that were committed.
+    std::fs::remove_dir_all(project.path(".repro")).unwrap();
+    project.ends(&["run"], 0);
+    assert!(project.ends(&["metrics", "diff"], 0).out.contains("0.5200  0.6200  +0.1000"));
+}
+
+#[test]
+fn parameters_are_listed_whole_and_compared() {
+    let project = committed();
+    let listed = project.ends(&["params", "score[seed=2]"], 0).out;
+    assert!(listed.contains("score[seed=2]  values     {\"RATE\":0.5}\n"), "{listed}");
+    assert!(listed.contains("score[seed=2]  deps       []\n"), "{listed}");
+    let json = project.json(&["params", "--json"], 0);
+    assert_eq!(
+        (&json[1]["instance"], &json[1]["params"]["values"]["RATE"]),
+        (&"score[seed=2]".into(), &0.5.into())
+    );
+    project.write("before.json", &json.to_string());
+    assert_eq!(project.ends(&["params", "diff"], 0).err, "no parameter is different\n");
+    let json = project.json(&["params", "diff", "-S", "rate=0.6", "--json"], 0);
+    assert_eq!((&json[1]["name"], &json[1]["new"]["RATE"]), (&"values".into(), &0.6.into()));
+    project.edit("pipeline.toml", "RATE = ", "SPEED = ");
+    for from in ["HEAD", "before.json"] {
+        let json = project.json(&["params", "diff", from, "--json"], 0);
+        assert_eq!(json[0]["name"], "values", "{json}");
+        assert_eq!((&json[0]["old"]["RATE"], &json[0]["new"]["SPEED"]), (&0.5.into(), &0.5.into()));
+    }
+}
+
+#[test]
+fn what_cannot_be_compared_with_is_named() {
+    let project = committed();
+    project.write("odd.json", "{}");
+    for (from, said) in [
+        ("nowhere", "`nowhere` is neither a file nor a commit that git knows here"),
+        ("--output=x", "unexpected argument"),
+        ("odd.json", "`odd.json` is no list of metrics of instances"),
+    ] {
+        let answer = project.ends(&["metrics", "diff", from], 2);
+        assert!(answer.err.contains(said), "{}", answer.err);
+    }
+    let other = project.path("pipeline.lock");
+    std::fs::rename(&other, project.path("pipeline.lock.old")).unwrap();
+    project.write("other.toml", SCORES);
+    let answer = project.ends(&["metrics", "diff", "-f", "other.toml"], 2);
+    assert!(answer.err.contains("`HEAD` has no `other.lock`"), "{}", answer.err);
+    let answer = project.ends(&["params", "diff", "-f", "other.toml"], 2);
+    assert!(answer.err.contains("`HEAD` has no `other.toml`"), "{}", answer.err);
+}
