@@ -10,6 +10,7 @@ use crate::{
     Error, Result,
     arch::{Arch, Variant},
     cpu::{lanes::Isa, stored::Bf16, trainer::CpuTrainer},
+    cuda::{cards, driver::Card, nvrtc::Places, trainer::CudaTrainer},
     data::Dataset,
     init::Init,
     mode::TrainSet,
@@ -140,7 +141,7 @@ pub trait Trainer {
     }
 }
 
-/// Which engine, and how it may spend the machine. Nothing here changes a result in float32.
+/// Which engine, and how it may spend the machine. On the processor nothing here changes a result in float32.
 #[derive(Clone, Debug)]
 pub struct EngineChoice {
     /// `auto`, `reference`, `cpu`, ...
@@ -149,6 +150,8 @@ pub struct EngineChoice {
     pub threads: usize,
     /// Forces an instruction set, for tests: `avx512`, `avx2`, `portable`.
     pub isa: Option<String>,
+    /// Where CUDA's parts lie; without it no card is used.
+    pub card: Option<Places>,
 }
 
 /// The engines.
@@ -160,6 +163,8 @@ pub enum EngineName {
     Reference,
     /// Our fused CPU kernels.
     Cpu,
+    /// Our fused kernels for NVIDIA cards.
+    Cuda,
 }
 
 /// A trainer for `spec` on `data`, and a note when it is not the fast one that was hoped for.
@@ -177,15 +182,33 @@ pub fn trainer(
             Precision::Bf16 => Box::new(CpuTrainer::<Bf16>::new(spec, data, isa, choice.threads)?),
         })
     };
+    let cuda = |data| -> Result<Box<dyn Trainer>> {
+        let places = choice.card.clone().unwrap_or_default();
+        Ok(Box::new(CudaTrainer::new(spec, data, Card::open(&places)?)?))
+    };
     match choice.engine {
         EngineName::Reference => reference(data, None),
         EngineName::Cpu => Ok((cpu(data)?, None)),
-        EngineName::Auto => match cpu(data.clone()) {
-            Ok(trainer) => Ok((trainer, None)),
-            Err(Error::Unsupported { reason, .. }) => {
-                reference(data, Some(format!("training with the reference engine, which is slow: {reason}")))
+        EngineName::Cuda => Ok((cuda(data)?, None)),
+        EngineName::Auto => {
+            let mut note = None;
+            if choice.card.is_some() && cards::any() {
+                match cuda(data.clone()) {
+                    Ok(trainer) => return Ok((trainer, None)),
+                    Err(error @ (Error::Unsupported { .. } | Error::Device(_))) => {
+                        note = Some(format!("the card is not used: {error}"));
+                    }
+                    Err(error) => return Err(error),
+                }
             }
-            Err(e) => Err(e),
-        },
+            match cpu(data.clone()) {
+                Ok(trainer) => Ok((trainer, note)),
+                Err(Error::Unsupported { reason, .. }) => {
+                    let slow = format!("training with the reference engine, which is slow: {reason}");
+                    reference(data, Some(note.map_or(slow.clone(), |note| format!("{note}; {slow}"))))
+                }
+                Err(e) => Err(e),
+            }
+        }
     }
 }

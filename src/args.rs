@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-pub(crate) use bench::{Bench, BenchKernels, BenchStep, Engine, Plan, Precision, Work};
+pub(crate) use bench::{Bench, BenchKernels, BenchStep, Device, Engine, Plan, Precision, Work};
 
 /// Reproduces "Training BatchNorm and Only BatchNorm" from one declarative file.
 #[derive(Debug, Parser)]

@@ -27,6 +27,11 @@ pub fn places() -> Places {
     }
 }
 
+/// The device that `REPRO_DEVICE` names, for stages that leave it open.
+pub(crate) fn device() -> Option<String> {
+    env::var("REPRO_DEVICE").ok().filter(|name| !name.is_empty())
+}
+
 /// The library folders of NVIDIA's Python packages in the environment at `root`, newest Python first.
 fn packages(root: &Path) -> Vec<PathBuf> {
     let pythons = fs::read_dir(root.join("lib")).into_iter().flatten().flatten();

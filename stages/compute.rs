@@ -1,15 +1,18 @@
 //! Where a stage computes: the settings `device` and `engine`, and the trainer that they give.
-//! Neither changes a result, so neither is in a recipe.
+//! Neither is in a recipe: a card rounds otherwise than the processor, and the record says which computed.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use engine::kind::{Job, StageError};
+use engine::kind::{Job, Params, StageError};
 use network::{
+    cuda::cards,
     data::Dataset,
     trainer::{EngineChoice, EngineName, TrainSpec, Trainer, trainer},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::card;
 
 /// The names of the settings.
 pub(crate) const SETTINGS: [&str; 2] = ["device", "engine"];
@@ -18,11 +21,13 @@ pub(crate) const SETTINGS: [&str; 2] = ["device", "engine"];
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Device {
-    /// The fastest one that there is.
+    /// What `REPRO_DEVICE` names, or else a card where there is one.
     #[default]
     Auto,
     /// The processor.
     Cpu,
+    /// An NVIDIA card.
+    Cuda,
 }
 
 /// The program that computes.
@@ -36,6 +41,63 @@ pub(crate) enum Engine {
     Reference,
     /// The fused kernels for the processor.
     Cpu,
+    /// The fused kernels for an NVIDIA card.
+    Cuda,
+}
+
+/// What the settings come to, and whether a card may be used. The environment's word counts where both
+/// are left open.
+fn choose(
+    device: Device,
+    engine: Engine,
+    environment: Option<String>,
+) -> Result<(EngineName, bool), StageError> {
+    let device = match (device, engine, environment) {
+        (Device::Auto, Engine::Auto, Some(name)) => Device::deserialize(toml::Value::String(name.clone()))
+            .map_err(|_| {
+                StageError::new(format!("`REPRO_DEVICE` is `{name}`, which is no device"))
+                    .hint("set it to `auto`, `cpu` or `cuda`, or not at all")
+            })?,
+        _ => device,
+    };
+    Ok(match (engine, device) {
+        (Engine::Reference, Device::Auto | Device::Cpu) => (EngineName::Reference, false),
+        (Engine::Cpu, Device::Auto | Device::Cpu) => (EngineName::Cpu, false),
+        (Engine::Auto, Device::Cpu) => (EngineName::Auto, false),
+        (Engine::Auto, Device::Auto) => (EngineName::Auto, true),
+        (Engine::Auto | Engine::Cuda, Device::Cuda) | (Engine::Cuda, Device::Auto) => {
+            (EngineName::Cuda, true)
+        }
+        (Engine::Reference | Engine::Cpu, Device::Cuda) | (Engine::Cuda, Device::Cpu) => {
+            let message = "`engine` names one that does not compute on the `device`";
+            return Err(StageError::new(message).hint("leave one of the two at `auto`"));
+        }
+    })
+}
+
+/// GPUs that a stage with these settings takes where there are any. One that may also do without takes none
+/// that it could not use.
+pub(crate) fn gpus(params: &Params) -> usize {
+    #[derive(Deserialize)]
+    struct Settings {
+        #[serde(default)]
+        device: Device,
+        #[serde(default)]
+        engine: Engine,
+    }
+    let settings = Settings::deserialize(toml::Value::Table(params.settings.clone())).ok();
+    let chosen = settings.and_then(|Settings { device, engine }| choose(device, engine, card::device()).ok());
+    usize::from(match chosen {
+        Some((EngineName::Auto, true)) => has_card(),
+        Some((_, card)) => card,
+        None => false,
+    })
+}
+
+/// Is there a card to use? Asked of the driver once.
+pub(crate) fn has_card() -> bool {
+    static CARD: LazyLock<bool> = LazyLock::new(cards::any);
+    *CARD
 }
 
 /// A trainer for `spec`; what computes goes into the record.
@@ -44,14 +106,11 @@ pub(crate) fn start(
     spec: &TrainSpec,
     data: &Arc<Dataset>,
     device: Device,
-    engine: Engine,
+    name: Engine,
 ) -> Result<Box<dyn Trainer>, StageError> {
-    let engine = match (engine, device) {
-        (Engine::Auto, Device::Auto | Device::Cpu) => EngineName::Auto,
-        (Engine::Reference, _) => EngineName::Reference,
-        (Engine::Cpu, _) => EngineName::Cpu,
-    };
-    let choice = EngineChoice { engine, threads: job.resources.threads.max(1), isa: None };
+    let (engine, card) = choose(device, name, card::device())?;
+    let card = card.then(card::places);
+    let choice = EngineChoice { engine, threads: job.resources.threads.max(1), isa: None, card };
     let (trainer, note) = trainer(spec, Arc::clone(data), &choice)
         .map_err(|e| StageError::new(format!("cannot compute {}: {e}", spec.arch)))?;
     job.reporter.note("engine", trainer.describe().into());
@@ -60,4 +119,43 @@ pub(crate) fn start(
         job.reporter.note("engine_note", note.into());
     }
     Ok(trainer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(device: Device, engine: Engine, environment: Option<&str>) -> Option<(EngineName, bool)> {
+        choose(device, engine, environment.map(str::to_owned)).ok()
+    }
+
+    #[test]
+    fn the_environment_decides_only_what_is_left_open() {
+        let open = |environment| chosen(Device::Auto, Engine::Auto, environment);
+        assert_eq!(open(None), Some((EngineName::Auto, true)));
+        assert_eq!(open(Some("cuda")), Some((EngineName::Cuda, true)));
+        assert_eq!(open(Some("cpu")), Some((EngineName::Auto, false)));
+        assert_eq!(open(Some("gpu")), None);
+        assert_eq!(chosen(Device::Cpu, Engine::Auto, Some("cuda")), Some((EngineName::Auto, false)));
+        assert_eq!(
+            chosen(Device::Auto, Engine::Reference, Some("cuda")),
+            Some((EngineName::Reference, false))
+        );
+    }
+
+    #[test]
+    fn an_engine_of_another_device_is_refused() {
+        assert_eq!(chosen(Device::Cuda, Engine::Cpu, None), None);
+        assert_eq!(chosen(Device::Cpu, Engine::Cuda, None), None);
+    }
+
+    #[test]
+    fn what_may_use_a_card_takes_one() {
+        let gpus = |settings: &str| {
+            gpus(&Params { settings: toml::from_str(settings).unwrap(), ..Params::default() })
+        };
+        assert_eq!(gpus("device = 'cuda'"), 1);
+        assert_eq!(gpus("device = 'cpu'"), 0);
+        assert_eq!(gpus("engine = 'reference'"), 0);
+    }
 }

@@ -125,6 +125,10 @@ impl Kind for Evaluate {
         resolve_with_settings::<EvaluateParams>(given, &SETTINGS)
     }
 
+    fn gpus(&self, params: &Params) -> usize {
+        compute::gpus(params)
+    }
+
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
         let EvaluateParams { device, engine } = job.params()?;
         let (data, checkpoint) = (inputs::dataset(job)?, inputs::checkpoint(job)?);

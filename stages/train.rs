@@ -3,21 +3,27 @@
 //! training goes on.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Write as _},
     ops::ControlFlow,
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use engine::kind::{self, Job, Kind, ParamError, Params, Reporter, RoleSpec, Roles, StageError};
+use engine::kind::{
+    self, Group, Input, Job, Kind, ParamError, Params, Reporter, RoleSpec, Roles, StageError,
+};
 use network::{
     Error,
     arch::Variant,
     checkpoint::Checkpoint,
+    data::Dataset,
     mode::Mode,
+    model::Model,
     train::{Epoch, Progress, Protocol, Row, Training, csv, json_lines},
-    trainer::{Precision, Split},
+    trainer::{Precision, Split, TrainSpec, Trainer},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
@@ -28,6 +34,8 @@ use crate::{
     output::{self, write},
     params::{Text, resolve_with_settings},
 };
+
+mod group;
 
 /// The kind `train`.
 pub struct Train;
@@ -206,18 +214,59 @@ impl Kind for Train {
         if faults.is_empty() { Ok(params) } else { Err(faults) }
     }
 
+    fn gpus(&self, params: &Params) -> usize {
+        compute::gpus(params)
+    }
+
+    fn group(&self, params: &Params, inputs: &BTreeMap<String, Vec<Input>>) -> Option<Group> {
+        group::of(params, inputs)
+    }
+
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
+        let work = Work::of(job)?;
+        let TrainParams { device, engine, .. } = work.params;
+        work.train(job, |job| compute::start(job, &work.spec, &work.data, device, engine))
+    }
+
+    fn run_group(&self, jobs: &mut [Job<'_>]) -> Vec<Result<(), StageError>> {
+        group::run(jobs)
+    }
+}
+
+/// All that a training needs but what computes it.
+struct Work {
+    params: TrainParams,
+    model: Model,
+    data: Arc<Dataset>,
+    spec: TrainSpec,
+    protocol: Protocol,
+    /// Of the order and the cuts of the images.
+    seed: u64,
+}
+
+impl Work {
+    fn of(job: &Job<'_>) -> Result<Self, StageError> {
         let params: TrainParams = job.params()?;
         let (model, data) = (inputs::model(job)?, inputs::dataset(job)?);
         inputs::same_classes(&model, &data)?;
-        let (mode, k, shortcut_bn, protocol) =
-            (params.mode.0, params.k, params.shortcut_bn.train(), params.protocol());
-        let set = mode.train_set(model.variant, k).with_shortcut_bn(shortcut_bn);
+        let protocol = params.protocol();
+        let set = params.mode.0.train_set(model.variant, params.k);
+        let set = set.with_shortcut_bn(params.shortcut_bn.train());
         let spec = protocol.spec(&model, set, params.precision);
         let seed = params.order_seed.unwrap_or(model.seed);
+        Ok(Self { params, model, data, spec, protocol, seed })
+    }
+
+    /// Trains with what `start` gives, which is asked again when what an earlier run saved cannot be used.
+    fn train(
+        &self,
+        job: &mut Job<'_>,
+        start: impl Fn(&mut Job<'_>) -> Result<Box<dyn Trainer>, StageError>,
+    ) -> Result<(), StageError> {
+        let Self { params, model, data, spec, protocol, seed } = self;
         let start = |job: &mut Job<'_>| {
-            let trainer = compute::start(job, &spec, &data, params.device, params.engine)?;
-            Training::new(trainer, data.clone(), &spec, protocol.clone(), seed).map_err(failed)
+            let trainer = start(job)?;
+            Training::new(trainer, data.clone(), spec, protocol.clone(), *seed).map_err(failed)
         };
         let mut training = start(job)?;
         let saved = job.scratch.join("resume.safetensors");
@@ -241,6 +290,8 @@ impl Kind for Train {
         }
         watch.note(&mut *job.reporter);
         let values = training.values().map_err(failed)?;
+        let (model, mode, k, shortcut_bn) =
+            (model.clone(), params.mode.0, params.k, params.shortcut_bn.train());
         let checkpoint = Checkpoint { model, mode, k, shortcut_bn, steps: training.steps(), values };
         write(job, "checkpoint.safetensors", &checkpoint.to_bytes().map_err(failed)?)?;
         write(job, "history.csv", csv(training.history()).as_bytes())?;

@@ -46,6 +46,11 @@ pub fn has_driver() -> bool {
     unsafe { sys::is_culib_present() }
 }
 
+/// Is there a card to use? What is wrong where there should be one, [`look`] tells.
+pub fn any() -> bool {
+    look().is_ok_and(|driver| !driver.cards.is_empty())
+}
+
 /// Asks the driver, if there is one; fails where it is missing, too old or shows no card.
 pub fn look() -> Result<Driver> {
     if !has_driver() {

@@ -18,6 +18,7 @@ pub mod group;
 mod head;
 mod launches;
 mod maps;
+pub mod members;
 mod memory;
 pub mod nvrtc;
 mod parameters;

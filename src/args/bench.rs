@@ -27,6 +27,9 @@ pub(crate) struct Work {
     /// What computes
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) engine: Engine,
+    /// Where it computes
+    #[arg(long, value_enum, default_value = "cpu")]
+    pub(crate) device: Device,
     /// Threads that compute
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: u16,
@@ -112,4 +115,13 @@ pub(crate) enum Engine {
     Reference,
     /// The fused kernels
     Cpu,
+}
+
+/// Where it computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Device {
+    /// The processor
+    Cpu,
+    /// An NVIDIA card, with the fused kernels for it
+    Cuda,
 }

@@ -14,7 +14,7 @@ use network::{
 use serde_json::{Value, json};
 
 use crate::{
-    args::{self, Bench, BenchKernels, BenchStep, Work},
+    args::{self, Bench, BenchKernels, BenchStep, Device, Work},
     error::{Failure, FailureKind},
     machine, measure, ui,
 };
@@ -53,13 +53,19 @@ pub(super) fn trainer(
         },
     };
     let choice = EngineChoice {
-        engine: match work.engine {
-            args::Engine::Auto => EngineName::Auto,
-            args::Engine::Reference => EngineName::Reference,
-            args::Engine::Cpu => EngineName::Cpu,
+        engine: match (work.engine, work.device) {
+            (args::Engine::Auto, Device::Cpu) => EngineName::Auto,
+            (args::Engine::Reference, Device::Cpu) => EngineName::Reference,
+            (args::Engine::Cpu, Device::Cpu) => EngineName::Cpu,
+            (args::Engine::Auto, Device::Cuda) => EngineName::Cuda,
+            (_, Device::Cuda) => {
+                let message = "that engine computes on the processor; leave out `--engine` or `--device`";
+                return Err(Failure::new(FailureKind::User, message));
+            }
         },
         threads: work.threads.into(),
         isa: work.isa.clone(),
+        card: (work.device == Device::Cuda).then(stages::card::places),
     };
     Ok(network::trainer::trainer(&spec, Arc::new(noise(batch)?), &choice)?)
 }
@@ -93,8 +99,10 @@ fn step(options: &BenchStep) -> Result<ExitCode, Failure> {
     let measured = repeat(&mut *trainer, options, isa)?;
     // Memory is swept when the peak of the step has been read.
     let after = machine::resident();
-    let memory = measure::memory_gbytes(threads, memory_to_sweep());
+    // What the processor could do says nothing about a card.
+    let memory = (work.device == Device::Cpu).then(|| measure::memory_gbytes(threads, memory_to_sweep()));
     let Measured { mut seconds, mut cpu, peak } = measured;
+    let peak = Some(peak).filter(|_| work.device == Device::Cpu);
     let median = measure::median(&mut seconds);
     let gflops = flop(options) as f64 / median / 1e9;
     let plan = trainer.plan();
@@ -120,7 +128,7 @@ fn step(options: &BenchStep) -> Result<ExitCode, Failure> {
         "gflops": gflops,
         "fma_peak_gflops": peak,
         "memory_gbytes_per_second": memory,
-        "fraction_of_peak": gflops / peak,
+        "fraction_of_peak": peak.map(|peak| gflops / peak),
     });
     if options.json {
         ui::json(&report);
@@ -150,7 +158,9 @@ fn repeat(trainer: &mut dyn Trainer, options: &BenchStep, isa: Isa) -> Result<Me
             measured.seconds.push(measure::wall() - start);
             measured.cpu.push(measure::process_time() - cpu);
         }
-        measured.peak = measured.peak.max(arithmetic.gflops());
+        if options.work.device == Device::Cpu {
+            measured.peak = measured.peak.max(arithmetic.gflops());
+        }
     }
     Ok(measured)
 }
@@ -199,14 +209,18 @@ fn show(report: &Value) {
         milliseconds("max"),
         1e3 * number("cpu_seconds")
     ));
-    ui::line(&format!(
-        "{:.1} GFLOP/s of direct convolution, {:.0} % of the FMA peak of {:.1} (threads: {})",
-        number("gflops"),
-        100.0 * number("fraction_of_peak"),
-        number("fma_peak_gflops"),
-        report["threads"]
-    ));
-    ui::line(&format!("{:.1} GB/s between processor and memory", number("memory_gbytes_per_second")));
+    let gflops = format!("{:.1} GFLOP/s of direct convolution", number("gflops"));
+    if report["fma_peak_gflops"].is_null() {
+        ui::line(&gflops);
+    } else {
+        ui::line(&format!(
+            "{gflops}, {:.0} % of the FMA peak of {:.1} (threads: {})",
+            100.0 * number("fraction_of_peak"),
+            number("fma_peak_gflops"),
+            report["threads"]
+        ));
+        ui::line(&format!("{:.1} GB/s between processor and memory", number("memory_gbytes_per_second")));
+    }
     ui::line(&format!(
         "buffers {}, process grew by {} to {}",
         megabytes("buffer_bytes"),
