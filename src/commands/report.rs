@@ -14,11 +14,11 @@ use crate::{
 
 pub(super) fn report(global: &Global, output: &Path) -> Result<ExitCode, Failure> {
     let (pipeline, project) = super::project(global)?;
-    let standings = project.status(&pipeline)?;
-    let records = project.records(&pipeline)?;
+    let standings = project.status(pipeline)?;
+    let records = project.records(pipeline)?;
     let (mut figures, mut claims) = (Vec::new(), Vec::new());
     for (id, instance) in pipeline.instances.iter().enumerate() {
-        let folder = project.result(&pipeline, id);
+        let folder = project.result(pipeline, id);
         match instance.kind.name() {
             "plot" => figures.extend(figures_of(&folder, &instance.name)),
             "claims" => claims.extend(list(&folder.join("claims.json"))),
@@ -32,7 +32,7 @@ pub(super) fn report(global: &Global, output: &Path) -> Result<ExitCode, Failure
         record,
     });
     let report = Report {
-        pipeline: &pipeline,
+        pipeline,
         items: items.collect(),
         metrics: super::metrics::table(&super::metrics::rows(global, &[])?),
         figures,

@@ -57,7 +57,7 @@ pub(super) fn switches(given: &Given<'_>) -> Vec<Drawing> {
 
 fn drawings(given: &Given<'_>, sort: &Sort) -> Vec<Drawing> {
     let ours = |mode: &&str| given.results.evaluations.iter().any(|e| e.line.mode() == *mode);
-    if !sort.about.is_empty() && !sort.about.iter().any(|mode| ours(mode)) {
+    if !sort.about.is_empty() && !sort.about.iter().any(ours) {
         return Vec::new();
     }
     Family::ALL.into_iter().filter_map(|family| drawing(given, sort, family)).collect()
