@@ -1,5 +1,6 @@
-//! What the caches will need next, fetched bit by bit while the processor multiplies. Knows no
-//! arithmetic; whatever it does changes no result.
+//! What the caches will need next, fetched bit by bit while the processor multiplies: strips of maps
+//! for a convolution, whole images for a gradient of filters. Knows no arithmetic; whatever it does
+//! changes no result.
 
 use std::ops::Range;
 
@@ -77,6 +78,53 @@ impl<'a, S: Stored> Ahead<'a, S> {
             }
             left -= now;
             self.done = if line + now == lines { [piece + 1, 0] } else { [piece, line + now] };
+        }
+    }
+}
+
+/// Images that the next gradient of filters will read, in equal portions.
+#[derive(Default)]
+pub(super) struct Next {
+    /// Where they begin, and their cache lines.
+    parts: [Option<(*const u8, usize)>; 4],
+    part: usize,
+    done: usize,
+    /// Lines to fetch at a time.
+    share: usize,
+}
+
+impl Next {
+    /// These images of what two sources read.
+    pub(super) fn of<S: Stored>(maps: [Option<&Images<S>>; 4], images: Range<usize>) -> Self {
+        let part = |map: &Images<S>| {
+            let first = map.ptr(images.start).cast_const().cast();
+            (first, lines::<S>(images.len() * map.size() / LANES))
+        };
+        let parts = if images.is_empty() { [None; 4] } else { maps.map(|map| map.map(part)) };
+        Self { parts, ..Self::default() }
+    }
+
+    /// From here on all of them in so many portions.
+    pub(super) fn divide(&mut self, portions: usize) {
+        let lines: usize = self.parts.iter().flatten().map(|(_, lines)| lines).sum();
+        self.share = lines.div_ceil(portions.max(1));
+    }
+
+    /// A portion.
+    #[inline(always)]
+    pub(super) fn fetch(&mut self) {
+        let mut left = self.share;
+        while left > 0 && self.part < self.parts.len() {
+            let Some((first, lines)) = self.parts[self.part].filter(|(_, lines)| *lines > self.done) else {
+                (self.part, self.done) = (self.part + 1, 0);
+                continue;
+            };
+            let end = lines.min(self.done + left);
+            for line in self.done..end {
+                prefetch_later(first.wrapping_add(line * LINE));
+            }
+            left -= end - self.done;
+            self.done = end;
         }
     }
 }

@@ -10,6 +10,7 @@
 //! `[image][K/16][h + 2][w + 2][16]`.
 
 use super::{
+    ahead::Next,
     conv::bordered,
     gradient_direct::{self as direct, Direct},
     gradient_positions::{self as positions, Positions},
@@ -106,6 +107,19 @@ impl FilterGradient {
     /// # Panics
     /// Where a slice is shorter than its layout.
     pub fn add(&self, isa: Isa, images: usize, x: &[f32], g: &[f32], sum: &mut [f32], scratch: &mut [f32]) {
+        self.add_before(isa, images, [x, g], sum, scratch, &mut Next::default());
+    }
+
+    /// The same, while the caches are given what the `next` call will read.
+    pub(super) fn add_before(
+        &self,
+        isa: Isa,
+        images: usize,
+        [x, g]: [&[f32]; 2],
+        sum: &mut [f32],
+        scratch: &mut [f32],
+        next: &mut Next,
+    ) {
         let shape = &self.shape;
         assert!(x.len() >= images * bordered(shape.channels, shape.input), "input too short");
         assert!(g.len() >= images * bordered(shape.filters, shape.output), "gradient too short");
@@ -116,8 +130,8 @@ impl FilterGradient {
         unsafe {
             match &self.way {
                 Way::Direct => direct::add(isa, shape, images, x, g, sum),
-                Way::Winograd(winograd) => winograd.add(isa, images, x, g, sum, scratch),
-                Way::Positions(wanted) => positions::add(isa, wanted, images, x, g, sum, scratch),
+                Way::Winograd(winograd) => winograd.add(isa, images, [x, g], sum, scratch, next),
+                Way::Positions(wanted) => positions::add(isa, wanted, images, [x, g], sum, scratch, next),
             }
         }
     }

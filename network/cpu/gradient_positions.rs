@@ -9,7 +9,7 @@
 #![allow(unsafe_code)] // the inner loop runs on pointers whose bounds are checked once per call
 #![allow(clippy::needless_range_loop)] // one index serves two arrays
 
-use super::{conv::bordered, gradient_direct::Direct, lanes::Lanes};
+use super::{ahead::Next, conv::bordered, gradient_direct::Direct, lanes::Lanes};
 use crate::lanes_dispatch;
 
 /// Channels in a block, and chains of a dot product.
@@ -99,10 +99,10 @@ lanes_dispatch!(
     pub(super) unsafe fn add(
         this: &Positions,
         images: usize,
-        x: &[f32],
-        g: &[f32],
+        maps: [&[f32]; 2],
         sum: &mut [f32],
         scratch: &mut [f32],
+        next: &mut Next,
     ) = add_on
 );
 
@@ -110,11 +110,12 @@ lanes_dispatch!(
 unsafe fn add_on<L: Lanes>(
     this: &Positions,
     images: usize,
-    x: &[f32],
-    g: &[f32],
+    [x, g]: [&[f32]; 2],
     sum: &mut [f32],
     scratch: &mut [f32],
+    next: &mut Next,
 ) {
+    next.divide(images * this.shape.filters);
     let Direct { channels, filters, stride, input, output, .. } = this.shape;
     let aligned = scratch.as_ptr().align_offset(64).min(LANES);
     let (gradients, planes) = scratch[aligned..].split_at_mut(LANES * this.plane());
@@ -147,6 +148,7 @@ unsafe fn add_on<L: Lanes>(
                 let pixels = Pixels { step: 1, row: 0, rows: 1, columns: this.products() };
                 planar::<L>(this, pixels, from, gradients, this.plane());
                 for lane in 0..LANES {
+                    next.fetch();
                     filter::<L>(this, block * LANES + lane, planes, gradients.add(lane * this.plane()), sum);
                 }
             }

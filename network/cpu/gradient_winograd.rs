@@ -9,6 +9,7 @@
 #![allow(clippy::needless_range_loop)] // tiles are transposed: one index serves two arrays
 
 use super::{
+    ahead::Next,
     lanes::{Isa, Lanes, prefetch},
     winograd::{GROUP, LANES, M, N, Place, load_tile, panel, row, stride},
 };
@@ -42,13 +43,15 @@ impl WinogradGradient {
         &self,
         isa: Isa,
         images: usize,
-        x: &[f32],
-        g: &[f32],
+        [x, g]: [&[f32]; 2],
         sum: &mut [f32],
         scratch: &mut [f32],
+        next: &mut Next,
     ) {
+        let tiles = images * self.size.map(|n| n.div_ceil(M)).iter().product::<usize>();
+        next.divide(tiles.div_ceil(GROUP) * self.sum_len() / TOGETHER);
         // SAFETY: the caller's promise.
-        unsafe { add_in(isa, self, images, x, g, sum, scratch) }
+        unsafe { add_in(isa, self, images, [x, g], sum, scratch, next) }
     }
 
     /// Brings a total into the order `K C 3 3`.
@@ -63,10 +66,10 @@ lanes_dispatch!(
     unsafe fn add_in(
         this: &WinogradGradient,
         images: usize,
-        x: &[f32],
-        g: &[f32],
+        maps: [&[f32]; 2],
         sum: &mut [f32],
         scratch: &mut [f32],
+        next: &mut Next,
     ) = add_on
 );
 
@@ -74,10 +77,10 @@ lanes_dispatch!(
 unsafe fn add_on<L: Lanes>(
     this: &WinogradGradient,
     images: usize,
-    x: &[f32],
-    g: &[f32],
+    [x, g]: [&[f32]; 2],
     sum: &mut [f32],
     scratch: &mut [f32],
+    next: &mut Next,
 ) {
     let [rows, columns] = this.size;
     let (across, per_image) = (columns.div_ceil(M), columns.div_ceil(M) * rows.div_ceil(M));
@@ -104,9 +107,9 @@ unsafe fn add_on<L: Lanes>(
         unsafe {
             let sum = sum.as_mut_ptr();
             match (L::WIDE, panel(this.filters)) {
-                (true, LANES) => multiply::<L, 1, 16>(this, spectra, gradients, sum, count),
-                (true, _) => multiply::<L, 2, 8>(this, spectra, gradients, sum, count),
-                (false, _) => multiply::<L, 1, 4>(this, spectra, gradients, sum, count),
+                (true, LANES) => multiply::<L, 1, 16>(this, spectra, gradients, sum, count, next),
+                (true, _) => multiply::<L, 2, 8>(this, spectra, gradients, sum, count, next),
+                (false, _) => multiply::<L, 1, 4>(this, spectra, gradients, sum, count, next),
             }
         }
     }
@@ -158,10 +161,12 @@ unsafe fn multiply<L: Lanes, const BLOCKS: usize, const CHANNELS: usize>(
     gradients: *const f32,
     sum: *mut f32,
     count: usize,
+    next: &mut Next,
 ) {
     let (channels, filters, width) = (this.channels, this.filters, panel(this.filters));
     let (high, across) = (TOGETHER / width, filters / width);
     for i in 0..this.sum_len() / TOGETHER {
+        next.fetch();
         let (point, c, k) =
             (i * TOGETHER / channels / filters, i / across % (channels / high) * high, i % across * width);
         // SAFETY: indices are below the sizes that the caller promises.

@@ -160,7 +160,7 @@ pub fn prefetch_later<T>(p: *const T) {
 
 /// `lanes_dispatch!(pub unsafe fn name(a: A, ..) = kernel);` makes `name(isa, a, ..)`, which runs
 /// `kernel::<L>(a, ..)` compiled for `isa`; `name<S>` makes `name::<S>`, which runs `kernel::<L, S>` for
-/// what is [`Stored`](super::stored::Stored) as `S`. What `kernel` demands of its arguments, `name` does.
+/// what is `Stored` as `S`. What `kernel` demands of its arguments, `name` does.
 #[macro_export]
 macro_rules! lanes_dispatch {
     (

@@ -1,6 +1,6 @@
 //! What becomes of a convolution's outputs while they are in registers: kept and summed for
 //! BatchNorm; on the way back rectified, added to a shortcut's gradient and summed; for prediction
-//! normalised at once. What is done with the numbers themselves: [`super::sink_rows`]. Knows no
+//! normalised at once. What is done with the numbers themselves: `sink_rows`. Knows no
 //! convolution.
 //!
 //! Channel sums of an image are sums of what was written, that is, rounded. They are specified as four

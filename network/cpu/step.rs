@@ -10,6 +10,7 @@
 mod zeros;
 
 use super::{
+    ahead::Next,
     buffers::Images,
     conv::plain,
     direct::{self, Values},
@@ -19,6 +20,7 @@ use super::{
     maps::{Maps, Scratch},
     predict::Route,
     sinks::Sink,
+    sources::Source,
     stored::Stored,
     tiles,
     unit::{Trained, Unit},
@@ -292,6 +294,8 @@ impl<S: Stored> Step<S> {
         let Some(filters) = &units[u].filters else { return };
         let (group, step) = (filters.gradient.group(), chunk(unit.input));
         let (x_of, g_of) = (unit.reads.map(|f| maps.again(layout, units, f)), maps.back(layout, units, u));
+        let ([a, b], [c, d]) = (x_of.as_ref().map_or([None; 2], Source::parts), g_of.parts());
+        let maps_read = [a, b, c, d];
         pool.each(scratch, count.div_ceil(group), |item, own| {
             // SAFETY: each item has its sum.
             let sum = unsafe { std::slice::from_raw_parts_mut(filters.sums.ptr(item), filters.sums.size()) };
@@ -314,7 +318,10 @@ impl<S: Stored> Step<S> {
                         direct::read(isa, &g_of, first + i, unit.output, g.get(i));
                     }
                 }
-                filters.gradient.add(isa, images, x.all(), g.all(), sum, own.tiles.get(0));
+                let next = first + images..(first + images + step).min(count);
+                let mut next = Next::of(maps_read, next);
+                let (maps, scratch) = ([&*x.all(), &*g.all()], own.tiles.get(0));
+                filters.gradient.add_before(isa, images, maps, sum, scratch, &mut next);
             }
         });
     }

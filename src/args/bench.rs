@@ -33,7 +33,7 @@ pub(crate) struct Work {
     /// Threads that compute
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: u16,
-    /// Compute with this instruction set: `avx512`, `avx2` or `portable` [default: the best]
+    /// Compute with this instruction set: `avx512bf16`, `avx512`, `avx2` or `portable` [default: the best]
     #[arg(long, value_name = "NAME")]
     pub(crate) isa: Option<String>,
 }
@@ -86,7 +86,7 @@ pub(crate) struct BenchStep {
 pub(crate) struct BenchKernels {
     /// Only those with this text in their name, such as `winograd` or `32>32`
     pub(crate) filter: Option<String>,
-    /// Compute with this instruction set: `avx512`, `avx2` or `portable` [default: the best]
+    /// Compute with this instruction set: `avx512bf16`, `avx512`, `avx2` or `portable` [default: the best]
     #[arg(long, value_name = "NAME")]
     pub(crate) isa: Option<String>,
     /// Measurements of each, of which the median counts
