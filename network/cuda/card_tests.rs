@@ -76,7 +76,7 @@ fn gradients_on_a_card_are_those_of_the_cpu_engine() {
 fn two_trainings_on_a_card_have_the_same_bits_alone_and_in_a_group() {
     for mode in [Mode::All, Mode::Random, Mode::Bn] {
         let spec = spec("resnet8", Variant::Paper, mode, 5);
-        let mut run = || Some(bits(&mut CudaTrainer::new(&spec, images(), card()?).unwrap(), 0));
+        let run = || Some(bits(&mut CudaTrainer::new(&spec, images(), card()?).unwrap(), 0));
         let (Some(first), Some(second), Some(card)) = (run(), run(), card()) else { return };
         assert!(first == second, "{mode}");
         let other = TrainSpec { seed: 1, ..spec.clone() };

@@ -1,8 +1,8 @@
 // Pasted in front of all kernels.
 
-// The block's memory; an emulation has another word for it.
+// The block's memory, read and written in fours; an emulation has another word for it.
 #ifndef SHARED_MEMORY
-#define SHARED_MEMORY(type, name) extern __shared__ type name[]
+#define SHARED_MEMORY(type, name) extern __shared__ __align__(16) type name[]
 #endif
 
 // The same memory of this block's instance, if there is any; instances are `each` elements apart.

@@ -14,6 +14,7 @@ pub mod driver;
 #[cfg(all(test, unix))]
 mod emulation;
 mod filters;
+pub mod fit;
 pub mod group;
 mod head;
 mod launches;

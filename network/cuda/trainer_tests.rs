@@ -7,7 +7,7 @@ use crate::{
     arch::Variant,
     cuda::{
         emulation::{Emulated, Order},
-        group::{bytes_needed, largest_batch},
+        fit::{bytes_needed, largest_batch},
     },
     mode::Mode,
     trainer::EngineName,

@@ -45,6 +45,12 @@ pub(crate) struct Emulated {
 /// Fibers live in the libraries' own memory: one launch at a time.
 static TURN: Mutex<()> = Mutex::new(());
 
+/// What this processor can: folders of libraries may be carried to another.
+fn processor() -> String {
+    let all = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    all.lines().find(|line| line.starts_with("flags")).unwrap_or_default().into()
+}
+
 fn compiler() -> String {
     std::env::var("CXX").unwrap_or_else(|_| "c++".into())
 }
@@ -116,7 +122,8 @@ fn library(source: &Source) -> Result<PathBuf> {
     let starts: String = source.kernels.iter().map(|name| start(name)).collect();
     let text = format!("{HEADER}\n{defines}\n{}\n{starts}", source.text);
     let flags = ["-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fno-strict-aliasing", "-w"];
-    let key = blake3::hash(format!("{}{flags:?}{text}", compiler()).as_bytes()).to_hex();
+    let key = format!("{}{flags:?}{}{text}", compiler(), processor());
+    let key = blake3::hash(key.as_bytes()).to_hex();
     let folder = std::env::current_exe().map_err(|e| failed("the test's own place", e))?;
     let folder = folder.with_file_name("cuda-emulation");
     std::fs::create_dir_all(&folder).map_err(|e| failed("the emulation's folder", e))?;
@@ -157,10 +164,10 @@ impl Device for Emulated {
         let mut kernels = Vec::new();
         for kernel in &source.kernels {
             let name = text(&format!("start_{kernel}"))?;
-            // SAFETY: an open library, or null, which is found out.
             let found = if handle.is_null() {
                 ptr::null_mut()
             } else {
+                // SAFETY: an open library.
                 unsafe { libc::dlsym(handle, name.as_ptr()) }
             };
             if found.is_null() {

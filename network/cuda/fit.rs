@@ -1,0 +1,59 @@
+//! Whether trainings fit a device's memory, before anything is allocated. Knows no addresses.
+
+use super::{device::Device, memory::Memory, plan::Plan};
+use crate::{
+    Error, Result,
+    data::Dataset,
+    trainer::{Split, TrainSpec},
+};
+
+/// Bytes on the device for `instances` trainings like `spec` on `data`.
+///
+/// # Errors
+/// [`Error::Unsupported`] where the engine does not cover them.
+pub fn bytes_needed(spec: &TrainSpec, data: &Dataset, instances: usize) -> Result<usize> {
+    let images = data.len(Split::Train) + data.len(Split::Test);
+    Ok(Memory::bytes(&Plan::new(spec, instances, data.classes().len(), images)?))
+}
+
+/// The largest batch whose `instances` trainings fit into `free` bytes; 0: none does.
+///
+/// # Errors
+/// As [`bytes_needed`].
+pub fn largest_batch(spec: &TrainSpec, data: &Dataset, instances: usize, free: u64) -> Result<usize> {
+    let fits = |batch: usize| {
+        let bytes = bytes_needed(&TrainSpec { batch, ..spec.clone() }, data, instances)?;
+        Ok::<bool, Error>(bytes as u64 <= free)
+    };
+    let (mut fitting, mut above) = (0, 1);
+    while above < 1 << 20 && fits(above)? {
+        (fitting, above) = (above, 2 * above);
+    }
+    while fitting + 1 < above {
+        let middle = fitting.midpoint(above);
+        if fits(middle)? { fitting = middle } else { above = middle }
+    }
+    Ok(fitting)
+}
+
+/// Errs unless `plan` fits into the memory that `device` has free.
+pub(super) fn check<D: Device>(spec: &TrainSpec, data: &Dataset, plan: &Plan, device: &D) -> Result<()> {
+    let ([free, total], needed, n) = (device.memory()?, Memory::bytes(plan) as u64, plan.instances);
+    if needed <= free {
+        return Ok(());
+    }
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    let way_out = match largest_batch(spec, data, n, free)? {
+        0 => "not even a batch of 1 fits; train fewer at once, or a smaller network".into(),
+        most => format!("the largest batch that fits is {most}"),
+    };
+    let what = if n == 1 { String::new() } else { format!("{n} trainings of ") };
+    Err(Error::Invalid(format!(
+        "{what}{} at batch {} take {:.2} GiB on the device, which has {:.2} of {:.2} GiB free; {way_out}",
+        spec.arch,
+        plan.batch,
+        gib(needed),
+        gib(free),
+        gib(total)
+    )))
+}
