@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use crate::{
     Result,
-    cpu::{lanes::Isa, trainer::CpuTrainer},
+    cpu::{lanes::Isa, stored::Bf16, trainer::CpuTrainer},
     data::{Dataset, Images, pack},
-    trainer::{TrainSpec, Trainer},
+    trainer::{Precision, TrainSpec, Trainer},
 };
 
 /// Buffers grow evenly from one multiple of that many images to the next.
 pub const STEP: usize = 64;
 
-/// Bytes of the buffers of a step that grow with the batch, on the CPU engine.
+/// Bytes of all buffers of a step with one worker, on the CPU engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buffers {
     fixed: usize,
@@ -30,8 +30,12 @@ impl Buffers {
         let data = Arc::new(data);
         let bytes = |batch: usize| -> Result<usize> {
             let spec = TrainSpec { batch, ..spec.clone() };
-            let trainer = CpuTrainer::new(&spec, data.clone(), Isa::choose(None)?, 1)?;
-            Ok(trainer.buffer_bytes().unwrap_or_default())
+            let isa = Isa::choose(None)?;
+            let plan = match spec.precision {
+                Precision::F32 => CpuTrainer::<f32>::new(&spec, data.clone(), isa, 1)?.plan(),
+                Precision::Bf16 => CpuTrainer::<Bf16>::new(&spec, data.clone(), isa, 1)?.plan(),
+            };
+            Ok(plan.map_or(0, |plan| plan.buffer_bytes(false)))
         };
         let (small, large) = (bytes(STEP)?, bytes(2 * STEP)?);
         Ok(Self { fixed: (2 * small).saturating_sub(large), each: large - small })
@@ -55,7 +59,6 @@ mod tests {
         arch::Variant,
         init::{BnInit, Init, WeightInit},
         mode::Mode,
-        trainer::Precision,
     };
 
     fn buffers(mode: Mode) -> Buffers {

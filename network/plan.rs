@@ -13,6 +13,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Of an engine that knows its memory and does not tell its passes.
+    pub fn of_memory(bytes: usize) -> Self {
+        Self { passes: Vec::new(), buffers: vec![Buffer { name: "all buffers", bytes, of_batch: false }] }
+    }
+
     /// Bytes of all buffers, or of those alone that grow with the batch.
     pub fn buffer_bytes(&self, batch_alone: bool) -> usize {
         self.buffers.iter().filter(|b| b.of_batch || !batch_alone).map(|b| b.bytes).sum()

@@ -12,6 +12,7 @@ use std::{
 use super::{device::Device, group::Group};
 use crate::{
     Error, Result,
+    plan::Plan,
     tensor::Tensors,
     trainer::{Example, Split, State, Tally, Trainer},
 };
@@ -166,8 +167,8 @@ impl Trainer for Member {
     }
 
     /// Those of the whole group.
-    fn buffer_bytes(&self) -> Option<usize> {
-        Some(self.bytes)
+    fn plan(&self) -> Option<Plan> {
+        Some(Plan::of_memory(self.bytes))
     }
 }
 

@@ -6,6 +6,7 @@ use super::{device::Device, group::Group};
 use crate::{
     Error, Result,
     data::Dataset,
+    plan::Plan,
     tensor::Tensors,
     trainer::{Example, Split, State, Tally, TrainSpec, Trainer},
 };
@@ -59,8 +60,8 @@ impl<D: Device> Trainer for CudaTrainer<D> {
         format!("cuda engine, {}, f32", self.group.describe())
     }
 
-    fn buffer_bytes(&self) -> Option<usize> {
-        Some(self.group.bytes())
+    fn plan(&self) -> Option<Plan> {
+        Some(Plan::of_memory(self.group.bytes()))
     }
 }
 

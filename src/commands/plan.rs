@@ -119,8 +119,8 @@ impl Known<'_> {
             self.options.arch, work.variant, work.mode
         ));
         match &self.plan {
-            Some(plan) => ui::print(&ui::table(&passes(plan, batch))),
-            None => ui::print(&ui::table(&table(&self.operations, batch, width(work.precision)))),
+            Some(plan) if !plan.passes.is_empty() => ui::print(&ui::table(&passes(plan, batch))),
+            _ => ui::print(&ui::table(&table(&self.operations, batch, width(work.precision)))),
         }
         let (flop, moved) = (self.flop(), self.moved());
         ui::line(&format!(
