@@ -298,10 +298,11 @@ def main():
             "machine": machine(args), "load": before, "chains": args.chains, "files": args.files,
             "jobs": args.jobs, "programs": measure(programs, args), "folder": folder_of_files(Path(root), args),
         }
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "scale.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    (args.out / "scale.md").write_text(report(data), encoding="utf-8")
-    print(args.out / "scale.md")
+        # Before the folders are deleted, which takes a while.
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / "scale.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        (args.out / "scale.md").write_text(report(data), encoding="utf-8")
+        print(args.out / "scale.md")
 
 
 if __name__ == "__main__":
