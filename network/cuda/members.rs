@@ -24,7 +24,7 @@ pub fn together<D: Device, T: Send, R: Send>(
     work: impl Fn(T, &Seat) -> R + Sync,
 ) -> Vec<Option<R>> {
     let (asks, asked) = channel();
-    let (describe, bytes, work) = (group.describe(), group.bytes(), &work);
+    let (describe, work) = (group.describe(), &work);
     std::thread::scope(|scope| {
         let mut answers = Vec::new();
         let mut threads = Vec::new();
@@ -32,9 +32,9 @@ pub fn together<D: Device, T: Send, R: Send>(
             let (answer, answered) = channel();
             answers.push(answer);
             let (asks, describe) = (asks.clone(), describe.clone());
-            threads.push(scope.spawn(move || {
-                work(job, &Seat { number, describe, bytes, asks, answers: Rc::new(answered) })
-            }));
+            threads.push(
+                scope.spawn(move || work(job, &Seat { number, describe, asks, answers: Rc::new(answered) })),
+            );
         }
         drop(asks);
         Service {
@@ -52,7 +52,6 @@ pub fn together<D: Device, T: Send, R: Send>(
 pub struct Seat {
     number: usize,
     describe: String,
-    bytes: usize,
     asks: Sender<(usize, Ask)>,
     answers: Rc<Receiver<Result<Answer>>>,
 }
@@ -60,9 +59,9 @@ pub struct Seat {
 impl Seat {
     /// Its training; one at a time.
     pub fn trainer(&self) -> Box<dyn Trainer> {
-        let Self { number, ref describe, bytes, ref asks, ref answers } = *self;
+        let Self { number, ref describe, ref asks, ref answers } = *self;
         let (describe, asks, answers) = (describe.clone(), asks.clone(), Rc::clone(answers));
-        Box::new(Member { number, describe, bytes, asks, answers })
+        Box::new(Member { number, describe, asks, answers })
     }
 }
 
@@ -96,7 +95,6 @@ enum Answer {
 struct Member {
     number: usize,
     describe: String,
-    bytes: usize,
     asks: Sender<(usize, Ask)>,
     answers: Rc<Receiver<Result<Answer>>>,
 }
@@ -163,11 +161,6 @@ impl Trainer for Member {
 
     fn describe(&self) -> String {
         format!("cuda engine, {}, f32", self.describe)
-    }
-
-    /// Those of the whole group.
-    fn buffer_bytes(&self) -> Option<usize> {
-        Some(self.bytes)
     }
 }
 

@@ -58,10 +58,6 @@ impl<D: Device> Trainer for CudaTrainer<D> {
     fn describe(&self) -> String {
         format!("cuda engine, {}, f32", self.group.describe())
     }
-
-    fn buffer_bytes(&self) -> Option<usize> {
-        Some(self.group.bytes())
-    }
 }
 
 #[cfg(test)]
