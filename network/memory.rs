@@ -30,8 +30,8 @@ impl Buffers {
         let data = Arc::new(data);
         let bytes = |batch: usize| -> Result<usize> {
             let spec = TrainSpec { batch, ..spec.clone() };
-            let trainer = CpuTrainer::new(&spec, data.clone(), Isa::choose(None)?, 1)?;
-            Ok(trainer.buffer_bytes().unwrap_or_default())
+            let trainer = CpuTrainer::<f32>::new(&spec, data.clone(), Isa::choose(None)?, 1)?;
+            Ok(trainer.plan().map_or(0, |plan| plan.buffer_bytes(false)))
         };
         let (small, large) = (bytes(STEP)?, bytes(2 * STEP)?);
         Ok(Self { fixed: (2 * small).saturating_sub(large), each: large - small })
