@@ -18,7 +18,7 @@ use crate::card;
 pub(crate) const SETTINGS: [&str; 2] = ["device", "engine"];
 
 /// The device.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Device {
     /// What `REPRO_DEVICE` names, or else a card where there is one.

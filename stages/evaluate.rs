@@ -125,12 +125,10 @@ impl Kind for Evaluate {
         resolve_with_settings::<EvaluateParams>(given, &SETTINGS)
     }
 
-    fn gpus(&self, params: &Params) -> usize {
-        compute::gpus(params)
-    }
-
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
         let EvaluateParams { device, engine } = job.params()?;
+        // The zeros behind rectifiers are counted on the processor only.
+        let device = if device == Device::Auto { Device::Cpu } else { device };
         let (data, checkpoint) = (inputs::dataset(job)?, inputs::checkpoint(job)?);
         let model = &checkpoint.model;
         inputs::same_classes(model, &data)?;
