@@ -42,7 +42,8 @@ for arch in resnet32 resnet56 resnet110; do
         run "ours-$arch-$mode.json" "$repro" bench step --arch "$arch" --mode "$mode" --batch 128 --device cuda \
             --warmup 20 --repeats 200 --json
         [ "$mode" = random ] && continue # PyTorch has no such mode
-        for options in "" "--channels-last" "--bf16" "--channels-last --bf16" "--compile" "--compile --bf16"; do
+        for options in "" "--channels-last" "--bf16" "--channels-last --bf16" "--compile" "--compile --bf16" \
+            "--compile --compile-mode reduce-overhead" "--compile --compile-mode max-autotune --bf16"; do
             # shellcheck disable=SC2086 # options are words
             run "torch-$arch-$mode${options// /}.json" "$python" "$here/torch_step.py" --arch "$arch" --mode "$mode" \
                 --batch 128 --device cuda --warmup 20 --steps 200 $options

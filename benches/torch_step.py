@@ -122,7 +122,8 @@ def arguments():
     parser.add_argument("--warmup", type=int, default=2, help="steps before them")
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
-    parser.add_argument("--compile", action="store_true", help="torch.compile with its defaults")
+    parser.add_argument("--compile", action="store_true", help="torch.compile")
+    parser.add_argument("--compile-mode", default="default", help="default, reduce-overhead, max-autotune, ...")
     parser.add_argument("--device", default="cpu")
     return parser.parse_args()
 
@@ -144,7 +145,7 @@ def main():
     labels = torch.randint(10, (args.batch,)).to(args.device)
     trained = [p for p in net.parameters() if p.requires_grad]
     optimiser = torch.optim.SGD(trained, lr=0.01, momentum=0.9, weight_decay=1e-4)
-    forward = torch.compile(net) if args.compile else net
+    forward = torch.compile(net, mode=args.compile_mode) if args.compile else net
 
     def step():
         start = time.perf_counter()
