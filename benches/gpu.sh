@@ -9,22 +9,44 @@
 # PYTHON an interpreter with PyTorch; without one there is no comparison [default: python3]
 #
 # NVRTC is looked for as `repro doctor` does; REPRO_NVRTC names another. Steps that fail are reported, and the rest is
-# done all the same; the exit status is that of the kernel tests.
+# done all the same, each within STEP_SECONDS [default: 300]; the exit status is that of the kernel tests.
 set -u
 
 out=$1 repro=$2 tests=$3 python=${4:-python3}
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$out"
 export REPRO_TEST_CARD=1
+if [ -z "${REPRO_NVRTC:-}" ]; then # the tests look nowhere else
+    nvrtc=$("$repro" doctor --json | sed -n 's/.*"path": *"\([^"]*libnvrtc[^"]*\)".*/\1/p' | head -n 1)
+    [ -n "$nvrtc" ] && export REPRO_NVRTC=$nvrtc
+fi
 names=() codes=()
 
 # run NAME COMMAND...: its output goes to OUT/NAME.txt (or .json), its status into the report.
 run() {
     local name=$1 file=$out/$1
     shift
-    "$@" >"$file" 2>"$file.err"
+    timeout "${STEP_SECONDS:-300}" "$@" >"$file" 2>"$file.err"
     names+=("$name") codes+=($?)
     echo "$name: ${codes[-1]}" >&2
+    report # after each step: a machine may be taken away
+}
+
+report() {
+    local i
+    {
+        echo '{"steps": {'
+        for i in "${!names[@]}"; do
+            [ "$i" -gt 0 ] && echo ,
+            printf '  "%s": {"status": %d' "${names[$i]}" "${codes[$i]}"
+            case ${names[$i]} in
+            *.json) [ "${codes[$i]}" = 0 ] && printf ', "result": %s' "$(cat "$out/${names[$i]}")" ;;
+            esac
+            printf '}'
+        done
+        echo '}}'
+    } >"$out/report.json.draft"
+    mv "$out/report.json.draft" "$out/report.json"
 }
 
 on_card=cuda::trainer::tests::card::
@@ -41,7 +63,10 @@ for arch in resnet32 resnet56 resnet110; do
     for mode in bn random all; do
         run "ours-$arch-$mode.json" "$repro" bench step --arch "$arch" --mode "$mode" --batch 128 --device cuda \
             --warmup 20 --repeats 200 --json
-        [ "$mode" = random ] && continue # PyTorch has no such mode
+    done
+done
+for arch in resnet32 resnet56 resnet110; do
+    for mode in bn all; do # PyTorch has no mode `random`
         for options in "" "--channels-last" "--bf16" "--channels-last --bf16" "--compile" "--compile --bf16" \
             "--compile --compile-mode reduce-overhead" "--compile --compile-mode max-autotune --bf16"; do
             # shellcheck disable=SC2086 # options are words
@@ -51,16 +76,4 @@ for arch in resnet32 resnet56 resnet110; do
     done
 done
 
-{
-    echo '{"steps": {'
-    for i in "${!names[@]}"; do
-        [ "$i" -gt 0 ] && echo ,
-        printf '  "%s": {"status": %d' "${names[$i]}" "${codes[$i]}"
-        case ${names[$i]} in
-        *.json) [ "${codes[$i]}" = 0 ] && printf ', "result": %s' "$(cat "$out/${names[$i]}")" ;;
-        esac
-        printf '}'
-    done
-    echo '}}'
-} >"$out/report.json"
 exit "$kernel_tests"

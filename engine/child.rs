@@ -110,6 +110,9 @@ impl Reporter for ToParent {
     fn stop_requested(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
+    fn finished(&mut self) {
+        self.send(&Report::Finished);
+    }
 }
 
 /// The body of the hidden child command: does the jobs described on standard input and returns the

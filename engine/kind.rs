@@ -64,7 +64,14 @@ pub trait Kind: Send + Sync {
     /// Does the work of the jobs of a group, and gives one result for each, in their order. Each must come out as
     /// it would alone, and one that fails must not take others along.
     fn run_group(&self, jobs: &mut [Job<'_>]) -> Vec<Result<(), StageError>> {
-        jobs.iter_mut().map(|job| self.run(job)).collect()
+        let one = |job: &mut Job<'_>| {
+            let result = self.run(job);
+            if result.is_ok() {
+                job.reporter.finished();
+            }
+            result
+        };
+        jobs.iter_mut().map(one).collect()
     }
 
     /// Does [`Kind::publish`] do anything with these parameters?
@@ -224,6 +231,9 @@ pub trait Reporter: Send {
     fn note(&mut self, key: &str, value: Value);
     /// Should the stage save its state and return [`StageError::interrupted`]?
     fn stop_requested(&self) -> bool;
+    /// The outputs are complete: what becomes of the process no longer concerns this job. For groups, whose
+    /// other jobs may still run.
+    fn finished(&mut self) {}
 }
 
 /// A snapshot of progress.

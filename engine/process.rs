@@ -101,14 +101,21 @@ pub(crate) fn inherit(logs: &[File], yes: bool) {
     }
 }
 
-/// Kills the processes that have the log open.
+/// Kills the processes that have the log open for writing.
 fn end_leftovers(log: &Path) {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
         let own = pid.is_some_and(|pid| pid == rustix::process::getpid());
         let (Some(pid), false) = (pid, own) else { continue };
         let mut files = fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten();
-        if files.any(|file| fs::read_link(file.path()).is_ok_and(|file| file == log)) {
+        // Who only reads it disturbs nothing. The flags are octal; a last digit 0 means open for reading.
+        let writes = |file: &fs::DirEntry| {
+            let info = entry.path().join("fdinfo").join(file.file_name());
+            let info = fs::read_to_string(info).unwrap_or_default();
+            let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+            flags.is_some_and(|flags| !flags.trim().ends_with('0'))
+        };
+        if files.any(|file| fs::read_link(file.path()).is_ok_and(|to| to == log) && writes(&file)) {
             // It may have ended by itself just now.
             let _ = rustix::process::kill_process(pid, Signal::KILL);
         }

@@ -96,7 +96,7 @@ impl Project {
     /// Where every instance stands, by [`InstanceId`].
     pub fn status(&self, pipeline: &Pipeline) -> Result<Vec<Standing>, EngineError> {
         let (mut state, _) = State::load(self.store.cache())?;
-        let seen = self.look_all(pipeline, &mut state);
+        let seen = self.look_all(pipeline, None, &mut state);
         Ok(self.judge_all(pipeline, &seen, &mut state).into_iter().map(|judged| judged.standing).collect())
     }
 
@@ -104,7 +104,7 @@ impl Project {
     pub fn explain(&self, pipeline: &Pipeline, id: InstanceId) -> Result<Explanation, EngineError> {
         let (mut state, _) = State::load(self.store.cache())?;
         let then = state.results.get(&key(pipeline, id)).and_then(|entry| self.store.record(entry.recipe));
-        let seen = self.look_all(pipeline, &mut state);
+        let seen = self.look_all(pipeline, None, &mut state);
         let mut judged = self.judge_all(pipeline, &seen, &mut state);
         let (mut so_far, mut undecided) = (None, Vec::new());
         if let Standing::Waiting(on) = &judged[id].standing {
@@ -253,7 +253,13 @@ impl Project {
     }
 
     /// What is shown for each instance; files are read only where their stamps changed.
-    pub(crate) fn look_all(&self, pipeline: &Pipeline, state: &mut State) -> Vec<Seen> {
+    /// Files that stages read are looked at for the `wanted` instances, or for all.
+    pub(crate) fn look_all(
+        &self,
+        pipeline: &Pipeline,
+        wanted: Option<&BTreeSet<InstanceId>>,
+        state: &mut State,
+    ) -> Vec<Seen> {
         let known: &State = state;
         let looks = (0..pipeline.instances.len()).into_par_iter().with_min_len(64).map(|id| {
             let key = key(pipeline, id);
@@ -270,16 +276,23 @@ impl Project {
             }
             seen.push(one);
         }
-        self.foresee(pipeline, &mut seen, state);
+        self.foresee(pipeline, wanted, &mut seen, state);
         seen
     }
 
     /// Makes the recipes that hold if nothing has to run, many at once, and looks at each file that
     /// stages read once instead of once for each of them.
-    fn foresee(&self, pipeline: &Pipeline, seen: &mut [Seen], state: &mut State) {
+    fn foresee(
+        &self,
+        pipeline: &Pipeline,
+        wanted: Option<&BTreeSet<InstanceId>>,
+        seen: &mut [Seen],
+        state: &mut State,
+    ) {
         let instances = &pipeline.instances;
         let paths = |id: usize| instances[id].kind.files(&instances[id].params);
-        let all: BTreeSet<_> = (0..instances.len()).flat_map(paths).collect();
+        let now = (0..instances.len()).filter(|id| wanted.is_none_or(|wanted| wanted.contains(id)));
+        let all: BTreeSet<_> = now.flat_map(paths).collect();
         // What cannot be read is found, and said, when its turn comes.
         let read = |path: PathBuf| Some((state.memo.digest(&self.root, &path).ok()?, path));
         let files: BTreeMap<_, _> = all.into_iter().filter_map(read).map(|(d, path)| (path, d)).collect();

@@ -29,12 +29,15 @@ impl Pool {
         });
         let gpus: VecDeque<String> = match std::env::var("CUDA_VISIBLE_DEVICES") {
             Ok(list) => {
-                list.split(',').map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned).collect()
+                let ids = list.split(',').map(str::trim).filter(|id| !id.is_empty());
+                // CUDA sees none from the first on that is no card.
+                ids.take_while(|id| *id != "-1").map(str::to_owned).collect()
             }
-            Err(_) => (0..64)
-                .take_while(|id| fs::exists(format!("/dev/nvidia{id}")).unwrap_or(false))
-                .map(|id| id.to_string())
-                .collect(),
+            Err(_) => {
+                // A container may have only some of the nodes; CUDA counts them from 0 all the same.
+                let nodes = (0..64).filter(|id| fs::exists(format!("/dev/nvidia{id}")).unwrap_or(false));
+                (0..nodes.count()).map(|id| id.to_string()).collect()
+            }
         };
         let memory = memory.map_or(u64::MAX, |kib| kib / 1024);
         let all = Resources { threads, gpus: gpus.len(), memory };
@@ -46,9 +49,11 @@ impl Pool {
         self.all.gpus
     }
 
-    /// GPUs that nobody holds.
-    pub(crate) fn free_gpus(&self) -> usize {
-        self.gpus.len()
+    /// How many that want so much could start now, each on GPUs of its own; at least one.
+    pub(crate) fn parts(&self, wanted: Resources) -> usize {
+        let threads = self.threads.checked_div(wanted.threads.min(self.all.threads)).unwrap_or(usize::MAX);
+        let gpus = self.gpus.len().checked_div(wanted.gpus).unwrap_or(1);
+        self.slots.min(threads).min(gpus).max(1)
     }
 
     /// Is a share free? Who wants more threads or memory than there are gets all.

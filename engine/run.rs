@@ -99,7 +99,7 @@ impl Project {
         self.store.sweep();
         let (mut state, journal) = State::load(self.store.cache())?;
         lockfile::check(pipeline, &state)?;
-        let seen = self.look_all(pipeline, &mut state);
+        let seen = self.look_all(pipeline, (!options.only).then_some(&wanted), &mut state);
         let mut trees = vec![None; pipeline.instances.len()];
         if options.only {
             let judged = self.judge_all(pipeline, &seen, &mut state);
@@ -135,7 +135,7 @@ impl Project {
         forced: &BTreeSet<InstanceId>,
     ) -> Result<Summary, EngineError> {
         let (mut state, _) = State::load(self.store.cache())?;
-        let seen = self.look_all(pipeline, &mut state);
+        let seen = self.look_all(pipeline, None, &mut state);
         let judged = self.judge_all(pipeline, &seen, &mut state);
         if options.only {
             inputs_of_only(pipeline, wanted, &judged)?;

@@ -83,6 +83,7 @@ pub(crate) fn schedule(
         trees,
         machine,
         started: false,
+        published: false,
         committer,
         sender,
         told: 0,
@@ -135,6 +136,8 @@ struct Run<'a> {
     machine: Arc<OnceLock<Machine>>,
     /// Has a stage been started? Then somebody is finding out about the machine.
     started: bool,
+    /// Has a file of the project been published? A stage may read it: what was foreseen no longer holds.
+    published: bool,
     committer: Committer,
     sender: Sender<Message>,
     /// The stop level that the running processes know of.
@@ -200,7 +203,7 @@ impl Run<'_> {
         let needs = &pipeline.instances[id].needs;
         let inputs: Vec<_> = needs.iter().filter_map(|need| self.trees[need.from]).collect();
         let seen = &self.plan.seen[id];
-        let foreseen = seen.foreseen(&inputs).filter(|_| !self.started).cloned();
+        let foreseen = seen.foreseen(&inputs).filter(|_| !self.started && !self.published).cloned();
         let recipe = foreseen.map_or_else(|| project.recipe(pipeline, id, &inputs, &mut self.state), Ok);
         let judged = project.judge_one(recipe, seen, &self.state);
         let Some(recipe) = judged.recipe else {

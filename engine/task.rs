@@ -108,7 +108,8 @@ impl Task {
             let status = listen(&mut child, group, &self, &mut heard, &sender);
             let seconds = started.1.elapsed().as_secs_f64();
             let Self { members, command, gpus, .. } = self;
-            let run = Ran { started: started.0, seconds, gpus, together: members.len() };
+            let (together, errors) = (members.len(), members[0].log.clone());
+            let run = Ran { started: started.0, seconds, gpus, errors, together };
             let outputs = command.map_or_else(Vec::new, |command| command.outputs);
             for (member, heard) in members.into_iter().zip(heard) {
                 let id = member.id;
@@ -176,6 +177,8 @@ struct Ran {
     started: u64,
     seconds: f64,
     gpus: Vec<String>,
+    /// The log that has its standard error.
+    errors: PathBuf,
     /// How many stages it ran.
     together: usize,
 }
@@ -198,12 +201,12 @@ impl Member {
                 (None, Some(9)) => "was killed (signal 9), perhaps for want of memory".to_owned(),
                 (None, signal) => format!("was ended by signal {}", signal.unwrap_or(0)),
             };
-            let log = fs::read(&self.log).unwrap_or_default();
+            let log = fs::read(&run.errors).unwrap_or_default();
             let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(4096)..]).into_owned();
             let tail: Vec<_> = tail.lines().rev().take(5).collect();
             let said: String = tail.iter().rev().map(|line| format!("\n  {line}")).collect();
             return Err(StageError::new(format!("its process {how}{said}"))
-                .hint(format!("its whole log is `{}`", self.log.display())));
+                .hint(format!("its whole log is `{}`", run.errors.display())));
         }
         self.take(store, heard.notes, outputs, run).map_err(|error| {
             let mut failure = StageError::new(error.to_string());
@@ -235,7 +238,7 @@ impl Member {
             return Err(EngineError::Output { message, hint: hint.into() });
         }
         let tree = content.tree();
-        let Ran { started, seconds, ref gpus, together } = *run;
+        let Ran { started, seconds, ref gpus, together, .. } = *run;
         if together > 1 {
             notes.insert("together".into(), Value::Integer(together as i64));
         }

@@ -171,7 +171,7 @@ pub(crate) struct Run {
     /// of its axes; everything when left out
     #[arg(value_name = "INSTANCE")]
     pub(crate) instances: Vec<String>,
-    /// Run at most N stages at once [default: one per thread]
+    /// Run at most N processes at once; stages that share one count as one [default: one per thread]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: Option<u16>,
     /// After a failure, go on with what does not depend on it

@@ -9,8 +9,9 @@ use crate::error::{Failure, FailureKind};
 
 /// The content of `path` in the commit `revision`; none where that commit has no such file.
 pub(crate) fn show(revision: &str, path: &Path) -> Result<Option<Vec<u8>>, Failure> {
-    let folder = path.parent().unwrap_or(path);
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // Its own folder may be gone by now.
+    let folder = path.ancestors().skip(1).find(|folder| folder.is_dir()).unwrap_or(path);
+    let name = path.strip_prefix(folder).unwrap_or(path).to_string_lossy();
     let commit = format!("{revision}^{{commit}}");
     let known = git(folder, &["rev-parse", "--verify", "--quiet", "--end-of-options", &commit])?;
     if !known.status.success() {

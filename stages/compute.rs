@@ -31,7 +31,7 @@ pub(crate) enum Device {
 }
 
 /// The program that computes.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Engine {
     /// The fastest one that covers the network.

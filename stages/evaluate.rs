@@ -127,7 +127,10 @@ impl Kind for Evaluate {
 
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
         let EvaluateParams { device, engine } = job.params()?;
-        // The zeros behind rectifiers are counted on the processor only.
+        if device == Device::Cuda || engine == Engine::Cuda {
+            let message = "an evaluation counts zeros behind rectifiers, which a card does not";
+            return Err(StageError::new(message).hint("leave out `device` and `engine` of this stage"));
+        }
         let device = if device == Device::Auto { Device::Cpu } else { device };
         let (data, checkpoint) = (inputs::dataset(job)?, inputs::checkpoint(job)?);
         let model = &checkpoint.model;

@@ -295,7 +295,9 @@ impl Work {
         let checkpoint = Checkpoint { model, mode, k, shortcut_bn, steps: training.steps(), values };
         write(job, "checkpoint.safetensors", &checkpoint.to_bytes().map_err(failed)?)?;
         write(job, "history.csv", csv(training.history()).as_bytes())?;
-        write(job, "history.jsonl", json_lines(training.history()).map_err(failed)?.as_bytes())
+        write(job, "history.jsonl", json_lines(training.history()).map_err(failed)?.as_bytes())?;
+        job.reporter.finished();
+        Ok(())
     }
 }
 

@@ -46,6 +46,7 @@ impl Run<'_> {
             let result = self.plan.project.store.shown(&self.plan.seen[id].key);
             match instance.kind.publish(&instance.params, &result, &self.plan.project.root) {
                 Ok(paths) => {
+                    self.published |= !paths.is_empty();
                     paths.into_iter().for_each(|path| self.observer.event(&Event::Published { id, path }));
                 }
                 Err(error) => self.fail(id, error),

@@ -52,7 +52,7 @@ impl Run<'_> {
         if patient && group.is_some() && self.more_to_come(id) {
             return Ok(());
         }
-        let members = group.map_or_else(|| vec![id], |group| self.members(id, &group, wanted.gpus));
+        let members = group.map_or_else(|| vec![id], |group| self.members(id, &group, wanted));
         let wanted = members.iter().map(|&id| self.wanted(id)).reduce(|a, b| Resources {
             threads: a.threads.max(b.threads),
             gpus: a.gpus.max(b.gpus),
@@ -95,7 +95,7 @@ impl Run<'_> {
     }
 
     /// The queued instance `id` and those that go with it. Where several GPUs are free, each gets its part.
-    fn members(&self, id: InstanceId, group: &Group, gpus: usize) -> Vec<InstanceId> {
+    fn members(&self, id: InstanceId, group: &Group, wanted: Resources) -> Vec<InstanceId> {
         let kind = self.plan.pipeline.instances[id].kind.name();
         let mut recipes = self.making.clone();
         let mut members = Vec::new();
@@ -107,8 +107,7 @@ impl Run<'_> {
                 members.push(other);
             }
         }
-        let parts = self.pool.free_gpus().checked_div(gpus).unwrap_or(1);
-        members.truncate(members.len().div_ceil(parts.max(1)).min(group.most));
+        members.truncate(members.len().div_ceil(self.pool.parts(wanted)).min(group.most));
         members
     }
 

@@ -48,7 +48,7 @@ pub(super) fn check<D: Device>(spec: &TrainSpec, data: &Dataset, plan: &Plan, de
         most => format!("the largest batch that fits is {most}"),
     };
     let what = if n == 1 { String::new() } else { format!("{n} trainings of ") };
-    Err(Error::Invalid(format!(
+    Err(Error::Device(format!(
         "{what}{} at batch {} take {:.2} GiB on the device, which has {:.2} of {:.2} GiB free; {way_out}",
         spec.arch,
         plan.batch,

@@ -69,7 +69,7 @@ fn at(global: &Global, revision: &str) -> Result<Values, Failure> {
             lost += 1;
             continue;
         };
-        values.insert(name, fields(&bytes, &format!("{revision}'s {FILE}"))?);
+        values.extend(fields(&bytes, &format!("{revision}'s {FILE}"))?.map(|fields| (name, fields)));
     }
     if lost > 0 {
         ui::note(&format!("{lost} results of `{revision}` are neither in the cache nor in the commit"));
@@ -77,14 +77,16 @@ fn at(global: &Global, revision: &str) -> Result<Values, Failure> {
     Ok(values)
 }
 
-/// The texts and numbers of a `metrics.json`.
-fn fields(text: &[u8], place: &str) -> Result<Map<String, Value>, Failure> {
-    let mut fields: Map<String, Value> = serde_json::from_slice(text).map_err(|e| Failure {
+/// The texts and numbers of a `metrics.json`; none where it holds something else.
+fn fields(text: &[u8], place: &str) -> Result<Option<Map<String, Value>>, Failure> {
+    let value: Value = serde_json::from_slice(text).map_err(|e| Failure {
         hint: Some("`repro run` restores it if it was altered".into()),
-        ..Failure::new(FailureKind::Integrity, format!("`{place}` is not a JSON object: {e}"))
+        ..Failure::new(FailureKind::Integrity, format!("`{place}` is not JSON: {e}"))
     })?;
+    // What a command calls so need not be metrics.
+    let Value::Object(mut fields) = value else { return Ok(None) };
     fields.retain(|_, value| value.is_string() || value.is_number());
-    Ok(fields)
+    Ok(Some(fields))
 }
 
 /// Every shown result that has a `metrics.json`; lists and tables in it are left out.
@@ -95,7 +97,7 @@ pub(super) fn rows(global: &Global, names: &[String]) -> Result<Vec<Row>, Failur
     for id in super::selected_or_all(pipeline, names)? {
         let path = project.result(pipeline, id).join(FILE);
         let Ok(text) = fs::read(&path) else { continue };
-        let fields = fields(&text, &ui::path(&path))?;
+        let Some(fields) = fields(&text, &ui::path(&path))? else { continue };
         let fresh = standings[id] == Standing::Fresh;
         rows.push(Row { name: pipeline.instances[id].name.clone(), fresh, fields });
     }

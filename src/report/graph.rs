@@ -55,7 +55,7 @@ pub(super) fn svg(pipeline: &Pipeline) -> String {
         places.insert(name, (column * (width + GAP.0) + 2, *row * (HEIGHT + GAP.1) + 2));
         *row += 1;
     }
-    let wide = heights.len() * (width + GAP.0) - GAP.0 + 4;
+    let wide = (heights.len() * (width + GAP.0)).saturating_sub(GAP.0) + 4;
     let high = heights.values().max().unwrap_or(&1) * (HEIGHT + GAP.1) - GAP.1 + 4;
     let mut text = format!(
         "<div class=\"wide\"><svg class=\"graph\" role=\"img\" width=\"{wide}\" height=\"{high}\" \

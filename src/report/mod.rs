@@ -78,7 +78,12 @@ impl Report<'_> {
 
     fn summary(&self) -> String {
         let count = |word: &str| self.items.iter().filter(|item| item.standing == word).count();
-        let seconds: f64 = self.records().map(|record| record.run.seconds).sum();
+        // Those of a group each have the time of all.
+        let share = |record: &Record| {
+            let together = record.run.notes.get("together").and_then(|count| count.as_integer());
+            record.run.seconds / together.unwrap_or(1).max(1) as f64
+        };
+        let seconds: f64 = self.records().map(share).sum();
         let words = ["fresh", "restorable", "stale", "waiting"].map(|word| (count(word), word));
         let words = words.into_iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}"));
         let words = words.collect::<Vec<_>>().join(", ");

@@ -86,7 +86,7 @@ impl Kind for Claims {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn roles(&self) -> Roles {

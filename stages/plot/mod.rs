@@ -54,7 +54,7 @@ impl Kind for Plot {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn roles(&self) -> Roles {

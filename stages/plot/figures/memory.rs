@@ -29,7 +29,7 @@ pub(super) fn memory(given: &Given<'_>) -> Vec<Drawing> {
             series,
         };
         let caption =
-            "How much memory a training step occupies on the CPU, weights left out, by how many images it \
+            "How much memory a training step occupies on one thread of the CPU, by how many images it \
                        looks at together: the lower a line, the larger the batch that fits."
                 .into();
         let name = format!("memory-{}-{variant}", crate::plot::file_name(network.name()));
