@@ -61,7 +61,7 @@ impl Row {
         let protocol = if *settings.get("variant")? == "origin" { &ORIGIN } else { &PAPER };
         // What a variant has by itself.
         if settings.get("shortcut_bn") == Some(&"variant") {
-            settings.insert("shortcut_bn", protocol.settings[2].1);
+            settings.extend(protocol.settings.iter().copied().filter(|(axis, _)| *axis == "shortcut_bn"));
         }
         let [paper, origin] = [&PAPER, &ORIGIN].map(|protocol| protocol.differences(&settings));
         let of_origin = origin.len() < paper.len();
