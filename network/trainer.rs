@@ -148,6 +148,8 @@ pub struct EngineChoice {
     pub engine: EngineName,
     /// Worker threads.
     pub threads: usize,
+    /// Bytes that the buffers of a step should fit, where the engine can save some by computing more.
+    pub memory: Option<usize>,
     /// Forces an instruction set, for tests: `avx512`, `avx2`, `portable`.
     pub isa: Option<String>,
     /// Where CUDA's parts lie; without it no card is used.
@@ -176,10 +178,10 @@ pub fn trainer(
     let reference =
         |data, note| Ok((Box::new(Reference::new(spec, data, DType::F32)?) as Box<dyn Trainer>, note));
     let cpu = |data| -> Result<Box<dyn Trainer>> {
-        let isa = Isa::choose(choice.isa.as_deref())?;
+        let (isa, room) = (Isa::choose(choice.isa.as_deref())?, choice.memory.unwrap_or(usize::MAX));
         Ok(match spec.precision {
-            Precision::F32 => Box::new(CpuTrainer::<f32>::new(spec, data, isa, choice.threads)?),
-            Precision::Bf16 => Box::new(CpuTrainer::<Bf16>::new(spec, data, isa, choice.threads)?),
+            Precision::F32 => Box::new(CpuTrainer::<f32>::within(spec, data, isa, choice.threads, room)?),
+            Precision::Bf16 => Box::new(CpuTrainer::<Bf16>::within(spec, data, isa, choice.threads, room)?),
         })
     };
     let cuda = |data| -> Result<Box<dyn Trainer>> {

@@ -81,6 +81,10 @@ impl<S: Stored> Step<S> {
         passes.push(self.head_pass(last));
         passes.push(self.head_back_pass(last));
         for (f, feature) in self.layout.features.iter().enumerate().take(last).rev() {
+            if let Some(read) = self.outputs.again(&self.layout, f) {
+                let readers = &self.layout.features[read].readers;
+                passes.push(Pass { direction: Direction::Again, ..self.forward_pass(read, readers) });
+            }
             passes.extend(feature.readers.iter().filter_map(|u| self.filter_pass(*u)));
             passes.push(self.backward_pass(f, &feature.readers));
         }
@@ -183,7 +187,7 @@ impl<S: Stored> Step<S> {
         let scratch = self.scratch.iter().map(|own| own.bytes()).sum();
         let of = |name, bytes, of_batch| Buffer { name, bytes, of_batch };
         vec![
-            of("outputs of convolutions", sum(&|u| u.z.bytes()), true),
+            of("outputs of convolutions", self.output_bytes(&self.outputs), true),
             of("gradients on the trunk", trunk, true),
             of("features, and gradients off the trunk", side, true),
             of("features that filters need again", kept, true),

@@ -1,12 +1,13 @@
 //! One fused training step of a network. Kept for the way back are the outputs of the convolutions
 //! before their BatchNorm and one bit per element of each sum (where filters train, the sums
-//! themselves); the rest is computed again while it is read. Knows no data set, no optimiser and no
-//! running statistics.
+//! themselves); the rest is computed again while it is read, and so are some of the outputs, where memory
+//! is short. Knows no data set, no optimiser and no running statistics.
 //!
 //! Forward is one pass per feature: it is made while the convolutions that read it run. Backward
 //! mirrors that: the gradient of a feature is made from those of the convolutions that read it.
 #![allow(unsafe_code)] // each item of a pass has its images to itself
 
+mod outputs;
 mod zeros;
 
 use super::{
@@ -28,6 +29,7 @@ use super::{
     workers::Pool,
 };
 use crate::{Error, Result, arch::Graph, tensor::Tensors};
+use outputs::Outputs;
 
 /// A network with its buffers.
 pub struct Step<S: Stored> {
@@ -45,6 +47,7 @@ pub struct Step<S: Stored> {
     /// Means of the last feature.
     pub(super) pooled: Images<f32>,
     pub(super) route: Route,
+    pub(super) outputs: Outputs,
 }
 
 /// The output layer and its gradients.
@@ -62,7 +65,8 @@ pub struct Output {
 
 impl<S: Stored> Step<S> {
     /// Packs the filters of `graph` from `values` and makes all buffers for `batch` images; `trained`
-    /// says which weights of the convolution of a name train.
+    /// says which weights of the convolution of a name train. Outputs of the first `again` of
+    /// [`Layout::repeatable`] are not kept but computed again.
     ///
     /// # Errors
     /// Where the engine does not cover the graph, a value is missing, or `trained` errs.
@@ -70,17 +74,18 @@ impl<S: Stored> Step<S> {
         graph: &Graph,
         values: &Tensors,
         trained: impl Fn(&str) -> Result<Trained>,
-        batch: usize,
+        (batch, again): (usize, usize),
         isa: Isa,
         threads: usize,
     ) -> Result<Self> {
         let layout = Layout::new(graph)?;
         let batch = batch.max(threads); // in a prediction every worker has images of its own
+        let outputs = Outputs::new(&layout, again);
         let value = |name: String| {
             values.get(&name).map(|t| &*t.data).ok_or_else(|| Error::Invalid(format!("no value `{name}`")))
         };
         let mut units = Vec::new();
-        for unit in &layout.units {
+        for (unit, z) in layout.units.iter().zip(outputs.places(&layout, batch)) {
             let conv = &unit.conv;
             let named = [
                 value(format!("{}.weight", conv.name))?,
@@ -88,7 +93,7 @@ impl<S: Stored> Step<S> {
                 value(format!("{}.weight", unit.norm))?,
                 value(format!("{}.bias", unit.norm))?,
             ];
-            units.push(Unit::new(unit, named, &trained(&conv.name)?, batch, isa));
+            units.push(Unit::new(unit, named, &trained(&conv.name)?, z, isa));
         }
         let maps = Maps::new(&layout, batch, units.iter().any(|u| u.filters.is_some()));
         let pool = Pool::new(threads);
@@ -99,7 +104,8 @@ impl<S: Stored> Step<S> {
         let pooled = Images::new(batch, weights.len() / bias.len());
         let (d_weights, d_bias) = (vec![0.0; weights.len()], vec![0.0; bias.len()]);
         let output = Output { weights, bias, d_weights, d_bias };
-        Ok(Self { units, output, logits: Vec::new(), isa, layout, pool, scratch, maps, pooled, route })
+        let logits = Vec::new();
+        Ok(Self { units, output, logits, isa, layout, pool, scratch, maps, pooled, route, outputs })
     }
 
     /// Runs `work` on each unit and its element of `with`.
@@ -131,7 +137,7 @@ impl<S: Stored> Step<S> {
         normalise: impl Fn(usize, &mut Unit<S>),
         load: impl Fn(usize, &mut [f32]) + Sync,
     ) {
-        let Self { units, layout, pool, scratch, maps, .. } = self;
+        let Self { units, pool, scratch, .. } = self;
         let isa = self.isa;
         pool.each(scratch, count, |n, own| {
             let image = own.image.get(0);
@@ -140,33 +146,40 @@ impl<S: Stored> Step<S> {
             unsafe { convolve(isa, &units[0], n, image, own.plain.get(0), own.tiles.get(0)) }
         });
         normalise(0, &mut units[0]);
-        for (f, feature) in layout.features.iter().enumerate() {
-            let (source, size) = (maps.source(layout, units, f), layout.shapes[feature.shape].1);
-            match feature.readers.as_slice() {
-                [] => {}
-                [u] if let Way::Winograd { forward, .. } = &units[*u].layer.way => {
-                    let sink = Sink::Keep { z: &units[*u].z, sums: Some(&units[*u].sums) };
-                    let group = tiles::images_per_call(forward.channels, forward.filters, size);
-                    pool.each(scratch, count.div_ceil(group), |item, own| {
-                        let images = item * group..((item + 1) * group).min(count);
-                        // SAFETY: each item has its images.
-                        unsafe { tiles::run(isa, forward, source, sink, images, true, own.tiles.get(0)) }
-                    });
-                }
-                readers => pool.each(scratch, count, |n, own| {
-                    let x = own.inputs[feature.shape].get(0);
-                    // SAFETY: each item has its image.
-                    unsafe {
-                        direct::read(isa, &source, n, size, x);
-                        for &u in readers {
-                            convolve(isa, &units[u], n, x, own.plain.get(0), own.tiles.get(0));
-                        }
-                    }
-                }),
-            }
-            feature.readers.iter().for_each(|u| normalise(*u, &mut units[*u]));
+        for f in 0..self.layout.features.len() {
+            self.read(count, f);
+            self.layout.features[f].readers.iter().for_each(|u| normalise(*u, &mut self.units[*u]));
         }
         self.head(count);
+    }
+
+    /// The outputs of all that reads feature `f`, and their sums.
+    fn read(&mut self, count: usize, f: usize) {
+        let Self { units, layout, pool, scratch, maps, isa, .. } = self;
+        let (isa, feature) = (*isa, &layout.features[f]);
+        let (source, size) = (maps.source(layout, units, f), layout.shapes[feature.shape].1);
+        match feature.readers.as_slice() {
+            [] => {}
+            [u] if let Way::Winograd { forward, .. } = &units[*u].layer.way => {
+                let sink = Sink::Keep { z: &units[*u].z, sums: Some(&units[*u].sums) };
+                let group = tiles::images_per_call(forward.channels, forward.filters, size);
+                pool.each(scratch, count.div_ceil(group), |item, own| {
+                    let images = item * group..((item + 1) * group).min(count);
+                    // SAFETY: each item has its images.
+                    unsafe { tiles::run(isa, forward, source, sink, images, true, own.tiles.get(0)) }
+                });
+            }
+            readers => pool.each(scratch, count, |n, own| {
+                let x = own.inputs[feature.shape].get(0);
+                // SAFETY: each item has its image.
+                unsafe {
+                    direct::read(isa, &source, n, size, x);
+                    for &u in readers {
+                        convolve(isa, &units[u], n, x, own.plain.get(0), own.tiles.get(0));
+                    }
+                }
+            }),
+        }
     }
 
     /// The output layer: logits from the last feature.
@@ -206,6 +219,9 @@ impl<S: Stored> Step<S> {
     pub fn backward(&mut self, count: usize, d_logits: &[f64], load: impl Fn(usize, &mut [f32]) + Sync) {
         self.head_back(count, d_logits);
         for f in (0..self.last().0).rev() {
+            if let Some(read) = self.outputs.again(&self.layout, f) {
+                self.read(count, read); // makes the sums again too, which nobody reads
+            }
             for reader in 0..self.layout.features[f].readers.len() {
                 self.filters(count, self.layout.features[f].readers[reader], &load);
             }

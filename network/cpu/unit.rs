@@ -5,6 +5,8 @@
 //! order, so that threads change no bit.
 #![allow(unsafe_code)] // reads the sums that workers left
 
+use std::sync::Arc;
+
 use super::{
     buffers::Images,
     gradient::FilterGradient,
@@ -67,7 +69,8 @@ pub struct Unit<S: Stored> {
     /// The gradient of the filters, where they train.
     pub filters: Option<Filters>,
     pub(super) layer: Layer,
-    pub(super) z: Images<S>,
+    /// Its own, or what units that do not keep theirs share.
+    pub(super) z: Arc<Images<S>>,
     pub(super) sums: Images<f32>,
     /// The convolution's bias (or zeros), which BatchNorm takes away again: z is without it, and its
     /// gradient is zero.
@@ -79,10 +82,17 @@ pub struct Unit<S: Stored> {
 }
 
 impl<S: Stored> Unit<S> {
-    /// With filters, bias (or nothing), gamma and beta = `values`.
-    pub fn new(unit: &layout::Unit, values: [&[f32]; 4], trained: &Trained, batch: usize, isa: Isa) -> Self {
+    /// With filters, bias (or nothing), gamma and beta = `values`; outputs go to `z`, a slice per image of the
+    /// largest batch.
+    pub fn new(
+        unit: &layout::Unit,
+        values: [&[f32]; 4],
+        trained: &Trained,
+        z: Arc<Images<S>>,
+        isa: Isa,
+    ) -> Self {
         let ([weights, bias, gamma, beta], conv, channels) = (values, &unit.conv, unit.conv.cout);
-        let area = unit.output.iter().product();
+        let (batch, area) = (z.count(), unit.output.iter().product());
         let mut layer = Layer::new([channels, conv.cin, conv.kernel, conv.kernel], conv.stride, unit.input);
         layer.set(isa, weights);
         let gradient = match trained {
@@ -105,7 +115,7 @@ impl<S: Stored> Unit<S> {
                 gradient,
             }),
             layer,
-            z: Images::new(batch, channels * area),
+            z,
             sums: Images::new(batch, 2 * channels),
             bias: (0..channels).map(|c| bias.get(c).copied().unwrap_or(0.0)).collect(),
             area,

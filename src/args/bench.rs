@@ -33,6 +33,9 @@ pub(crate) struct Work {
     /// Threads that compute
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: u16,
+    /// Bytes that the buffers should fit: what is not kept for that is computed again
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) memory: Option<usize>,
     /// Compute with this instruction set: `avx512bf16`, `avx512`, `avx2` or `portable` [default: the best]
     #[arg(long, value_name = "NAME")]
     pub(crate) isa: Option<String>,

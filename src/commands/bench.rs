@@ -64,6 +64,7 @@ pub(super) fn trainer(
             }
         },
         threads: work.threads.into(),
+        memory: work.memory,
         isa: work.isa.clone(),
         card: (work.device == Device::Cuda).then(stages::card::places),
     };
