@@ -181,7 +181,6 @@ impl<S: Stored> Step<S> {
         let sum = |of: &dyn Fn(&super::unit::Unit<S>) -> usize| self.units.iter().map(of).sum::<usize>();
         let floats = |n: usize| 4 * n;
         let [trunk, side, kept, masks] = self.maps.bytes();
-        let filters = |u: &super::unit::Unit<S>| u.filters.as_ref().map_or(0, |f| f.sums.bytes());
         let values = |u: &super::unit::Unit<S>| u.filters.as_ref().map_or(0, |f| floats(f.values.len()));
         let output = &self.output;
         let scratch = self.scratch.iter().map(|own| own.bytes()).sum();
@@ -193,7 +192,7 @@ impl<S: Stored> Step<S> {
             of("features that filters need again", kept, true),
             of("signs of sums", masks, true),
             of("sums of BatchNorm", sum(&|u| u.sums.bytes()), true),
-            of("sums of filter gradients", sum(&filters), true),
+            of("sums of filter gradients", self.sums.iter().map(Images::bytes).sum(), true),
             of("means of the last feature", self.pooled.bytes(), true),
             of("logits", 8 * self.pooled.count() * self.layout.classes, true),
             of("prepared filters", sum(&|u| floats(u.layer.filters_len())), false),

@@ -7,11 +7,11 @@
 //! mirrors that: the gradient of a feature is made from those of the convolutions that read it.
 #![allow(unsafe_code)] // each item of a pass has its images to itself
 
+mod filters;
 mod outputs;
 mod zeros;
 
 use super::{
-    ahead::Next,
     buffers::Images,
     conv::plain,
     direct::{self, Values},
@@ -21,11 +21,9 @@ use super::{
     maps::{Maps, Scratch},
     predict::Route,
     sinks::Sink,
-    sources::Source,
     stored::Stored,
     tiles,
     unit::{Trained, Unit},
-    winograd::chunk,
     workers::Pool,
 };
 use crate::{Error, Result, arch::Graph, tensor::Tensors};
@@ -48,6 +46,8 @@ pub struct Step<S: Stored> {
     pub(super) pooled: Images<f32>,
     pub(super) route: Route,
     pub(super) outputs: Outputs,
+    /// Of filter gradients: those of one convolution, and those of the one before.
+    pub(super) sums: [Images<f32>; 2],
 }
 
 /// The output layer and its gradients.
@@ -104,8 +104,10 @@ impl<S: Stored> Step<S> {
         let pooled = Images::new(batch, weights.len() / bias.len());
         let (d_weights, d_bias) = (vec![0.0; weights.len()], vec![0.0; bias.len()]);
         let output = Output { weights, bias, d_weights, d_bias };
+        let sums = units.iter().filter_map(|unit| unit.filters.as_ref()).map(|f| f.sums_len(batch)).max();
+        let sums = [(); 2].map(|()| Images::new(1, sums.unwrap_or(0)));
         let logits = Vec::new();
-        Ok(Self { units, output, logits, isa, layout, pool, scratch, maps, pooled, route, outputs })
+        Ok(Self { units, output, logits, isa, layout, pool, scratch, maps, pooled, route, outputs, sums })
     }
 
     /// Runs `work` on each unit and its element of `with`.
@@ -218,22 +220,18 @@ impl<S: Stored> Step<S> {
     /// `d_logits` are the loss's.
     pub fn backward(&mut self, count: usize, d_logits: &[f64], load: impl Fn(usize, &mut [f32]) + Sync) {
         self.head_back(count, d_logits);
+        let mut waiting = None;
         for f in (0..self.last().0).rev() {
             if let Some(read) = self.outputs.again(&self.layout, f) {
                 self.read(count, read); // makes the sums again too, which nobody reads
             }
             for reader in 0..self.layout.features[f].readers.len() {
-                self.filters(count, self.layout.features[f].readers[reader], &load);
+                waiting = self.filters(count, self.layout.features[f].readers[reader], &load, waiting);
             }
             self.feature_back(count, f);
         }
-        self.filters(count, 0, &load);
-        let isa = self.isa;
-        self.pool.each_of(&mut self.units, |unit| {
-            if let Some(filters) = &mut unit.filters {
-                filters.finish(isa, count);
-            }
-        });
+        waiting = self.filters(count, 0, &load, waiting);
+        self.finish(waiting);
     }
 
     /// The gradients of the output layer and of the last feature.
@@ -301,45 +299,6 @@ impl<S: Stored> Step<S> {
         for u in layout.ends(f) {
             units[u].differentiate(count);
         }
-    }
-
-    /// Sums for the gradient of the filters of unit `u`, if they train.
-    fn filters(&mut self, count: usize, u: usize, load: &(impl Fn(usize, &mut [f32]) + Sync)) {
-        let Self { units, layout, pool, scratch, maps, .. } = self;
-        let (isa, unit) = (self.isa, &layout.units[u]);
-        let Some(filters) = &units[u].filters else { return };
-        let (group, step) = (filters.gradient.group(), chunk(unit.input));
-        let (x_of, g_of) = (unit.reads.map(|f| maps.again(layout, units, f)), maps.back(layout, units, u));
-        let ([a, b], [c, d]) = (x_of.as_ref().map_or([None; 2], Source::parts), g_of.parts());
-        let maps_read = [a, b, c, d];
-        pool.each(scratch, count.div_ceil(group), |item, own| {
-            // SAFETY: each item has its sum.
-            let sum = unsafe { std::slice::from_raw_parts_mut(filters.sums.ptr(item), filters.sums.size()) };
-            sum.fill(0.0);
-            let g = &mut own.outputs[unit.shape];
-            let x = match unit.reads {
-                Some(f) => &mut own.inputs[layout.features[f].shape],
-                None => &mut own.image,
-            };
-            let end = ((item + 1) * group).min(count);
-            for first in (item * group..end).step_by(step) {
-                let images = step.min(end - first);
-                for i in 0..images {
-                    // SAFETY: each item has its images.
-                    unsafe {
-                        match &x_of {
-                            Some(source) => direct::read(isa, source, first + i, unit.input, x.get(i)),
-                            None => load(first + i, x.get(i)),
-                        }
-                        direct::read(isa, &g_of, first + i, unit.output, g.get(i));
-                    }
-                }
-                let next = first + images..(first + images + step).min(count);
-                let mut next = Next::of(maps_read, next);
-                let (maps, scratch) = ([&*x.all(), &*g.all()], own.tiles.get(0));
-                filters.gradient.add_before(isa, images, maps, sum, scratch, &mut next);
-            }
-        });
     }
 }
 

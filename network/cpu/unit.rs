@@ -35,16 +35,12 @@ pub struct Filters {
     /// `K C R S`, or one per trained position.
     pub values: Vec<f32>,
     pub(super) gradient: FilterGradient,
-    /// One slice per group of images.
-    pub(super) sums: Images<f32>,
 }
 
 impl Filters {
-    /// Adds up the sums of a batch of `images`.
-    pub(super) fn finish(&mut self, isa: Isa, images: usize) {
-        let groups = images.div_ceil(self.gradient.group());
-        let sums = &mut self.sums.all()[..groups * self.gradient.sum_len()];
-        self.gradient.finish(isa, sums, &mut self.values);
+    /// Floats of the sums of a batch of `images`.
+    pub(super) fn sums_len(&self, images: usize) -> usize {
+        images.div_ceil(self.gradient.group()) * self.gradient.sum_len()
     }
 }
 
@@ -92,7 +88,7 @@ impl<S: Stored> Unit<S> {
         isa: Isa,
     ) -> Self {
         let ([weights, bias, gamma, beta], conv, channels) = (values, &unit.conv, unit.conv.cout);
-        let (batch, area) = (z.count(), unit.output.iter().product());
+        let area = unit.output.iter().product();
         let mut layer = Layer::new([channels, conv.cin, conv.kernel, conv.kernel], conv.stride, unit.input);
         layer.set(isa, weights);
         let gradient = match trained {
@@ -110,13 +106,12 @@ impl<S: Stored> Unit<S> {
             d_gamma: vec![0.0; channels],
             d_beta: vec![0.0; channels],
             filters: gradient.map(|gradient| Filters {
-                sums: Images::new(batch.div_ceil(gradient.group()), gradient.sum_len()),
                 values: vec![0.0; if let Trained::At(at) = trained { at.len() } else { weights.len() }],
                 gradient,
             }),
             layer,
+            sums: Images::new(z.count(), 2 * channels),
             z,
-            sums: Images::new(batch, 2 * channels),
             bias: (0..channels).map(|c| bias.get(c).copied().unwrap_or(0.0)).collect(),
             area,
             scale: vec![0.0; channels],
