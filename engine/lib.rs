@@ -15,6 +15,7 @@ mod commit;
 pub mod digest;
 pub mod error;
 pub mod gc;
+pub mod idle;
 pub mod instance;
 pub mod kind;
 mod lock;

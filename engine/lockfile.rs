@@ -146,7 +146,8 @@ pub(crate) fn write(
     Ok(())
 }
 
-fn place(pipeline: &Pipeline) -> PathBuf {
+/// Where the lock file of a pipeline lies.
+pub(crate) fn place(pipeline: &Pipeline) -> PathBuf {
     pipeline.root.join(&pipeline.file).with_extension("lock")
 }
 

@@ -281,10 +281,16 @@ impl Store {
 
     /// Writes a record: the moment from which a result exists. Its objects must have been synced.
     pub(crate) fn write_record(&self, recipe: Digest, record: &Record) -> Result<(), EngineError> {
-        let (temporary, place) = (self.temporary(), self.record_path(recipe));
+        let place = self.record_path(recipe);
         let text = serde_json::to_vec_pretty(record).map_err(io::Error::other).context("encode", &place)?;
-        with_parent(&temporary, || fs::write(&temporary, &text)).context("write", &temporary)?;
-        with_parent(&place, || fs::rename(&temporary, &place)).context("create", &place)
+        self.leave(&place, &text)
+    }
+
+    /// Writes a file below the cache by one rename. Nothing waits for the disk: a crash of the system may leave it cut.
+    pub(crate) fn leave(&self, place: &Path, bytes: &[u8]) -> Result<(), EngineError> {
+        let temporary = self.temporary();
+        with_parent(&temporary, || fs::write(&temporary, bytes)).context("write", &temporary)?;
+        with_parent(place, || fs::rename(&temporary, place)).context("create", place)
     }
 
     /// Notes that a record was of use just now, for the collection of garbage.

@@ -65,10 +65,15 @@ fn project(global: &Global) -> Result<(&'static Pipeline, Project), Failure> {
     Ok((pipeline, project))
 }
 
-/// Reads the pipeline that the options name. It lives as long as the program: freeing ten thousand
-/// instances one by one would be a good part of a run with nothing to do.
+/// Reads the pipeline that the options name.
 fn pipeline(global: &Global) -> Result<&'static Pipeline, Failure> {
-    Ok(Box::leak(Box::new(load(&options(global), &stages::kinds())?)))
+    Ok(keep(load(&options(global), &stages::kinds())?))
+}
+
+/// Lets a pipeline live as long as the program: freeing ten thousand instances one by one would be a good part of
+/// many a command.
+fn keep(pipeline: Pipeline) -> &'static Pipeline {
+    Box::leak(Box::new(pipeline))
 }
 
 fn options(global: &Global) -> LoadOptions {

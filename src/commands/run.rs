@@ -3,8 +3,11 @@
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
 
 use engine::{
+    idle::Question,
     instance::{InstanceId, Pipeline},
+    pipeline::{self, load_text},
     plan::{Standing, Why},
+    project::Project,
     run::{RunOptions, Summary, wanted},
 };
 
@@ -18,7 +21,18 @@ use crate::{
 
 pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
     let started = Instant::now();
-    let (pipeline, project) = super::project(global)?;
+    let exe = this_program()?;
+    let load = super::options(global);
+    let source = pipeline::read(&load.file)?;
+    let project = Project::open(&pipeline::root_of(&load.file))?;
+    let question = asks_for_all(args).then(|| Question::new(&source, &load, &exe)).flatten();
+    if let Some(question) = &question
+        && let Some(fresh) = project.nothing_to_do(question)?
+    {
+        say(args, &nothing(fresh, started));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let pipeline = super::keep(load_text(source, &load, &stages::kinds())?);
     let options = RunOptions {
         targets: super::selected(pipeline, &args.instances)?,
         jobs: args.jobs.map_or(0, usize::from),
@@ -27,8 +41,9 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
         only: args.only,
         dry_run: args.dry_run,
         offline: args.offline,
-        exe: this_program()?,
+        exe,
         versions: versions(),
+        question,
         ..RunOptions::default()
     };
     let screen = Screen::new(args.quiet);
@@ -42,10 +57,25 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
     let summary = result?;
     if args.dry_run {
         ui::print(&plan(pipeline, &summary.plan));
-    } else if !args.quiet {
-        ui::line(&closing(&summary, started.elapsed().as_secs_f64()));
+    } else {
+        say(args, &closing(&summary, started));
     }
     Ok(crate::code(summary.exit_code()))
+}
+
+/// Is everything to be brought up to date, and nothing more?
+fn asks_for_all(args: &Run) -> bool {
+    args.instances.is_empty() && !args.force && !args.only && !args.dry_run
+}
+
+fn say(args: &Run, text: &str) {
+    if !args.quiet {
+        ui::line(text);
+    }
+}
+
+fn nothing(fresh: usize, started: Instant) -> String {
+    format!("nothing to do: {fresh} fresh ({})", ui::seconds(started.elapsed().as_secs_f64()))
 }
 
 fn asked_to_stop(level: usize) -> &'static str {
@@ -66,12 +96,11 @@ fn this_program() -> Result<PathBuf, Failure> {
 }
 
 /// What the run came to: `ran 8, restored 2, 4 fresh in 41.3 s`.
-fn closing(summary: &Summary, seconds: f64) -> String {
+fn closing(summary: &Summary, started: Instant) -> String {
     let Summary { fresh, ran, restored, failed, skipped, interrupted, .. } = summary;
-    let seconds = ui::seconds(seconds);
     let moved = [ran, restored, failed, skipped].iter().any(|list| !list.is_empty());
     if !moved && !interrupted {
-        return format!("nothing to do: {} fresh ({seconds})", fresh.len());
+        return nothing(fresh.len(), started);
     }
     let counts = [
         (ran, "ran ", ""),
@@ -86,7 +115,7 @@ fn closing(summary: &Summary, seconds: f64) -> String {
         .map(|(list, before, after)| format!("{before}{}{after}", list.len()))
         .collect();
     let how = if *interrupted { "interrupted, everything finished is kept: " } else { "" };
-    format!("{how}{} in {seconds}", parts.join(", "))
+    format!("{how}{} in {}", parts.join(", "), ui::seconds(started.elapsed().as_secs_f64()))
 }
 
 /// What a run would do, one line per instance that is not fresh.

@@ -3,6 +3,7 @@
 
 mod files;
 mod gc;
+mod idle;
 mod random;
 mod run;
 mod space;

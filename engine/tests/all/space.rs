@@ -8,9 +8,11 @@ use std::{
 };
 
 use engine::{
+    idle::Question,
     instance::{Instance, Need, Pipeline, Resources},
     kind::{Command, Job, Kind, ParamError, Params, Roles, StageError},
     observer::Event,
+    pipeline::LoadOptions,
     project::Project,
     run::{RunOptions, Summary},
 };
@@ -126,8 +128,20 @@ impl Space {
         }
     }
 
+    /// What a run of everything is asked.
+    pub(crate) fn question(&self) -> Question {
+        let text = format!("{:?} {:?}", self.stages, self.more);
+        let options = LoadOptions { file: self.path("pipeline.toml"), ..LoadOptions::default() };
+        Question::new(&text, &options, &std::env::current_exe().unwrap()).unwrap()
+    }
+
+    /// The answer to that without reading the pipeline.
+    pub(crate) fn nothing_to_do(&self) -> Option<usize> {
+        Project::open(self.folder.path()).unwrap().nothing_to_do(&self.question()).unwrap()
+    }
+
     pub(crate) fn run(&self) -> (Summary, Vec<Event>) {
-        self.run_with(&RunOptions { jobs: 2, ..RunOptions::default() })
+        self.run_with(&RunOptions { jobs: 2, question: Some(self.question()), ..RunOptions::default() })
     }
 
     pub(crate) fn run_with(&self, options: &RunOptions) -> (Summary, Vec<Event>) {
