@@ -24,8 +24,13 @@ impl Digest {
 
     /// Of a file's content; always reads it.
     pub fn of_file(path: &Path) -> io::Result<Self> {
+        let meta = fs::metadata(path)?;
+        // Opening a pipe would wait for somebody who writes to it.
+        if !meta.is_file() && !meta.is_dir() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a plain file"));
+        }
         let mut file = fs::File::open(path)?;
-        let size = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+        let size = usize::try_from(meta.len()).unwrap_or(usize::MAX);
         // One byte more than there should be, so that the end is seen with the content.
         let mut block = vec![0; size.saturating_add(1).min(4 << 20)];
         let mut hasher = blake3::Hasher::new();

@@ -10,6 +10,7 @@
 //! - a *record* is what a finished instance left behind;
 //! - a *standing* says whether an instance is fresh, stale (and why), or waits for another.
 
+mod across;
 pub mod child;
 mod commit;
 pub mod digest;

@@ -232,7 +232,7 @@ impl Run<'_> {
     fn restore(&mut self, id: InstanceId, recipe: Recipe) -> Result<(), EngineError> {
         let problem = match &self.plan.seen[id].found {
             Found::Missing(_, path) => Some(format!("`{}` is missing", path.display())),
-            Found::Altered(_, path) => Some(format!("`{}` is not what the stage left there", path.display())),
+            Found::Altered(_, path) => Some(format!("`{}` is not what was recorded of it", path.display())),
             Found::Nothing | Found::Intact(_) => None,
         };
         if let Some(problem) = problem {

@@ -18,6 +18,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    across,
     digest::{Digest, Stamp, executable},
     error::{Context, EngineError},
     record::Record,
@@ -127,6 +128,10 @@ impl Store {
 
     pub(crate) fn cache(&self) -> &Path {
         &self.cache
+    }
+
+    pub(crate) fn artifacts(&self) -> &Path {
+        &self.artifacts
     }
 
     /// Where the result called `key` is shown.
@@ -345,13 +350,17 @@ impl Store {
     /// the stamp of the draft's own folder and no other.
     pub(crate) fn show(&self, draft: Draft, key: &str, content: &mut Content) -> Result<(), EngineError> {
         let place = self.shown(key);
-        let moved = with_parent(&place, || fs::rename(&draft.path, &place));
-        if moved.as_ref().is_err_and(|error| in_the_way(error.kind())) {
-            let aside = self.begin()?;
-            fs::rename(&place, aside.path.join("old")).context("move aside", &place)?;
-            fs::rename(&draft.path, &place).context("create", &place)?;
-        } else {
-            moved.context("create", &place)?;
+        match with_parent(&place, || fs::rename(&draft.path, &place)) {
+            Err(error) if error.kind() == ErrorKind::CrossesDevices => {
+                across::show(&draft.path, &place, content)?;
+            }
+            Err(error) if in_the_way(error.kind()) => {
+                passable(&place)?;
+                let aside = self.begin()?;
+                fs::rename(&place, aside.path.join("old")).context("move aside", &place)?;
+                fs::rename(&draft.path, &place).context("create", &place)?;
+            }
+            moved => moved.context("create", &place)?,
         }
         for Folder(path, old) in &mut content.folders {
             if path.is_empty() {
@@ -368,6 +377,18 @@ fn stamp(path: &Path) -> Result<Stamp, EngineError> {
 
 fn in_the_way(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists | ErrorKind::NotADirectory)
+}
+
+/// Says what stands where a folder above `place` must be, if something does.
+fn passable(place: &Path) -> Result<(), EngineError> {
+    let mut above = place.ancestors().skip(1);
+    match above.find(|path| path.exists()).filter(|path| !path.is_dir()) {
+        None => Ok(()),
+        Some(path) => Err(EngineError::User {
+            message: format!("`{}` is not a folder, and results are to be shown in it", path.display()),
+            hint: "move it away, then run again".into(),
+        }),
+    }
 }
 
 /// Is what can be `read` the content of `object`?

@@ -131,7 +131,7 @@ fn plan(pipeline: &Pipeline, plan: &[(InstanceId, Standing)]) -> String {
             Standing::Stale(whys) => (0, "run", super::reasons(whys)),
             Standing::Restorable => (1, "restore", "the cache holds it".to_owned()),
             Standing::Waiting(on) => {
-                (2, "maybe", format!("depends on what {} makes", super::names(pipeline, on)))
+                (2, "maybe", format!("depends on what comes of {}", super::names(pipeline, on)))
             }
         };
         counts[column] += 1;

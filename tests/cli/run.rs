@@ -140,7 +140,7 @@ fn a_dry_run_says_what_then_happens() {
     let plan = project.ends(&["run", "--dry-run"], 0);
     assert!(plan.out.contains("run      first[seed=0]: run: \"echo one 0"), "{}", plan.out);
     assert!(
-        plan.out.contains("maybe    second[seed=0]: depends on what `first[seed=0]` makes\n"),
+        plan.out.contains("maybe    second[seed=0]: depends on what comes of `first[seed=0]`\n"),
         "{}",
         plan.out
     );
@@ -202,7 +202,7 @@ fn a_damaged_artifact_is_named_and_restored_and_a_damaged_cache_is_made_again() 
     project.ends(&["run"], 0);
     project.write("artifacts/join/all", "something else");
     let restored = project.ends(&["run"], 0);
-    assert!(restored.err.contains("artifacts/join/all` is not what the stage left"), "{}", restored.err);
+    assert!(restored.err.contains("artifacts/join/all` is not what was recorded of it"), "{}", restored.err);
     assert!(restored.out.starts_with("restored 1, 6 fresh in "), "{}", restored.out);
     assert_eq!(project.read("artifacts/join/all"), "one 0\none 1\none 2\n");
 

@@ -4,6 +4,7 @@
 mod files;
 mod gc;
 mod idle;
+mod places;
 mod random;
 mod run;
 mod space;
