@@ -18,7 +18,6 @@ use crate::{
     digest::{Digest, Stamp},
     error::EngineError,
     instance::Pipeline,
-    lock::Lock,
     lockfile,
     memo::{Memo, Remembered, as_it_is},
     pipeline::LoadOptions,
@@ -63,17 +62,10 @@ pub(crate) fn reads(pipeline: &Pipeline, memo: &Memo) -> Option<Reads> {
 }
 
 impl Project {
-    /// The number of instances, if nothing is to be done for any of them. `None` means that they must be judged.
-    ///
-    /// # Errors
-    /// When another run is under way.
-    pub fn nothing_to_do(&self, question: &Question) -> Result<Option<usize>, EngineError> {
-        let Ok(text) = fs::read_to_string(self.idle(question)) else { return Ok(None) };
-        let _lock = Lock::take(self.store.cache())?;
-        Ok(self.still(&text, question))
-    }
-
-    fn still(&self, text: &str, question: &Question) -> Option<usize> {
+    /// The number of instances, if nothing is to be done for any of them. `None` means that they must be judged. It
+    /// takes no lock: what another run does shows in the stamps.
+    pub fn nothing_to_do(&self, question: &Question) -> Option<usize> {
+        let text = fs::read_to_string(self.idle(question)).ok()?;
         let mut lines = text.splitn(6, '\n');
         let (head, asked, digest, count) = (lines.next()?, lines.next()?, lines.next()?, lines.next()?);
         if head != HEAD || asked != question.digest.to_string() {
@@ -120,8 +112,11 @@ impl Project {
     /// Everything that is shown, the index and the lock file, with their stamps.
     fn names(&self, pipeline: &Pipeline, seen: &[Seen], state: &State) -> Option<Vec<(String, Stamp)>> {
         let mut names = Vec::with_capacity(2 * seen.len() + 2);
-        for place in [lockfile::place(pipeline), self.store.cache().join("state")] {
-            let name = place.strip_prefix(&self.root).ok()?.to_str()?;
+        // The pipeline may have been found through a link, the project never is.
+        for (root, place) in
+            [(&pipeline.root, lockfile::place(pipeline)), (&self.root, self.store.cache().join("state"))]
+        {
+            let name = place.strip_prefix(root).ok()?.to_str()?;
             names.push((name.to_owned(), Stamp::of(&fs::symlink_metadata(&place).ok()?)));
         }
         for Seen { key, .. } in seen {

@@ -15,10 +15,10 @@ use crate::{
     digest::{Digest, Stamp},
     error::{Context, EngineError},
     instance::Pipeline,
+    place::write_whole,
     project::Seen,
     recipe::write_quoted,
     state::{Entry, State},
-    store::write_whole,
 };
 
 const HEAD: &str =

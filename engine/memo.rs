@@ -18,7 +18,7 @@ use rayon::prelude::*;
 use crate::{
     digest::{Digest, Stamp},
     error::{Context, EngineError},
-    store::write_whole,
+    place::write_whole,
 };
 
 /// A folder's files by name.

@@ -211,7 +211,7 @@ impl Run<'_> {
                 Standing::Stale(whys) => whys.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
                 _ => "its recipe cannot be made".to_owned(),
             };
-            let hint = "put the file there, or correct the path in the pipeline file";
+            let hint = "see that it is there and can be read, or correct the path in the pipeline file";
             self.fail(id, StageError::new(message).hint(hint));
             return Ok(());
         };

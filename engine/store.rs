@@ -21,6 +21,7 @@ use crate::{
     across,
     digest::{Digest, Stamp, executable},
     error::{Context, EngineError},
+    place::{passable, with_parent},
     record::Record,
 };
 
@@ -238,8 +239,12 @@ impl Store {
     fn keep_file(&self, place: &Path, path: String, content: &mut Content) -> Result<(), EngineError> {
         let meta = fs::symlink_metadata(place).context("read", place)?;
         let stamp = Stamp::of(&meta);
+        let unreadable = |error: io::Error| EngineError::Output {
+            message: format!("the output `{path}` cannot be read: {error}"),
+            hint: "let the stage leave files that you may read".into(),
+        };
         let digest = if stamp.size < SMALL {
-            let bytes = fs::read(place).context("read", place)?;
+            let bytes = fs::read(place).map_err(unreadable)?;
             let digest = Digest::of(&bytes);
             // Same digest, same size: there already. Another size means damage, and is replaced.
             if !self.holds(digest, bytes.len() as u64) {
@@ -251,7 +256,7 @@ impl Store {
             }
             digest
         } else {
-            let digest = Digest::of_file(place).context("read", place)?;
+            let digest = Digest::of_file(place).map_err(unreadable)?;
             if !self.holds(digest, stamp.size) {
                 self.put(digest, |temporary| {
                     fs::copy(place, temporary)?;
@@ -379,18 +384,6 @@ fn in_the_way(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists | ErrorKind::NotADirectory)
 }
 
-/// Says what stands where a folder above `place` must be, if something does.
-fn passable(place: &Path) -> Result<(), EngineError> {
-    let mut above = place.ancestors().skip(1);
-    match above.find(|path| path.exists()).filter(|path| !path.is_dir()) {
-        None => Ok(()),
-        Some(path) => Err(EngineError::User {
-            message: format!("`{}` is not a folder, and results are to be shown in it", path.display()),
-            hint: "move it away, then run again".into(),
-        }),
-    }
-}
-
 /// Is what can be `read` the content of `object`?
 fn check(object: &Path, read: &Path, expected: Digest) -> Result<(), EngineError> {
     let found = Digest::of_file(read).context("read", read)?;
@@ -399,29 +392,4 @@ fn check(object: &Path, read: &Path, expected: Digest) -> Result<(), EngineError
     }
     let message = format!("its content has the digest {found}, not the one in its name");
     Err(EngineError::Damaged { path: object.to_owned(), message })
-}
-
-/// Does what needs the folder of `path`, which most often is there already.
-fn with_parent<T>(path: &Path, mut act: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    match (act(), path.parent()) {
-        (Err(error), Some(parent)) if error.kind() == ErrorKind::NotFound => {
-            fs::create_dir_all(parent)?;
-            act()
-        }
-        (done, _) => done,
-    }
-}
-
-/// Writes a file so that it is there whole or not at all.
-pub(crate) fn write_whole(place: &Path, bytes: &[u8]) -> Result<(), EngineError> {
-    let folder = place.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).context("create", folder)?;
-    let mut file = tempfile::Builder::new()
-        .permissions(fs::Permissions::from_mode(0o644))
-        .tempfile_in(folder)
-        .context("write in", folder)?;
-    file.write_all(bytes).context("write", place)?;
-    file.as_file().sync_data().context("sync", place)?;
-    file.persist(place).map_err(|e| e.error).context("write", place)?;
-    Ok(())
 }

@@ -1,16 +1,14 @@
 //! `repro run`: brings stages up to date, or says what that would mean.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
+use std::{process::ExitCode, sync::Arc, time::Instant};
 
 use engine::{
-    idle::Question,
     instance::{InstanceId, Pipeline},
-    pipeline::{self, load_text},
     plan::{Standing, Why},
-    project::Project,
     run::{RunOptions, Summary, wanted},
 };
 
+use super::Asked;
 use crate::{
     args::{Global, Run},
     error::{Failure, FailureKind},
@@ -21,18 +19,19 @@ use crate::{
 
 pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
     let started = Instant::now();
-    let exe = this_program()?;
-    let load = super::options(global);
-    let source = pipeline::read(&load.file)?;
-    let project = Project::open(&pipeline::root_of(&load.file))?;
-    let question = asks_for_all(args).then(|| Question::new(&source, &load, &exe)).flatten();
-    if let Some(question) = &question
-        && let Some(fresh) = project.nothing_to_do(question)?
+    let asked = Asked::of(global)?;
+    if args.instances.is_empty()
+        && !args.force
+        && let Some(fresh) = asked.fresh()
     {
-        say(args, &nothing(fresh, started));
+        if args.dry_run {
+            ui::print(&nothing_to_run(fresh));
+        } else {
+            say(args, &nothing(fresh, started));
+        }
         return Ok(ExitCode::SUCCESS);
     }
-    let pipeline = super::keep(load_text(source, &load, &stages::kinds())?);
+    let (pipeline, project, question) = asked.read()?;
     let options = RunOptions {
         targets: super::selected(pipeline, &args.instances)?,
         jobs: args.jobs.map_or(0, usize::from),
@@ -41,7 +40,7 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
         only: args.only,
         dry_run: args.dry_run,
         offline: args.offline,
-        exe,
+        exe: super::this_program()?,
         versions: versions(),
         question,
         ..RunOptions::default()
@@ -63,11 +62,6 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
     Ok(crate::code(summary.exit_code()))
 }
 
-/// Is everything to be brought up to date, and nothing more?
-fn asks_for_all(args: &Run) -> bool {
-    args.instances.is_empty() && !args.force && !args.only && !args.dry_run
-}
-
 fn say(args: &Run, text: &str) {
     if !args.quiet {
         ui::line(text);
@@ -83,16 +77,6 @@ fn asked_to_stop(level: usize) -> &'static str {
         1 => "stopping at the next safe point; Ctrl-C again stops at once",
         _ => "stopping at once",
     }
-}
-
-/// The program that stages run in: this very one, even if its file is replaced meanwhile.
-fn this_program() -> Result<PathBuf, Failure> {
-    let link = PathBuf::from("/proc/self/exe");
-    if link.exists() {
-        return Ok(link);
-    }
-    std::env::current_exe()
-        .map_err(|e| Failure::new(FailureKind::User, format!("cannot find this program's own file: {e}")))
 }
 
 /// What the run came to: `ran 8, restored 2, 4 fresh in 41.3 s`.
@@ -118,6 +102,10 @@ fn closing(summary: &Summary, started: Instant) -> String {
     format!("{how}{} in {}", parts.join(", "), ui::seconds(started.elapsed().as_secs_f64()))
 }
 
+fn nothing_to_run(fresh: usize) -> String {
+    format!("nothing to do: {fresh} fresh\n")
+}
+
 /// What a run would do, one line per instance that is not fresh.
 fn plan(pipeline: &Pipeline, plan: &[(InstanceId, Standing)]) -> String {
     let mut text = String::new();
@@ -141,7 +129,7 @@ fn plan(pipeline: &Pipeline, plan: &[(InstanceId, Standing)]) -> String {
     }
     let [run, restore, maybe, fail, fresh] = counts;
     if run + restore + maybe + fail == 0 {
-        return format!("nothing to do: {fresh} fresh\n");
+        return nothing_to_run(fresh);
     }
     let words = [
         (run, "will run"),

@@ -217,3 +217,21 @@ fn a_damaged_artifact_is_named_and_restored_and_a_damaged_cache_is_made_again() 
     assert!(damaged.out.starts_with("ran 1, 6 fresh in "), "{}", damaged.out);
     assert_eq!(project.read(&object), "one 0\none 1\none 2\n");
 }
+
+#[test]
+fn nothing_to_do_is_remembered_for_what_was_asked_also_through_a_link() {
+    let project = TestProject::new(CHAINS);
+    std::os::unix::fs::symlink(project.path("."), project.path("link")).unwrap();
+    let answers = || std::fs::read_dir(project.path(".repro/idle")).map_or(0, Iterator::count);
+    let idle = |words: &[&str]| {
+        let words = [&["-f", "link/pipeline.toml", "run"], words].concat();
+        project.ends(&words, 0).out.starts_with("nothing to do: 7 fresh")
+    };
+    assert!(!idle(&["join"]));
+    assert_eq!(answers(), 0, "a part was asked for");
+    assert!(idle(&[]) && answers() == 1);
+    assert!(idle(&[]));
+    assert!(!idle(&["-S", "word=two"]) && idle(&["-S", "word=two"]));
+    assert!(!idle(&[]), "its result is restored");
+    assert!(idle(&[]) && answers() == 1);
+}

@@ -55,7 +55,8 @@ fn whatever_happens_to_a_file_is_noticed() {
         fs::rename(path, path.with_extension("old")).unwrap();
         std::os::unix::fs::symlink(path.with_extension("old"), path).unwrap();
     };
-    let cases: [(&str, &dyn Fn(&Path)); 14] = [
+    type Harm<'a> = &'a dyn Fn(&Path);
+    let cases: [(&str, Harm<'_>); 14] = [
         ("artifacts/a/x", &touch),
         ("artifacts/a/x", &delete),
         ("artifacts/a/x", &link),

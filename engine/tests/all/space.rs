@@ -80,7 +80,7 @@ impl Space {
 
     /// The answer to that without reading the pipeline.
     pub(crate) fn nothing_to_do(&self) -> Option<usize> {
-        Project::open(self.folder.path()).unwrap().nothing_to_do(&self.question()).unwrap()
+        Project::open(self.folder.path()).unwrap().nothing_to_do(&self.question())
     }
 
     pub(crate) fn run(&self) -> (Summary, Vec<Event>) {
