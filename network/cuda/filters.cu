@@ -61,8 +61,8 @@ __device__ __forceinline__ void multiply(float (*sums)[4], const float *x, const
 
 // `partial[split]` gets sums in PyTorch's order, K C R S.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    filters(const void *first, const float *second, const float *third, const float *fourth, const float *g,
-            const float *z, const float *abc, const float *line, float *partial, unsigned partials, int count,
+    filters(const void *first, const void *second, const float *third, const float *fourth, const Stored *g,
+            const Stored *z, const float *abc, const float *line, float *partial, unsigned partials, int count,
             int images, int channels, int outputs) {
     SHARED_MEMORY(float, memory);
     float *x_tile = memory, *g_tile = memory + IMAGES * TILE_H * TILE_W * BLOCK;

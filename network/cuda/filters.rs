@@ -2,12 +2,12 @@
 
 use super::{
     device::{Address, Device, Source},
-    launches::{Args, COMMON, Launches, MAPS, Size},
+    launches::{Args, COMMON, Launches, MAPS, STORED, Size},
     maps::Read,
     parameters::Filters,
-    update,
+    stored, update,
 };
-use crate::{Result, cpu::layout::Unit};
+use crate::{Result, cpu::layout::Unit, trainer::Precision};
 
 /// Blocks that fill a large card twice.
 const FULL: usize = 264;
@@ -46,6 +46,7 @@ pub(super) struct Places {
 /// of what it wrote.
 pub(super) fn launch<D: Device>(
     to: &mut Launches<'_, D>,
+    precision: Precision,
     (unit, own): (&Unit, &Filters),
     [count, batch]: [usize; 2],
     [x, g]: [Read; 2],
@@ -55,6 +56,7 @@ pub(super) fn launch<D: Device>(
     let args = Args::default().at(&x.parts).at(&g.parts);
     let number = |n: usize| n.to_string();
     let mut defines = vec![
+        ("PRECISION", stored::name(precision).into()),
         ("FILTER", number(conv.kernel)),
         ("STRIDE", number(conv.stride)),
         ("KIND", x.kind.name().into()),
@@ -64,7 +66,7 @@ pub(super) fn launch<D: Device>(
     ];
     let (partial, sizes) = (places.partial, [count, batch, conv.cin, conv.cout]);
     if let Some(each) = own.each() {
-        let text = [COMMON, MAPS, include_str!("positions.cu")].concat();
+        let text = [COMMON, STORED, MAPS, include_str!("positions.cu")].concat();
         let source = Source { name: "positions.cu", text, defines, kernels: vec!["positions"] };
         let size =
             Size { blocks: [splits, conv.cout / 16 * each.div_ceil(4)], threads: 256, shared: 4 * 256 * 4 };
@@ -74,7 +76,7 @@ pub(super) fn launch<D: Device>(
     } else {
         let [rows, images] = tile(unit.output);
         defines.extend([("ROWS", number(rows)), ("IMAGES", number(images))]);
-        let text = [COMMON, MAPS, include_str!("filters.cu")].concat();
+        let text = [COMMON, STORED, MAPS, include_str!("filters.cu")].concat();
         let source = Source { name: "filters.cu", text, defines, kernels: vec!["filters"] };
         let size = Size {
             blocks: [splits, conv.cin.div_ceil(16) * (conv.cout / 16)],
@@ -84,7 +86,7 @@ pub(super) fn launch<D: Device>(
         let args = args.at(&[partial.0]).unsigned(partial.1).int(&sizes);
         to.add(source, "filters", size, args.done())?;
     }
-    update::total(to, splits, own.trained(), partial, places.gradient)
+    update::total(to, precision, splits, own.trained(), partial, places.gradient)
 }
 
 /// Bytes of a block of `filters.cu`: two tiles, later the sums of 64 threads.

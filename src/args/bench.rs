@@ -67,6 +67,9 @@ pub(crate) struct BenchStep {
     pub(crate) arch: Arch,
     #[command(flatten)]
     pub(crate) work: Work,
+    /// Trainings that step together on a card
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) instances: u16,
     /// Time the evaluation of as many images instead
     #[arg(long)]
     pub(crate) predict: bool,
@@ -102,7 +105,9 @@ pub(crate) struct BenchKernels {
 pub(crate) enum Precision {
     /// 32-bit floats
     F32,
-    /// bfloat16 activations and gradients; arithmetic in 32-bit floats
+    /// 32-bit floats, rounded for a card's tensor cores while they are multiplied
+    Tf32,
+    /// bfloat16 activations and gradients; sums in 32-bit floats
     Bf16,
 }
 
