@@ -28,6 +28,15 @@ __device__ __forceinline__ void load_matrices(unsigned (&words)[4], const unsign
                  : "memory");
 }
 
+// The same, turned: each gets of each matrix, read as rows of eight bf16, numbers g of rows 2 t and 2 t + 1.
+__device__ __forceinline__ void load_matrices_across(unsigned (&words)[4], const unsigned *row) {
+    const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(row));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "r"(at)
+                 : "memory");
+}
+
 __device__ __forceinline__ void multiply_add_tf32(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
     asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
                  "{%0, %1, %2, %3};"

@@ -40,7 +40,7 @@ pub(super) struct Filters {
     /// First value of the packed copies; those of the image's reader are one.
     pub(super) packed: [usize; 2],
     /// Numbers of a word, where tensor cores multiply.
-    each: Option<usize>,
+    in_word: Option<usize>,
 }
 
 /// All values of one instance.
@@ -102,18 +102,18 @@ impl Parameters {
         let forward = self.packed;
         let backward = if once { forward } else { forward + param.len() };
         self.packed = backward + param.len();
-        let each = match spec.precision {
+        let in_word = match spec.precision {
             Precision::F32 => None,
             Precision::Tf32 => Some(1),
             Precision::Bf16 => Some(2),
         };
-        let each = each.filter(|_| !once);
+        let in_word = in_word.filter(|_| !once);
         self.filters.push(Filters {
             share: spec.set.share(&param),
             param,
             at,
             packed: [forward, backward],
-            each,
+            in_word,
         });
     }
 
@@ -170,7 +170,7 @@ impl Filters {
     /// Filters by themselves.
     #[cfg(test)]
     pub(super) fn alone(param: Param, share: Share) -> Self {
-        Self { param, share, at: 0, packed: [0; 2], each: None }
+        Self { param, share, at: 0, packed: [0; 2], in_word: None }
     }
 
     /// Weights of each filter that train, if they are only some.
@@ -200,18 +200,18 @@ impl Filters {
         let [outputs, channels] = [self.param.shape[0], self.param.shape[1]];
         let taps = self.param.len() / (outputs * channels);
         let (tap, c, k) = (i % taps, i / taps % channels, i / taps / channels);
-        let forward = self.packed[0] + place(self.each, [c, tap, k], [taps, outputs]);
+        let forward = self.packed[0] + place(self.in_word, [c, tap, k], [taps, outputs]);
         if self.packed[0] == self.packed[1] {
             return [forward, forward];
         }
-        [forward, self.packed[1] + place(self.each, [k, taps - 1 - tap, c], [taps, channels])]
+        [forward, self.packed[1] + place(self.in_word, [k, taps - 1 - tap, c], [taps, channels])]
     }
 }
 
-/// Where the weight of channel `c`, a tap and output `k` lies in a copy: `C R S K`, or as `tensor.cu` has it with `each`
+/// Where the weight of channel `c`, a tap and output `k` lies in a copy: `C R S K`, or as `tensor.cu` has it with as many
 /// numbers in a word.
-pub(super) fn place(each: Option<usize>, [c, tap, k]: [usize; 3], [taps, outputs]: [usize; 2]) -> usize {
-    let Some(each) = each else { return (c * taps + tap) * outputs + k };
+pub(super) fn place(in_word: Option<usize>, [c, tap, k]: [usize; 3], [taps, outputs]: [usize; 2]) -> usize {
+    let Some(each) = in_word else { return (c * taps + tap) * outputs + k };
     let (word, part) = (c / each, c % each);
     let matrix = (word / 8 * taps + tap) * (outputs / 8) + k / 8;
     let thread = k % 8 * 4 + word % 4;

@@ -69,7 +69,7 @@ fn gradients_on_tensor_cores_are_near_those_in_f32() {
         ("resnet8", Variant::Paper, Mode::All, 3),
         ("resnet8", Variant::Origin, Mode::Random, 7),
         ("resnet8-3", Variant::Origin, Mode::Bn, 2),
-        ("vgg11", Variant::Paper, Mode::Bn, 1),
+        ("vgg11", Variant::Paper, Mode::Bn, 6),
     ] {
         let spec = spec(arch, variant, mode, n);
         let (tally, expected) = engine(&spec, EngineName::Cpu).unwrap().gradients(&batch(0, 0, n)).unwrap();
@@ -81,6 +81,7 @@ fn gradients_on_tensor_cores_are_near_those_in_f32() {
             let (own, gradients) = cuda.gradients(&batch(0, 0, n)).unwrap();
             let (apart, who) =
                 (apart(&flat(&gradients), &flat(&expected)), format!("{arch} {mode} {precision:?}"));
+            eprintln!("{who}: {apart}");
             assert!(apart < most && apart > 1e-5, "{who}: {apart}");
             assert!((own.loss - tally.loss).abs() < 0.1 * most * tally.loss, "{who}: {own:?}, {tally:?}");
         }

@@ -1,7 +1,7 @@
 //! Gradients of filters from every source: of all weights, and of a few of each filter.
 
 use super::{
-    Bench, emulated,
+    Bench, PRECISIONS, as_multiplied, emulated,
     maps::{Map, source},
     near,
 };
@@ -32,7 +32,7 @@ const CASES: [Case; 5] = [
 
 pub(super) fn check<D: Device>(bench: &mut Bench<D>) {
     for case in CASES {
-        for precision in [Precision::F32, Precision::Bf16] {
+        for precision in PRECISIONS {
             for k in [None, Some(1), Some(5)] {
                 check_one(bench, precision, case, k);
             }
@@ -61,6 +61,9 @@ fn check_one<D: Device>(bench: &mut Bench<D>, precision: Precision, case: Case, 
         gradient: (bench.room(4 * positions.len()), 0),
     };
     bench.run(|to| launch(to, precision, (&unit, &own), [count, batch], [x, g], places));
+    let tensor = k.is_none() && kind != Kind::Image;
+    let number = |x: &f32| if tensor { as_multiplied(precision, *x) } else { *x };
+    let [x_map, g_map] = [x_map, g_map].map(|map| Map { data: map.data.iter().map(number).collect(), ..map });
     let got = bench.read(Precision::F32, places.gradient.0, positions.len());
     for (got, position) in got.iter().zip(&positions) {
         let (value, magnitude) = plain(&x_map, &g_map, [filter, stride], *position as usize);
@@ -69,7 +72,11 @@ fn check_one<D: Device>(bench: &mut Bench<D>, precision: Precision, case: Case, 
 }
 
 /// A unit of a network, and its filters of which `k` weights each train, or all.
-fn unit([kernel, stride, size]: [usize; 3], [cin, cout]: [usize; 2], k: Option<usize>) -> (Unit, Filters) {
+pub(in crate::cuda) fn unit(
+    [kernel, stride, size]: [usize; 3],
+    [cin, cout]: [usize; 2],
+    k: Option<usize>,
+) -> (Unit, Filters) {
     let conv = Conv { name: String::new(), cin, cout, kernel, stride, bias: false, shortcut: false };
     let (norm, reads, shape) = (String::new(), Some(0), 0);
     let unit = Unit { conv, norm, reads, input: [size * stride; 2], output: [size; 2], shape };

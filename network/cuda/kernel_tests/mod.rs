@@ -2,7 +2,7 @@
 //! the emulation, and (`card_tests.rs`) on a card.
 
 mod conv;
-mod filters;
+pub(super) mod filters;
 mod head;
 mod maps;
 mod mma;
