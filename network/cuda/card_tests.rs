@@ -67,17 +67,8 @@ fn every_kernel_on_a_card_is_as_plain_loops_have_it() {
 
 #[test]
 fn gradients_on_a_cards_tensor_cores_are_near_those_in_f32() {
-    for (precision, most) in [(Precision::Tf32, 0.06), (Precision::Bf16, 0.25)] {
-        for (arch, mode, batch_size, n) in [("resnet14", Mode::All, 128, 64), ("vgg11", Mode::Random, 7, 7)] {
-            let Some(card) = card() else { return };
-            let (spec, batch) = (spec(arch, Variant::Paper, mode, batch_size), batch(0, 0, n));
-            let (_, expected) = engine(&spec, EngineName::Cpu).unwrap().gradients(&batch).unwrap();
-            let spec = TrainSpec { precision, ..spec };
-            let (_, gradients) = CudaTrainer::new(&spec, images(), card).unwrap().gradients(&batch).unwrap();
-            let flat = |all: &Tensors| all.values().flat_map(|t| t.data.clone()).collect::<Vec<f32>>();
-            let apart = apart(&flat(&gradients), &flat(&expected));
-            assert!(apart < most && apart > 1e-5, "{arch} {mode} {precision:?}: {apart}");
-        }
+    for (arch, mode, most, n) in [("resnet14", Mode::All, 128, 64), ("vgg11", Mode::Random, 7, 7)] {
+        check_precisions(&spec(arch, Variant::Paper, mode, most), &batch(0, 0, n), card);
     }
 }
 

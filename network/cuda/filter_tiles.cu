@@ -1,8 +1,8 @@
 // What a block of a filter gradient has: 16 channels read, 16 written, and every `gridDim.x`-th tile of pixels, which
 // are made while they are read. The blocks' sums are added by `total`.
 //
-// Constants: FILTER, STRIDE, KIND (of what was read), BACK (of the gradient), HEIGHT, WIDTH (of what was written), ROWS,
-// IMAGES.
+// Constants: FILTER, STRIDE, KIND (of what was read), BACK (of the gradient), HEIGHT, WIDTH (of what was written),
+// ROWS, IMAGES.
 
 constexpr int PAD = FILTER / 2, TAPS = FILTER * FILTER, BLOCK = 16;
 constexpr int STEP = FILTER == 1 ? 1 : STRIDE; // a 1x1 filter never sees the pixels between

@@ -47,8 +47,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const int tiles = (count + IMAGES - 1) / IMAGES * TILES_Y;
     for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         const int image = tile / TILES_Y * IMAGES, top = tile % TILES_Y * ROWS;
-        load_read([&](int pixel, int q, float4 v) { store(x_tile + pixel * BLOCK + q, v); }, m, image, count, top, c);
-        load_back([&](int pixel, int q, float4 v) { store(g_tile + pixel * BLOCK + q, v); }, back, image, count, top, k);
+        const auto put_x = [&](int pixel, int q, float4 v) { store(x_tile + pixel * BLOCK + q, v); };
+        const auto put_g = [&](int pixel, int q, float4 v) { store(g_tile + pixel * BLOCK + q, v); };
+        load_read(put_x, m, image, count, top, c);
+        load_back(put_g, back, image, count, top, k);
         __syncthreads();
         for (int row = turn; row < IMAGES * ROWS; row += TURNS) {
             const int n = row / ROWS, y = row % ROWS;

@@ -1,10 +1,10 @@
-// What tensor cores do, as functions of a warp's 32 threads, all of which call them together; the layouts are those that
-// PTX defines for `ldmatrix` and for `mma` of m16n8k8 (tf32) and m16n8k16 (bf16), and one in words of 32 bits, which are
-// one number in tf32 and two in bf16. With g = lane / 4 and t = lane % 4 thread `lane` has
+// What tensor cores do, as functions of a warp's 32 threads, all of which call them together. The layouts are those
+// that PTX defines for `ldmatrix` and for `mma` of m16n8k8 (tf32) and m16n8k16 (bf16), and one in words of 32 bits,
+// which are one number in tf32 and two in bf16. With g = lane / 4 and t = lane % 4 thread `lane` has
 //
-//     of the left matrix, 16 rows of 8 words     a[0], a[1] = (g, t), (g + 8, t); a[2], a[3] = (g, t + 4), (g + 8, t + 4)
-//     of the right one, 8 words of 8 columns     b[0], b[1] = (t, g), (t + 4, g)
-//     of the sums, 16 rows of 8 columns          sums[0], sums[1] = (g, 2 t), (g, 2 t + 1); sums[2], sums[3] below, in row g + 8
+//     of the left matrix, 16 rows of 8 words   a[0], a[1] = (g, t), (g + 8, t); a[2], a[3] = (g, t + 4), (g + 8, t + 4)
+//     of the right one, 8 words of 8 columns   b[0], b[1] = (t, g), (t + 4, g)
+//     of the sums, 16 rows of 8 columns        sums[0], sums[1] = (g, 2 t), (g, 2 t + 1); sums[2], sums[3] in row g + 8
 //
 // An emulation has its own words for them. Pasted behind `stored.cu`.
 

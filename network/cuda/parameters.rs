@@ -208,8 +208,8 @@ impl Filters {
     }
 }
 
-/// Where the weight of channel `c`, a tap and output `k` lies in a copy: `C R S K`, or as `tensor.cu` has it with as many
-/// numbers in a word.
+/// Where the weight of channel `c`, a tap and output `k` lies in a copy: `C R S K`, or as `tensor.cu` has it with as
+/// many numbers in a word.
 pub(super) fn place(in_word: Option<usize>, [c, tap, k]: [usize; 3], [taps, outputs]: [usize; 2]) -> usize {
     let Some(each) = in_word else { return (c * taps + tap) * outputs + k };
     let (word, part) = (c / each, c % each);

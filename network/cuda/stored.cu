@@ -1,5 +1,5 @@
-// How maps and filters lie in memory, by PRECISION: as floats, or as bf16, half as large. Arithmetic sees floats. Pasted
-// in front of the kernels that read or write them.
+// How maps and filters lie in memory, by PRECISION: as floats, or as bf16, half as large. Arithmetic sees floats.
+// Pasted in front of the kernels that read or write them.
 
 enum Precision { F32, TF32, BF16 };
 

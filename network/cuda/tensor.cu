@@ -2,9 +2,9 @@
 // channels, and each tap multiplies rows of it, shifted by the tap, with the tap's channels x outputs. Pasted behind
 // `tiles.cu` and `mma.cu`, which say what a tile is and who has what of a matrix.
 //
-// A block has WARPS warps and KB output channels; WB words of channels are in shared memory at a time. A fragment is 16
-// pixels; a warp has FRAGMENTS of them, and KB outputs of each. Behind a stride a fragment's pixels are alike in parity,
-// and a warp has all four kinds: then each tap meets one kind. Filters lie as threads want them,
+// A block has WARPS warps and KB output channels; WB words of channels are in shared memory at a time. A fragment is
+// 16 pixels; a warp has FRAGMENTS of them, and KB outputs of each. Behind a stride a fragment's pixels are alike in
+// parity, and a warp has all four kinds: then each tap meets one kind. Filters lie as threads want them,
 // `[8 words of channels][tap][8 outputs][thread][2]`. Constants: those of `tiles.cu`; KB, WB, WARPS.
 
 constexpr int THREADS = WARPS * WARP, PIXELS = IMAGES * ROWS * WIDTH, FRAGMENTS = PIXELS / 16 / WARPS, COLUMNS = KB / 8;

@@ -1,14 +1,17 @@
 // The filter gradient of `filters.cu` on tensor cores: for each tap the product of the gradient of what was written,
-// outputs x pixels, and what was read, pixels x channels, shifted by the tap. Pasted behind `filter_tiles.cu` and `mma.cu`.
+// outputs x pixels, and what was read, pixels x channels, shifted by the tap. Pasted behind `filter_tiles.cu` and
+// `mma.cu`.
 //
-// A block's warps take turns by 8 words of pixels, and have all taps. Tiles lie as [pixel][channel], so both matrices are
-// read across: a thread names pixels (in bf16 one, in tf32 two) and a column, and gets its words of channels 0 to 7 and
-// 8 to 15 of the first half of the pixels, and of the second half.
+// A block's warps take turns by 8 words of pixels, and have all taps. Tiles lie as [pixel][channel], so both matrices
+// are read across: a thread names pixels (in bf16 one, in tf32 two) and a column, and gets its words of channels 0 to 7
+// and 8 to 15 of the first half of the pixels, and of the second half.
 
 constexpr int WARPS = 4, THREADS = WARPS * WARP, STEPS = PIXELS / (8 * EACH), NAMED = EACH == 2 ? 1 : 2;
 constexpr int PITCH = EACH == 2 ? 8 + 4 : 16 + 8; // words from pixel to pixel: what is read together lies in 32 banks
 
-__device__ __forceinline__ int named(int lane, int i) { return EACH == 2 ? lane / 16 * 8 + lane % 8 : lane % 4 + 4 * i; }
+__device__ __forceinline__ int named(int lane, int i) {
+    return EACH == 2 ? lane / 16 * 8 + lane % 8 : lane % 4 + 4 * i;
+}
 __device__ __forceinline__ int column(int lane) { return EACH == 2 ? lane / 8 % 2 * 4 : lane / 4; }
 __device__ __forceinline__ void load_across(unsigned (&words)[4], const unsigned *const *rows, int offset) {
     if constexpr (EACH == 2) {
@@ -18,7 +21,8 @@ __device__ __forceinline__ void load_across(unsigned (&words)[4], const unsigned
     }
 }
 
-__device__ __forceinline__ void multiply(float (*sums)[2][4], const unsigned *x_tile, const unsigned *g_tile, int step) {
+__device__ __forceinline__ void multiply(float (*sums)[2][4], const unsigned *x_tile, const unsigned *g_tile,
+                                         int step) {
     const int lane = threadIdx.x % WARP;
     const unsigned *x[NAMED], *g[NAMED];
 #pragma unroll
@@ -55,10 +59,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const int tiles = (count + IMAGES - 1) / IMAGES * TILES_Y;
     for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         const int image = tile / TILES_Y * IMAGES, top = tile % TILES_Y * ROWS;
-        load_read([&](int pixel, int q, float4 v) { store_words(x_tile + pixel * PITCH + q / EACH, v); }, m, image, count,
-                  top, c);
-        load_back([&](int pixel, int q, float4 v) { store_words(g_tile + pixel * PITCH + q / EACH, v); }, back, image,
-                  count, top, k);
+        const auto put_x = [&](int pixel, int q, float4 v) { store_words(x_tile + pixel * PITCH + q / EACH, v); };
+        const auto put_g = [&](int pixel, int q, float4 v) { store_words(g_tile + pixel * PITCH + q / EACH, v); };
+        load_read(put_x, m, image, count, top, c);
+        load_back(put_g, back, image, count, top, k);
         __syncthreads();
         for (int step = warp; step < STEPS; step += WARPS) multiply(sums, x_tile, g_tile, step);
         __syncthreads();

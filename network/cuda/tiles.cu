@@ -1,7 +1,7 @@
-// The tile that a block of a convolution reads: all pixels behind ROWS rows of IMAGES images of what it writes. Forward,
-// or (with flipped filters) for the gradient of what was read. Behind a stride, DILATE = 2 says that this map is half as
-// large as the one written: as if zeros lay between its pixels, which are neither loaded nor multiplied. Of three taps
-// in a direction an even pixel then meets the middle one, an odd pixel the two others.
+// The tile that a block of a convolution reads: all pixels behind ROWS rows of IMAGES images of what it writes.
+// Forward, or (with flipped filters) for the gradient of what was read. Behind a stride, DILATE = 2 says that this map
+// is half as large as the one written: as if zeros lay between its pixels, which are neither loaded nor multiplied. Of
+// three taps in a direction an even pixel then meets the middle one, an odd pixel the two others.
 //
 // Constants: FILTER, STRIDE, DILATE, KIND, HEIGHT, WIDTH (of what is written), ROWS, IMAGES.
 

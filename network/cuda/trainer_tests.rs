@@ -62,29 +62,33 @@ fn gradients_are_those_of_the_cpu_engine() {
     }
 }
 
-/// A network's gradients as one vector: how far are those on tensor cores from those in f32?
+/// A network's gradients as one vector: in tf32 they must be nearer to those in f32 than the CPU engine's in bf16, which
+/// is stored but not multiplied, and in bf16 about as near.
+fn check_precisions<D: Device>(spec: &TrainSpec, batch: &[Example], device: impl Fn() -> Option<D>) {
+    let flat = |(_, all): &(Tally, Tensors)| all.values().flat_map(|t| t.data.clone()).collect::<Vec<f32>>();
+    let half = TrainSpec { precision: Precision::Bf16, ..spec.clone() };
+    let [exact, half] =
+        [spec, &half].map(|spec| engine(spec, EngineName::Cpu).unwrap().gradients(batch).unwrap());
+    let distance = apart(&flat(&half), &flat(&exact));
+    for (precision, most) in [(Precision::Tf32, distance), (Precision::Bf16, 2.0 * distance)] {
+        let Some(device) = device() else { return };
+        let spec = TrainSpec { precision, ..spec.clone() };
+        let own = CudaTrainer::new(&spec, images(), device).unwrap().gradients(batch).unwrap();
+        let (apart, who) = (apart(&flat(&own), &flat(&exact)), format!("{} {precision:?}", spec.arch));
+        assert!(apart < most && apart > 1e-3 * most, "{who}: {apart} of {most}");
+        assert!((own.0.loss - exact.0.loss).abs() < most * exact.0.loss, "{who}: {:?}, {:?}", own.0, exact.0);
+    }
+}
+
 #[test]
 fn gradients_on_tensor_cores_are_near_those_in_f32() {
     for (arch, variant, mode, n) in [
         ("resnet8", Variant::Paper, Mode::All, 3),
         ("resnet8", Variant::Origin, Mode::Random, 7),
         ("resnet8-3", Variant::Origin, Mode::Bn, 2),
-        ("vgg11", Variant::Paper, Mode::Bn, 6),
+        ("vgg11", Variant::Paper, Mode::Bn, 2),
     ] {
-        let spec = spec(arch, variant, mode, n);
-        let (tally, expected) = engine(&spec, EngineName::Cpu).unwrap().gradients(&batch(0, 0, n)).unwrap();
-        let flat = |all: &Tensors| all.values().flat_map(|t| t.data.clone()).collect::<Vec<f32>>();
-        // Rounded to 11 and to 8 significant bits, layer after layer; some rectifiers near zero change sides.
-        for (precision, most) in [(Precision::Tf32, 0.06), (Precision::Bf16, 0.25)] {
-            let spec = TrainSpec { precision, ..spec.clone() };
-            let Some(mut cuda) = on(&spec, Order::Forward) else { return };
-            let (own, gradients) = cuda.gradients(&batch(0, 0, n)).unwrap();
-            let (apart, who) =
-                (apart(&flat(&gradients), &flat(&expected)), format!("{arch} {mode} {precision:?}"));
-            eprintln!("{who}: {apart}");
-            assert!(apart < most && apart > 1e-5, "{who}: {apart}");
-            assert!((own.loss - tally.loss).abs() < 0.1 * most * tally.loss, "{who}: {own:?}, {tally:?}");
-        }
+        check_precisions(&spec(arch, variant, mode, n), &batch(0, 0, n), || Emulated::new(Order::Forward));
     }
 }
 

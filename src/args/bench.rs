@@ -21,7 +21,7 @@ pub(crate) struct Work {
     /// Images of a step
     #[arg(long, value_name = "N", default_value = "128", value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub(crate) batch: u32,
-    /// How activations are stored
+    /// How activations are stored and, on a card, multiplied
     #[arg(long, value_enum, default_value = "f32")]
     pub(crate) precision: Precision,
     /// What computes
@@ -100,7 +100,7 @@ pub(crate) struct BenchKernels {
     pub(crate) json: bool,
 }
 
-/// How activations are stored.
+/// How activations are stored and, on a card, multiplied.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Precision {
     /// 32-bit floats

@@ -1,4 +1,5 @@
-//! The functions of tensor cores against a plain product: each thread's words are put where PTX's documentation has them.
+//! The functions of tensor cores against a plain product: each thread's words are put where PTX's documentation has
+//! them.
 
 use super::{Bench, as_multiplied, emulated, near};
 use crate::{
@@ -34,7 +35,9 @@ extern "C" __global__ void product(const float *left, const float *right, float 
 extern "C" __global__ void across(const float *matrix, float *numbers) {
     SHARED_MEMORY(unsigned, memory);
     const int lane = threadIdx.x, row = lane / 2, half = lane % 2;
-    for (int i = 0; i < 8; i += 4) store_words(memory + row * 12 + half * 4 + i / 2, load(matrix + row * 16 + half * 8 + i));
+    for (int i = 0; i < 8; i += 4) {
+        store_words(memory + row * 12 + half * 4 + i / 2, load(matrix + row * 16 + half * 8 + i));
+    }
     __syncthreads();
     unsigned words[4];
     load_matrices_across(words, memory + (lane / 16 * 8 + lane % 8) * 12 + lane / 8 % 2 * 4);

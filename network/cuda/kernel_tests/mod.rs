@@ -1,5 +1,5 @@
-//! Each kernel alone against plain loops, at awkward sizes: one image, counts that fill no tile, 16 to 512 channels. Under
-//! the emulation, and (`card_tests.rs`) on a card.
+//! Each kernel alone against plain loops, at awkward sizes: one image, counts that fill no tile, 16 to 512 channels.
+//! Under the emulation, and (`card_tests.rs`) on a card.
 
 mod conv;
 pub(super) mod filters;
