@@ -15,7 +15,7 @@ use crate::{args, error::Failure, ui};
 /// Bytes of a stored number.
 const fn width(precision: crate::args::Precision) -> u64 {
     match precision {
-        crate::args::Precision::F32 => 4,
+        crate::args::Precision::F32 | crate::args::Precision::Tf32 => 4,
         crate::args::Precision::Bf16 => 2,
     }
 }
