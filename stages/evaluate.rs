@@ -138,12 +138,14 @@ impl Kind for Evaluate {
         let weights = checkpoint.weights().map_err(failed)?; // compares the initial weights' digest
         // As if every gamma had trained, so that any can be set to zero.
         let set = TrainSet { gamma: true, shortcut_bn: true, ..checkpoint.set() };
-        let spec = Protocol::default().spec(model, set, Precision::F32);
+        // No room for more images than there are: deep and wide networks need much for each.
+        let batch = Protocol::default().batch.min(data.len(Split::Test)).max(1);
+        let spec = Protocol { batch, ..Protocol::default() }.spec(model, set, Precision::F32);
         let mut trainer = compute::start(job, &spec, &data, device, engine)?;
         let state = checkpoint.state_in(&set, &weights);
         let subject = subject(&checkpoint);
 
-        let mut looks = Looks { trainer: &mut *trainer, data: &data, done: 0 };
+        let mut looks = Looks { trainer: &mut *trainer, data: &data, batch, done: 0 };
         let (rectifiers, total) = (rectifiers(&model.graph()), model.counts().total);
         let mut zeros = no_zeros(&rectifiers);
         let metrics = looks.look(job, &state, Some(&mut zeros))?;
@@ -165,6 +167,8 @@ impl Kind for Evaluate {
 struct Looks<'a> {
     trainer: &'a mut dyn Trainer,
     data: &'a Dataset,
+    /// Images at a time.
+    batch: usize,
     /// Times that it did.
     done: usize,
 }
@@ -178,7 +182,7 @@ impl Looks<'_> {
         zeros: Option<&mut [Vec<u64>]>,
     ) -> Result<Metrics, StageError> {
         self.trainer.restore(state).map_err(failed)?;
-        let (split, batch) = (Split::Test, Protocol::default().batch);
+        let (split, batch) = (Split::Test, self.batch);
         let images = self.data.len(split);
         let before = self.done * images;
         let go_on = &mut |done: usize| {

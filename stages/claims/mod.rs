@@ -3,22 +3,17 @@
 
 mod evidence;
 mod rule;
-
-use std::fmt::Write as _;
+mod table;
 
 use engine::kind::{Job, Kind, ParamError, Params, RoleSpec, Roles, StageError};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use self::{
-    evidence::{Evidence, Quantity},
-    rule::Rule,
-};
+use self::{evidence::Evidence, rule::Rule};
 use crate::{
     output::{write, write_json},
     params::resolve,
-    plot::table::cell,
-    results::{Line, Network, Results},
+    results::Results,
 };
 
 /// The file with the verdicts.
@@ -46,11 +41,26 @@ struct Claim {
     networks: Vec<String>,
     least: Option<usize>,
     rule: Rule,
+    /// The id of a [`Command`].
+    settled_by: String,
+}
+
+/// What would settle a claim, as `claims.toml` has it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Command {
+    id: String,
+    /// A pipeline of the project, and settings for it.
+    file: String,
+    sets: Vec<String>,
+    /// In words.
+    cost: String,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    command: Vec<Command>,
     claim: Vec<Claim>,
 }
 
@@ -78,6 +88,9 @@ struct Judged {
     numbers: Vec<String>,
     /// The instances that they come from.
     evidence: Vec<String>,
+    /// What would settle it otherwise.
+    #[serde(skip)]
+    settled_by: String,
 }
 
 impl Kind for Claims {
@@ -86,7 +99,7 @@ impl Kind for Claims {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn roles(&self) -> Roles {
@@ -107,16 +120,15 @@ impl Kind for Claims {
 
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
         let results = Results::read(job)?;
-        let judged: Vec<_> = claims()?.iter().map(|claim| claim.judge(&results)).collect();
+        let File { command, claim } = file()?;
+        let judged: Vec<_> = claim.iter().map(|claim| claim.judge(&results)).collect();
         write_json(job, FILE, &judged)?;
-        write(job, TABLE, table(&judged).as_bytes())
+        write(job, TABLE, (table::verdicts(&judged) + &table::commands(&judged, &command)).as_bytes())
     }
 }
 
-fn claims() -> Result<Vec<Claim>, StageError> {
-    let file: File = toml::from_str(include_str!("claims.toml"))
-        .map_err(|e| StageError::new(format!("claims.toml: {e}")))?;
-    Ok(file.claim)
+fn file() -> Result<File, StageError> {
+    toml::from_str(include_str!("claims.toml")).map_err(|e| StageError::new(format!("claims.toml: {e}")))
 }
 
 impl Claim {
@@ -139,7 +151,8 @@ impl Claim {
         } else {
             Verdict::DoesNotHold
         };
-        let numbers = known.iter().map(|(place, found)| numbers(&networks[*place], &quantities, found));
+        let numbers =
+            known.iter().map(|(place, found)| table::numbers(&networks[*place], &quantities, found));
         let mut evidence: Vec<_> =
             known.iter().flat_map(|(_, found)| found.iter().flat_map(|e| e.instances.clone())).collect();
         evidence.sort();
@@ -154,54 +167,9 @@ impl Claim {
             verdict,
             numbers: numbers.collect(),
             evidence,
+            settled_by: self.settled_by.clone(),
         }
     }
-}
-
-/// The numbers at one network: `ResNet-32: BatchNorm only 57.1 ± 0.4 % (n = 3), everything ...`.
-fn numbers(network: &str, quantities: &[&Quantity], found: &[Evidence]) -> String {
-    let part = |(of, evidence): (&&Quantity, &Evidence)| {
-        let (unit, digits) = of.of.unit();
-        let value = &evidence.value;
-        let spread = if value.n > 1 { format!(" ± {:.digits$}", value.sd) } else { String::new() };
-        let at = of.network.as_ref().map_or_else(String::new, |name| Network::new(name).label() + ", ");
-        let label = Line::new(&of.mode, None, Vec::new()).label();
-        let what = if of.of == evidence::Measure::Top1 { "" } else { rule::measure(of.of) };
-        let space = if what.is_empty() { "" } else { ", " };
-        format!("{at}{label}{space}{what} {:.digits$}{spread}{unit} (n = {})", value.mean, value.n)
-    };
-    let parts = quantities.iter().zip(found).map(part).collect::<Vec<_>>().join("; ");
-    if network.is_empty() { parts } else { format!("{}: {parts}", Network::new(network).label()) }
-}
-
-fn table(judged: &[Judged]) -> String {
-    let count = |verdict| judged.iter().filter(|claim| claim.verdict == verdict).count();
-    let mut text = format!(
-        "{} claims: {} hold, {} do not hold, {} have not been run to the end.\n\n\
-         | claim | source | our numbers | verdict |\n|---|---|---|---|\n",
-        judged.len(),
-        count(Verdict::Holds),
-        count(Verdict::DoesNotHold),
-        count(Verdict::NotRun)
-    );
-    for claim in judged {
-        let [run, named] = claim.networks;
-        let verdict = match claim.verdict {
-            Verdict::Holds => "**holds**",
-            Verdict::DoesNotHold => "**does not hold**",
-            Verdict::NotRun => "not run",
-        };
-        let of = if named > 1 && run > 0 { format!(", {run} of {named} networks") } else { String::new() };
-        let numbers = if claim.numbers.is_empty() { "–".into() } else { cell(&claim.numbers.join("<br>")) };
-        let shown = match claim.evidence.as_slice() {
-            [] => String::new(),
-            [one] => format!(" (`{}`)", cell(one)),
-            [first, rest @ ..] => format!(" (`{}` and {} more)", cell(first), rest.len()),
-        };
-        let (statement, source) = (cell(&claim.statement), cell(&claim.source));
-        let _ = writeln!(text, "| {statement} | {source} | {numbers}{shown} | {verdict}{of} |");
-    }
-    text
 }
 
 #[cfg(test)]

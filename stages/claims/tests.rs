@@ -54,10 +54,14 @@ fn judge(inputs: Vec<Input>) -> (impl Fn(&str) -> String, String) {
 
 #[test]
 fn claims_have_names_of_their_own_and_rules_for_their_networks() {
-    let claims = claims().unwrap();
+    let File { command, claim: claims } = file().unwrap();
+    for Command { id, .. } in &command {
+        assert!(claims.iter().any(|claim| claim.settled_by == *id), "nothing needs `{id}`");
+    }
     let ids: BTreeSet<_> = claims.iter().map(|claim| &claim.id).collect();
     assert_eq!(ids.len(), claims.len());
     for claim in &claims {
+        assert!(command.iter().any(|command| command.id == claim.settled_by), "{claim:?}");
         assert!(
             ["paper", "origin"].contains(&&*claim.variant) && claim.statement.ends_with('.'),
             "{claim:?}"
@@ -79,6 +83,7 @@ fn claims_have_names_of_their_own_and_rules_for_their_networks() {
 fn without_results_nothing_is_claimed() {
     let (_, table) = judge(Vec::new());
     assert!(table.contains("0 hold, 0 do not hold") && !table.contains("**"), "{table}");
+    assert!(table.contains("\n| 1 | `repro run -f experiments/depth.toml -S 'seeds=[0]'"), "{table}");
 }
 
 #[test]
@@ -104,6 +109,11 @@ fn a_rule_decides_and_the_numbers_stand_beside() {
     assert_eq!(verdict("origin-bn-beats-random"), "not-run");
     let numbers = "ResNet-32: BatchNorm only 58.0 ± 1.4 % (n = 2); as many random weights 41.0 % (n = 1)";
     assert!(table.contains(numbers), "{table}");
+    let settle = table.split("What would settle").nth(1).unwrap();
+    assert!(
+        !settle.contains("| 2, ") && settle.contains("archs=[\"resnet866\"]"),
+        "only what is open: {table}"
+    );
 }
 
 #[test]

@@ -59,7 +59,7 @@ pub(super) struct Look {
 /// A line, with a band of one standard deviation around it.
 #[derive(Clone, Debug)]
 pub(super) struct Series {
-    /// In the legend.
+    /// In the legend, which leaves out a series without one.
     pub(super) label: String,
     pub(super) look: Look,
     /// x, mean, standard deviation; in order of x, all finite.
@@ -75,6 +75,8 @@ pub(super) struct Chart {
     pub(super) y: Axis,
     /// Its lines.
     pub(super) series: Vec<Series>,
+    /// The words of `x` stand below each other, and the values of `y` lie to their right.
+    pub(super) rows: bool,
 }
 
 impl Axis {
@@ -95,6 +97,28 @@ impl Axis {
 }
 
 impl Chart {
+    /// Series over a single word lie on one another: each becomes a row of its own, with its label before
+    /// it. Any other chart stays as it is.
+    pub(super) fn unstacked(self) -> Self {
+        if !matches!(&self.x.scale, Scale::Words(words) if words.len() == 1) || self.rows {
+            return self;
+        }
+        let series = self.series.into_iter().filter(|series| !series.points.is_empty());
+        let mut labels = Vec::new();
+        let series = series.enumerate().map(|(row, Series { label, look, points })| {
+            labels.push(label);
+            let points = points.into_iter().map(|(_, mean, sd)| (row as f64, mean, sd)).collect();
+            Series { label: String::new(), look: Look { dashes: Dashes::None, ..look }, points }
+        });
+        let series = series.collect();
+        Self { x: Axis::words("", labels), series, rows: true, ..self }
+    }
+
+    /// The words along `x`; none where it has numbers.
+    pub(super) fn words(&self) -> &[String] {
+        if let Scale::Words(words) = &self.x.scale { words } else { &[] }
+    }
+
     /// Is there anything to see?
     pub(super) fn is_empty(&self) -> bool {
         self.series.iter().all(|series| series.points.is_empty())

@@ -1,5 +1,7 @@
 //! The colour, dashes and markers of what was trained: the same in every figure. Knows no numbers.
 
+use std::collections::BTreeSet;
+
 use plotters::style::RGBColor;
 
 use super::chart::{Dashes, Look, Marker};
@@ -42,20 +44,69 @@ pub(super) fn look(line: &Line, twin: usize) -> Look {
     Look { color, dashes: turned(&DASHES), marker: MARKERS[(start + twin) % MARKERS.len()], hollow: false }
 }
 
+/// Colours for lines of which too many train the same.
+const PALETTE: [RGBColor; 7] = [BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK];
+
 /// `looks` for lines in order, with twins told apart.
 pub(super) fn looks<'a>(lines: impl Iterator<Item = &'a Line>) -> Vec<Look> {
+    let lines: Vec<_> = lines.collect();
     let mut seen: Vec<&Line> = Vec::new();
-    lines
-        .map(|line| {
-            let before = seen.iter().filter(|other| other.mode() == line.mode());
-            // As many random weights as BatchNorm's values look the same with and without others.
-            let twin = match (line.k().is_some(), line.is_as_many()) {
-                (true, true) => before.filter(|other| other.is_as_many()).count(),
-                (true, false) => 1 + before.filter(|other| !other.is_as_many()).count(),
-                (false, _) => before.count(),
-            };
-            seen.push(line);
-            look(line, twin)
-        })
-        .collect()
+    let mut twins = Vec::new();
+    for line in &lines {
+        let before = seen.iter().filter(|other| other.mode() == line.mode());
+        // As many random weights as BatchNorm's values look the same with and without others.
+        twins.push(match (line.k().is_some(), line.is_as_many()) {
+            (true, true) => before.filter(|other| other.is_as_many()).count(),
+            (true, false) => 1 + before.filter(|other| !other.is_as_many()).count(),
+            (false, _) => before.count(),
+        });
+        seen.push(line);
+    }
+    if twins.iter().all(|twin| *twin < DASHES.len()) {
+        lines.iter().zip(twins).map(|(line, twin)| look(line, twin)).collect()
+    } else {
+        by_settings(&lines)
+    }
+}
+
+/// Dashes cannot tell so many twins apart: colours and markers tell what they differ in, dashes what is
+/// trained.
+fn by_settings(lines: &[&Line]) -> Vec<Look> {
+    let settings: BTreeSet<_> = lines.iter().map(|line| (line.others(), line.k())).collect();
+    let modes: BTreeSet<_> = lines.iter().map(|line| line.mode()).collect();
+    let look = |line: &&Line| {
+        let place = settings.iter().position(|of| *of == (line.others(), line.k())).unwrap_or(0);
+        let mode = modes.iter().position(|mode| *mode == line.mode()).unwrap_or(0);
+        Look {
+            color: PALETTE[place % PALETTE.len()],
+            dashes: DASHES[mode % DASHES.len()],
+            marker: MARKERS[place % MARKERS.len()],
+            hollow: false,
+        }
+    };
+    lines.iter().map(look).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decays(mode: &str, values: &[&str]) -> Vec<Line> {
+        let line = |value: &&str| Line::new(mode, None, vec![("weight_decay".into(), (*value).into())]);
+        values.iter().map(line).collect()
+    }
+
+    #[test]
+    fn a_few_twins_share_their_colour_and_many_do_not() {
+        let few = decays("bn", &["0.0", "0.1", "0.2"]);
+        assert!(looks(few.iter()).iter().all(|look| look.color == BLUE));
+        let mut many = decays("bn", &["0.0", "0.1", "0.2", "0.3"]);
+        many.extend(decays("all", &["0.0", "0.1", "0.2", "0.3"]));
+        let looks = looks(many.iter());
+        for (a, left) in looks.iter().enumerate() {
+            assert!(looks[..a].iter().all(|right| right != left), "{looks:?}");
+        }
+        assert_eq!(looks[0].color, looks[4].color, "the same setting");
+        assert_ne!(looks[0].dashes, looks[4].dashes, "another mode");
+    }
 }

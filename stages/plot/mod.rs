@@ -4,6 +4,7 @@
 mod chart;
 mod draw;
 mod figures;
+mod legend;
 mod look;
 mod published;
 pub(crate) mod table;
@@ -54,7 +55,7 @@ impl Kind for Plot {
     }
 
     fn version(&self) -> u32 {
-        3
+        4
     }
 
     fn roles(&self) -> Roles {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::results::{Line, Network};
 
 /// One source of numbers.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Source {
     /// In the parameter `published`.
@@ -22,7 +22,7 @@ pub(super) struct Source {
     line: Vec<Published>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Published {
     mode: String,

@@ -102,7 +102,7 @@ fn every_figure_has_title_axes_legend_number_of_runs_and_caption() {
                 "Test accuracy by depth",
                 "depth of the ResNet",
                 "top-1 test accuracy (%)",
-                "BatchNorm only (n = 2)",
+                "ours: BatchNorm only (n = 2)",
                 "as many random weights",
                 "paper: everything",
                 "866",
@@ -131,7 +131,7 @@ fn every_figure_has_title_axes_legend_number_of_runs_and_caption() {
             "size-by-depth",
             &["kilobytes (log scale)", "checkpoint: BatchNorm only", "all numbers of the network"],
         ),
-        ("memory-resnet14-paper", &["batch (images)", "buffers (MB)", "up to"]),
+        ("memory-resnet14-paper", &["batch (images)", "buffers (MB)", "images fit 1.07 GB"]),
     ] {
         assert!(names.contains(&name), "{name} is not in {names:?}");
         let svg = std::fs::read_to_string(out.path().join(format!("{name}.svg"))).unwrap();
@@ -253,6 +253,69 @@ fn the_bytes_of_a_small_chart() {
             look,
             points: vec![(0.0, 48.0, 1.0), (1.0, 57.0, 1.5)],
         }],
+        rows: false,
     };
     insta::assert_snapshot!(chart.svg().unwrap());
+}
+
+/// A run of the ablation: the paper's or the origin's protocol, or what lies between.
+fn setting(root: &Path, name: &str, top1: f64, settings: [&str; 4]) -> Input {
+    let mut input = run(root, "resnet32", "bn", 0, top1, 2464);
+    let dir = root.join(name);
+    std::fs::rename(&input.dir, &dir).unwrap();
+    for (axis, value) in ["variant", "bn_init", "shortcut_bn", "weight_decay"].into_iter().zip(settings) {
+        input.axes.insert(axis.into(), value.into());
+    }
+    Input { instance: format!("evaluate[{name}]"), dir, ..input }
+}
+
+#[test]
+fn an_ablation_has_a_row_for_each_difference_between_the_papers_protocol_and_the_origins() {
+    let (given, out) = folders();
+    let inputs = vec![
+        setting(given.path(), "a", 0.5, ["origin", "fixed", "variant", "0.0"]),
+        setting(given.path(), "b", 0.52, ["origin", "uniform", "variant", "0.0"]),
+        setting(given.path(), "c", 0.53, ["origin", "uniform", "trained", "0.0001"]),
+        setting(given.path(), "d", 0.57, ["paper", "uniform", "variant", "0.0001"]),
+        setting(given.path(), "e", 0.56, ["paper", "uniform", "variant", "0.0"]),
+    ];
+    let params = "figures = [\"ablation\"]\npublished = [\"paper\", \"origin\"]";
+    let list = draw(inputs.clone(), params, out.path()).unwrap();
+    assert_eq!(list[0].name, "ablation-resnet32");
+    let svg = std::fs::read_to_string(out.path().join("ablation-resnet32.svg")).unwrap();
+    let text = svg.lines().filter(|line| !line.starts_with('<')).collect::<Vec<_>>().join(" ");
+    let text = text.replace("&apos;", "'");
+    let mut rest = &*text;
+    for row in [
+        "the paper's protocol",
+        "the paper's, but stride 2 in the first stage",
+        "the paper's, but no weight decay",
+        "the origin's, but scales from U(0, 1)",
+        "the origin's protocol",
+        "paper: BatchNorm only",
+        "origin: BatchNorm only",
+    ] {
+        let at = rest.find(row).unwrap_or_else(|| panic!("no `{row}`, or not in its place: {text}"));
+        rest = &rest[at..];
+    }
+    let mut other = inputs;
+    other[0].axes.insert("init".into(), "binary".into());
+    other[1].axes.insert("init".into(), "he-normal".into());
+    assert_eq!(draw(other, params, out.path()).unwrap(), [], "no words for another axis");
+}
+
+#[test]
+fn lines_over_a_single_network_become_rows() {
+    let (given, out) = folders();
+    let runs = ["bn", "all"].map(|mode| run(given.path(), "resnet14", mode, 0, 0.5, 1120));
+    let again = run(given.path(), "resnet14", "bn", 1, 0.6, 1120);
+    let list =
+        draw([&runs[..], &[again]].concat(), "figures = [\"dead\", \"accuracy\"]", out.path()).unwrap();
+    assert_eq!(list[0].title, "Dead features: ResNet-14");
+    assert!(list[1].caption.ends_with("bars one standard deviation to each side."), "{list:?}");
+    let svg = std::fs::read_to_string(out.path().join("accuracy-by-depth.svg")).unwrap();
+    assert!(svg.contains("BatchNorm only (n = 2)") && svg.contains("everything (n = 1)"), "{svg}");
+    // One legend less: the plot is as wide as the picture.
+    let right = svg.lines().filter_map(|line| line.split(" x2=\"").nth(1)?.split('"').next()?.parse().ok());
+    assert!(right.max().unwrap_or(0) > 950, "{svg}");
 }

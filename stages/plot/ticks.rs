@@ -40,6 +40,11 @@ impl<'a> Layout<'a> {
         Self { scale, range, ticks }
     }
 
+    /// From its end to its beginning: downwards, what went upwards.
+    pub(super) fn turned(self) -> Self {
+        Self { range: (self.range.1, self.range.0), ..self }
+    }
+
     /// Where `value` lies; nothing where this axis has no place for it.
     pub(super) fn at(&self, value: f64) -> Option<f64> {
         position(self.scale, value)

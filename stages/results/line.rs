@@ -54,6 +54,11 @@ impl Line {
         ["all", "bn", "bn+output+shortcut", "gamma"].contains(&self.mode.as_str())
     }
 
+    /// What else tells it from others: axes with their values, sorted.
+    pub(crate) fn others(&self) -> &[(String, String)] {
+        &self.others
+    }
+
     /// Nothing but mode and k tells it from others.
     pub(crate) fn is_plain(&self) -> bool {
         self.others.is_empty()
@@ -73,9 +78,26 @@ impl Line {
             _ => MODES.get(self.rank).map_or(&*self.mode, |(_, words)| words).to_owned(),
         };
         for (axis, value) in &self.others {
-            label += &format!(", {} {value}", axis.replace('_', " "));
+            label += ", ";
+            label += &setting(axis, value);
         }
         label
+    }
+}
+
+/// What it means that `axis` has `value`, in a few words that no line break tears apart in the wrong place.
+pub(crate) fn setting(axis: &str, value: &str) -> String {
+    match (axis, value) {
+        ("bn_init", "uniform") => "scales from U(0,\u{a0}1)".into(),
+        ("bn_init", "fixed") => "scales begin at\u{a0}1".into(),
+        ("bn_init", "oneone") => "scales and shifts begin at\u{a0}1".into(),
+        ("bn_init", "positive-negative") => "scales from U(-1,\u{a0}1)".into(),
+        ("init", _) => format!("filters {value}"),
+        ("shortcut_bn", "trained" | "frozen") => format!("shortcuts' BatchNorms {value}"),
+        ("variant", "origin") => "stride 2 in the first stage".into(),
+        ("variant", "paper") => "stride 1 in the first stage".into(),
+        ("weight_decay", "0.0") => "no weight decay".into(),
+        _ => format!("{} {value}", axis.replace('_', " ")),
     }
 }
 
@@ -91,6 +113,6 @@ mod tests {
         assert_eq!(label("random", Some(1)), "1 random weight of each filter");
         assert_eq!(label("mine", None), "mine");
         let decayed = Line::new("bn", None, vec![("weight_decay".into(), "0.0".into())]);
-        assert_eq!(decayed.label(), "BatchNorm only, weight decay 0.0");
+        assert_eq!(decayed.label(), "BatchNorm only, no weight decay");
     }
 }

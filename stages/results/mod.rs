@@ -8,7 +8,7 @@ mod read;
 
 pub(crate) use self::{
     history::History,
-    line::Line,
+    line::{Line, setting},
     network::{Family, Network},
     read::{Evaluation, Gammas, Memory, Results},
 };

@@ -143,6 +143,7 @@ struct MemoryFile {
     #[serde(flatten)]
     subject: Subject,
     buffers: Vec<Buffers>,
+    budget: Option<u64>,
     largest_batch: Option<u64>,
 }
 
@@ -156,6 +157,8 @@ pub(crate) struct Memory {
     /// `paper` or `origin`.
     pub(crate) variant: String,
     pub(crate) buffers: Vec<Buffers>,
+    /// Bytes.
+    pub(crate) budget: Option<u64>,
     /// That fits the budget.
     pub(crate) largest_batch: Option<u64>,
 }
@@ -214,8 +217,8 @@ fn history(input: &Input, telling: &BTreeSet<String>) -> Result<History, StageEr
 fn memory(input: &Input, telling: &BTreeSet<String>) -> Result<Memory, StageError> {
     let file: MemoryFile = json(input, "memory.json")?.ok_or_else(|| missing(input, "memory.json"))?;
     let (network, line) = whose(input, &file.subject, telling);
-    let MemoryFile { subject: Subject { variant, .. }, buffers, largest_batch } = file;
-    Ok(Memory { instance: input.instance.clone(), network, line, variant, buffers, largest_batch })
+    let MemoryFile { subject: Subject { variant, .. }, buffers, budget, largest_batch } = file;
+    Ok(Memory { instance: input.instance.clone(), network, line, variant, buffers, budget, largest_batch })
 }
 
 /// The network and the line of a result: what its file says, else what its axes say.

@@ -12,7 +12,7 @@ use engine::{
 };
 use network::mode::Mode;
 
-fn files() -> Vec<PathBuf> {
+pub(crate) fn files() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = fs::read_dir(root.join("experiments")).expect("the folder of experiments");
     let mut files: Vec<_> = folder.map(|entry| entry.expect("an entry").path()).collect();
@@ -22,20 +22,27 @@ fn files() -> Vec<PathBuf> {
     files
 }
 
-fn expanded(file: &Path, profile: Option<&str>) -> Pipeline {
+pub(crate) fn expanded(file: &Path, profile: Option<&str>) -> Pipeline {
     let options = LoadOptions { file: file.into(), profile: profile.map(Into::into), sets: Vec::new() };
     load(&options, &stages::kinds()).unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn text(values: &BTreeMap<String, toml::Value>, key: &str) -> String {
-    values.get(key).and_then(toml::Value::as_str).unwrap_or_default().to_owned()
+/// Without a profile, with settings as after `-S`.
+pub(crate) fn with(file: &Path, sets: &[&str]) -> Pipeline {
+    let sets = sets.iter().map(|set| (*set).to_owned()).collect();
+    let options = LoadOptions { file: file.into(), profile: None, sets };
+    load(&options, &stages::kinds()).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The network of a training: an axis, or else what its model says.
+/// A parameter that is a word; nothing where there is none.
+pub(crate) fn param(instance: &Instance, key: &str) -> String {
+    instance.params.recipe.get(key).and_then(toml::Value::as_str).unwrap_or_default().to_owned()
+}
+
+/// The network of a training: what its model says.
 fn arch(pipeline: &Pipeline, instance: &Instance) -> String {
     let model = instance.needs.iter().find(|need| need.role == "model").map(|need| need.from);
-    let params = &pipeline.instances[model.expect("a model")].params.recipe;
-    text(&params.clone().into_iter().collect(), "arch")
+    param(&pipeline.instances[model.expect("a model")], "arch")
 }
 
 #[test]
@@ -53,40 +60,60 @@ fn every_experiment_says_what_it_costs_and_has_its_profiles() {
     }
 }
 
+/// Which quick profile trains what: docs/results.md shows it.
+fn trained_by(what: impl Fn(&Pipeline, &Instance) -> String) -> BTreeMap<String, BTreeSet<String>> {
+    let mut by = BTreeMap::<_, BTreeSet<_>>::new();
+    for file in files() {
+        let pipeline = expanded(&file, Some("quick"));
+        let name = file.file_stem().expect("a name").to_string_lossy().into_owned();
+        for instance in pipeline.instances.iter().filter(|instance| instance.kind.name() == "train") {
+            by.entry(what(&pipeline, instance)).or_default().insert(name.clone());
+        }
+    }
+    by
+}
+
+fn rows(by: &BTreeMap<String, BTreeSet<String>>, wanted: &[String]) -> String {
+    let row = |what: &String| {
+        let files: Vec<_> = by[what].iter().map(|file| format!("`{file}`")).collect();
+        format!("| `{what}` | {} |\n", files.join(", "))
+    };
+    wanted.iter().map(row).collect()
+}
+
 #[test]
-fn the_quick_profiles_train_every_mode_and_all_but_the_largest_networks() {
-    let (mut modes, mut trained, mut drawn) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+fn the_quick_profiles_train_every_network_and_every_mode() {
+    let depths = [14, 20, 32, 44, 56, 110, 218, 434, 866].map(|depth| format!("resnet{depth}"));
+    let widths = [2, 4, 8, 16, 32].map(|width| format!("resnet14-{width}"));
+    let vggs = [11, 13, 16, 19].map(|depth| format!("vgg{depth}"));
+    let networks = [&depths[..], &widths, &vggs].concat();
+    let modes: Vec<_> = Mode::NAMES.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let by_network = trained_by(arch);
+    let by_mode = trained_by(|_, instance| param(instance, "mode"));
+    assert_eq!(by_network.keys().collect::<BTreeSet<_>>(), networks.iter().collect());
+    assert_eq!(by_mode.keys().collect::<BTreeSet<_>>(), modes.iter().collect());
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/results.md");
+    let page = fs::read_to_string(path).expect("a readable page");
+    for table in [rows(&by_network, &networks), rows(&by_mode, &modes)] {
+        assert!(page.contains(&table), "docs/results.md should say:\n{table}");
+    }
+}
+
+#[test]
+fn the_quick_profiles_draw_both_variants_and_every_initialisation() {
     let mut inits = BTreeSet::new();
     for file in files() {
         let pipeline = expanded(&file, Some("quick"));
-        for instance in &pipeline.instances {
-            let recipe = instance.params.recipe.clone().into_iter().collect();
-            match instance.kind.name() {
-                "train" => {
-                    modes.insert(text(&recipe, "mode"));
-                    trained.insert(arch(&pipeline, instance));
-                }
-                "model" => {
-                    drawn.insert(text(&recipe, "arch"));
-                    inits.insert((text(&recipe, "init"), text(&recipe, "bn_init"), text(&recipe, "variant")));
-                }
-                _ => {}
-            }
+        for model in pipeline.instances.iter().filter(|instance| instance.kind.name() == "model") {
+            inits.insert(["init", "bn_init", "variant"].map(|key| param(model, key)));
         }
     }
-    assert_eq!(modes, Mode::NAMES.map(|(name, _)| name.to_owned()).into());
-    let depths = [14, 20, 32, 44, 56, 110, 218].map(|depth| format!("resnet{depth}"));
-    let others = ["resnet14-2", "resnet14-4", "vgg11", "vgg13", "vgg16", "vgg19"].map(String::from);
-    assert_eq!(trained, depths.into_iter().chain(others).collect());
-    // These are drawn only; the widest, resnet14-32, is only counted (network/arch.rs).
-    let large: BTreeSet<_> = drawn.difference(&trained).cloned().collect();
-    assert_eq!(large, ["resnet14-16", "resnet14-8", "resnet434", "resnet866"].map(String::from).into());
     for init in ["he-normal", "he-uniform", "orthogonal", "binary"] {
         for bn_init in ["uniform", "fixed", "oneone", "positive-negative"] {
-            assert!(inits.contains(&(init.into(), bn_init.into(), "paper".into())), "{init} {bn_init}");
+            assert!(inits.contains(&[init, bn_init, "paper"].map(String::from)), "{init} {bn_init}");
         }
     }
-    assert!(inits.contains(&("he-normal".into(), "fixed".into(), "origin".into())));
+    assert!(inits.contains(&["he-normal", "fixed", "origin"].map(String::from)));
 }
 
 /// A training is known by what it is, not by the file that lists it.

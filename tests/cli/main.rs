@@ -1,6 +1,7 @@
 //! The real binary against projects in temporary folders.
 
 mod bench;
+mod costs;
 mod diff;
 mod errors;
 mod experiments;

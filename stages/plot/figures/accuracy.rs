@@ -1,10 +1,10 @@
 //! Test accuracy along depth, width and VGG depth, by what was trained. Knows who published what for
 //! the same networks.
 
-use super::{Axis, Chart, Drawing, Given, Places, Series, band, counted, grouped, look, looks, over_places};
+use super::{
+    Axis, Chart, Drawing, Given, Places, Series, TOP1, counted, grouped, look, looks, others, over_places,
+};
 use crate::{plot::chart::Look, results::Family};
-
-const Y: &str = "top-1 test accuracy (%)";
 
 /// Lines of a figure, and what it is about.
 struct Sort {
@@ -21,7 +21,7 @@ const MAIN: Sort = Sort {
     title: "Test accuracy",
     caption: "How often the trained network is right on images that it has never seen (10 % is guessing among \
               ten classes). All networks begin with random weights; each line says which of them were trained, and \
-              all others stay as they were drawn.",
+              all others stay as they were drawn; n counts the seeds.",
     shows: |mode| !["all-but-bn", "bn+output+shortcut", "output+shortcut"].contains(&mode),
     about: &[],
 };
@@ -82,7 +82,8 @@ fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<Drawing> {
     for ((line, runs), look) in groups.iter().zip(looks(groups.keys().copied())) {
         let (points, runs) = over_places(&places, runs, |run| Some(100.0 * run.metrics.top1));
         if !points.is_empty() {
-            series.push(Series { label: counted(&line.label(), &runs), look, points });
+            let whose = if published.is_empty() { "" } else { "ours: " };
+            series.push(Series { label: counted(&format!("{whose}{}", line.label()), &runs), look, points });
         }
     }
     let mut sources = Vec::new();
@@ -95,32 +96,19 @@ fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<Drawing> {
         let before = published[..index].iter().filter(|(_, other, _)| other.mode() == line.mode()).count();
         let look = Look { hollow: true, ..look(line, before) };
         series.push(Series { label: format!("{}: {}", source.label, line.label()), look, points });
-        let words = format!("{} ({}, grade {})", source.label, source.source, source.grade);
-        if !sources.contains(&words) {
-            sources.push(words);
+        if !sources.contains(source) {
+            sources.push(source);
         }
     }
-    let caption = format!("{}{}{}", sort.caption, band(&series), others(&sources));
     Some(Drawing {
         name: format!("{}-by-{}", sort.file, family.name()),
-        caption,
+        caption: format!("{}{}", sort.caption, others("Thin lines with empty markers", &sources)),
         chart: Chart {
-            title: format!("{}{}", sort.title, by(sort.title, family)),
+            title: places.title(sort.title),
             x: places.axis(),
-            y: Axis::linear(Y),
+            y: Axis::linear(TOP1),
             series,
+            rows: false,
         },
     })
-}
-
-/// A question needs no more words in its title.
-fn by(title: &str, family: Family) -> String {
-    if title.ends_with('?') { String::new() } else { format!(" by {}", family.name()) }
-}
-
-fn others(sources: &[String]) -> String {
-    if sources.is_empty() {
-        return String::new();
-    }
-    format!(" Thin lines with empty markers are published by others: {}.", sources.join("; "))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Axis, Chart, Drawing, Given, Series, band, counted, grouped_all, look, looks};
+use super::{Axis, Chart, Drawing, Given, Series, TOP1, counted, grouped_all, look, looks};
 use crate::{
     plot::chart::{Dashes, Look, Marker},
     results::{Evaluation, Family, Statistics},
@@ -30,16 +30,15 @@ pub(super) fn budget(given: &Given<'_>) -> Vec<Drawing> {
     if series.len() < 2 {
         return Vec::new();
     }
-    let caption = format!(
-        "Test accuracy when only BatchNorm is trained, by how many values BatchNorm has: where one line lies above \
-         the other, that way of spending values is the better one.{}",
-        band(&series)
-    );
+    let caption = "Test accuracy when only BatchNorm is trained, by how many values BatchNorm has: where one line lies \
+                   above the other, that way of spending values is the better one."
+        .into();
     let chart = Chart {
         title: "Depth or width: accuracy by BatchNorm's budget".into(),
         x: Axis::log("trained BatchNorm values (log scale)"),
-        y: Axis::linear("top-1 test accuracy (%)"),
+        y: Axis::linear(TOP1),
         series,
+        rows: false,
     };
     vec![Drawing { name: "budget".into(), caption, chart }]
 }
@@ -58,14 +57,18 @@ pub(super) fn trained(given: &Given<'_>) -> Vec<Drawing> {
             });
         }
     }
-    let caption = "Test accuracy by the number of values that were trained, one point for each network: the mean over n \
-                   seeds."
-        .into();
+    // A single point compares nothing.
+    if series.iter().map(|s| s.points.len()).sum::<usize>() < 2 {
+        return Vec::new();
+    }
+    let caption =
+        "Test accuracy by the number of values that were trained, one point for each network.".into();
     let chart = Chart {
         title: "Accuracy by number of trained values".into(),
         x: Axis::log("trained values (log scale)"),
-        y: Axis::linear("top-1 test accuracy (%)"),
+        y: Axis::linear(TOP1),
         series,
+        rows: false,
     };
     vec![Drawing { name: "accuracy-by-trained".into(), caption, chart }]
 }

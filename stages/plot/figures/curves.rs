@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Axis, Chart, Drawing, Given, Series, band, counted, looks};
+use super::{Axis, Chart, Drawing, Given, Series, counted, looks};
 use crate::{
     plot::chart::{Dashes, Look, Marker},
     results::{History, Line, Network, Statistics},
@@ -38,6 +38,9 @@ const ACCURACY: Columns = Columns {
     caption: "How often the network is right after each pass over the training images.",
 };
 
+/// More lines than this leave no room for the training images.
+const MANY: usize = 6;
+
 pub(super) fn loss(given: &Given<'_>) -> Vec<Drawing> {
     drawings(given, &LOSS)
 }
@@ -56,10 +59,10 @@ fn drawings(given: &Given<'_>, columns: &Columns) -> Vec<Drawing> {
 
 fn drawing(network: &Network, lines: &BTreeMap<&Line, Vec<&History>>, columns: &Columns) -> Drawing {
     let mut series = Vec::new();
+    let sets = [(columns.test, "test", Dashes::Solid), (columns.train, "train", Dashes::Dots)];
+    let sets = if lines.len() > MANY { &sets[..1] } else { &sets[..] };
     for ((line, runs), look) in lines.iter().zip(looks(lines.keys().copied())) {
-        for (column, set, dashes) in
-            [(columns.test, "test", Dashes::Solid), (columns.train, "train", Dashes::Dots)]
-        {
+        for &(column, set, dashes) in sets {
             let points = curve(runs, column, columns.scale);
             if points.is_empty() {
                 continue;
@@ -74,11 +77,12 @@ fn drawing(network: &Network, lines: &BTreeMap<&Line, Vec<&History>>, columns: &
             });
         }
     }
-    let caption = format!(
-        "{} Solid lines: the test images, which it never learns from; dotted lines: the training images.{}",
-        columns.caption,
-        band(&series)
-    );
+    let sets = if lines.len() > MANY {
+        "All lines: the test images, which it never learns from."
+    } else {
+        "Solid lines: the test images, which it never learns from; dotted lines: the training images."
+    };
+    let caption = format!("{} {sets}", columns.caption);
     Drawing {
         name: format!("{}-{}", columns.file, crate::plot::file_name(network.name())),
         caption,
@@ -87,6 +91,7 @@ fn drawing(network: &Network, lines: &BTreeMap<&Line, Vec<&History>>, columns: &
             x: Axis::linear("epoch"),
             y: Axis::linear(columns.y),
             series,
+            rows: false,
         },
     }
 }

@@ -1,6 +1,6 @@
 //! Channels that are zero on nearly every image. Knows where `features.json` counts them.
 
-use super::{Axis, Chart, Drawing, Given, Places, Series, band, counted, grouped, looks, over_places};
+use super::{Axis, Chart, Drawing, Given, Places, Series, counted, grouped, looks, over_places};
 use crate::{
     plot::chart::{Dashes, Look},
     results::Evaluation,
@@ -31,16 +31,15 @@ fn drawing(given: &Given<'_>, places: &Places) -> Drawing {
             }
         }
     }
-    let caption = format!(
-        "Share of channels behind a ReLU that are zero at 99 % or more of all positions of the test images: features \
-         that the network does without. Those behind the addition of a shortcut carry older features on.{}",
-        band(&series)
-    );
+    let caption = "Share of channels behind a ReLU that are zero at 99 % or more of all positions of the test images: \
+                   features that the network does without. Those behind the addition of a shortcut carry older features on."
+        .into();
     let chart = Chart {
-        title: format!("Dead features by {}", places.family.name()),
+        title: places.title("Dead features"),
         x: places.axis(),
         y: Axis::linear("dead channels (%)"),
         series,
+        rows: false,
     };
     Drawing { name: format!("dead-by-{}", places.family.name()), caption, chart }
 }

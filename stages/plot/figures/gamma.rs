@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Axis, Chart, Drawing, Given, Places, Series, band, counted, grouped, looks, over_places};
+use super::{Axis, Chart, Drawing, Given, Places, Series, counted, grouped, looks, over_places};
 use crate::{
     plot::chart::{Dashes, Look},
     results::{Evaluation, Gammas, Line, Network, Statistics},
@@ -11,12 +11,18 @@ use crate::{
 
 const THRESHOLDS: [(f64, Dashes); 3] = [(0.01, Dashes::Solid), (0.05, Dashes::Long), (0.1, Dashes::Dots)];
 
+/// What the origin's reading of BatchNorm only leaves in the figure.
+const FROZEN: &str = " A narrow peak at 1 with BatchNorm only are the scales of the shortcuts: they begin there, and \
+                      the origin does not train them.";
+
 /// One figure for each network.
 pub(super) fn distribution(given: &Given<'_>) -> Vec<Drawing> {
     let mut networks = BTreeMap::<&Network, BTreeMap<&Line, Vec<&Gammas>>>::new();
+    let mut frozen = false;
     for run in given.results.evaluations.iter().filter(|run| run.line.trains_scales()) {
         if let Some(gammas) = &run.gammas {
             networks.entry(&run.network).or_default().entry(&run.line).or_default().push(gammas);
+            frozen |= run.line.mode() == "bn" && run.metrics.subject.variant == "origin";
         }
     }
     let drawing = |(network, lines): (&Network, BTreeMap<&Line, Vec<&Gammas>>)| {
@@ -29,13 +35,14 @@ pub(super) fn distribution(given: &Given<'_>) -> Vec<Drawing> {
             "How BatchNorm's scales (gamma) are distributed in the trained {}: the higher a line, the more scales have \
              that value. A peak at 0 means channels that the network has switched off.{}",
             network.label(),
-            band(&series)
+            if frozen { FROZEN } else { "" }
         );
         let chart = Chart {
             title: format!("Distribution of BatchNorm's scales in {}", network.label()),
             x: Axis::linear("gamma"),
             y: Axis::linear("density"),
             series,
+            rows: false,
         };
         Drawing { name: format!("gamma-{}", crate::plot::file_name(network.name())), caption, chart }
     };
@@ -88,16 +95,15 @@ pub(super) fn small(given: &Given<'_>) -> Vec<Drawing> {
     };
     let drawing = |places: &Places| {
         let series = by_threshold(given, places, share);
-        let caption = format!(
-            "Share of BatchNorm's scales that are nearer to zero than a threshold after training: a channel with such \
-             a scale is as good as switched off.{}",
-            band(&series)
-        );
+        let caption = "Share of BatchNorm's scales that are nearer to zero than a threshold after training: a channel with \
+                       such a scale is as good as switched off."
+            .into();
         let chart = Chart {
-            title: format!("Scales near zero by {}", places.family.name()),
+            title: places.title("Scales near zero"),
             x: places.axis(),
             y: Axis::linear("share of scales (%)"),
             series,
+            rows: false,
         };
         Drawing { name: format!("small-gamma-by-{}", places.family.name()), caption, chart }
     };
@@ -113,16 +119,16 @@ pub(super) fn zeroing(given: &Given<'_>) -> Vec<Drawing> {
     };
     let drawing = |places: &Places| {
         let series = by_threshold(given, places, change);
-        let caption = format!(
-            "How the test accuracy changes when every scale nearer to zero than a threshold is set to zero, without \
-             more training: at 0 the channels were not needed.{}",
-            band(&series)
-        );
+        let caption =
+            "How the test accuracy changes when every scale nearer to zero than a threshold is set to zero, \
+                       without more training: at 0 the channels were not needed."
+                .into();
         let chart = Chart {
-            title: format!("Cost of setting small scales to zero by {}", places.family.name()),
+            title: places.title("Cost of setting small scales to zero"),
             x: places.axis(),
             y: Axis::linear("change of test accuracy (points)"),
             series,
+            rows: false,
         };
         Drawing { name: format!("zeroing-by-{}", places.family.name()), caption, chart }
     };

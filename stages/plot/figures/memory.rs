@@ -18,8 +18,9 @@ pub(super) fn memory(given: &Given<'_>) -> Vec<Drawing> {
             let mut points: Vec<_> =
                 buffers.iter().map(|at| (at.batch as f64, at.bytes as f64 / 1e6, 0.0)).collect();
             points.sort_by(|a, b| a.0.total_cmp(&b.0));
-            let fits =
-                memory.largest_batch.map_or_else(String::new, |n| format!(" (up to {n} fit the budget)"));
+            let fits = memory.largest_batch.zip(memory.budget).map_or_else(String::new, |(n, budget)| {
+                format!(" (up to {n} images fit {:.2}\u{a0}GB)", budget as f64 / 1e9)
+            });
             series.push(Series { label: format!("{}{fits}", line.label()), look, points });
         }
         let chart = Chart {
@@ -27,6 +28,7 @@ pub(super) fn memory(given: &Given<'_>) -> Vec<Drawing> {
             x: Axis::linear("batch (images)"),
             y: Axis::linear("buffers (MB)"),
             series,
+            rows: false,
         };
         let caption =
             "How much memory a training step occupies on one thread of the CPU, by how many images it \

@@ -1,6 +1,7 @@
 //! The figures by name, and what each needs. One file per sort of figure; each looks for what it can
 //! show in the results and answers with as many drawings as there are, or none.
 
+mod ablation;
 mod accuracy;
 mod budget;
 mod curves;
@@ -16,7 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    chart::{Axis, Chart, Series},
+    chart::{Axis, Chart, Dashes, Series},
     look::{look, looks},
     published::Source,
 };
@@ -36,6 +37,8 @@ pub(super) enum Figure {
     Budget,
     /// Accuracy by number of trained values.
     Trained,
+    /// What each difference between the paper's protocol and the origin's costs.
+    Ablation,
     /// Accuracy by number of random weights of each filter.
     RandomK,
     /// Accuracy by epoch.
@@ -58,7 +61,8 @@ pub(super) enum Figure {
 
 impl Figure {
     /// All of them, the most important first.
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 15] = [
+        Self::Ablation,
         Self::Accuracy,
         Self::Affine,
         Self::Switches,
@@ -78,6 +82,7 @@ impl Figure {
     /// Draws it, as often as the results allow.
     pub(super) fn draw(self, given: &Given<'_>) -> Vec<Drawing> {
         let drawings = match self {
+            Self::Ablation => ablation::ablation(given),
             Self::Accuracy => accuracy::main(given),
             Self::Affine => accuracy::affine(given),
             Self::Switches => accuracy::switches(given),
@@ -93,7 +98,8 @@ impl Figure {
             Self::Size => size::size(given),
             Self::Memory => memory::memory(given),
         };
-        drawings.into_iter().filter(|drawing| !drawing.chart.is_empty()).collect()
+        let drawings = drawings.into_iter().filter(|drawing| !drawing.chart.is_empty());
+        drawings.map(Drawing::finished).collect()
     }
 }
 
@@ -110,6 +116,24 @@ pub(super) struct Drawing {
     pub(super) caption: String,
     pub(super) chart: Chart,
 }
+
+impl Drawing {
+    /// With each line over a single network as a row of its own, and the words for what spread there is.
+    fn finished(self) -> Self {
+        let chart = self.chart.unstacked();
+        let spread = chart.series.iter().any(|s| s.points.iter().any(|p| p.2 > 0.0));
+        let joined = chart.series.iter().any(|s| s.look.dashes != Dashes::None && s.points.len() > 1);
+        let words = match (spread, joined) {
+            (false, _) => "",
+            (true, true) => " Lines are means over n seeds, bands one standard deviation.",
+            (true, false) => " Marks are means over n seeds, bars one standard deviation to each side.",
+        };
+        Self { caption: self.caption + words, chart, ..self }
+    }
+}
+
+/// Under the axis of accuracies.
+const TOP1: &str = "top-1 test accuracy (%)";
 
 /// Evaluations by what was trained and network; those that differ in the seed share a place.
 type Grouped<'a> = BTreeMap<&'a Line, BTreeMap<&'a Network, Vec<&'a Evaluation>>>;
@@ -155,6 +179,15 @@ impl Places {
         self.networks.iter().position(|n| n.tick(self.family).as_ref() == Some(&tick)).map(|i| i as f64)
     }
 
+    /// What is shown along the family, or of its only network; a question needs no more words.
+    fn title(&self, what: &str) -> String {
+        match self.networks.as_slice() {
+            _ if what.ends_with('?') => what.to_owned(),
+            [network] => format!("{what}: {}", network.label()),
+            _ => format!("{what} by {}", self.family.name()),
+        }
+    }
+
     fn axis(&self) -> Axis {
         let words = self.networks.iter().filter_map(|network| network.tick(self.family));
         Axis::words(self.family.axis(), words.collect())
@@ -187,11 +220,11 @@ fn counted(label: &str, runs: &[usize]) -> String {
     }
 }
 
-/// What a band is, where there is one.
-fn band(series: &[Series]) -> &'static str {
-    if series.iter().any(|s| s.points.iter().any(|p| p.2 > 0.0)) {
-        " Lines are means over n seeds, bands one standard deviation."
-    } else {
-        ""
+/// Who published what `they` show; nothing where nobody did.
+fn others(they: &str, sources: &[&Source]) -> String {
+    if sources.is_empty() {
+        return String::new();
     }
+    let words = sources.iter().map(|s| format!("{} ({}, grade {})", s.label, s.source, s.grade));
+    format!(" {they} are published by others: {}.", words.collect::<Vec<_>>().join("; "))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Axis, Chart, Drawing, Given, Series, band, counted, look};
+use super::{Axis, Chart, Drawing, Given, Series, TOP1, counted, look};
 use crate::{
     plot::chart::{Dashes, Look},
     results::{Evaluation, Line, Network, Statistics},
@@ -46,15 +46,15 @@ fn drawing(network: &Network, runs: &[&Evaluation]) -> Option<Drawing> {
     let caption = format!(
         "Test accuracy of {} when k randomly chosen weights of each filter are trained and nothing else. Level lines \
          are the same network with BatchNorm trained instead, or everything: where the curve crosses them, so many \
-         random weights are worth as much.{}",
-        network.label(),
-        band(&series)
+         random weights are worth as much.",
+        network.label()
     );
     let chart = Chart {
         title: format!("How many random weights reach BatchNorm? {}", network.label()),
         x: Axis::log("k, trained weights of each filter (log scale)"),
-        y: Axis::linear("top-1 test accuracy (%)"),
+        y: Axis::linear(TOP1),
         series,
+        rows: false,
     };
     Some(Drawing { name: format!("random-k-{}", crate::plot::file_name(network.name())), caption, chart })
 }

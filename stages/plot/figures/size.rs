@@ -38,10 +38,11 @@ fn drawing(given: &Given<'_>, places: &Places) -> Drawing {
                   running statistics, because the seed draws everything else again."
             .into(),
         chart: Chart {
-            title: format!("Size of what is stored by {}", places.family.name()),
+            title: places.title("Size of what is stored"),
             x: places.axis(),
             y: Axis::log("kilobytes (log scale)"),
             series,
+            rows: false,
         },
     }
 }

@@ -1,0 +1,85 @@
+//! Verdicts as Markdown: the claims with our numbers, and what would settle those that are open. Knows no
+//! rule.
+
+use std::fmt::Write as _;
+
+use super::{
+    Command, Judged, Verdict,
+    evidence::{Evidence, Measure, Quantity},
+    rule::measure,
+};
+use crate::{
+    plot::table::cell,
+    results::{Line, Network},
+};
+
+/// The numbers at one network: `ResNet-32: BatchNorm only 57.1 ± 0.4 % (n = 3), everything ...`.
+pub(super) fn numbers(network: &str, quantities: &[&Quantity], found: &[Evidence]) -> String {
+    let part = |(of, evidence): (&&Quantity, &Evidence)| {
+        let (unit, digits) = of.of.unit();
+        let value = &evidence.value;
+        let spread = if value.n > 1 { format!(" ± {:.digits$}", value.sd) } else { String::new() };
+        let at = of.network.as_ref().map_or_else(String::new, |name| Network::new(name).label() + ", ");
+        let label = Line::new(&of.mode, None, Vec::new()).label();
+        let what = if of.of == Measure::Top1 { "" } else { measure(of.of) };
+        let space = if what.is_empty() { "" } else { ", " };
+        format!("{at}{label}{space}{what} {:.digits$}{spread}{unit} (n = {})", value.mean, value.n)
+    };
+    let parts = quantities.iter().zip(found).map(part).collect::<Vec<_>>().join("; ");
+    if network.is_empty() { parts } else { format!("{}: {parts}", Network::new(network).label()) }
+}
+
+pub(super) fn verdicts(judged: &[Judged]) -> String {
+    let count = |verdict| judged.iter().filter(|claim| claim.verdict == verdict).count();
+    let mut text = format!(
+        "{} claims: {} hold, {} do not hold, {} have not been run to the end.\n\n\
+         | # | claim | source | our numbers | verdict |\n|---:|---|---|---|---|\n",
+        judged.len(),
+        count(Verdict::Holds),
+        count(Verdict::DoesNotHold),
+        count(Verdict::NotRun)
+    );
+    for (index, claim) in judged.iter().enumerate() {
+        let number = index + 1;
+        let [run, named] = claim.networks;
+        let verdict = match claim.verdict {
+            Verdict::Holds => "**holds**",
+            Verdict::DoesNotHold => "**does not hold**",
+            Verdict::NotRun => "not run",
+        };
+        let of = if named > 1 && run > 0 { format!(", {run} of {named} networks") } else { String::new() };
+        let numbers = if claim.numbers.is_empty() { "–".into() } else { cell(&claim.numbers.join("<br>")) };
+        let shown = match claim.evidence.as_slice() {
+            [] => String::new(),
+            [one] => format!(" (`{}`)", cell(one)),
+            [first, rest @ ..] => format!(" (`{}` and {} more)", cell(first), rest.len()),
+        };
+        let (statement, source) = (cell(&claim.statement), cell(&claim.source));
+        let _ = writeln!(text, "| {number} | {statement} | {source} | {numbers}{shown} | {verdict}{of} |");
+    }
+    text
+}
+
+/// The claims that were not run, by the command that would settle them; nothing where there are none.
+pub(super) fn commands(judged: &[Judged], commands: &[Command]) -> String {
+    let mut text = String::new();
+    for Command { id, file, sets, cost } in commands {
+        let open = judged.iter().enumerate().filter(|(_, claim)| claim.verdict == Verdict::NotRun);
+        let open =
+            open.filter(|(_, claim)| claim.settled_by == *id).map(|(index, _)| (index + 1).to_string());
+        let open: Vec<_> = open.collect();
+        if open.is_empty() {
+            continue;
+        }
+        let sets: String = sets.iter().map(|set| format!(" -S '{set}'")).collect();
+        let _ = writeln!(text, "| {} | `repro run -f {file}{sets}` | {cost} |", open.join(", "));
+    }
+    if text.is_empty() {
+        return text;
+    }
+    format!(
+        "\nWhat would settle those that were not run, with one seed and on one thread (`--profile jpeg` takes the JPEG \
+         copy of the images; where trainings of two commands are the same, they are run once):\n\n\
+         | claims | command | cost |\n|---|---|---:|\n{text}"
+    )
+}
