@@ -16,7 +16,6 @@ use rayon::prelude::*;
 
 use crate::{
     digest::{Digest, Stamp},
-    error::EngineError,
     instance::Pipeline,
     lockfile,
     memo::{Memo, Remembered, as_it_is},
@@ -95,18 +94,19 @@ impl Project {
         seen: &[Seen],
         state: &State,
         reads: &Reads,
-    ) -> Result<(), EngineError> {
+    ) {
         let publishes = pipeline.instances.iter().any(|one| one.kind.publishes(&one.params));
         let names = if publishes { None } else { self.names(pipeline, seen, state) };
         let read = reads.iter().map(|(path, what)| Some((path.to_str()?, what.known_by())));
-        let (Some(shown), Some(read)) = (names, read.collect::<Option<Vec<_>>>()) else { return Ok(()) };
+        let (Some(shown), Some(read)) = (names, read.collect::<Option<Vec<_>>>()) else { return };
         let shown: Vec<_> = shown.iter().map(|(name, stamp)| (name.as_str(), *stamp)).collect();
         let digest = digest_of(&read, &shown);
         let (asked, count) = (question.digest, pipeline.instances.len());
         let names: Vec<_> =
             read.iter().map(|(name, _)| *name).chain(shown.iter().map(|(name, _)| *name)).collect();
         let text = format!("{HEAD}\n{asked}\n{digest}\n{count}\n{}\n{}", read.len(), names.join("\0"));
-        self.store.leave(&self.idle(question), text.as_bytes())
+        // Best effort: without it the next run judges in full.
+        let _ = self.store.leave(&self.idle(question), text.as_bytes());
     }
 
     /// Everything that is shown, the index and the lock file, with their stamps.

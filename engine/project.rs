@@ -350,12 +350,7 @@ fn key_of(pipeline: &Pipeline, stage: &str, axes: &str) -> String {
     } else {
         // Two values may look alike once made safe for a file name: the digest tells them apart.
         let digest = Digest::of(axes).to_string();
-        // A file name has 255 bytes, of which endings and prefixes take some.
-        let mut end = escaped.len().min(200);
-        while !escaped.is_char_boundary(end) {
-            end -= 1;
-        }
-        key.extend(escaped[..end].chars().take(60));
+        key.extend(escaped.chars().take(60));
         key.push('~');
         key.push_str(&digest[..12]);
     }

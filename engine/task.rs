@@ -306,16 +306,21 @@ impl Heard {
         Self { log, notes: BTreeMap::new(), failure: None, finished: false }
     }
 
+    /// In one write: the process writes its errors to the same file.
+    fn log(&mut self, line: &str) {
+        let _ = self.log.write_all(format!("{line}\n").as_bytes());
+    }
+
     fn hear(&mut self, id: InstanceId, report: Report, to: &Sender<Message>) {
         match report {
             Report::Said(line) => {
-                let _ = writeln!(self.log, "{line}");
+                self.log(&line);
                 let _ = to.send(Message::Said(id, line));
             }
             Report::Progress(progress) => drop(to.send(Message::Progress(id, progress))),
             Report::Note(key, value) => drop(self.notes.insert(key, value)),
             Report::Failed { message, hint, interrupted, integrity } => {
-                let _ = writeln!(self.log, "failed: {message}");
+                self.log(&format!("failed: {message}"));
                 self.failure = Some(StageError { message, hint, interrupted, integrity });
             }
             Report::Finished => self.finished = true,
