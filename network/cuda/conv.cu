@@ -12,13 +12,12 @@ constexpr int PLANE = (IMAGES * TILE_H * PITCH + 7) / 8 * 8 + 4; // off by a few
 constexpr int STRIPS_X = WIDTH / TX, STRIPS = IMAGES * ROWS * STRIPS_X, THREADS = STRIPS * KB / TK;
 
 // The tile's channels c .. c + CB, as [channel][image][row][column].
-__device__ __forceinline__ void load_tile(float *tile, const Read &m, int first, int count, int top, int c,
-                                          Stored *kept, unsigned char *bits) {
+__device__ __forceinline__ void load_tile(float *tile, const Block &b, int c) {
     constexpr int QUADS = CB / 4, PIXELS = TILE_H * TILE_W;
     for (int i = threadIdx.x; i < IMAGES * PIXELS * QUADS; i += THREADS) {
         const int quad = i % QUADS, pixel = i / QUADS % PIXELS, image = i / QUADS / PIXELS;
         const int ty = pixel / TILE_W, tx = pixel % TILE_W;
-        const float4 v = tile_pixel(m, first + image, count, top, ty, tx, c + quad * 4, kept, bits);
+        const float4 v = tile_pixel(b, image, ty, tx, c + quad * 4);
         float *to = tile + quad * 4 * PLANE + (image * TILE_H + ty) * PITCH + tx;
         to[0] = v.x;
         to[PLANE] = v.y;
@@ -28,11 +27,11 @@ __device__ __forceinline__ void load_tile(float *tile, const Read &m, int first,
 }
 
 // Filters of channels c .. c + CB and outputs k .. k + KB, as [channel][tap][output].
-__device__ __forceinline__ void load_filters(float *to, const Stored *filters, int channels, int c, int outputs,
-                                             int k) {
+__device__ __forceinline__ void load_filters(float *to, const Block &b, int c) {
+    const int channels = b.from.channels, outputs = b.to.channels;
     for (int i = threadIdx.x; i < CB * TAPS * KB / 4; i += THREADS) {
         const int q = i % (KB / 4) * 4, tap = i / (KB / 4) % TAPS, own = i / (KB / 4) / TAPS;
-        const float4 v = c + own < channels ? load(filters + (size_t(c + own) * TAPS + tap) * outputs + k + q)
+        const float4 v = c + own < channels ? load(b.filters + (size_t(c + own) * TAPS + tap) * outputs + b.k + q)
                                             : fill(0.f);
         store(to + (own * TAPS + tap) * KB + q, v);
     }
@@ -76,47 +75,34 @@ __device__ __forceinline__ void multiply(float (*sums)[TK], const float *strip, 
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
-    conv(const void *first, const void *second, const float *third, const float *fourth, Stored *kept,
-         unsigned char *bits, const Stored *filters, unsigned packed, Stored *out, const Stored *z, const Stored *side,
-         const float *line, const unsigned char *pass, int add, float *partial, unsigned partials, int count,
-         int images, int channels, int outputs) {
+__device__ __forceinline__ void convolve(const Block &b) {
     SHARED_MEMORY(float, memory);
     float *tile = memory, *own_filters = memory + CB * PLANE;
-    const Read m = own_read<KIND>(first, second, third, fourth, channels, images, IN_H, IN_W);
-    const Write to = own_write<TARGET>(out, z, side, line, pass, add, outputs, images, HEIGHT, WIDTH);
-    const size_t size = size_t(images) * IN_H * IN_W * channels;
-    const bool keeps = blockIdx.y == 0; // one block for each pixel
-    kept = keeps ? own(kept, size) : nullptr;
-    bits = keeps ? own(bits, size / 4) : nullptr;
-    filters = own(filters, packed);
-
-    const int image = blockIdx.x / TILES_Y * IMAGES, top = blockIdx.x % TILES_Y * ROWS, k = blockIdx.y * KB;
     const int lane = threadIdx.x % STRIPS, group = threadIdx.x / STRIPS;
     const int x = lane % STRIPS_X * TX, y = lane / STRIPS_X % ROWS, n = lane / STRIPS_X / ROWS;
     const float *strip = tile + (n * TILE_H + y * STEP / DILATE) * PITCH + x * STEP / DILATE;
     float sums[TX][TK] = {};
-    for (int c = 0; c < channels; c += CB) {
-        load_tile(tile, m, image, count, top, c, kept, bits);
-        load_filters(own_filters, filters, channels, c, outputs, k);
+    for (int c = 0; c < b.from.channels; c += CB) {
+        load_tile(tile, b, c);
+        load_filters(own_filters, b, c);
         __syncthreads();
         multiply(sums, strip, own_filters + group * TK, y % 2);
         __syncthreads();
     }
 
     float4 totals[TK / 4][3] = {};
-    if (image + n < count) {
+    if (b.image + n < b.count) {
 #pragma unroll
         for (int i = 0; i < TX; i++) {
 #pragma unroll
             for (int q = 0; q < TK / 4; q++) {
                 const float *v = sums[i] + q * 4;
-                write<TARGET>(to, image + n, top + y, x + i, HEIGHT, WIDTH, k + group * TK + q * 4,
+                write<TARGET>(b.to, b.image + n, b.top + y, x + i, HEIGHT, WIDTH, b.k + group * TK + q * 4,
                               make_float4(v[0], v[1], v[2], v[3]), totals[q]);
             }
         }
     }
-    if (TARGET != PLAIN && partial) {
-        reduce<TK / 4>(memory, totals, group, lane, STRIPS, own(partial, partials), blockIdx.x, outputs, k, KB);
+    if (TARGET != PLAIN && b.partial) {
+        reduce<TK / 4>(memory, totals, group, lane, STRIPS, b.partial, blockIdx.x, b.to.channels, b.k, KB);
     }
 }

@@ -112,10 +112,11 @@ impl Conv {
     }
 
     fn source(&self, tile: &Tile, write: &Write) -> Source {
+        const KERNEL: &str = include_str!("convolve.cu");
         let (name, files): (_, &[&str]) = if self.on_tensor_cores() {
-            ("tensor.cu", &[COMMON, STORED, MAPS, MMA, TILES, include_str!("tensor.cu")])
+            ("tensor.cu", &[COMMON, STORED, MAPS, MMA, TILES, include_str!("tensor.cu"), KERNEL])
         } else {
-            ("conv.cu", &[COMMON, STORED, MAPS, TILES, include_str!("conv.cu")])
+            ("conv.cu", &[COMMON, STORED, MAPS, TILES, include_str!("conv.cu"), KERNEL])
         };
         let names = [
             ("PRECISION", stored::name(self.precision)),

@@ -26,26 +26,24 @@ __device__ __forceinline__ Pixel pixel(int fragment, int row) {
 }
 
 // The tile's channels c .. c + WB words, as [image][row][column][channel].
-__device__ __forceinline__ void load_tile(unsigned *tile, const Read &m, int first, int count, int top, int c,
-                                          Stored *kept, unsigned char *bits) {
+__device__ __forceinline__ void load_tile(unsigned *tile, const Block &b, int c) {
     constexpr int QUADS = WB * EACH / 4, ALL = TILE_H * TILE_W;
     for (int i = threadIdx.x; i < IMAGES * ALL * QUADS; i += THREADS) {
         const int quad = i % QUADS, at = i / QUADS, n = at / ALL, ty = at % ALL / TILE_W, tx = at % TILE_W;
-        const float4 v = tile_pixel(m, first + n, count, top, ty, tx, c + quad * 4, kept, bits);
+        const float4 v = tile_pixel(b, n, ty, tx, c + quad * 4);
         store_words(tile + at * PITCH + quad * 4 / EACH, v);
     }
 }
 
 // Filters of channels c .. c + WB words and outputs k .. k + KB, in their order.
-__device__ __forceinline__ void load_filters(unsigned *to, const Stored *filters, int channels, int c, int outputs,
-                                             int k) {
+__device__ __forceinline__ void load_filters(unsigned *to, const Block &b, int c) {
     constexpr int QUADS = COLUMNS * 16; // of words, for 8 words of channels and a tap
     for (int i = threadIdx.x; i < WB / 8 * TAPS * QUADS; i += THREADS) {
         const int step = i / QUADS / TAPS, from = c / (8 * EACH) + step, tap = i / QUADS % TAPS;
         uint4 words = make_uint4(0, 0, 0, 0);
-        if (from * 8 * EACH < channels) {
-            const size_t row = (size_t(from) * TAPS + tap) * outputs + k; // of 8 words
-            words = *reinterpret_cast<const uint4 *>(filters + row * 8 * EACH + i % QUADS * 4 * EACH);
+        if (from * 8 * EACH < b.from.channels) {
+            const size_t row = (size_t(from) * TAPS + tap) * b.to.channels + b.k; // of 8 words
+            words = *reinterpret_cast<const uint4 *>(b.filters + row * 8 * EACH + i % QUADS * 4 * EACH);
         }
         if constexpr (PRECISION == TF32) {
             words = make_uint4(tf32(__uint_as_float(words.x)), tf32(__uint_as_float(words.y)),
@@ -82,22 +80,9 @@ __device__ __forceinline__ void multiply(float (*sums)[COLUMNS][4], const unsign
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
-    conv(const void *first, const void *second, const float *third, const float *fourth, Stored *kept,
-         unsigned char *bits, const Stored *filters, unsigned packed, Stored *out, const Stored *z, const Stored *side,
-         const float *line, const unsigned char *pass, int add, float *partial, unsigned partials, int count,
-         int images, int channels, int outputs) {
+__device__ __forceinline__ void convolve(const Block &b) {
     SHARED_MEMORY(unsigned, memory);
     unsigned *tile = memory, *own_filters = memory + IMAGES * TILE_H * TILE_W * PITCH;
-    const Read m = own_read<KIND>(first, second, third, fourth, channels, images, IN_H, IN_W);
-    const Write to = own_write<TARGET>(out, z, side, line, pass, add, outputs, images, HEIGHT, WIDTH);
-    const size_t size = size_t(images) * IN_H * IN_W * channels;
-    const bool keeps = blockIdx.y == 0; // one block for each pixel
-    kept = keeps ? own(kept, size) : nullptr;
-    bits = keeps ? own(bits, size / 4) : nullptr;
-    filters = own(filters, packed);
-
-    const int image = blockIdx.x / TILES_Y * IMAGES, top = blockIdx.x % TILES_Y * ROWS, k = blockIdx.y * KB;
     const int lane = threadIdx.x % WARP, begin = threadIdx.x / WARP * FRAGMENTS;
     const unsigned *rows[FRAGMENTS];
 #pragma unroll
@@ -106,9 +91,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         rows[i] = tile + ((p.n * TILE_H + p.y * STEP / DILATE) * TILE_W + p.x * STEP / DILATE) * PITCH + lane / 16 * 4;
     }
     float sums[FRAGMENTS][COLUMNS][4] = {};
-    for (int c = 0; c < channels; c += WB * EACH) {
-        load_tile(tile, m, image, count, top, c, kept, bits);
-        load_filters(own_filters, filters, channels, c, outputs, k);
+    for (int c = 0; c < b.from.channels; c += WB * EACH) {
+        load_tile(tile, b, c);
+        load_filters(own_filters, b, c);
         __syncthreads();
         multiply(sums, rows, own_filters + lane * 2);
         __syncthreads();
@@ -131,12 +116,11 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     float4 totals[1][3] = {};
     for (int p = first_pixel; p < PIXELS; p += LANES) {
         const Pixel at = pixel(p / 16, p % 16);
-        if (image + at.n >= count) continue;
-        write<TARGET>(to, image + at.n, top + at.y, at.x, HEIGHT, WIDTH, k + quad * 4,
+        if (b.image + at.n >= b.count) continue;
+        write<TARGET>(b.to, b.image + at.n, b.top + at.y, at.x, HEIGHT, WIDTH, b.k + quad * 4,
                       load(values + p * OUT_PITCH + quad * 4), totals[0]);
     }
-    if (TARGET != PLAIN && partial) {
-        float *floats = reinterpret_cast<float *>(memory);
-        reduce<1>(floats, totals, quad, first_pixel, LANES, own(partial, partials), blockIdx.x, outputs, k, KB);
+    if (TARGET != PLAIN && b.partial) {
+        reduce<1>(values, totals, quad, first_pixel, LANES, b.partial, blockIdx.x, b.to.channels, b.k, KB);
     }
 }

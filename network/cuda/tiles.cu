@@ -18,22 +18,33 @@ __device__ __forceinline__ constexpr int distance(int odd, int tap) {
     return DILATE == 1 ? tap : (odd + tap - PAD) / 2;
 }
 
-// Channels c.. of tile pixel (ty, tx); keeps what it is asked to of pixels that no other tile has.
-__device__ __forceinline__ float4 tile_pixel(const Read &m, int n, int count, int top, int ty, int tx, int c,
-                                             Stored *kept, unsigned char *bits) {
+// What a block works on: maps and filters of its instance.
+struct Block {
+    Read from;
+    Stored *kept; // what was read, and its signs, are kept where there is room
+    unsigned char *bits;
+    const Stored *filters;
+    Write to;
+    float *partial;
+    int count, image, top, k; // images that there are; the first one, its first row and output
+};
+
+// Channels c.. of the tile's pixel (ty, tx) of image n; keeps it unless another tile does.
+__device__ __forceinline__ float4 tile_pixel(const Block &b, int n, int ty, int tx, int c) {
     int y = ty, x = tx;
     if (DILATE == 2) {
-        y += top / 2;
+        y += b.top / 2;
     } else {
-        y += top * STEP - PAD, x -= PAD;
+        y += b.top * STEP - PAD, x -= PAD;
         if (FILTER == 1) y *= STRIDE, x *= STRIDE;
     }
-    if (n >= count || c >= m.channels || y < 0 || y >= IN_H || x < 0 || x >= IN_W) return fill(0.f);
-    const float4 v = read<KIND>(m, n, y, x, IN_H, IN_W, c);
-    if (KIND == RECTIFIED && y >= top * STEP && y < (top + ROWS) * STEP) {
-        const size_t at = place(n, y, x, IN_H, IN_W, m.channels) + c;
-        if (kept) store(kept + at, v);
-        if (bits) bits[at / 4] = signs(v);
+    n += b.image;
+    if (n >= b.count || c >= b.from.channels || y < 0 || y >= IN_H || x < 0 || x >= IN_W) return fill(0.f);
+    const float4 v = read<KIND>(b.from, n, y, x, IN_H, IN_W, c);
+    if (KIND == RECTIFIED && y >= b.top * STEP && y < (b.top + ROWS) * STEP) {
+        const size_t at = place(n, y, x, IN_H, IN_W, b.from.channels) + c;
+        if (b.kept) store(b.kept + at, v);
+        if (b.bits) b.bits[at / 4] = signs(v);
     }
     return v;
 }

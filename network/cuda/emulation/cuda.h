@@ -52,8 +52,8 @@ static Three threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulation {
 
-constexpr int THREADS = 1024, WARP = 32, STACK = 64 * 1024, SHARED = 227 * 1024;
-enum Result { DONE, DIVERGED, TOO_LARGE };
+constexpr int THREADS = 1024, WARP = 32, STACK = 64 * 1024, SHARED = 227 * 1024, BEHIND = 16 * 1024;
+enum Result { DONE, DIVERGED, TOO_LARGE, OUTSIDE };
 enum Wait { FINISHED, FOR_BLOCK, FOR_WARP };
 
 struct Fiber {
@@ -67,7 +67,7 @@ static jmp_buf scheduler;
 static int current;
 static void (*body)(void *);
 static void *argument;
-alignas(16) static char shared[SHARED];
+alignas(16) static char shared[SHARED + BEHIND]; // where nobody wrote it is no number
 
 // Back to the scheduler, until all that it waits for have come as far.
 static __attribute__((noinline)) void yield(Wait wait) {
@@ -110,8 +110,8 @@ static bool warp(int first, int threads, bool backward) {
 }
 
 // All warps from one barrier to the next, until all have finished together.
-static Result block(int threads, bool backward) {
-    memset(shared, 0xff, SHARED); // not a number
+static Result block(int threads, unsigned bytes, bool backward) {
+    memset(shared, 0xff, bytes);
     do {
         bool together = true;
         const int warps = (threads + WARP - 1) / WARP;
@@ -125,6 +125,9 @@ static Result block(int threads, bool backward) {
             return DIVERGED;
         }
     } while (fibers[0].wait != FINISHED);
+    for (int i = 0; i < BEHIND; i++) {
+        if (shared[bytes + i] != char(0xff)) return OUTSIDE;
+    }
     return DONE;
 }
 
@@ -133,10 +136,11 @@ static Result launch(const unsigned *grid, const unsigned *size, unsigned bytes,
     gridDim = {grid[0], grid[1], grid[2]};
     unsigned threads = size[0] * size[1] * size[2], blocks = grid[0] * grid[1] * grid[2];
     if (threads > THREADS || bytes > SHARED) return TOO_LARGE;
+    memset(shared, 0xff, sizeof shared);
     for (unsigned i = 0; i < blocks; i++) {
         unsigned b = backward ? blocks - 1 - i : i;
         blockIdx = {b % grid[0], b / grid[0] % grid[1], b / grid[0] / grid[1]};
-        Result result = block(threads, backward);
+        Result result = block(threads, bytes, backward);
         if (result != DONE) return result;
     }
     return DONE;

@@ -242,6 +242,10 @@ impl Device for Emulated {
         match result {
             0 => self.check(name),
             1 => Err(Error::Invalid(format!("{name}: not all threads of a block reach a barrier"))),
+            3 => Err(Error::Invalid(format!(
+                "{name} wrote behind its {} bytes of shared memory",
+                launch.shared
+            ))),
             _ => {
                 Err(Error::Invalid(format!("{name}: too many threads or too much shared memory: {launch:?}")))
             }
