@@ -60,14 +60,16 @@ fn drawings(given: &Given<'_>, columns: &Columns) -> Vec<Drawing> {
 fn drawing(network: &Network, lines: &BTreeMap<&Line, Vec<&History>>, columns: &Columns) -> Drawing {
     let mut series = Vec::new();
     let sets = [(columns.test, "test", Dashes::Solid), (columns.train, "train", Dashes::Dots)];
-    let sets = if lines.len() > MANY { &sets[..1] } else { &sets[..] };
+    let many = lines.len() > MANY;
+    let sets = if many { &sets[..1] } else { &sets[..] };
     for ((line, runs), look) in lines.iter().zip(looks(lines.keys().copied())) {
         for &(column, set, dashes) in sets {
             let points = curve(runs, column, columns.scale);
             if points.is_empty() {
                 continue;
             }
-            // Dashes tell train from test here, so markers alone tell the modes apart.
+            // Dashes tell train from test where both are there, and markers alone tell the modes apart.
+            let dashes = if many { look.dashes } else { dashes };
             let marker = if look.marker == Marker::Fall { Marker::Diamond } else { look.marker };
             let label = counted(&format!("{}, {set}", line.label()), &[runs.len()]);
             series.push(Series {
@@ -77,7 +79,7 @@ fn drawing(network: &Network, lines: &BTreeMap<&Line, Vec<&History>>, columns: &
             });
         }
     }
-    let sets = if lines.len() > MANY {
+    let sets = if many {
         "All lines: the test images, which it never learns from."
     } else {
         "Solid lines: the test images, which it never learns from; dotted lines: the training images."
