@@ -48,6 +48,7 @@ class Plan:
         if not quick:
             for arch in ("resnet14-8", "vgg16"):
                 self.network(arch, "paper", [("bn", "f32"), ("all", "f32")], args.batch)
+            self.less_memory()
             self.scaling()
 
     def network(self, arch, variant, modes, batch):
@@ -63,6 +64,11 @@ class Plan:
             programs.append(ours(arch, variant, "bn", "f32", batch, threads, predict=True))
         self.sections[f"{arch} {variant}"] = programs
 
+    def less_memory(self):
+        for variant, third in (("paper", 480e6), ("origin", 180e6)):  # of what PyTorch's process grew by
+            network = ("resnet110", variant, "bn", "f32", 128, self.threads[0])
+            self.sections[f"less memory {variant}"] = [ours(*network, memory=m) for m in (None, int(third), 0)]
+
     def scaling(self):
         threads = self.threads[0]
         depths = [ours(f"resnet{d}", "paper", "bn", "f32", 128, threads) for d in (14, 20, 32, 44, 56, 110, 218)]
@@ -71,8 +77,9 @@ class Plan:
         self.sections["scaling by batch"] = batches
 
 
-def ours(arch, variant, mode, precision, batch, threads, predict=False):
+def ours(arch, variant, mode, precision, batch, threads, predict=False, memory=None):
     key = {"program": "repro", "arch": arch, "variant": variant, "mode": mode, "precision": precision}
+    key |= {} if memory is None else {"memory": memory}
     return key | {"batch": batch, "threads": threads, "pass": "predict" if predict else "train"}
 
 
@@ -87,6 +94,7 @@ def command(program, args, steps):
     if program["program"] == "repro":
         line = [args.repro, "bench", "step", *shape, "--precision", program["precision"]]
         line += ["--repeats", str(steps), "--warmup", str(args.warmup), "--engine", args.engine, "--json"]
+        line += ["--memory", str(program["memory"])] if "memory" in program else []
         return line + (["--predict"] if program["pass"] == "predict" else [])
     line = [args.python, str(HERE / "torch_step.py"), *shape, "--steps", str(steps), "--warmup", str(args.warmup)]
     line += LAYOUTS[program["layout"]] + (["--compile"] if program["compiled"] else [])
@@ -113,6 +121,7 @@ def name(program):
     words = [program["program"], program["mode"], program["precision"], f"{program['threads']} threads"]
     words += ["evaluation"] if program["pass"] == "predict" else []
     words += [f"batch {program['batch']}"] if program["batch"] != 128 else []
+    words += [f"within {program['memory'] / 1e6:.0f} MB"] if "memory" in program else []
     words += [configuration(program)] if program["program"] == "torch" else []
     return f"{program['arch']} {program['variant']}: {', '.join(words)}"
 
@@ -204,7 +213,7 @@ class Report:
         return [r for r in found if r["runs"]]
 
     def ours(self, **keys):
-        keys = {"pass": "train", "precision": "f32"} | keys
+        keys = {"pass": "train", "precision": "f32", "memory": None} | keys
         found = self.find(program="repro", **keys)
         return found[0] if found else None
 
@@ -215,7 +224,7 @@ class Report:
     def networks(self):
         seen = {}
         for section, found in self.sections.items():
-            if not section.startswith("scaling") and found["results"]:
+            if not section.startswith(("scaling", "less memory")) and found["results"]:
                 seen[(found["results"][0]["arch"], found["results"][0]["variant"])] = found
         return seen
 
@@ -297,6 +306,21 @@ def memory_table(report):
             lines.append([arch, variant, mode, *sizes, *shares])
     heading = ["network", "variant", "mode", "buffers, MB", "process grew by, MB", "PyTorch's grew by, MB"]
     return table(heading + ["buffers / PyTorch", "process / PyTorch"], lines)
+
+
+def less_memory_table(report):
+    lines = []
+    for section, found in report.sections.items():
+        results = [r for r in found["results"] if section.startswith("less memory") and r["runs"]]
+        for result in results:
+            last = result["runs"][-1]
+            again = last["engine"].partition("f32, ")[2] or "none"
+            asked = megabytes(result["memory"]) if "memory" in result else "nothing"
+            ratio = f"**{rate(result) / rate(results[0]):.2f}**"
+            sizes = [megabytes(last[key]) for key in ("buffer_bytes", "rss_growth_bytes")]
+            lines.append([result["arch"], result["variant"], asked, again, *sizes, f"{rate(result):.0f}", ratio])
+    heading = ["network", "variant", "asked for, MB", "computed again", "buffers, MB", "process grew by, MB"]
+    return table(heading + ["images/s", "against the first"], lines)
 
 
 def evaluation_table(report):
@@ -406,6 +430,10 @@ All buffers of our step, the growth of our process, and that of PyTorch's proces
 most frugal configuration.
 
 {memory_table(report)}
+With less memory (`--memory`, or `resources.memory` of a stage) the step keeps fewer outputs of convolutions and
+computes the others again on the way back, to the same bits:
+
+{less_memory_table(report)}
 ## Evaluation
 
 {evaluation_table(report)}

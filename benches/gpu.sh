@@ -59,10 +59,23 @@ if command -v compute-sanitizer >/dev/null; then
     done
 fi
 
+# Speed, memory and the largest batch of one training, and of trainings that step together.
+ours() {
+    local name=$1
+    shift
+    run "ours-$name.json" "$repro" bench step --batch 128 --device cuda --warmup 20 --repeats 200 --json "$@"
+}
 for arch in resnet32 resnet56 resnet110; do
-    for mode in bn random all; do
-        run "ours-$arch-$mode.json" "$repro" bench step --arch "$arch" --mode "$mode" --batch 128 --device cuda \
-            --warmup 20 --repeats 200 --json
+    for precision in f32 tf32 bf16; do
+        for mode in bn random all; do
+            ours "$arch-$mode-$precision" --arch "$arch" --mode "$mode" --precision "$precision"
+        done
+        ours "$arch-bn-$precision-10" --arch "$arch" --mode bn --precision "$precision" --instances 10
+    done
+done
+for arch in resnet14-32 vgg16; do # wide ones
+    for precision in f32 tf32 bf16; do
+        ours "$arch-bn-$precision" --arch "$arch" --mode bn --precision "$precision"
     done
 done
 for arch in resnet32 resnet56 resnet110; do

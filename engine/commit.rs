@@ -5,9 +5,10 @@
 //! while one sync is under way, or within [`PAUSE`] of it, share the next. Nothing waits for it but
 //! the end of the run: what a result is needed for starts at once, because its recipe names content.
 
+#[cfg(target_os = "linux")]
+use std::os::unix::fs::MetadataExt as _;
 use std::{
     borrow::Cow,
-    path::Path,
     sync::{
         Arc, OnceLock,
         mpsc::{Receiver, Sender, channel},
@@ -90,7 +91,7 @@ fn work(
             batch.push(commit);
         }
         let started = Instant::now();
-        sync(store.cache()).context("sync", store.cache())?;
+        sync(store).context("sync", store.cache())?;
         next = Instant::now() + PAUSE.max(4 * started.elapsed());
         let mut lasting = Vec::new();
         for record in batch.iter_mut().filter_map(|commit| commit.record.as_mut()) {
@@ -111,14 +112,22 @@ fn work(
     Ok(())
 }
 
-/// Syncs the file system that holds the cache and what `artifacts/` shows.
-fn sync(cache: &Path) -> std::io::Result<()> {
-    let folder = std::fs::File::open(cache)?;
+/// Syncs the file system that holds the cache, and that of `artifacts/` where it is another one.
+fn sync(store: &Store) -> std::io::Result<()> {
+    let cache = std::fs::File::open(store.cache())?;
     #[cfg(target_os = "linux")]
-    rustix::fs::syncfs(&folder)?;
+    {
+        rustix::fs::syncfs(&cache)?;
+        let device = |file: &std::fs::File| file.metadata().map(|meta| meta.dev());
+        if let Ok(shown) = std::fs::File::open(store.artifacts())
+            && device(&shown)? != device(&cache)?
+        {
+            rustix::fs::syncfs(&shown)?;
+        }
+    }
     #[cfg(not(target_os = "linux"))]
     {
-        let _ = folder;
+        let _ = cache;
         rustix::fs::sync();
     }
     Ok(())

@@ -4,7 +4,7 @@
 use std::{
     fmt, fs,
     io::{self, Read},
-    os::unix::fs::MetadataExt,
+    os::{fd::AsFd, unix::fs::MetadataExt},
     path::Path,
     str::FromStr,
     time::{Duration, SystemTime},
@@ -24,8 +24,13 @@ impl Digest {
 
     /// Of a file's content; always reads it.
     pub fn of_file(path: &Path) -> io::Result<Self> {
+        let meta = fs::metadata(path)?;
+        // Opening a pipe would wait for somebody who writes to it.
+        if !meta.is_file() && !meta.is_dir() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a plain file"));
+        }
         let mut file = fs::File::open(path)?;
-        let size = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+        let size = usize::try_from(meta.len()).unwrap_or(usize::MAX);
         // One byte more than there should be, so that the end is seen with the content.
         let mut block = vec![0; size.saturating_add(1).min(4 << 20)];
         let mut hasher = blake3::Hasher::new();
@@ -161,13 +166,23 @@ impl From<Stamp> for (u64, i64, i64, u64) {
 impl Stamp {
     /// From what the file system said.
     pub fn of(meta: &fs::Metadata) -> Self {
-        let ns = |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000).saturating_add(rest);
         Self {
             size: meta.len(),
-            mtime_ns: ns(meta.mtime(), meta.mtime_nsec()),
-            ctime_ns: ns(meta.ctime(), meta.ctime_nsec()),
+            mtime_ns: nanoseconds(meta.mtime(), meta.mtime_nsec()),
+            ctime_ns: nanoseconds(meta.ctime(), meta.ctime_nsec()),
             inode: meta.ino(),
         }
+    }
+
+    /// Of what lies at `path` in an open folder; a link counts as itself.
+    pub(crate) fn at(folder: impl AsFd, path: &str) -> io::Result<Self> {
+        let stat = rustix::fs::statat(folder, path, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(Self {
+            size: stat.st_size.cast_unsigned(),
+            mtime_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec.cast_signed()),
+            ctime_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec.cast_signed()),
+            inode: stat.st_ino,
+        })
     }
 
     /// Could a later change within the clock's grain go unseen?
@@ -175,6 +190,10 @@ impl Stamp {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
         now.as_nanos() as i128 - i128::from(self.mtime_ns.max(self.ctime_ns)) < 50_000_000
     }
+}
+
+fn nanoseconds(seconds: i64, rest: i64) -> i64 {
+    seconds.saturating_mul(1_000_000_000).saturating_add(rest)
 }
 
 /// May the file be executed by its owner?

@@ -55,14 +55,14 @@ impl EngineError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Io { source, path, .. } => match source.kind() {
+            Self::Io { source, path, action } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(
                     "make room on the disk and run again; `repro gc` shows what the cache could give back; \
                      nothing finished was lost"
                         .into(),
                 ),
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                    Some(format!("make `{}` writable for you, then run again", path.display()))
+                    Some(permit(action, path))
                 }
                 _ => None,
             },
@@ -88,6 +88,14 @@ impl EngineError {
     }
 }
 
+/// What must be allowed: to read a file, or to change it or the folder that it would be in.
+fn permit(action: &str, path: &Path) -> String {
+    let reads = ["read", "restore from"].contains(&action);
+    let there = path.ancestors().find(|path| path.exists()).filter(|_| !reads).unwrap_or(path);
+    let how = if reads { "readable" } else { "writable" };
+    format!("make `{}` {how} for you, then run again", there.display())
+}
+
 /// Says which path an [`io::Error`] was about.
 pub(crate) trait Context<T> {
     fn context(self, action: &'static str, path: &Path) -> Result<T, EngineError>;
@@ -96,5 +104,26 @@ pub(crate) trait Context<T> {
 impl<T> Context<T> for io::Result<T> {
     fn context(self, action: &'static str, path: &Path) -> Result<T, EngineError> {
         self.map_err(|source| EngineError::Io { action, path: path.to_owned(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_not_is_told_what_to_allow() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = |action, path: &Path| {
+            let error: io::Result<()> = Err(io::ErrorKind::PermissionDenied.into());
+            error.context(action, path).unwrap_err().hint().unwrap()
+        };
+        let file = folder.path().join("below/file");
+        assert_eq!(
+            refused("read", &file),
+            format!("make `{}` readable for you, then run again", file.display())
+        );
+        let hint = format!("make `{}` writable for you, then run again", folder.path().display());
+        assert_eq!(refused("create", &file), hint);
     }
 }

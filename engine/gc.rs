@@ -7,8 +7,8 @@
 //! 3. it was made or restored within the last [`GcOptions::keep`].
 //!
 //! An object is kept when a kept record names it. Scratch folders of interrupted stages, logs of
-//! stages without a result, and tables of folders that no stage reads are kept as long as rule 3
-//! says. Everything else in those folders goes. Losing a record never loses a result that is shown:
+//! stages without a result, tables of folders that no stage reads, and what runs with nothing to do are
+//! known by are kept as long as rule 3 says. Everything else in those folders goes. Losing a record never loses a result that is shown:
 //! it only means that going back to that configuration runs again.
 
 use std::{
@@ -108,9 +108,11 @@ impl Project {
             let needed = sharded(&file.path, "").is_some_and(|digest| objects.contains(&digest));
             sort(file, needed);
         }
-        for file in files(&cache.join("scratch"), options.keep)? {
-            let young = file.young;
-            sort(file, young);
+        for folder in ["scratch", "idle"] {
+            for file in files(&cache.join(folder), options.keep)? {
+                let young = file.young;
+                sort(file, young);
+            }
         }
         let tables: BTreeSet<_> = state.memo.all().map(|(path, _)| state.memo.table(path)).collect();
         for file in files(&cache.join("folders"), options.keep)? {

@@ -10,11 +10,13 @@
 //! - a *record* is what a finished instance left behind;
 //! - a *standing* says whether an instance is fresh, stale (and why), or waits for another.
 
+mod across;
 pub mod child;
 mod commit;
 pub mod digest;
 pub mod error;
 pub mod gc;
+pub mod idle;
 pub mod instance;
 pub mod kind;
 mod lock;
@@ -24,6 +26,7 @@ mod memo;
 pub mod observer;
 pub mod past;
 pub mod pipeline;
+mod place;
 pub mod plan;
 mod process;
 pub mod project;

@@ -3,9 +3,13 @@
 use std::{
     fs::{self, File, TryLockError},
     path::Path,
+    time::{Duration, Instant},
 };
 
 use crate::error::{Context, EngineError};
+
+/// A process that a run was starting when it was killed has a copy of the lock until it has become another program.
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// Held while it lives; the system releases it when the process ends, however it ends.
 #[derive(Debug)]
@@ -24,10 +28,34 @@ impl Lock {
         fs::create_dir_all(cache).context("create", cache)?;
         let path = cache.join("lock");
         let file = File::options().create(true).append(true).open(&path).context("open", &path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self(file)),
-            Err(TryLockError::WouldBlock) => Err(EngineError::Locked { path }),
-            Err(TryLockError::Error(error)) => Err(error).context("lock", &path),
+        let started = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self(file)),
+                Err(TryLockError::WouldBlock) if started.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(TryLockError::WouldBlock) => return Err(EngineError::Locked { path }),
+                Err(TryLockError::Error(error)) => return Err(error).context("lock", &path),
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_ends_soon_is_waited_for_and_another_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = Lock::take(folder.path()).unwrap();
+        assert!(matches!(Lock::take(folder.path()), Err(EngineError::Locked { .. })));
+        let soon = std::thread::spawn(move || {
+            std::thread::sleep(PATIENCE / 10);
+            drop(held);
+        });
+        Lock::take(folder.path()).unwrap();
+        soon.join().unwrap();
     }
 }

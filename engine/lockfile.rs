@@ -15,10 +15,10 @@ use crate::{
     digest::{Digest, Stamp},
     error::{Context, EngineError},
     instance::Pipeline,
+    place::write_whole,
     project::Seen,
     recipe::write_quoted,
     state::{Entry, State},
-    store::write_whole,
 };
 
 const HEAD: &str =
@@ -146,7 +146,8 @@ pub(crate) fn write(
     Ok(())
 }
 
-fn place(pipeline: &Pipeline) -> PathBuf {
+/// Where the lock file of a pipeline lies.
+pub(crate) fn place(pipeline: &Pipeline) -> PathBuf {
     pipeline.root.join(&pipeline.file).with_extension("lock")
 }
 

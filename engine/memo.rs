@@ -18,7 +18,7 @@ use rayon::prelude::*;
 use crate::{
     digest::{Digest, Stamp},
     error::{Context, EngineError},
-    store::write_whole,
+    place::write_whole,
 };
 
 /// A folder's files by name.
@@ -43,6 +43,31 @@ pub(crate) struct Memo {
 pub(crate) enum Remembered {
     File(Stamp, Digest),
     Folder { listing: Digest, content: Digest },
+}
+
+impl Remembered {
+    /// What it is known by: see [`as_it_is`].
+    pub(crate) fn known_by(&self) -> Digest {
+        match self {
+            Self::File(stamp, _) => of_stamp(*stamp),
+            Self::Folder { listing, .. } => *listing,
+        }
+    }
+}
+
+/// What a file or folder is known by without reading it: its stamp, or the digest of its listing.
+pub(crate) fn as_it_is(place: &Path) -> io::Result<Digest> {
+    let meta = fs::metadata(place)?;
+    Ok(if meta.is_dir() { of_listed(&list(place)?) } else { of_stamp(Stamp::of(&meta)) })
+}
+
+/// No listing has an empty name.
+fn of_stamp(stamp: Stamp) -> Digest {
+    Digest::of_listing([("", stamp)])
+}
+
+fn of_listed(files: &[Listed]) -> Digest {
+    Digest::of_listing(files.iter().map(|file| (file.name.as_str(), file.stamp)))
 }
 
 /// A file found in a folder.
@@ -71,6 +96,16 @@ impl Memo {
         }
     }
 
+    /// What is remembered of a path.
+    pub(crate) fn remembered(&self, path: &Path) -> Option<Remembered> {
+        let file = self.files.get(path).map(|&(stamp, digest)| Remembered::File(stamp, digest));
+        let folder = || {
+            let &(listing, content) = self.folders.get(path)?;
+            Some(Remembered::Folder { listing, content })
+        };
+        file.or_else(folder)
+    }
+
     /// Everything remembered.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&PathBuf, Remembered)> {
         let files = self.files.iter().map(|(path, &(stamp, digest))| (path, Remembered::File(stamp, digest)));
@@ -82,15 +117,7 @@ impl Memo {
     /// What was learned since the last call.
     pub(crate) fn take_learned(&mut self) -> Vec<(PathBuf, Remembered)> {
         let learned = std::mem::take(&mut self.learned);
-        let of = |path: PathBuf| {
-            let file = self.files.get(&path).map(|&(stamp, digest)| Remembered::File(stamp, digest));
-            let folder = || {
-                let &(listing, content) = self.folders.get(&path)?;
-                Some(Remembered::Folder { listing, content })
-            };
-            file.or_else(folder).map(|what| (path, what))
-        };
-        learned.into_iter().filter_map(of).collect()
+        learned.into_iter().filter_map(|path| self.remembered(&path).map(|what| (path, what))).collect()
     }
 
     /// Where the table of a folder lies.
@@ -130,7 +157,7 @@ impl Memo {
     }
 
     fn folder(&mut self, path: &Path, files: Vec<Listed>) -> io::Result<Digest> {
-        let listing = Digest::of_listing(files.iter().map(|file| (file.name.as_str(), file.stamp)));
+        let listing = of_listed(&files);
         if let Some((then, content)) = self.folders.get(path)
             && *then == listing
         {

@@ -52,6 +52,11 @@ pub enum Event {
         /// A way out.
         hint: Option<String>,
     },
+    /// It ended early because the run was asked to stop.
+    Stopped {
+        /// Which.
+        id: InstanceId,
+    },
     /// It wrote its result into a file of the project.
     Published {
         /// Which.

@@ -131,6 +131,12 @@ impl Project {
         self.store.shown(&key(pipeline, id))
     }
 
+    /// The folder that showed the result of an instance of this name, which the pipeline need not have any more.
+    pub fn result_of(&self, pipeline: &Pipeline, name: &str) -> PathBuf {
+        let (stage, axes) = name.split_once('[').unwrap_or((name, ""));
+        self.store.shown(&key_of(pipeline, stage, axes.trim_end_matches(']')))
+    }
+
     /// The log of an instance's last run.
     pub fn log(&self, pipeline: &Pipeline, id: InstanceId) -> PathBuf {
         self.store.cache().join("logs").join(key(pipeline, id)).with_added_extension("log")
@@ -319,6 +325,15 @@ impl Project {
 /// The folder of an instance's result below `artifacts/`: `train/arch=resnet32,seed=0`.
 pub(crate) fn key(pipeline: &Pipeline, id: InstanceId) -> String {
     let Instance { stage, axes, .. } = &pipeline.instances[id];
+    let plain = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        other => value_text(other),
+    };
+    let joined: Vec<_> = axes.iter().map(|(axis, value)| format!("{axis}={}", plain(value))).collect();
+    key_of(pipeline, stage, &joined.join(","))
+}
+
+fn key_of(pipeline: &Pipeline, stage: &str, axes: &str) -> String {
     let mut key = pipeline.namespace.to_string_lossy().into_owned();
     if !key.is_empty() {
         key.push('/');
@@ -327,20 +342,14 @@ pub(crate) fn key(pipeline: &Pipeline, id: InstanceId) -> String {
     if axes.is_empty() {
         return key;
     }
-    let plain = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        other => value_text(other),
-    };
-    let joined: Vec<_> = axes.iter().map(|(axis, value)| format!("{axis}={}", plain(value))).collect();
-    let joined = joined.join(",");
     let safe = |c: char| c.is_alphanumeric() || "=,._-+".contains(c);
-    let escaped: String = joined.chars().map(|c| if safe(c) { c } else { '_' }).collect();
+    let escaped: String = axes.chars().map(|c| if safe(c) { c } else { '_' }).collect();
     key.push('/');
-    if escaped == joined && joined.len() <= 200 {
-        key.push_str(&joined);
+    if escaped == axes && axes.len() <= 200 {
+        key.push_str(axes);
     } else {
         // Two values may look alike once made safe for a file name: the digest tells them apart.
-        let digest = Digest::of(&joined).to_string();
+        let digest = Digest::of(axes).to_string();
         key.extend(escaped.chars().take(60));
         key.push('~');
         key.push_str(&digest[..12]);

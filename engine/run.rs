@@ -10,6 +10,7 @@ use std::{
 use crate::{
     digest::Digest,
     error::EngineError,
+    idle::{self, Question},
     instance::{InstanceId, Pipeline},
     lock::Lock,
     lockfile,
@@ -41,6 +42,8 @@ pub struct RunOptions {
     pub exe: PathBuf,
     /// Versions to note in the records: of the program and of what decides its results.
     pub versions: BTreeMap<String, String>,
+    /// What the run is asked, where the next run may be asked the same: see [`crate::idle`].
+    pub question: Option<Question>,
     /// 0: go on; 1: stop safely; 2: stop at once.
     pub stop: Arc<AtomicUsize>,
 }
@@ -100,6 +103,8 @@ impl Project {
         let (mut state, journal) = State::load(self.store.cache())?;
         lockfile::check(pipeline, &state)?;
         let seen = self.look_all(pipeline, (!options.only).then_some(&wanted), &mut state);
+        let asked = options.question.as_ref().filter(|_| options.targets.is_empty());
+        let asked = asked.and_then(|question| Some((question, idle::reads(pipeline, &state.memo)?)));
         let mut trees = vec![None; pipeline.instances.len()];
         if options.only {
             let judged = self.judge_all(pipeline, &seen, &mut state);
@@ -122,6 +127,13 @@ impl Project {
             .copied()
             .collect();
         summary.skipped = wanted.difference(&settled).copied().collect();
+        if let Some((question, reads)) = asked
+            && summary.exit_code() == 0
+            && summary.skipped.is_empty()
+            && idle::reads(pipeline, &state.memo).as_ref() == Some(&reads)
+        {
+            self.remember_idle(question, pipeline, &seen, &state, &reads);
+        }
         Ok(summary)
     }
 

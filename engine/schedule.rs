@@ -211,7 +211,7 @@ impl Run<'_> {
                 Standing::Stale(whys) => whys.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
                 _ => "its recipe cannot be made".to_owned(),
             };
-            let hint = "put the file there, or correct the path in the pipeline file";
+            let hint = "see that it is there and can be read, or correct the path in the pipeline file";
             self.fail(id, StageError::new(message).hint(hint));
             return Ok(());
         };
@@ -232,7 +232,7 @@ impl Run<'_> {
     fn restore(&mut self, id: InstanceId, recipe: Recipe) -> Result<(), EngineError> {
         let problem = match &self.plan.seen[id].found {
             Found::Missing(_, path) => Some(format!("`{}` is missing", path.display())),
-            Found::Altered(_, path) => Some(format!("`{}` is not what the stage left there", path.display())),
+            Found::Altered(_, path) => Some(format!("`{}` is not what was recorded of it", path.display())),
             Found::Nothing | Found::Intact(_) => None,
         };
         if let Some(problem) = problem {

@@ -17,7 +17,8 @@ use crate::{
     digest::{Digest, Stamp},
     error::{Context, EngineError},
     memo::{Memo, Remembered},
-    store::{Folder, Shown, write_whole},
+    place::write_whole,
+    store::{Folder, Shown},
 };
 
 /// What lies in `artifacts/` for one instance.

@@ -18,8 +18,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    across,
     digest::{Digest, Stamp, executable},
     error::{Context, EngineError},
+    place::{passable, with_parent},
     record::Record,
 };
 
@@ -129,6 +131,10 @@ impl Store {
         &self.cache
     }
 
+    pub(crate) fn artifacts(&self) -> &Path {
+        &self.artifacts
+    }
+
     /// Where the result called `key` is shown.
     pub(crate) fn shown(&self, key: &str) -> PathBuf {
         self.artifacts.join(key)
@@ -233,8 +239,12 @@ impl Store {
     fn keep_file(&self, place: &Path, path: String, content: &mut Content) -> Result<(), EngineError> {
         let meta = fs::symlink_metadata(place).context("read", place)?;
         let stamp = Stamp::of(&meta);
+        let unreadable = |error: io::Error| EngineError::Output {
+            message: format!("the output `{path}` cannot be read: {error}"),
+            hint: "let the stage leave files that you may read".into(),
+        };
         let digest = if stamp.size < SMALL {
-            let bytes = fs::read(place).context("read", place)?;
+            let bytes = fs::read(place).map_err(unreadable)?;
             let digest = Digest::of(&bytes);
             // Same digest, same size: there already. Another size means damage, and is replaced.
             if !self.holds(digest, bytes.len() as u64) {
@@ -246,7 +256,7 @@ impl Store {
             }
             digest
         } else {
-            let digest = Digest::of_file(place).context("read", place)?;
+            let digest = Digest::of_file(place).map_err(unreadable)?;
             if !self.holds(digest, stamp.size) {
                 self.put(digest, |temporary| {
                     fs::copy(place, temporary)?;
@@ -281,10 +291,16 @@ impl Store {
 
     /// Writes a record: the moment from which a result exists. Its objects must have been synced.
     pub(crate) fn write_record(&self, recipe: Digest, record: &Record) -> Result<(), EngineError> {
-        let (temporary, place) = (self.temporary(), self.record_path(recipe));
+        let place = self.record_path(recipe);
         let text = serde_json::to_vec_pretty(record).map_err(io::Error::other).context("encode", &place)?;
-        with_parent(&temporary, || fs::write(&temporary, &text)).context("write", &temporary)?;
-        with_parent(&place, || fs::rename(&temporary, &place)).context("create", &place)
+        self.leave(&place, &text)
+    }
+
+    /// Writes a file below the cache by one rename. Nothing waits for the disk: a crash of the system may leave it cut.
+    pub(crate) fn leave(&self, place: &Path, bytes: &[u8]) -> Result<(), EngineError> {
+        let temporary = self.temporary();
+        with_parent(&temporary, || fs::write(&temporary, bytes)).context("write", &temporary)?;
+        with_parent(place, || fs::rename(&temporary, place)).context("create", place)
     }
 
     /// Notes that a record was of use just now, for the collection of garbage.
@@ -339,13 +355,17 @@ impl Store {
     /// the stamp of the draft's own folder and no other.
     pub(crate) fn show(&self, draft: Draft, key: &str, content: &mut Content) -> Result<(), EngineError> {
         let place = self.shown(key);
-        let moved = with_parent(&place, || fs::rename(&draft.path, &place));
-        if moved.as_ref().is_err_and(|error| in_the_way(error.kind())) {
-            let aside = self.begin()?;
-            fs::rename(&place, aside.path.join("old")).context("move aside", &place)?;
-            fs::rename(&draft.path, &place).context("create", &place)?;
-        } else {
-            moved.context("create", &place)?;
+        match with_parent(&place, || fs::rename(&draft.path, &place)) {
+            Err(error) if error.kind() == ErrorKind::CrossesDevices => {
+                across::show(&draft.path, &place, content)?;
+            }
+            Err(error) if in_the_way(error.kind()) => {
+                passable(&place)?;
+                let aside = self.begin()?;
+                fs::rename(&place, aside.path.join("old")).context("move aside", &place)?;
+                fs::rename(&draft.path, &place).context("create", &place)?;
+            }
+            moved => moved.context("create", &place)?,
         }
         for Folder(path, old) in &mut content.folders {
             if path.is_empty() {
@@ -372,29 +392,4 @@ fn check(object: &Path, read: &Path, expected: Digest) -> Result<(), EngineError
     }
     let message = format!("its content has the digest {found}, not the one in its name");
     Err(EngineError::Damaged { path: object.to_owned(), message })
-}
-
-/// Does what needs the folder of `path`, which most often is there already.
-fn with_parent<T>(path: &Path, mut act: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    match (act(), path.parent()) {
-        (Err(error), Some(parent)) if error.kind() == ErrorKind::NotFound => {
-            fs::create_dir_all(parent)?;
-            act()
-        }
-        (done, _) => done,
-    }
-}
-
-/// Writes a file so that it is there whole or not at all.
-pub(crate) fn write_whole(place: &Path, bytes: &[u8]) -> Result<(), EngineError> {
-    let folder = place.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).context("create", folder)?;
-    let mut file = tempfile::Builder::new()
-        .permissions(fs::Permissions::from_mode(0o644))
-        .tempfile_in(folder)
-        .context("write in", folder)?;
-    file.write_all(bytes).context("write", place)?;
-    file.as_file().sync_data().context("sync", place)?;
-    file.persist(place).map_err(|e| e.error).context("write", place)?;
-    Ok(())
 }

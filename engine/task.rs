@@ -5,9 +5,9 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     fs,
-    io::Write,
+    io::{Read as _, Seek as _, SeekFrom, Write},
     os::unix::process::{CommandExt, ExitStatusExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, mpsc::Sender},
     thread::JoinHandle,
@@ -201,12 +201,13 @@ impl Member {
                 (None, Some(9)) => "was killed (signal 9), perhaps for want of memory".to_owned(),
                 (None, signal) => format!("was ended by signal {}", signal.unwrap_or(0)),
             };
-            let log = fs::read(&run.errors).unwrap_or_default();
-            let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(4096)..]).into_owned();
-            let tail: Vec<_> = tail.lines().rev().take(5).collect();
-            let said: String = tail.iter().rev().map(|line| format!("\n  {line}")).collect();
-            return Err(StageError::new(format!("its process {how}{said}"))
-                .hint(format!("its whole log is `{}`", run.errors.display())));
+            let said: String = last_lines(&run.errors).iter().map(|line| format!("\n  {line}")).collect();
+            let mut failure = StageError::new(format!("its process {how}{said}"));
+            if run.errors != self.log {
+                failure =
+                    failure.hint(format!("what its process said is in the log `{}`", run.errors.display()));
+            }
+            return Err(failure);
         }
         self.take(store, heard.notes, outputs, run).map_err(|error| {
             let mut failure = StageError::new(error.to_string());
@@ -259,6 +260,22 @@ impl Member {
     }
 }
 
+/// The last few lines of a log, which may be huge.
+fn last_lines(log: &Path) -> Vec<String> {
+    const BYTES: u64 = 4096;
+    let read = || {
+        let mut file = fs::File::open(log)?;
+        let size = file.metadata()?.len();
+        file.seek(SeekFrom::Start(size.saturating_sub(BYTES)))?;
+        let mut bytes = Vec::new();
+        file.take(BYTES).read_to_end(&mut bytes)?;
+        std::io::Result::Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let tail = read().unwrap_or_default();
+    let lines: Vec<_> = tail.lines().map(str::to_owned).collect();
+    lines[lines.len().saturating_sub(5)..].to_vec()
+}
+
 /// A name as part of an environment variable.
 fn variable(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
@@ -289,16 +306,21 @@ impl Heard {
         Self { log, notes: BTreeMap::new(), failure: None, finished: false }
     }
 
+    /// In one write: the process writes its errors to the same file.
+    fn log(&mut self, line: &str) {
+        let _ = self.log.write_all(format!("{line}\n").as_bytes());
+    }
+
     fn hear(&mut self, id: InstanceId, report: Report, to: &Sender<Message>) {
         match report {
             Report::Said(line) => {
-                let _ = writeln!(self.log, "{line}");
+                self.log(&line);
                 let _ = to.send(Message::Said(id, line));
             }
             Report::Progress(progress) => drop(to.send(Message::Progress(id, progress))),
             Report::Note(key, value) => drop(self.notes.insert(key, value)),
             Report::Failed { message, hint, interrupted, integrity } => {
-                let _ = writeln!(self.log, "failed: {message}");
+                self.log(&format!("failed: {message}"));
                 self.failure = Some(StageError { message, hint, interrupted, integrity });
             }
             Report::Finished => self.finished = true,

@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use crate::{
     Result,
-    cpu::{lanes::Isa, stored::Bf16, trainer::CpuTrainer},
+    cpu::{
+        lanes::Isa,
+        stored::{Bf16, no_tf32},
+        trainer::CpuTrainer,
+    },
     data::{Dataset, Images, pack},
     trainer::{Precision, TrainSpec, Trainer},
 };
@@ -33,6 +37,7 @@ impl Buffers {
             let isa = Isa::choose(None)?;
             let plan = match spec.precision {
                 Precision::F32 => CpuTrainer::<f32>::new(&spec, data.clone(), isa, 1)?.plan(),
+                Precision::Tf32 => return Err(no_tf32()),
                 Precision::Bf16 => CpuTrainer::<Bf16>::new(&spec, data.clone(), isa, 1)?.plan(),
             };
             Ok(plan.map_or(0, |plan| plan.buffer_bytes(false)))

@@ -30,6 +30,8 @@ impl Plan {
 pub enum Direction {
     /// From the images to the logits.
     Forward,
+    /// Forward once more, on the way back, for what was not kept.
+    Again,
     /// From the logits' gradients to those of BatchNorm.
     Backward,
     /// To the gradients of filters.

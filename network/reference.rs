@@ -65,7 +65,9 @@ impl Reference {
     /// gradients. Errors when `spec` asks for something that does not exist.
     pub fn new(spec: &TrainSpec, data: Arc<Dataset>, dtype: DType) -> Result<Self> {
         if spec.precision != Precision::F32 {
-            let reason = "it computes in float32 only; set precision to f32".into();
+            let reason =
+                "it computes in float32 only; set precision to f32 (tensor cores, for tf32, are a card's)"
+                    .into();
             return Err(Error::Unsupported { engine: "reference", reason });
         }
         let graph = Graph::new(spec.arch, spec.variant, data.classes().len());

@@ -9,7 +9,11 @@ use candle_core::DType;
 use crate::{
     Error, Result,
     arch::{Arch, Variant},
-    cpu::{lanes::Isa, stored::Bf16, trainer::CpuTrainer},
+    cpu::{
+        lanes::Isa,
+        stored::{Bf16, no_tf32},
+        trainer::CpuTrainer,
+    },
     cuda::{cards, driver::Card, nvrtc::Places, trainer::CudaTrainer},
     data::Dataset,
     init::Init,
@@ -42,14 +46,17 @@ pub struct TrainSpec {
     pub precision: Precision,
 }
 
-/// How activations and their gradients are stored. All arithmetic, parameters, statistics and
+/// How activations and their gradients are stored and, on a card, multiplied with filters. Parameters, statistics and
 /// accumulation are f32 or wider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32-bit floats.
     F32,
-    /// bfloat16: half the memory and its traffic.
+    /// 32-bit floats; a card's tensor cores round what they multiply to 11 significant bits. The processor does not.
+    Tf32,
+    /// bfloat16, of 8 significant bits: half the memory and its traffic. A card's tensor cores multiply it; the
+    /// processor computes in f32.
     Bf16,
 }
 
@@ -148,6 +155,8 @@ pub struct EngineChoice {
     pub engine: EngineName,
     /// Worker threads.
     pub threads: usize,
+    /// Bytes that the buffers of a step should fit, where the engine can save some by computing more.
+    pub memory: Option<usize>,
     /// Forces an instruction set, for tests: `avx512`, `avx2`, `portable`.
     pub isa: Option<String>,
     /// Where CUDA's parts lie; without it no card is used.
@@ -176,10 +185,11 @@ pub fn trainer(
     let reference =
         |data, note| Ok((Box::new(Reference::new(spec, data, DType::F32)?) as Box<dyn Trainer>, note));
     let cpu = |data| -> Result<Box<dyn Trainer>> {
-        let isa = Isa::choose(choice.isa.as_deref())?;
+        let (isa, room) = (Isa::choose(choice.isa.as_deref())?, choice.memory.unwrap_or(usize::MAX));
         Ok(match spec.precision {
-            Precision::F32 => Box::new(CpuTrainer::<f32>::new(spec, data, isa, choice.threads)?),
-            Precision::Bf16 => Box::new(CpuTrainer::<Bf16>::new(spec, data, isa, choice.threads)?),
+            Precision::F32 => Box::new(CpuTrainer::<f32>::within(spec, data, isa, choice.threads, room)?),
+            Precision::Tf32 => return Err(no_tf32()),
+            Precision::Bf16 => Box::new(CpuTrainer::<Bf16>::within(spec, data, isa, choice.threads, room)?),
         })
     };
     let cuda = |data| -> Result<Box<dyn Trainer>> {

@@ -129,13 +129,14 @@ pub(crate) enum Command {
 
 /// Options of `repro metrics` and `repro params`.
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_precedence_over_arg = true)]
+#[command(subcommand_precedence_over_arg = true)]
 pub(crate) struct Listing {
     #[command(subcommand)]
     pub(crate) diff: Option<Diff>,
     /// Only these: stages, instances, or stages with some of their axes
     #[arg(value_name = "INSTANCE")]
     pub(crate) instances: Vec<String>,
+    /// Before or after `diff`.
     #[command(flatten)]
     pub(crate) form: Form,
 }
@@ -144,10 +145,10 @@ pub(crate) struct Listing {
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct Form {
     /// As JSON
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(crate) json: bool,
     /// As a Markdown table
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long, global = true, conflicts_with = "json")]
     pub(crate) md: bool,
 }
 
@@ -159,8 +160,6 @@ pub(crate) enum Diff {
         /// A file, or else a revision as git names it
         #[arg(value_name = "REV|FILE", default_value = "HEAD")]
         from: String,
-        #[command(flatten)]
-        form: Form,
     },
 }
 

@@ -61,6 +61,8 @@ struct Stage {
     first: Option<(Instant, u64)>,
     /// When a plain line was last printed.
     printed: Instant,
+    /// How far it said it is.
+    percent: Option<u64>,
 }
 
 impl<'a> Watch<'a> {
@@ -105,13 +107,14 @@ impl<'a> Watch<'a> {
             Some(line) => line.set_message(self.name(id).to_owned()),
             None => self.note(&format!("start    {}", self.name(id))),
         }
-        self.running.insert(id, Stage { line, first: None, printed: Instant::now() });
+        self.running.insert(id, Stage { line, first: None, printed: Instant::now(), percent: None });
         self.show_whole();
     }
 
     fn progress(&mut self, id: InstanceId, progress: &Progress) {
         let name = &self.pipeline.instances[id].name;
         let Some(stage) = self.running.get_mut(&id) else { return };
+        stage.percent = Some(percent(progress));
         let first = *stage.first.get_or_insert((Instant::now(), progress.done));
         let text = describe(name, progress, left(first, progress));
         match &stage.line {
@@ -184,6 +187,12 @@ impl Observer for Watch<'_> {
                 let text = format!("done     {} ({})", self.name(*id), ui::seconds(*seconds));
                 self.settle(*id, Some(&text));
             }
+            Event::Stopped { id } => {
+                let percent = self.running.get(id).and_then(|stage| stage.percent);
+                let far = percent.map_or_else(String::new, |percent| format!(" at {percent} %"));
+                let text = format!("stopped  {}{far}", self.name(*id));
+                self.settle(*id, Some(&text));
+            }
             Event::Restored { id } => {
                 let text = format!("restored {}", self.name(*id));
                 self.settle(*id, Some(&text));
@@ -199,17 +208,23 @@ fn bar(template: &str) -> ProgressBar {
     ProgressBar::new_spinner().with_style(style)
 }
 
-/// `train[mode=bn]  epoch 3/10, loss 1.234, test 56.7 %, 812 images/s, 41.3 s left`
+/// `train[mode=bn]  30 %, 41.3 s left, loss 1.234, test 56.7 %, 812 images/s, epoch 3/10`: a narrow terminal cuts
+/// the end off.
 fn describe(name: &str, progress: &Progress, left: Option<f64>) -> String {
-    let mut text = format!("{name}  {} {}/{}", progress.unit, progress.done, progress.total);
+    let mut text = format!("{name}  {} %", percent(progress));
+    if let Some(left) = left {
+        text.push_str(&format!(", {} left", ui::seconds(left)));
+    }
     for reading in &progress.readings {
         text.push_str(", ");
         text.push_str(reading);
     }
-    if let Some(left) = left {
-        text.push_str(&format!(", {} left", ui::seconds(left)));
-    }
+    text.push_str(&format!(", {} {}/{}", progress.unit, progress.done, progress.total));
     text
+}
+
+fn percent(progress: &Progress) -> u64 {
+    progress.done.saturating_mul(100).checked_div(progress.total).unwrap_or(0)
 }
 
 /// Seconds to go, at the speed since the first report: a resumed stage did not do the units before
@@ -233,7 +248,7 @@ mod tests {
         assert_eq!(left.map(f64::round), Some(20.0));
         assert_eq!(
             describe("train", &progress, left),
-            "train  epoch 90/100, loss 1.234, 812 images/s, 20.0 s left"
+            "train  90 %, 20.0 s left, loss 1.234, 812 images/s, epoch 90/100"
         );
         assert_eq!(super::left((since, 90), &progress), None);
     }

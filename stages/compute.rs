@@ -110,7 +110,8 @@ pub(crate) fn start(
 ) -> Result<Box<dyn Trainer>, StageError> {
     let (engine, card) = choose(device, name, card::device())?;
     let card = card.then(card::places);
-    let choice = EngineChoice { engine, threads: job.resources.threads.max(1), isa: None, card };
+    let memory = usize::try_from(job.resources.memory).ok().filter(|bytes| *bytes > 0);
+    let choice = EngineChoice { engine, threads: job.resources.threads.max(1), memory, isa: None, card };
     let (trainer, note) = trainer(spec, Arc::clone(data), &choice)
         .map_err(|e| StageError::new(format!("cannot compute {}: {e}", spec.arch)))?;
     job.reporter.note("engine", trainer.describe().into());

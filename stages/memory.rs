@@ -72,7 +72,7 @@ impl Kind for Memory {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn roles(&self) -> Roles {

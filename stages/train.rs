@@ -71,7 +71,7 @@ struct TrainParams {
     weight_decay: f64,
     /// Flip half of the images and crop them from a border of 4 zeros.
     augment: bool,
-    /// How activations are stored.
+    /// How activations are stored and, on a card, multiplied; `tf32` only there.
     precision: Precision,
     /// Of the order and the cuts of the images; the model's if it is not given. (Were it called `seed`, an
     /// axis of that name would set it, and a training would be another one for being listed by seed.)

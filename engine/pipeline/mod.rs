@@ -113,16 +113,19 @@ impl Diagnostics {
 
 /// Reads, checks and expands a pipeline file.
 pub fn load(options: &LoadOptions, kinds: &Kinds) -> Result<Pipeline, LoadError> {
-    let file = &options.file;
-    let source = std::fs::read_to_string(file).map_err(|e| {
+    load_text(read(&options.file)?, options, kinds)
+}
+
+/// The text of a pipeline file.
+pub fn read(file: &Path) -> Result<String, LoadError> {
+    std::fs::read_to_string(file).map_err(|e| {
         let diagnostic = Diagnostic {
             message: format!("cannot read the pipeline file: {e}"),
             span: None,
             hint: Some("go to the project's folder, or name another file with `-f FILE`".into()),
         };
-        LoadError { file: file.clone(), source: String::new(), diagnostics: vec![diagnostic] }
-    })?;
-    load_text(source, options, kinds)
+        LoadError { file: file.to_owned(), source: String::new(), diagnostics: vec![diagnostic] }
+    })
 }
 
 /// Checks and expands the text of a pipeline file, as if it stood in `options.file`.
@@ -163,9 +166,9 @@ fn expand_text(
     join::instances(stages, diagnostics)
 }
 
-/// The nearest folder from the file upwards that is a project already, but never beyond the
+/// The project of a pipeline file: the nearest folder from the file upwards that is a project already, but never beyond the
 /// repository; otherwise the file's own folder.
-fn root_of(file: &Path) -> PathBuf {
+pub fn root_of(file: &Path) -> PathBuf {
     let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf());
     let own = absolute.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf);
     for folder in own.ancestors() {

@@ -338,8 +338,8 @@ fn ten_thousand_instances_are_expanded_in_a_moment() {
     let pipeline = try_load(&text, None, &[]).unwrap();
     let took = start.elapsed();
     assert_eq!(pipeline.instances.len(), 10_001);
-    // Far above what it takes (tens of milliseconds): only a quadratic step should fail here.
-    assert!(took.as_millis() < 1000, "it took {took:?}");
+    // Far above what it takes (tens of milliseconds), also on a busy machine: only a quadratic step should fail here.
+    assert!(took.as_secs() < 5, "it took {took:?}");
 }
 
 #[test]
@@ -353,7 +353,7 @@ fn ten_thousand_stages_in_one_chain_are_no_deeper_than_one() {
     let took = start.elapsed();
     assert_eq!(pipeline.instances.len(), 10_000);
     assert_eq!(names(&pipeline)[9_999], "s9999");
-    assert!(took.as_millis() < 1000, "it took {took:?}");
+    assert!(took.as_secs() < 5, "it took {took:?}");
 }
 
 #[test]

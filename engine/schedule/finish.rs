@@ -83,6 +83,8 @@ impl Run<'_> {
                 // It was told to stop; that it did is no failure.
                 if self.told == 0 {
                     self.fail(id, error);
+                } else {
+                    self.observer.event(&Event::Stopped { id });
                 }
                 return Ok(());
             }

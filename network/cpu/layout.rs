@@ -176,6 +176,22 @@ impl Layout {
         std::iter::once(unit).chain(if let Added::Unit(side) = added { Some(side) } else { None })
     }
 
+    /// The units whose outputs can be computed again on the way back from outputs that are kept, largest
+    /// first: those that end in a sum and alone read what another convolution wrote.
+    pub fn repeatable(&self) -> Vec<usize> {
+        let alone = |u: usize| {
+            self.units[u].reads.map(|f| &self.features[f]).is_some_and(|read| {
+                read.added == Added::None && read.joins.is_none() && !read.pooled && read.readers == [u]
+            })
+        };
+        let sums = self.features.iter().filter(|f| f.added != Added::None);
+        let mut units: Vec<usize> = sums.map(|f| f.unit).filter(|u| alone(*u)).collect();
+        let size =
+            |u: &usize| self.shapes[self.units[*u].shape].0 * self.units[*u].output.iter().product::<usize>();
+        units.sort_by_key(|u| std::cmp::Reverse(size(u)));
+        units
+    }
+
     /// The feature in which unit `u` ends.
     pub fn end_of(&self, u: usize) -> usize {
         let ends = |f: &usize| self.ends(*f).any(|end| end == u);

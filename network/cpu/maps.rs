@@ -108,7 +108,7 @@ impl<S: Stored> Maps<S> {
             _ => Pass::Bits(&self.masks[f]),
         };
         let side =
-            if let Added::Unit(u) = feature.added { Some((&units[u].z, &units[u].sums)) } else { None };
+            if let Added::Unit(u) = feature.added { Some((&*units[u].z, &units[u].sums)) } else { None };
         Sink::Rectifier { g, add: feature.joins.is_some(), pass, z: &unit.z, sums: &unit.sums, side }
     }
 

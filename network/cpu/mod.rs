@@ -24,6 +24,7 @@ mod predict;
 mod products;
 mod sink_rows;
 pub mod sinks;
+mod slots;
 pub mod sources;
 pub mod step;
 pub mod stored;

@@ -81,6 +81,10 @@ impl<S: Stored> Step<S> {
         passes.push(self.head_pass(last));
         passes.push(self.head_back_pass(last));
         for (f, feature) in self.layout.features.iter().enumerate().take(last).rev() {
+            if let Some(read) = self.outputs.again(&self.layout, f) {
+                let readers = &self.layout.features[read].readers;
+                passes.push(Pass { direction: Direction::Again, ..self.forward_pass(read, readers) });
+            }
             passes.extend(feature.readers.iter().filter_map(|u| self.filter_pass(*u)));
             passes.push(self.backward_pass(f, &feature.readers));
         }
@@ -177,19 +181,18 @@ impl<S: Stored> Step<S> {
         let sum = |of: &dyn Fn(&super::unit::Unit<S>) -> usize| self.units.iter().map(of).sum::<usize>();
         let floats = |n: usize| 4 * n;
         let [trunk, side, kept, masks] = self.maps.bytes();
-        let filters = |u: &super::unit::Unit<S>| u.filters.as_ref().map_or(0, |f| f.sums.bytes());
         let values = |u: &super::unit::Unit<S>| u.filters.as_ref().map_or(0, |f| floats(f.values.len()));
         let output = &self.output;
         let scratch = self.scratch.iter().map(|own| own.bytes()).sum();
         let of = |name, bytes, of_batch| Buffer { name, bytes, of_batch };
         vec![
-            of("outputs of convolutions", sum(&|u| u.z.bytes()), true),
+            of("outputs of convolutions", self.output_bytes(&self.outputs), true),
             of("gradients on the trunk", trunk, true),
             of("features, and gradients off the trunk", side, true),
             of("features that filters need again", kept, true),
             of("signs of sums", masks, true),
             of("sums of BatchNorm", sum(&|u| u.sums.bytes()), true),
-            of("sums of filter gradients", sum(&filters), true),
+            of("sums of filter gradients", self.sums.iter().map(Images::bytes).sum(), true),
             of("means of the last feature", self.pooled.bytes(), true),
             of("logits", 8 * self.pooled.count() * self.layout.classes, true),
             of("prepared filters", sum(&|u| floats(u.layer.filters_len())), false),

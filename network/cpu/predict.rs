@@ -4,7 +4,7 @@
 //! convolutions, each worker's in images of its own. Knows no batch statistics and no way back.
 #![allow(unsafe_code)] // each worker has its images to itself
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use super::{
     buffers::Images,
@@ -40,13 +40,16 @@ impl Route {
         });
         let group = full.max().unwrap_or(1).min(batch / workers).max(1);
         let last = last_uses(layout);
+        // Of units that share a place, the first one stands for it.
+        let own = |u: usize| (0..u).all(|before| !Arc::ptr_eq(&units[before].z, &units[u].z));
+        let own: Vec<bool> = (0..units.len()).map(own).collect();
         // By unit: the first feature that may be written over what lies in the place of its outputs.
         let mut free = vec![0; layout.units.len()];
         let mut places: Vec<(usize, Option<usize>)> = Vec::new();
         for (f, feature) in layout.features.iter().enumerate() {
             let shape = layout.units[feature.unit].shape;
             let take = |free: &mut Vec<usize>, until: usize| {
-                let fits = |u: &usize| layout.units[*u].shape == shape && free[*u] <= f;
+                let fits = |u: &usize| layout.units[*u].shape == shape && free[*u] <= f && own[*u];
                 let place = (0..free.len()).find(fits).unwrap_or(feature.unit);
                 free[place] = until + 1;
                 place

@@ -1,16 +1,17 @@
 //! One fused training step of a network. Kept for the way back are the outputs of the convolutions
 //! before their BatchNorm and one bit per element of each sum (where filters train, the sums
-//! themselves); the rest is computed again while it is read. Knows no data set, no optimiser and no
-//! running statistics.
+//! themselves); the rest is computed again while it is read, and so are some of the outputs, where memory
+//! is short. Knows no data set, no optimiser and no running statistics.
 //!
 //! Forward is one pass per feature: it is made while the convolutions that read it run. Backward
 //! mirrors that: the gradient of a feature is made from those of the convolutions that read it.
 #![allow(unsafe_code)] // each item of a pass has its images to itself
 
+mod filters;
+mod outputs;
 mod zeros;
 
 use super::{
-    ahead::Next,
     buffers::Images,
     conv::plain,
     direct::{self, Values},
@@ -20,14 +21,13 @@ use super::{
     maps::{Maps, Scratch},
     predict::Route,
     sinks::Sink,
-    sources::Source,
     stored::Stored,
     tiles,
     unit::{Trained, Unit},
-    winograd::chunk,
     workers::Pool,
 };
 use crate::{Error, Result, arch::Graph, tensor::Tensors};
+use outputs::Outputs;
 
 /// A network with its buffers.
 pub struct Step<S: Stored> {
@@ -45,6 +45,9 @@ pub struct Step<S: Stored> {
     /// Means of the last feature.
     pub(super) pooled: Images<f32>,
     pub(super) route: Route,
+    pub(super) outputs: Outputs,
+    /// Of filter gradients: those of one convolution, and those of the one before.
+    pub(super) sums: [Images<f32>; 2],
 }
 
 /// The output layer and its gradients.
@@ -62,7 +65,8 @@ pub struct Output {
 
 impl<S: Stored> Step<S> {
     /// Packs the filters of `graph` from `values` and makes all buffers for `batch` images; `trained`
-    /// says which weights of the convolution of a name train.
+    /// says which weights of the convolution of a name train. Outputs of the first `again` of
+    /// [`Layout::repeatable`] are not kept but computed again.
     ///
     /// # Errors
     /// Where the engine does not cover the graph, a value is missing, or `trained` errs.
@@ -70,17 +74,18 @@ impl<S: Stored> Step<S> {
         graph: &Graph,
         values: &Tensors,
         trained: impl Fn(&str) -> Result<Trained>,
-        batch: usize,
+        (batch, again): (usize, usize),
         isa: Isa,
         threads: usize,
     ) -> Result<Self> {
         let layout = Layout::new(graph)?;
         let batch = batch.max(threads); // in a prediction every worker has images of its own
+        let outputs = Outputs::new(&layout, again);
         let value = |name: String| {
             values.get(&name).map(|t| &*t.data).ok_or_else(|| Error::Invalid(format!("no value `{name}`")))
         };
         let mut units = Vec::new();
-        for unit in &layout.units {
+        for (unit, z) in layout.units.iter().zip(outputs.places(&layout, batch)) {
             let conv = &unit.conv;
             let named = [
                 value(format!("{}.weight", conv.name))?,
@@ -88,7 +93,7 @@ impl<S: Stored> Step<S> {
                 value(format!("{}.weight", unit.norm))?,
                 value(format!("{}.bias", unit.norm))?,
             ];
-            units.push(Unit::new(unit, named, &trained(&conv.name)?, batch, isa));
+            units.push(Unit::new(unit, named, &trained(&conv.name)?, z, isa));
         }
         let maps = Maps::new(&layout, batch, units.iter().any(|u| u.filters.is_some()));
         let pool = Pool::new(threads);
@@ -99,7 +104,10 @@ impl<S: Stored> Step<S> {
         let pooled = Images::new(batch, weights.len() / bias.len());
         let (d_weights, d_bias) = (vec![0.0; weights.len()], vec![0.0; bias.len()]);
         let output = Output { weights, bias, d_weights, d_bias };
-        Ok(Self { units, output, logits: Vec::new(), isa, layout, pool, scratch, maps, pooled, route })
+        let sums = units.iter().filter_map(|unit| unit.filters.as_ref()).map(|f| f.sums_len(batch)).max();
+        let sums = [(); 2].map(|()| Images::new(1, sums.unwrap_or(0)));
+        let logits = Vec::new();
+        Ok(Self { units, output, logits, isa, layout, pool, scratch, maps, pooled, route, outputs, sums })
     }
 
     /// Runs `work` on each unit and its element of `with`.
@@ -131,7 +139,7 @@ impl<S: Stored> Step<S> {
         normalise: impl Fn(usize, &mut Unit<S>),
         load: impl Fn(usize, &mut [f32]) + Sync,
     ) {
-        let Self { units, layout, pool, scratch, maps, .. } = self;
+        let Self { units, pool, scratch, .. } = self;
         let isa = self.isa;
         pool.each(scratch, count, |n, own| {
             let image = own.image.get(0);
@@ -140,33 +148,40 @@ impl<S: Stored> Step<S> {
             unsafe { convolve(isa, &units[0], n, image, own.plain.get(0), own.tiles.get(0)) }
         });
         normalise(0, &mut units[0]);
-        for (f, feature) in layout.features.iter().enumerate() {
-            let (source, size) = (maps.source(layout, units, f), layout.shapes[feature.shape].1);
-            match feature.readers.as_slice() {
-                [] => {}
-                [u] if let Way::Winograd { forward, .. } = &units[*u].layer.way => {
-                    let sink = Sink::Keep { z: &units[*u].z, sums: Some(&units[*u].sums) };
-                    let group = tiles::images_per_call(forward.channels, forward.filters, size);
-                    pool.each(scratch, count.div_ceil(group), |item, own| {
-                        let images = item * group..((item + 1) * group).min(count);
-                        // SAFETY: each item has its images.
-                        unsafe { tiles::run(isa, forward, source, sink, images, true, own.tiles.get(0)) }
-                    });
-                }
-                readers => pool.each(scratch, count, |n, own| {
-                    let x = own.inputs[feature.shape].get(0);
-                    // SAFETY: each item has its image.
-                    unsafe {
-                        direct::read(isa, &source, n, size, x);
-                        for &u in readers {
-                            convolve(isa, &units[u], n, x, own.plain.get(0), own.tiles.get(0));
-                        }
-                    }
-                }),
-            }
-            feature.readers.iter().for_each(|u| normalise(*u, &mut units[*u]));
+        for f in 0..self.layout.features.len() {
+            self.read(count, f);
+            self.layout.features[f].readers.iter().for_each(|u| normalise(*u, &mut self.units[*u]));
         }
         self.head(count);
+    }
+
+    /// The outputs of all that reads feature `f`, and their sums.
+    fn read(&mut self, count: usize, f: usize) {
+        let Self { units, layout, pool, scratch, maps, isa, .. } = self;
+        let (isa, feature) = (*isa, &layout.features[f]);
+        let (source, size) = (maps.source(layout, units, f), layout.shapes[feature.shape].1);
+        match feature.readers.as_slice() {
+            [] => {}
+            [u] if let Way::Winograd { forward, .. } = &units[*u].layer.way => {
+                let sink = Sink::Keep { z: &units[*u].z, sums: Some(&units[*u].sums) };
+                let group = tiles::images_per_call(forward.channels, forward.filters, size);
+                pool.each(scratch, count.div_ceil(group), |item, own| {
+                    let images = item * group..((item + 1) * group).min(count);
+                    // SAFETY: each item has its images.
+                    unsafe { tiles::run(isa, forward, source, sink, images, true, own.tiles.get(0)) }
+                });
+            }
+            readers => pool.each(scratch, count, |n, own| {
+                let x = own.inputs[feature.shape].get(0);
+                // SAFETY: each item has its image.
+                unsafe {
+                    direct::read(isa, &source, n, size, x);
+                    for &u in readers {
+                        convolve(isa, &units[u], n, x, own.plain.get(0), own.tiles.get(0));
+                    }
+                }
+            }),
+        }
     }
 
     /// The output layer: logits from the last feature.
@@ -205,19 +220,18 @@ impl<S: Stored> Step<S> {
     /// `d_logits` are the loss's.
     pub fn backward(&mut self, count: usize, d_logits: &[f64], load: impl Fn(usize, &mut [f32]) + Sync) {
         self.head_back(count, d_logits);
+        let mut waiting = None;
         for f in (0..self.last().0).rev() {
+            if let Some(read) = self.outputs.again(&self.layout, f) {
+                self.read(count, read); // makes the sums again too, which nobody reads
+            }
             for reader in 0..self.layout.features[f].readers.len() {
-                self.filters(count, self.layout.features[f].readers[reader], &load);
+                waiting = self.filters(count, self.layout.features[f].readers[reader], &load, waiting);
             }
             self.feature_back(count, f);
         }
-        self.filters(count, 0, &load);
-        let isa = self.isa;
-        self.pool.each_of(&mut self.units, |unit| {
-            if let Some(filters) = &mut unit.filters {
-                filters.finish(isa, count);
-            }
-        });
+        waiting = self.filters(count, 0, &load, waiting);
+        self.finish(waiting);
     }
 
     /// The gradients of the output layer and of the last feature.
@@ -285,45 +299,6 @@ impl<S: Stored> Step<S> {
         for u in layout.ends(f) {
             units[u].differentiate(count);
         }
-    }
-
-    /// Sums for the gradient of the filters of unit `u`, if they train.
-    fn filters(&mut self, count: usize, u: usize, load: &(impl Fn(usize, &mut [f32]) + Sync)) {
-        let Self { units, layout, pool, scratch, maps, .. } = self;
-        let (isa, unit) = (self.isa, &layout.units[u]);
-        let Some(filters) = &units[u].filters else { return };
-        let (group, step) = (filters.gradient.group(), chunk(unit.input));
-        let (x_of, g_of) = (unit.reads.map(|f| maps.again(layout, units, f)), maps.back(layout, units, u));
-        let ([a, b], [c, d]) = (x_of.as_ref().map_or([None; 2], Source::parts), g_of.parts());
-        let maps_read = [a, b, c, d];
-        pool.each(scratch, count.div_ceil(group), |item, own| {
-            // SAFETY: each item has its sum.
-            let sum = unsafe { std::slice::from_raw_parts_mut(filters.sums.ptr(item), filters.sums.size()) };
-            sum.fill(0.0);
-            let g = &mut own.outputs[unit.shape];
-            let x = match unit.reads {
-                Some(f) => &mut own.inputs[layout.features[f].shape],
-                None => &mut own.image,
-            };
-            let end = ((item + 1) * group).min(count);
-            for first in (item * group..end).step_by(step) {
-                let images = step.min(end - first);
-                for i in 0..images {
-                    // SAFETY: each item has its images.
-                    unsafe {
-                        match &x_of {
-                            Some(source) => direct::read(isa, source, first + i, unit.input, x.get(i)),
-                            None => load(first + i, x.get(i)),
-                        }
-                        direct::read(isa, &g_of, first + i, unit.output, g.get(i));
-                    }
-                }
-                let next = first + images..(first + images + step).min(count);
-                let mut next = Next::of(maps_read, next);
-                let (maps, scratch) = ([&*x.all(), &*g.all()], own.tiles.get(0));
-                filters.gradient.add_before(isa, images, maps, sum, scratch, &mut next);
-            }
-        });
     }
 }
 

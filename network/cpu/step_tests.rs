@@ -15,7 +15,7 @@ fn network<S: Stored>(arch: &str, variant: Variant, batch: usize, isa: Isa, thre
         (p.name.clone(), Tensor::new(p.shape.clone(), data.collect()))
     };
     let values = graph.params().iter().map(draw).collect();
-    Step::new(&graph, &values, |_| Ok(Trained::None), batch, isa, threads).unwrap()
+    Step::new(&graph, &values, |_| Ok(Trained::None), (batch, 0), isa, threads).unwrap()
 }
 
 /// Noise, image by image.
@@ -151,7 +151,7 @@ fn an_image_has_the_same_outputs_in_every_batch() {
         let mut step = network::<f32>("resnet8", Variant::Paper, batch, Isa::all()[0], 2);
         run(&mut step, batch);
         let unit = &mut step.units[0];
-        [unit.z.get(0).to_vec(), unit.sums.get(0).to_vec()]
+        [std::sync::Arc::get_mut(&mut unit.z).unwrap().get(0).to_vec(), unit.sums.get(0).to_vec()]
     };
     assert_eq!(z(1)[0], z(5)[0]);
 }

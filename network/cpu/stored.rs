@@ -3,6 +3,7 @@
 #![allow(unsafe_code)] // reads and writes sixteen numbers at a pointer
 
 use super::lanes::Lanes;
+use crate::Error;
 
 /// A number as it is kept in memory.
 pub trait Stored: Copy + Default + Send + Sync + 'static {
@@ -65,4 +66,10 @@ impl Stored for Bf16 {
         // SAFETY: the caller's promise.
         unsafe { values.store_bf16(p.cast()) }
     }
+}
+
+/// The engine's refusal of tf32, which is how tensor cores round.
+pub fn no_tf32() -> Error {
+    let reason = "the processor has no tf32; use precision = \"f32\", or device = \"cuda\"".into();
+    Error::Unsupported { engine: "cpu", reason }
 }

@@ -7,9 +7,10 @@ use std::{ops::Range, sync::Arc};
 
 use super::{
     lanes::Isa,
-    step::{Output, Step},
+    slots::{Slot, What},
+    step::Step,
     stored::Stored,
-    unit::{Trained, Unit},
+    unit::Trained,
 };
 use crate::{
     Error, Result,
@@ -44,67 +45,6 @@ pub struct CpuTrainer<S: Stored> {
     threads: usize,
 }
 
-/// Values that train.
-struct Slot {
-    name: String,
-    what: What,
-    values: Tensor,
-    velocity: Vec<f32>,
-}
-
-enum What {
-    Gamma,
-    Beta,
-    Bias,
-    Filters,
-    /// Some of these filters.
-    Positions {
-        filters: Vec<f32>,
-        at: Vec<u32>,
-    },
-    OutputWeights,
-    OutputBias,
-}
-
-impl Slot {
-    /// The gradient of the last step.
-    fn gradient(&self, unit: &Unit<impl Stored>) -> Vec<f32> {
-        match self.what {
-            What::Gamma => unit.d_gamma.clone(),
-            What::Beta => unit.d_beta.clone(),
-            What::Filters | What::Positions { .. } => {
-                unit.filters.as_ref().map_or_else(Vec::new, |f| f.values.clone())
-            }
-            _ => vec![0.0; self.velocity.len()], // BatchNorm takes the bias away again
-        }
-    }
-
-    fn output_gradient(&self, output: &Output) -> Vec<f32> {
-        if let What::OutputBias = self.what { output.d_bias.clone() } else { output.d_weights.clone() }
-    }
-
-    /// Gives the unit the values.
-    fn apply(&mut self, isa: Isa, unit: &mut Unit<impl Stored>) {
-        let values = &self.values.data;
-        match &mut self.what {
-            What::Gamma => unit.gamma.copy_from_slice(values),
-            What::Beta => unit.beta.copy_from_slice(values),
-            What::Bias => unit.bias.copy_from_slice(values),
-            What::Filters => unit.set_filters(isa, values),
-            What::Positions { filters, at } => {
-                at.iter().zip(values).for_each(|(i, value)| filters[*i as usize] = *value);
-                unit.set_filters(isa, filters);
-            }
-            What::OutputWeights | What::OutputBias => {}
-        }
-    }
-
-    fn apply_output(&self, output: &mut Output) {
-        let to = if let What::OutputBias = self.what { &mut output.bias } else { &mut output.weights };
-        to.copy_from_slice(&self.values.data);
-    }
-}
-
 impl<S: Stored> CpuTrainer<S> {
     /// The network of `spec` with its initial values, and all buffers of a step.
     ///
@@ -112,6 +52,33 @@ impl<S: Stored> CpuTrainer<S> {
     /// [`Error::Unsupported`] where the engine does not cover the network; where `k` positions do not
     /// fit a filter.
     pub fn new(spec: &TrainSpec, data: Arc<Dataset>, isa: Isa, threads: usize) -> Result<Self> {
+        Self::with(spec, data, isa, threads, 0)
+    }
+
+    /// The same, of which all buffers fit `room` bytes if that can be: as few outputs of convolutions as
+    /// that takes are not kept, but computed again on the way back, which changes no bit.
+    ///
+    /// # Errors
+    /// As [`CpuTrainer::new`].
+    pub fn within(
+        spec: &TrainSpec,
+        data: Arc<Dataset>,
+        isa: Isa,
+        threads: usize,
+        room: usize,
+    ) -> Result<Self> {
+        if room == usize::MAX {
+            return Self::new(spec, data, isa, threads);
+        }
+        let least = Self::with(spec, data.clone(), isa, threads, usize::MAX)?;
+        let bytes = least.plan().map_or(0, |plan| plan.buffer_bytes(false));
+        let Some(again) = least.step.fewest_again(bytes, room) else { return Ok(least) };
+        drop(least);
+        Self::with(spec, data, isa, threads, again)
+    }
+
+    /// With the first `again` outputs computed again.
+    fn with(spec: &TrainSpec, data: Arc<Dataset>, isa: Isa, threads: usize, again: usize) -> Result<Self> {
         let graph = Graph::new(spec.arch, spec.variant, data.classes().len());
         let (state, weights) = State::initial(&graph, spec)?;
         let params = graph.params();
@@ -124,7 +91,7 @@ impl<S: Stored> CpuTrainer<S> {
                 Some((param, Share::PerFilter { k })) => Trained::At(random_positions(spec.seed, param, k)?),
             })
         };
-        let step = Step::new(&graph, &weights, trained, spec.batch, isa, threads)?;
+        let step = Step::new(&graph, &weights, trained, (spec.batch, again), isa, threads)?;
         let mut slots: Vec<Vec<Slot>> = step.units.iter().map(|_| Vec::new()).collect();
         let mut output = Vec::new();
         for param in &params {
@@ -376,7 +343,11 @@ impl<S: Stored> Trainer for CpuTrainer<S> {
     }
 
     fn describe(&self) -> String {
-        format!("cpu engine, {}, {} threads, {}", self.isa, self.threads, S::NAME)
+        let again = match self.step.repeated() {
+            0 => String::new(),
+            again => format!(", {again} outputs computed again"),
+        };
+        format!("cpu engine, {}, {} threads, {}{again}", self.isa, self.threads, S::NAME)
     }
 
     fn plan(&self) -> Option<Plan> {

@@ -9,6 +9,7 @@ use crate::{
     features::{no_zeros, rectifiers},
     init::{BnInit, Init, WeightInit},
     mode::Mode,
+    plan::Direction,
     reference::Reference,
     rng::stream,
     trainer::Precision,
@@ -232,6 +233,50 @@ fn what_it_cannot_do_is_refused_in_words() {
     let far = Example { index: 14, dy: 4, dx: 4, flip: false };
     assert!(t.step(&[far], 0.1).unwrap_err().to_string().contains("no training image 14"));
     assert!(t.predict(Split::Test, 0..11).is_err());
+}
+
+#[test]
+fn outputs_that_are_computed_again_change_no_bit() {
+    fn run<S: Stored>(t: &mut CpuTrainer<S>) -> (Vec<u32>, Vec<Vec<u64>>, [Vec<f32>; 2]) {
+        for (epoch, size) in [(0, 7), (1, 4)] {
+            t.step(&batch(epoch, size), 0.1).unwrap();
+        }
+        let mut zeros = no_zeros(&rectifiers(&Graph::new(t.spec.arch, t.spec.variant, 3)));
+        let logits = t.predict(Split::Test, 1..10).unwrap();
+        let counted = t.predict_counting(Split::Test, 1..10, &mut zeros).unwrap();
+        (bits(&t.state().unwrap()), zeros, [logits, counted])
+    }
+    fn check<S: Stored>(spec: &TrainSpec, most: usize) {
+        let (isa, bytes) = (Isa::all()[0], |t: &CpuTrainer<S>| t.plan().unwrap().buffer_bytes(false));
+        let mut kept = CpuTrainer::<S>::new(spec, dataset(), isa, 2).unwrap();
+        let expected = run(&mut kept);
+        let mut sizes = vec![bytes(&kept)];
+        for room in [bytes(&kept), bytes(&kept) - 1, 0] {
+            let mut t = CpuTrainer::<S>::within(spec, dataset(), isa, 2, room).unwrap();
+            assert!(run(&mut t) == expected, "{:?} within {room}", spec.arch);
+            assert!(room == 0 || bytes(&t) <= room || most == 0, "{} in {room}", bytes(&t));
+            let again = t.step.repeated();
+            assert!(if room == 0 { again == most } else { again <= 1 }, "{again} within {room}");
+            let passes = t.plan().unwrap().passes;
+            assert_eq!(passes.iter().filter(|p| p.direction == Direction::Again).count(), again);
+            sizes.push(bytes(&t));
+        }
+        assert!(sizes[1] == sizes[0] && sizes.is_sorted_by(|a, b| a >= b), "{sizes:?}");
+        assert_eq!(sizes[3] < sizes[2], most > 1);
+    }
+    for (arch, variant, mode, most) in [
+        ("resnet8", Variant::Paper, Mode::Bn, 0),
+        ("resnet14", Variant::Paper, Mode::Bn, 3),
+        ("resnet20", Variant::Origin, Mode::Random, 6),
+        ("resnet14", Variant::Origin, Mode::All, 3),
+        ("vgg11", Variant::Paper, Mode::Bn, 0),
+    ] {
+        let spec = TrainSpec { arch: arch.parse().unwrap(), ..spec(variant, mode) };
+        check::<f32>(&spec, most);
+        if arch == "resnet14" {
+            check::<Bf16>(&spec, most);
+        }
+    }
 }
 
 /// Means over ten steps at the start and fifty at the end, as single steps differ by more: both within

@@ -5,6 +5,8 @@
 //! order, so that threads change no bit.
 #![allow(unsafe_code)] // reads the sums that workers left
 
+use std::sync::Arc;
+
 use super::{
     buffers::Images,
     gradient::FilterGradient,
@@ -33,16 +35,12 @@ pub struct Filters {
     /// `K C R S`, or one per trained position.
     pub values: Vec<f32>,
     pub(super) gradient: FilterGradient,
-    /// One slice per group of images.
-    pub(super) sums: Images<f32>,
 }
 
 impl Filters {
-    /// Adds up the sums of a batch of `images`.
-    pub(super) fn finish(&mut self, isa: Isa, images: usize) {
-        let groups = images.div_ceil(self.gradient.group());
-        let sums = &mut self.sums.all()[..groups * self.gradient.sum_len()];
-        self.gradient.finish(isa, sums, &mut self.values);
+    /// Floats of the sums of a batch of `images`.
+    pub(super) fn sums_len(&self, images: usize) -> usize {
+        images.div_ceil(self.gradient.group()) * self.gradient.sum_len()
     }
 }
 
@@ -67,7 +65,8 @@ pub struct Unit<S: Stored> {
     /// The gradient of the filters, where they train.
     pub filters: Option<Filters>,
     pub(super) layer: Layer,
-    pub(super) z: Images<S>,
+    /// Its own, or what units that do not keep theirs share.
+    pub(super) z: Arc<Images<S>>,
     pub(super) sums: Images<f32>,
     /// The convolution's bias (or zeros), which BatchNorm takes away again: z is without it, and its
     /// gradient is zero.
@@ -79,8 +78,15 @@ pub struct Unit<S: Stored> {
 }
 
 impl<S: Stored> Unit<S> {
-    /// With filters, bias (or nothing), gamma and beta = `values`.
-    pub fn new(unit: &layout::Unit, values: [&[f32]; 4], trained: &Trained, batch: usize, isa: Isa) -> Self {
+    /// With filters, bias (or nothing), gamma and beta = `values`; outputs go to `z`, a slice per image of the
+    /// largest batch.
+    pub fn new(
+        unit: &layout::Unit,
+        values: [&[f32]; 4],
+        trained: &Trained,
+        z: Arc<Images<S>>,
+        isa: Isa,
+    ) -> Self {
         let ([weights, bias, gamma, beta], conv, channels) = (values, &unit.conv, unit.conv.cout);
         let area = unit.output.iter().product();
         let mut layer = Layer::new([channels, conv.cin, conv.kernel, conv.kernel], conv.stride, unit.input);
@@ -100,13 +106,12 @@ impl<S: Stored> Unit<S> {
             d_gamma: vec![0.0; channels],
             d_beta: vec![0.0; channels],
             filters: gradient.map(|gradient| Filters {
-                sums: Images::new(batch.div_ceil(gradient.group()), gradient.sum_len()),
                 values: vec![0.0; if let Trained::At(at) = trained { at.len() } else { weights.len() }],
                 gradient,
             }),
             layer,
-            z: Images::new(batch, channels * area),
-            sums: Images::new(batch, 2 * channels),
+            sums: Images::new(z.count(), 2 * channels),
+            z,
             bias: (0..channels).map(|c| bias.get(c).copied().unwrap_or(0.0)).collect(),
             area,
             scale: vec![0.0; channels],

@@ -7,6 +7,7 @@ use std::env;
 use super::*;
 use crate::cuda::{
     driver::Card,
+    kernel_tests::Bench,
     nvrtc::{Nvrtc, Places},
     sources::sources,
 };
@@ -35,8 +36,17 @@ fn card() -> Option<Card> {
 fn every_kernel_compiles_for_cards_of_two_generations() {
     let Some(compiler) = found(Nvrtc::find(&places(), None), "REPRO_NVRTC") else { return };
     let mut compiled = Vec::new();
-    for (arch, mode) in [("resnet8", Mode::All), ("resnet8", Mode::Random), ("vgg11", Mode::All)] {
-        for source in sources(&spec(arch, Variant::Paper, mode, 128), 10).unwrap() {
+    use Precision::{Bf16, F32, Tf32};
+    for (arch, mode, precision) in [
+        ("resnet8", Mode::All, F32),
+        ("resnet8", Mode::Random, F32),
+        ("vgg11", Mode::All, F32),
+        ("resnet8", Mode::Bn, Tf32),
+        ("resnet8", Mode::All, Bf16),
+        ("vgg11", Mode::Bn, Bf16),
+    ] {
+        let spec = TrainSpec { precision, ..spec(arch, Variant::Paper, mode, 128) };
+        for source in sources(&spec, 10).unwrap() {
             if compiled.contains(&source) {
                 continue;
             }
@@ -46,6 +56,19 @@ fn every_kernel_compiles_for_cards_of_two_generations() {
             }
             compiled.push(source);
         }
+    }
+}
+
+#[test]
+fn every_kernel_on_a_card_is_as_plain_loops_have_it() {
+    let Some(card) = card() else { return };
+    Bench::new(card).check();
+}
+
+#[test]
+fn gradients_on_a_cards_tensor_cores_are_near_those_in_f32() {
+    for (arch, mode, most, n) in [("resnet14", Mode::All, 128, 64), ("vgg11", Mode::Random, 7, 7)] {
+        check_precisions(&spec(arch, Variant::Paper, mode, most), &batch(0, 0, n), card);
     }
 }
 
@@ -74,8 +97,10 @@ fn gradients_on_a_card_are_those_of_the_cpu_engine() {
 
 #[test]
 fn two_trainings_on_a_card_have_the_same_bits_alone_and_in_a_group() {
-    for mode in [Mode::All, Mode::Random, Mode::Bn] {
-        let spec = spec("resnet8", Variant::Paper, mode, 5);
+    for (mode, precision) in
+        [(Mode::All, Precision::F32), (Mode::Random, Precision::Tf32), (Mode::Bn, Precision::Bf16)]
+    {
+        let spec = TrainSpec { precision, ..spec("resnet8", Variant::Paper, mode, 5) };
         let run = || Some(bits(&mut CudaTrainer::new(&spec, images(), card()?).unwrap(), 0));
         let (Some(first), Some(second), Some(card)) = (run(), run(), card()) else { return };
         assert!(first == second, "{mode}");

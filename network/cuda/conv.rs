@@ -1,12 +1,14 @@
-//! Sizes and launches of convolutions (`conv.cu`). A block's tile depends on the network and the largest batch alone,
-//! never on the number of instances: a training has the same bits alone and in a group.
+//! Sizes and launches of convolutions: on tensor cores (`tensor.cu`) where the precision is theirs, or else by threads
+//! (`conv.cu`), as always of images. A block's tile depends on the network and the largest batch alone, never on the
+//! number of instances: a training has the same bits alone and in a group.
 
 use super::{
     device::{Address, Device, Source},
-    launches::{Args, COMMON, Launches, MAPS, Size},
+    launches::{Args, COMMON, Launches, MAPS, MMA, STORED, Size, TILES},
     maps::{Kind, Read, Write},
+    stored, tensor,
 };
-use crate::Result;
+use crate::{Result, trainer::Precision};
 
 /// A convolution as a kernel sees it.
 #[derive(Clone, Copy, Debug)]
@@ -14,7 +16,7 @@ pub(super) struct Conv {
     /// Rows and columns of a filter.
     pub(super) filter: usize,
     pub(super) stride: usize,
-    /// Distance of the pixels that are read, with zeros between.
+    /// How many times as large what is written is as what is read.
     pub(super) dilate: usize,
     pub(super) kind: Kind,
     pub(super) channels: usize,
@@ -23,97 +25,118 @@ pub(super) struct Conv {
     pub(super) size: [usize; 2],
     /// Images that maps have room for.
     pub(super) batch: usize,
+    pub(super) precision: Precision,
 }
 
-/// What one block computes, and a thread of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Tile {
-    rows: usize,
-    images: usize,
-    /// Pixels of a thread.
-    pixels: usize,
-    /// Output channels of a thread.
-    channels: usize,
-    /// Output channels of the block.
-    outputs: usize,
-    /// Channels read between two barriers.
-    chunk: usize,
+/// What one block computes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tile {
+    pub(super) rows: usize,
+    pub(super) images: usize,
+    /// Output channels.
+    pub(super) outputs: usize,
+    pub(super) threads: usize,
+    /// Bytes of shared memory.
+    pub(super) shared: usize,
+    /// What the kernel wants to know besides.
+    pub(super) constants: Vec<(&'static str, usize)>,
 }
 
 /// Warps of a launch that fill a large card: some six for each of its 132 multiprocessors.
 const FULL: usize = 800;
 
-impl Tile {
-    fn new(conv: &Conv) -> Self {
-        let [height, width] = conv.size;
+impl Conv {
+    /// Do tensor cores compute it?
+    pub(super) fn on_tensor_cores(&self) -> bool {
+        self.precision != Precision::F32 && self.kind != Kind::Image
+    }
+
+    fn tile(&self) -> Tile {
+        if self.on_tensor_cores() { tensor::tile(self) } else { self.by_threads() }
+    }
+
+    /// Rows or columns of what is read behind `n` of what is written (`tiles.cu` has the same arithmetic).
+    pub(super) fn behind(&self, n: usize) -> usize {
+        if self.dilate == 2 { n / 2 + self.filter / 2 } else { (n - 1) * self.step() + self.filter }
+    }
+
+    fn step(&self) -> usize {
+        if self.filter == 1 { 1 } else { self.stride }
+    }
+
+    /// The tile of `conv.cu`: one pixel's four neighbours times 4 or 8 outputs in each thread's registers.
+    fn by_threads(&self) -> Tile {
+        let [height, width] = self.size;
         let pixels = width.min(4);
         let row = width / pixels;
-        let strips = if width >= 32 { 64 } else { 32 }; // of a block
+        let strips = if width >= 32 { 64 } else { 32 };
         let rows = (strips / row).clamp(1, height);
-        let warps = conv.batch * height * width * conv.outputs / (pixels * 8 * 32);
-        Self {
+        let images = (strips / (row * rows)).max(1);
+        let strips = images * rows * row;
+        let warps = self.batch * height * width * self.outputs / (pixels * 8 * 32);
+        let channels = if warps >= FULL { 8 } else { 4 };
+        let outputs = if self.outputs.is_multiple_of(32) { 32 } else { 16 };
+        let chunk = match self {
+            Self { kind: Kind::Image, .. } => 4,
+            Self { filter: 3, stride: 2, .. } => 8, // four times as many pixels
+            _ => 16,
+        };
+        let last = if self.dilate == 2 {
+            self.behind(width)
+        } else {
+            (width - pixels) * self.step() + self.behind(pixels).next_multiple_of(4)
+        };
+        let pitch = last.max(self.behind(width)).next_multiple_of(4);
+        let plane = (images * self.behind(rows) * pitch).next_multiple_of(8) + 4;
+        let inputs = chunk * (plane + self.filter * self.filter * outputs);
+        let sums = 3 * outputs * (strips + 1);
+        Tile {
             rows,
-            images: (strips / (row * rows)).max(1),
-            pixels,
-            channels: if warps >= FULL { 8 } else { 4 },
-            outputs: if conv.outputs.is_multiple_of(32) { 32 } else { 16 },
-            chunk: match conv {
-                Conv { kind: Kind::Image, .. } => 4,
-                Conv { filter: 3, stride: 2, .. } => 8, // four times as many pixels
-                _ => 16,
-            },
+            images,
+            outputs,
+            threads: strips * outputs / channels,
+            shared: 4 * inputs.max(sums),
+            constants: vec![("TX", pixels), ("TK", channels), ("CB", chunk)],
         }
     }
 
-    fn strips(&self, width: usize) -> usize {
-        self.images * self.rows * (width / self.pixels)
+    /// Blocks of a whole batch.
+    pub(super) fn blocks(&self, tile: &Tile) -> usize {
+        self.batch.div_ceil(tile.images) * (self.size[0] / tile.rows) * (self.outputs / tile.outputs)
     }
-}
 
-impl Conv {
     /// Tiles of pixels of `count` images: so many sums there are of each channel.
     pub(super) fn tiles(&self, count: usize) -> usize {
-        let tile = Tile::new(self);
+        let tile = self.tile();
         count.div_ceil(tile.images) * (self.size[0] / tile.rows)
     }
 
     fn source(&self, tile: &Tile, write: &Write) -> Source {
-        let number = |n: usize| n.to_string();
-        Source {
-            name: "conv.cu",
-            text: [COMMON, MAPS, include_str!("conv.cu")].concat(),
-            defines: vec![
-                ("FILTER", number(self.filter)),
-                ("STRIDE", number(self.stride)),
-                ("DILATE", number(self.dilate)),
-                ("KIND", self.kind.name().into()),
-                ("TARGET", write.target.name().into()),
-                ("HEIGHT", number(self.size[0])),
-                ("WIDTH", number(self.size[1])),
-                ("ROWS", number(tile.rows)),
-                ("IMAGES", number(tile.images)),
-                ("TX", number(tile.pixels)),
-                ("TK", number(tile.channels)),
-                ("KB", number(tile.outputs)),
-                ("CB", number(tile.chunk)),
-            ],
-            kernels: vec!["conv"],
-        }
-    }
-
-    /// Bytes of a block: a tile and its filters, later the sums (`conv.cu` has the same arithmetic).
-    fn shared(&self, tile: &Tile) -> usize {
-        let [_, width] = self.size;
-        let step = if self.filter == 1 { 1 } else { self.stride };
-        let tile_size = |n: usize| (n - 1) * step + self.filter;
-        let vector = tile_size(tile.pixels).next_multiple_of(4);
-        let pitch = ((width - tile.pixels) * step + vector)
-            .next_multiple_of(4)
-            .max(tile_size(width).next_multiple_of(4));
-        let plane = (tile.images * tile_size(tile.rows) * pitch).next_multiple_of(8) + 4;
-        let inputs = tile.chunk * (plane + self.filter * self.filter * tile.outputs);
-        let sums = 3 * tile.outputs * (tile.strips(width) + 1);
-        4 * inputs.max(sums)
+        const KERNEL: &str = include_str!("convolve.cu");
+        let (name, files): (_, &[&str]) = if self.on_tensor_cores() {
+            ("tensor.cu", &[COMMON, STORED, MAPS, MMA, TILES, include_str!("tensor.cu"), KERNEL])
+        } else {
+            ("conv.cu", &[COMMON, STORED, MAPS, TILES, include_str!("conv.cu"), KERNEL])
+        };
+        let names = [
+            ("PRECISION", stored::name(self.precision)),
+            ("KIND", self.kind.name()),
+            ("TARGET", write.target.name()),
+        ];
+        let numbers = [
+            ("FILTER", self.filter),
+            ("STRIDE", self.stride),
+            ("DILATE", self.dilate),
+            ("HEIGHT", self.size[0]),
+            ("WIDTH", self.size[1]),
+            ("ROWS", tile.rows),
+            ("IMAGES", tile.images),
+            ("KB", tile.outputs),
+        ];
+        let numbers = numbers.into_iter().chain(tile.constants.iter().copied());
+        let names = names.map(|(name, value)| (name, value.to_owned()));
+        let defines = names.into_iter().chain(numbers.map(|(name, n)| (name, n.to_string()))).collect();
+        Source { name, text: files.concat(), defines, kernels: vec!["conv"] }
     }
 
     /// Launches it on `count` images; `packed` are its filters (and their distance between instances), `partial` gets
@@ -126,11 +149,11 @@ impl Conv {
         packed: (Address, usize),
         partial: (Address, usize),
     ) -> Result<()> {
-        let tile = Tile::new(self);
+        let tile = self.tile();
         let size = Size {
             blocks: [self.tiles(count), self.outputs / tile.outputs],
-            threads: tile.strips(self.size[1]) * tile.outputs / tile.channels,
-            shared: self.shared(&tile),
+            threads: tile.threads,
+            shared: tile.shared,
         };
         let args = Args::default()
             .at(&read.parts)
@@ -149,23 +172,38 @@ impl Conv {
 mod tests {
     use super::*;
 
-    fn conv(size: usize, channels: usize, stride: usize, dilate: usize, batch: usize) -> Conv {
-        let (kind, size) = (Kind::Rectified, [size, size]);
-        Conv { filter: 3, stride, dilate, kind, channels, outputs: channels, size, batch }
+    fn conv(size: usize, channels: usize, [stride, dilate]: [usize; 2], batch: usize) -> Conv {
+        let (kind, size, precision) = (Kind::Rectified, [size, size], Precision::F32);
+        Conv { filter: 3, stride, dilate, kind, channels, outputs: channels, size, batch, precision }
     }
 
     #[test]
     fn tiles_fit_a_block_on_every_card() {
-        for size in [2, 4, 8, 16, 32] {
-            for (stride, dilate) in [(1, 1), (2, 1), (1, 2)] {
-                for (channels, batch) in [(16, 1), (32, 128), (48, 7), (512, 4096)] {
-                    let conv = conv(size, channels, stride, dilate, batch);
-                    let tile = Tile::new(&conv);
-                    assert!(conv.shared(&tile) <= 48 * 1024, "{conv:?} {tile:?}");
-                    let threads = tile.strips(size) * tile.outputs / tile.channels;
-                    assert!(threads.is_multiple_of(32) && threads <= 256, "{conv:?} {tile:?}: {threads}");
-                    assert!(size.is_multiple_of(tile.rows) && (tile.images == 1 || tile.rows == size));
+        for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+            for size in [2, 4, 8, 16, 32] {
+                for ways in [[1, 1], [2, 1], [1, 2]] {
+                    for (channels, batch) in [(16, 1), (32, 128), (48, 7), (64, 128), (512, 4096)] {
+                        let conv = Conv { precision, ..conv(size, channels, ways, batch) };
+                        let tile = conv.tile();
+                        assert!(tile.shared <= 48 * 1024, "{conv:?} {tile:?}");
+                        assert!(tile.threads.is_multiple_of(32) && tile.threads <= 256, "{conv:?} {tile:?}");
+                        assert!(size.is_multiple_of(tile.rows) && (tile.images == 1 || tile.rows == size));
+                        assert!(
+                            channels.is_multiple_of(tile.outputs)
+                                && (ways[1] == 1 || tile.rows.is_multiple_of(2))
+                        );
+                    }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_of_a_real_training_fills_a_card() {
+        for (size, channels) in [(32, 16), (16, 32), (8, 64)] {
+            for ways in [[1, 1], [1, 2]] {
+                let conv = Conv { precision: Precision::Bf16, ..conv(size, channels, ways, 128) };
+                assert!(conv.blocks(&conv.tile()) >= 240, "{conv:?} {:?}", conv.tile());
             }
         }
     }

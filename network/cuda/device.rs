@@ -77,6 +77,10 @@ pub trait Device {
     fn replay(&mut self, recording: Recording) -> Result<()>;
     /// Free and total bytes.
     fn memory(&self) -> Result<[u64; 2]>;
+    /// Can it multiply in tf32 and bf16?
+    fn has_tensor_cores(&self) -> bool {
+        true
+    }
     /// Card, driver, compiler; for the record of a run.
     fn describe(&self) -> String;
 }

@@ -45,6 +45,7 @@ pub struct Card {
     nvrtc: Nvrtc,
     cubins: Cubins,
     arch: String,
+    has_tensor_cores: bool,
     name: String,
 }
 
@@ -80,9 +81,21 @@ impl Card {
             card.arch(),
             nvrtc.version()
         );
-        let (arch, cubins) = (card.arch(), Cubins::new(places.kernels.clone()));
-        let (graphs, kernels, memory) = (Vec::new(), Vec::new(), BTreeMap::new());
-        Ok(Self { graphs, kernels, memory, stage, staged: 0, stream, context, nvrtc, cubins, arch, name })
+        Ok(Self {
+            graphs: Vec::new(),
+            kernels: Vec::new(),
+            memory: BTreeMap::new(),
+            stage,
+            staged: 0,
+            stream,
+            context,
+            nvrtc,
+            cubins: Cubins::new(places.kernels.clone()),
+            arch: card.arch(),
+            // The first have others, of f16 alone.
+            has_tensor_cores: card.capability[0] >= 8,
+            name,
+        })
     }
 
     /// Fails unless `bytes` bytes from `address` on lie in one allocation.
@@ -236,6 +249,10 @@ impl Device for Card {
         let memory = self.context.mem_get_info();
         let (free, all) = memory.map_err(|error| explain("cannot ask the card for its memory", error))?;
         Ok([free as u64, all as u64])
+    }
+
+    fn has_tensor_cores(&self) -> bool {
+        self.has_tensor_cores
     }
 
     fn describe(&self) -> String {

@@ -1,39 +1,10 @@
 // The gradient of a convolution's filters: sums over all pixels of what was read times the gradient of what was
-// written, both made while they are read. A block has 16 x 16 channels and every `gridDim.x`-th tile of pixels; the
-// blocks' sums are added by `total`.
+// written. Pasted behind `filter_tiles.cu`, which says what a block has.
 //
 // A thread has one channel read, four written, and all taps; four threads share a pair of channels and take turns by
-// rows. Constants: FILTER, STRIDE, KIND (of what was read), BACK (of the gradient), HEIGHT, WIDTH (of what was
-// written), ROWS, IMAGES.
+// rows.
 
-constexpr int PAD = FILTER / 2, TAPS = FILTER * FILTER, BLOCK = 16, TURNS = 4, THREADS = 64 * TURNS;
-constexpr int STEP = FILTER == 1 ? 1 : STRIDE; // a 1x1 filter never sees the pixels between
-constexpr int IN_H = HEIGHT * STRIDE, IN_W = WIDTH * STRIDE;
-constexpr int TILE_H = (ROWS - 1) * STEP + FILTER, TILE_W = (WIDTH - 1) * STEP + FILTER;
-constexpr int TILES_Y = HEIGHT / ROWS, HELD = TAPS * 4 + 1;
-
-// What was read, as [image][row][column][16].
-__device__ __forceinline__ void load_read(float *to, const Read &m, int first, int count, int top, int c) {
-    constexpr int PIXELS = TILE_H * TILE_W;
-    for (int i = threadIdx.x; i < IMAGES * PIXELS * 4; i += THREADS) {
-        const int q = i % 4 * 4, pixel = i / 4 % PIXELS, n = first + i / 4 / PIXELS;
-        int y = top * STEP + pixel / TILE_W - PAD, x = pixel % TILE_W - PAD;
-        if (FILTER == 1) y *= STRIDE, x *= STRIDE;
-        const bool inside =
-            n < count && c + q < m.channels && y >= 0 && y < IN_H && x >= 0 && x < IN_W;
-        store(to + i * 4, inside ? read<KIND>(m, n, y, x, IN_H, IN_W, c + q) : fill(0.f));
-    }
-}
-
-// The gradient of what was written, likewise.
-__device__ __forceinline__ void load_back(float *to, const Read &m, int first, int count, int top, int k) {
-    constexpr int PIXELS = ROWS * WIDTH;
-    for (int i = threadIdx.x; i < IMAGES * PIXELS * 4; i += THREADS) {
-        const int q = i % 4 * 4, pixel = i / 4 % PIXELS, n = first + i / 4 / PIXELS;
-        const int y = top + pixel / WIDTH, x = pixel % WIDTH;
-        store(to + i * 4, n < count ? read<BACK>(m, n, y, x, HEIGHT, WIDTH, k + q) : fill(0.f));
-    }
-}
+constexpr int TURNS = 4, THREADS = 64 * TURNS, HELD = TAPS * 4 + 1;
 
 // One row of what was written.
 __device__ __forceinline__ void multiply(float (*sums)[4], const float *x, const float *g) {
@@ -61,11 +32,11 @@ __device__ __forceinline__ void multiply(float (*sums)[4], const float *x, const
 
 // `partial[split]` gets sums in PyTorch's order, K C R S.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    filters(const void *first, const float *second, const float *third, const float *fourth, const float *g,
-            const float *z, const float *abc, const float *line, float *partial, unsigned partials, int count,
+    filters(const void *first, const void *second, const float *third, const float *fourth, const Stored *g,
+            const Stored *z, const float *abc, const float *line, float *partial, unsigned partials, int count,
             int images, int channels, int outputs) {
     SHARED_MEMORY(float, memory);
-    float *x_tile = memory, *g_tile = memory + IMAGES * TILE_H * TILE_W * BLOCK;
+    float *x_tile = memory, *g_tile = memory + READ_PIXELS * BLOCK;
     const Read m = own_read<KIND>(first, second, third, fourth, channels, images, IN_H, IN_W);
     const Read back = own_read<BACK>(g, z, abc, line, outputs, images, HEIGHT, WIDTH);
     const int blocks = (channels + BLOCK - 1) / BLOCK;
@@ -76,8 +47,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const int tiles = (count + IMAGES - 1) / IMAGES * TILES_Y;
     for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         const int image = tile / TILES_Y * IMAGES, top = tile % TILES_Y * ROWS;
-        load_read(x_tile, m, image, count, top, c);
-        load_back(g_tile, back, image, count, top, k);
+        const auto put_x = [&](int pixel, int q, float4 v) { store(x_tile + pixel * BLOCK + q, v); };
+        const auto put_g = [&](int pixel, int q, float4 v) { store(g_tile + pixel * BLOCK + q, v); };
+        load_read(put_x, m, image, count, top, c);
+        load_back(put_g, back, image, count, top, k);
         __syncthreads();
         for (int row = turn; row < IMAGES * ROWS; row += TURNS) {
             const int n = row / ROWS, y = row % ROWS;

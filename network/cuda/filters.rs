@@ -2,12 +2,12 @@
 
 use super::{
     device::{Address, Device, Source},
-    launches::{Args, COMMON, Launches, MAPS, Size},
-    maps::Read,
+    launches::{Args, COMMON, Launches, MAPS, MMA, STORED, Size},
+    maps::{Kind, Read},
     parameters::Filters,
-    update,
+    stored, update,
 };
-use crate::{Result, cpu::layout::Unit};
+use crate::{Result, cpu::layout::Unit, trainer::Precision};
 
 /// Blocks that fill a large card twice.
 const FULL: usize = 264;
@@ -46,6 +46,7 @@ pub(super) struct Places {
 /// of what it wrote.
 pub(super) fn launch<D: Device>(
     to: &mut Launches<'_, D>,
+    precision: Precision,
     (unit, own): (&Unit, &Filters),
     [count, batch]: [usize; 2],
     [x, g]: [Read; 2],
@@ -55,6 +56,7 @@ pub(super) fn launch<D: Device>(
     let args = Args::default().at(&x.parts).at(&g.parts);
     let number = |n: usize| n.to_string();
     let mut defines = vec![
+        ("PRECISION", stored::name(precision).into()),
         ("FILTER", number(conv.kernel)),
         ("STRIDE", number(conv.stride)),
         ("KIND", x.kind.name().into()),
@@ -64,7 +66,7 @@ pub(super) fn launch<D: Device>(
     ];
     let (partial, sizes) = (places.partial, [count, batch, conv.cin, conv.cout]);
     if let Some(each) = own.each() {
-        let text = [COMMON, MAPS, include_str!("positions.cu")].concat();
+        let text = [COMMON, STORED, MAPS, include_str!("positions.cu")].concat();
         let source = Source { name: "positions.cu", text, defines, kernels: vec!["positions"] };
         let size =
             Size { blocks: [splits, conv.cout / 16 * each.div_ceil(4)], threads: 256, shared: 4 * 256 * 4 };
@@ -74,30 +76,68 @@ pub(super) fn launch<D: Device>(
     } else {
         let [rows, images] = tile(unit.output);
         defines.extend([("ROWS", number(rows)), ("IMAGES", number(images))]);
-        let text = [COMMON, MAPS, include_str!("filters.cu")].concat();
-        let source = Source { name: "filters.cu", text, defines, kernels: vec!["filters"] };
-        let size = Size {
-            blocks: [splits, conv.cin.div_ceil(16) * (conv.cout / 16)],
-            threads: 256,
-            shared: shared(conv.kernel, conv.stride, width, [rows, images]),
-        };
+        let block = Block::new(unit, precision, x.kind);
+        let text = [block.files, &[block.own]].concat().concat();
+        let source = Source { name: block.name, text, defines, kernels: vec!["filters"] };
+        let blocks = [splits, conv.cin.div_ceil(16) * (conv.cout / 16)];
+        let size = Size { blocks, threads: block.threads, shared: block.shared };
         let args = args.at(&[partial.0]).unsigned(partial.1).int(&sizes);
         to.add(source, "filters", size, args.done())?;
     }
-    update::total(to, splits, own.trained(), partial, places.gradient)
+    update::total(to, precision, splits, own.trained(), partial, places.gradient)
 }
 
-/// Bytes of a block of `filters.cu`: two tiles, later the sums of 64 threads.
-fn shared(filter: usize, stride: usize, width: usize, [rows, images]: [usize; 2]) -> usize {
-    let step = if filter == 1 { 1 } else { stride };
+/// What computes the gradient of all weights, of 16 channels and 16 outputs.
+struct Block {
+    name: &'static str,
+    files: &'static [&'static str],
+    own: &'static str,
+    threads: usize,
+    /// Bytes of two tiles, later of the sums of threads or warps.
+    shared: usize,
+}
+
+impl Block {
+    /// Tensor cores, where the precision is theirs and it is not the image that was read.
+    fn new(unit: &Unit, precision: Precision, kind: Kind) -> Self {
+        const TILES: &str = include_str!("filter_tiles.cu");
+        let taps = unit.conv.kernel * unit.conv.kernel;
+        // Words of a pixel, which lie so that threads do not meet.
+        let pitch = match precision {
+            Precision::Bf16 => 8 + 4,
+            _ => 16 + 8,
+        };
+        if precision == Precision::F32 || kind == Kind::Image {
+            return Self {
+                name: "filters.cu",
+                files: &[COMMON, STORED, MAPS, TILES],
+                own: include_str!("filters.cu"),
+                threads: 256,
+                shared: 4 * (pixels(unit) * 16).max(64 * (4 * taps + 1)),
+            };
+        }
+        Self {
+            name: "tensor_filters.cu",
+            files: &[COMMON, STORED, MAPS, MMA, TILES],
+            own: include_str!("tensor_filters.cu"),
+            threads: 128,
+            shared: 4 * (pixels(unit) * pitch).max(4 * 16 * 16 * taps),
+        }
+    }
+}
+
+/// Pixels of a block's two tiles.
+fn pixels(unit: &Unit) -> usize {
+    let ([rows, images], [_, width], filter) = (tile(unit.output), unit.output, unit.conv.kernel);
+    let step = if filter == 1 { 1 } else { unit.conv.stride };
     let read = ((rows - 1) * step + filter) * ((width - 1) * step + filter);
-    let tiles = images * (read + rows * width) * 16;
-    4 * tiles.max(64 * (4 * filter * filter + 1))
+    images * (read + rows * width)
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use super::*;
+    use crate::cuda::kernel_tests::filters::unit;
 
     #[test]
     fn tiles_fit_a_block_on_every_card() {
@@ -105,7 +145,11 @@ mod tests {
             let [rows, images] = tile([width, width]);
             assert!(width.is_multiple_of(rows) && (images == 1 || rows == width));
             for stride in [1, 2] {
-                assert!(shared(3, stride, width, [rows, images]) <= 48 * 1024, "{width} {stride}");
+                let (unit, _) = unit([3, stride, width], [16, 16], None);
+                let bytes = |precision| Block::new(&unit, precision, Kind::Rectified).shared;
+                assert!(bytes(Precision::F32).max(bytes(Precision::Bf16)) <= 48 << 10, "{width} {stride}");
+                // Cards that know tf32 give a block at least 99 KiB.
+                assert!(bytes(Precision::Tf32) <= 99 << 10, "{width} {stride}");
             }
         }
     }

@@ -13,13 +13,14 @@ use super::{
     memory::{EXAMPLE, Memory, SETTINGS, TALLY},
     plan::Plan,
     step::{Purpose, launches},
+    stored,
 };
 use crate::{
     Error, Result,
     arch::Graph,
     data::{self, Dataset},
     tensor::{Tensor, Tensors},
-    trainer::{Example, Split, State, Tally, TrainSpec},
+    trainer::{Example, Precision, Split, State, Tally, TrainSpec},
 };
 
 /// Trainings that step together.
@@ -56,6 +57,13 @@ impl<D: Device> Group<D> {
         }
         let images = data.len(Split::Train) + data.len(Split::Test);
         let plan = Plan::new(spec, specs.len(), data.classes().len(), images)?;
+        if spec.precision != Precision::F32 && !device.has_tensor_cores() {
+            let reason = format!(
+                "{} knows neither tf32 nor bf16, which a card of compute capability 8.0 does; use precision = \"f32\"",
+                device.describe()
+            );
+            return Err(Error::Unsupported { engine: "cuda", reason });
+        }
         fit::check(spec, &data, &plan, &device)?;
         let memory = Memory::new(&plan, &mut |bytes| device.alloc(bytes))?;
         let mut group = Self {
@@ -90,9 +98,14 @@ impl<D: Device> Group<D> {
         Memory::bytes(&self.plan)
     }
 
-    /// Card, driver, compiler.
+    /// Card, driver, compiler, precision.
     pub fn describe(&self) -> String {
-        self.device.describe()
+        let name = match self.plan.precision {
+            Precision::F32 => "f32",
+            Precision::Tf32 => "tf32",
+            Precision::Bf16 => "bf16",
+        };
+        format!("{}, {name}", self.device.describe())
     }
 
     fn upload_data(&mut self) -> Result<()> {
@@ -114,10 +127,11 @@ impl<D: Device> Group<D> {
         let graph = Graph::new(self.specs[i].arch, self.specs[i].variant, self.data.classes().len());
         let (state, weights) = State::initial(&graph, &self.specs[i])?;
         let of = &self.plan.parameters;
-        let [values, packed] = [of.values(&state, &weights), of.pack(&weights)];
+        let values = of.values(&state, &weights);
+        let packed = stored::bytes(self.plan.precision, &of.pack(&weights));
         let places: Vec<u8> = of.places(&self.specs[i])?.iter().flat_map(|p| p.to_le_bytes()).collect();
         upload(&mut self.device, instance(self.memory.values, i, 4 * values.len()), &le_bytes(&values))?;
-        upload(&mut self.device, instance(self.memory.packed, i, 4 * packed.len()), &le_bytes(&packed))?;
+        upload(&mut self.device, instance(self.memory.packed, i, packed.len()), &packed)?;
         upload(&mut self.device, instance(self.memory.places, i, places.len()), &places)?;
         for (u, filters) in of.filters.iter().enumerate() {
             let at: Vec<u8> =

@@ -36,7 +36,7 @@ __device__ __forceinline__ void mean(float *memory, float *pooled, const Read &m
 // For image n: `pooled`, `logits`, its loss and whether it is correct; the mean loss's gradient for the logits and
 // for each channel's pixels.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    head(const float *z, const float *side, const float *line, const float *side_line, unsigned char *bits,
+    head(const Stored *z, const Stored *side, const float *line, const float *side_line, unsigned char *bits,
          const float *weights, const float *bias, unsigned values, const Example *examples,
          const unsigned short *labels, float *pooled, double *logits, double *d_logits, float *d_pooled,
          double *losses, int *correct, int count, int images, int channels, int classes) {
@@ -85,7 +85,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
 // The last map's gradient and its sums: one image and 16 channels in each block.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    spread(const float *d_pooled, float *out, const float *z, const float *side, const float *line,
+    spread(const float *d_pooled, Stored *out, const Stored *z, const Stored *side, const float *line,
            const unsigned char *pass, float *partial, unsigned partials, int images, int channels) {
     SHARED_MEMORY(float, floats);
     const Write to = own_write<RECTIFIER>(out, z, side, line, pass, 0, channels, images, HEIGHT, WIDTH);

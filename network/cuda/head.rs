@@ -2,11 +2,11 @@
 
 use super::{
     device::{Address, Device, Source},
-    launches::{Args, COMMON, Launches, MAPS, Size},
+    launches::{Args, COMMON, Launches, MAPS, STORED, Size},
     maps::{Read, Write},
-    memory::Memory,
+    stored,
 };
-use crate::Result;
+use crate::{Result, trainer::Precision};
 
 /// The output layer, and what it is given.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +18,7 @@ pub(super) struct Head {
     pub(super) count: usize,
     /// Images that maps have room for.
     pub(super) batch: usize,
+    pub(super) precision: Precision,
     pub(super) weights: Address,
     pub(super) bias: Address,
     /// Distance of these values between instances.
@@ -26,31 +27,44 @@ pub(super) struct Head {
     pub(super) gradients: ([Address; 2], usize),
 }
 
+/// What an image comes to, and the way back: memory with room for a batch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ends {
+    pub(super) examples: Address,
+    /// Of the dataset.
+    pub(super) labels: Address,
+    pub(super) pooled: Address,
+    pub(super) d_pooled: Address,
+    pub(super) logits: Address,
+    pub(super) d_logits: Address,
+    pub(super) losses: Address,
+    pub(super) correct: Address,
+}
+
 impl Head {
     fn source(&self) -> Source {
         Source {
             name: "head.cu",
-            text: [COMMON, MAPS, include_str!("head.cu")].concat(),
-            defines: vec![("HEIGHT", self.size[0].to_string()), ("WIDTH", self.size[1].to_string())],
+            text: [COMMON, STORED, MAPS, include_str!("head.cu")].concat(),
+            defines: vec![
+                ("PRECISION", stored::name(self.precision).into()),
+                ("HEIGHT", self.size[0].to_string()),
+                ("WIDTH", self.size[1].to_string()),
+            ],
             kernels: vec!["head", "spread", "output", "count"],
         }
     }
 
     /// Logits, losses and their gradients.
-    pub(super) fn forward<D: Device>(
-        &self,
-        to: &mut Launches<'_, D>,
-        last: Read,
-        memory: &Memory,
-    ) -> Result<()> {
+    pub(super) fn forward<D: Device>(&self, to: &mut Launches<'_, D>, last: Read, ends: &Ends) -> Result<()> {
         let shared = (2 * self.classes).next_multiple_of(2) * 8 + 128 * 4 * 4;
         let size = Size { blocks: [self.count, 1], threads: 128, shared };
         let args = Args::default()
             .at(&last.parts)
             .at(&[last.signs, self.weights, self.bias])
             .unsigned(self.values)
-            .at(&[memory.examples, memory.labels, memory.pooled, memory.logits, memory.d_logits])
-            .at(&[memory.d_pooled, memory.losses, memory.correct])
+            .at(&[ends.examples, ends.labels, ends.pooled, ends.logits, ends.d_logits])
+            .at(&[ends.d_pooled, ends.losses, ends.correct])
             .int(&[self.count, self.batch, self.channels, self.classes]);
         to.add(self.source(), "head", size, args.done())
     }
@@ -59,11 +73,11 @@ impl Head {
     pub(super) fn count<D: Device>(
         &self,
         to: &mut Launches<'_, D>,
-        memory: &Memory,
+        ends: &Ends,
         tally: Address,
     ) -> Result<()> {
         let size = Size { blocks: [1, 1], threads: 1, shared: 0 };
-        let args = Args::default().at(&[memory.losses, memory.correct]).int(&[self.count, self.batch]);
+        let args = Args::default().at(&[ends.losses, ends.correct]).int(&[self.count, self.batch]);
         to.add(self.source(), "count", size, args.at(&[tally]).done())
     }
 
@@ -72,20 +86,20 @@ impl Head {
         &self,
         to: &mut Launches<'_, D>,
         last: Write,
-        memory: &Memory,
+        ends: &Ends,
         partial: (Address, usize),
     ) -> Result<()> {
         let blocks = [self.count, self.channels / 16];
         let size = Size { blocks, threads: 128, shared: 3 * 16 * 33 * 4 };
         let args = Args::default()
-            .at(&[memory.d_pooled, last.out, last.z[0], last.z[1], last.line, last.pass, partial.0])
+            .at(&[ends.d_pooled, last.out, last.z[0], last.z[1], last.line, last.pass, partial.0])
             .unsigned(partial.1)
             .int(&[self.batch, self.channels]);
         to.add(self.source(), "spread", size, args.done())
     }
 
     /// The gradients of weights and biases, if they train.
-    pub(super) fn output<D: Device>(&self, to: &mut Launches<'_, D>, memory: &Memory) -> Result<()> {
+    pub(super) fn output<D: Device>(&self, to: &mut Launches<'_, D>, ends: &Ends) -> Result<()> {
         let (gradients, distance) = self.gradients;
         if gradients[0] == Address::NONE {
             return Ok(());
@@ -93,7 +107,7 @@ impl Head {
         let values = self.classes * (self.channels + 1);
         let size = Size { blocks: [values.div_ceil(128), 1], threads: 128, shared: 0 };
         let args = Args::default()
-            .at(&[memory.d_logits, memory.pooled])
+            .at(&[ends.d_logits, ends.pooled])
             .at(&gradients)
             .unsigned(distance)
             .int(&[self.count, self.batch, self.channels, self.classes]);

@@ -7,8 +7,14 @@ use crate::Result;
 
 /// What all kernels share.
 pub(super) const COMMON: &str = include_str!("common.cu");
-/// What kernels that read and write maps share.
+/// What kernels share that read or write maps or filters.
+pub(super) const STORED: &str = include_str!("stored.cu");
+/// What kernels that make maps while they read them share.
 pub(super) const MAPS: &str = include_str!("maps.cu");
+/// What convolutions share.
+pub(super) const TILES: &str = include_str!("tiles.cu");
+/// What kernels on tensor cores share.
+pub(super) const MMA: &str = include_str!("mma.cu");
 
 /// The kernels that were loaded, by their source.
 pub(super) type Loaded = HashMap<Source, Vec<Kernel>>;
@@ -86,6 +92,11 @@ impl Address {
 
     /// The address of the `count`-th `f32` from here.
     pub(super) fn floats(self, count: usize) -> Self {
-        Self(self.0 + 4 * count as u64)
+        self.numbers(count, 4)
+    }
+
+    /// The address of the `count`-th number of `width` bytes from here.
+    pub(super) fn numbers(self, count: usize, width: usize) -> Self {
+        Self(self.0 + (width * count) as u64)
     }
 }

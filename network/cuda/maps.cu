@@ -1,6 +1,6 @@
 // What kernels read and write: maps `[instance][image][row][column][channel]`, made while they are read (normalised,
 // added, rectified, pooled; on the way back the gradient behind a BatchNorm) and summed while they are written.
-// Four channels at a time. Pasted in front of the kernels that use it; knows no convolution.
+// Four channels at a time. Pasted behind `stored.cu`, in front of the kernels that use it; knows no convolution.
 
 // What a Read makes of its memory.
 enum Kind {
@@ -27,20 +27,19 @@ struct Example {
 };
 
 struct Read {
-    const void *first;
-    const float *second, *third, *fourth;
+    const void *first, *second;
+    const float *third, *fourth;
     int channels;
 };
 
 struct Write {
-    float *out;
-    const float *z, *side, *line;
+    Stored *out;
+    const Stored *z, *side;
+    const float *line;
     const unsigned char *bits;
     int add, channels;
 };
 
-__device__ __forceinline__ float4 load(const float *p) { return *reinterpret_cast<const float4 *>(p); }
-__device__ __forceinline__ void store(float *p, float4 v) { *reinterpret_cast<float4 *>(p) = v; }
 __device__ __forceinline__ float4 fill(float v) { return make_float4(v, v, v, v); }
 __device__ __forceinline__ float4 fma(float4 a, float4 b, float4 c) {
     return make_float4(fmaf(a.x, b.x, c.x), fmaf(a.y, b.y, c.y), fmaf(a.z, b.z, c.z), fmaf(a.w, b.w, c.w));
@@ -72,8 +71,8 @@ struct Square {
     float4 value[4];
     size_t at[4];
 };
-__device__ __forceinline__ Square square(const float *z, const float *line, int channels, int n, int y, int x, int h,
-                                         int w, int c) {
+__device__ __forceinline__ Square square(const Stored *z, const float *line, int channels, int n, int y, int x,
+                                         int h, int w, int c) {
     Square s;
     const float4 scale = load(line + c), shift = load(line + channels + c);
     for (int i = 0; i < 4; i++) {
@@ -102,7 +101,7 @@ __device__ __forceinline__ float4 image(const Read &m, int n, int y, int x, int 
     float v[3];
     for (int i = 0; i < 3; i++) {
         const unsigned byte = inside ? bytes[(i * SIZE + row) * SIZE + column] : 0;
-        v[i] = m.second[i * 256 + byte];
+        v[i] = static_cast<const float *>(m.second)[i * 256 + byte];
     }
     return make_float4(v[0], v[1], v[2], 0.f);
 }
@@ -110,13 +109,13 @@ __device__ __forceinline__ float4 image(const Read &m, int n, int y, int x, int 
 // Channels c.. of pixel (y, x) of image n of a map of h rows and w columns, which exist.
 template <int kind> __device__ __forceinline__ float4 read(const Read &m, int n, int y, int x, int h, int w, int c) {
     if constexpr (kind == IMAGE) return image(m, n, y, x, c);
-    const float *first = static_cast<const float *>(m.first);
+    const Stored *first = static_cast<const Stored *>(m.first), *second = static_cast<const Stored *>(m.second);
     const size_t at = place(n, y, x, h, w, m.channels) + c;
     if constexpr (kind == RECTIFIED) {
         float4 v = load(first + at);
         if (m.third) v = fma(v, load(m.third + c), load(m.third + m.channels + c));
-        if (m.second) {
-            float4 side = load(m.second + at);
+        if (second) {
+            float4 side = load(second + at);
             if (m.fourth) side = fma(side, load(m.fourth + c), load(m.fourth + m.channels + c));
             v = add(v, side);
         }
@@ -127,10 +126,10 @@ template <int kind> __device__ __forceinline__ float4 read(const Read &m, int n,
         return relu(larger(larger(s.value[0], s.value[1]), larger(s.value[2], s.value[3])));
     }
     const float4 a = load(m.third + c), b = load(m.third + m.channels + c), d = load(m.third + 2 * m.channels + c);
-    const float4 behind = fma(load(m.second + at), b, d);
+    const float4 behind = fma(load(second + at), b, d);
     if constexpr (kind == UNPOOLED) {
         const float4 g = load(first + place(n, y / 2, x / 2, h / 2, w / 2, m.channels) + c);
-        const Square s = square(m.second, m.fourth, m.channels, n, y / 2, x / 2, h / 2, w / 2, c);
+        const Square s = square(second, m.fourth, m.channels, n, y / 2, x / 2, h / 2, w / 2, c);
         return fma(keep(g, winners(s, y % 2 * 2 + x % 2)), a, behind);
     }
     return fma(load(first + at), a, behind);
@@ -138,7 +137,7 @@ template <int kind> __device__ __forceinline__ float4 read(const Read &m, int n,
 
 // The map of this block's instance; `image` images have room in each.
 template <int kind>
-__device__ __forceinline__ Read own_read(const void *first, const float *second, const float *third,
+__device__ __forceinline__ Read own_read(const void *first, const void *second, const float *third,
                                          const float *fourth, int channels, int images, int h, int w) {
     Read m = {first, second, third, fourth, channels};
     if constexpr (kind == IMAGE) {
@@ -146,16 +145,15 @@ __device__ __forceinline__ Read own_read(const void *first, const float *second,
         return m;
     }
     const size_t size = size_t(images) * h * w * channels;
-    const float *f = static_cast<const float *>(first);
-    m.first = own(f, kind == POOLED ? 4 * size : kind == UNPOOLED ? size / 4 : size);
-    m.second = own(second, size);
+    m.first = own(static_cast<const Stored *>(first), kind == POOLED ? 4 * size : kind == UNPOOLED ? size / 4 : size);
+    m.second = own(static_cast<const Stored *>(second), size);
     m.third = own(third, (kind == GRADIENT || kind == UNPOOLED ? 3 : 2) * channels);
     m.fourth = own(fourth, 2 * channels);
     return m;
 }
 
 template <int target>
-__device__ __forceinline__ Write own_write(float *out, const float *z, const float *side, const float *line,
+__device__ __forceinline__ Write own_write(Stored *out, const Stored *z, const Stored *side, const float *line,
                                            const unsigned char *bits, int add, int channels, int images, int h,
                                            int w) {
     const size_t size = size_t(images) * h * w * channels;
@@ -164,12 +162,14 @@ __device__ __forceinline__ Write own_write(float *out, const float *z, const flo
             own(bits, size / 4), add, channels};
 }
 
-// Gives pixel (y, x) of image n its channels k.., and three sums of each their share.
+// Gives pixel (y, x) of image n its channels k.., and three sums of each their share: of the values as they are stored.
 template <int target>
 __device__ __forceinline__ void write(const Write &m, int n, int y, int x, int h, int w, int k, float4 v,
                                       float4 *sums) {
     const size_t at = place(n, y, x, h, w, m.channels) + k;
+    if constexpr (target == PLAIN) store(m.out + at, v);
     if constexpr (target == KEEP) {
+        v = store(m.out + at, v);
         sums[0] = add(sums[0], v);
         sums[1] = fma(v, v, sums[1]);
     }
@@ -178,7 +178,7 @@ __device__ __forceinline__ void write(const Write &m, int n, int y, int x, int h
         const float4 z = load(m.z + at);
         const unsigned bits =
             m.bits ? m.bits[at / 4] : signs(fma(z, load(m.line + k), load(m.line + m.channels + k)));
-        v = keep(v, bits);
+        v = store(m.out + at, keep(v, bits));
         sums[0] = add(sums[0], v);
         sums[1] = fma(v, z, sums[1]);
         if (m.side) sums[2] = fma(v, load(m.side + at), sums[2]);
@@ -192,11 +192,10 @@ __device__ __forceinline__ void write(const Write &m, int n, int y, int x, int h
             z = add(z, keep(load(m.z + s.at[i]), won));
             positive |= won & signs(s.value[i]);
         }
-        v = keep(v, positive);
+        v = store(m.out + at, keep(v, positive));
         sums[0] = add(sums[0], v);
         sums[1] = fma(v, z, sums[1]);
     }
-    store(m.out + at, v);
 }
 
 // Adds up what the `lanes` threads of each group of `quads` x 4 channels hold, in the order of the lanes, into

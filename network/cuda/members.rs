@@ -163,7 +163,7 @@ impl Trainer for Member {
     }
 
     fn describe(&self) -> String {
-        format!("cuda engine, {}, f32", self.describe)
+        format!("cuda engine, {}", self.describe)
     }
 
     /// Those of the whole group.

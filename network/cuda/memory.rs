@@ -3,6 +3,7 @@
 
 use super::{
     device::Address,
+    head::Ends,
     maps::{Kind, Read, Target, Write},
     plan::Plan,
 };
@@ -84,7 +85,7 @@ impl Memory {
         memory.maps(plan, &mut own)?;
         for (unit, filters) in layout.units.iter().zip(&of.filters) {
             let channels = unit.conv.cout;
-            memory.z.push(own(4 * batch * channels * unit.output.iter().product::<usize>())?);
+            memory.z.push(own(plan.width() * batch * channels * unit.output.iter().product::<usize>())?);
             memory.lines.push(own(4 * 2 * channels)?);
             memory.backs.push(own(4 * 3 * channels)?);
             memory.moments.push(own(8 * 2 * channels)?);
@@ -104,7 +105,7 @@ impl Memory {
         memory.velocity = own(4 * of.trained)?;
         memory.gradient = own(4 * of.trained)?;
         memory.places = own(4 * 2 * of.weights)?;
-        memory.packed = own(4 * of.packed)?;
+        memory.packed = own(plan.width() * of.packed)?;
         memory.settings = own(SETTINGS)?;
         memory.examples = own(EXAMPLE * batch)?;
         memory.tallies = [own(TALLY)?, own(TALLY)?];
@@ -123,7 +124,7 @@ impl Memory {
                 let used = |f: usize| gradients[f] == slot || features[f] == Some(slot);
                 let all = plan.layout.features.iter().enumerate();
                 if all.filter(|(_, feature)| feature.shape == shape).any(|(f, _)| used(f)) {
-                    *map = own(4 * elements(shape))?;
+                    *map = own(plan.width() * elements(shape))?;
                 }
             }
         }
@@ -131,13 +132,19 @@ impl Memory {
             self.gradients.push(pairs[feature.shape][gradients[f]]);
             self.features.push(match features[f] {
                 Some(slot) => pairs[feature.shape][slot],
-                None if plan.kept(f) => own(4 * elements(feature.shape))?,
+                None if plan.kept(f) => own(plan.width() * elements(feature.shape))?,
                 None => Address::NONE,
             });
             let signed = feature.added != Added::None;
             self.signs.push(if signed { own(elements(feature.shape) / 4)? } else { Address::NONE });
         }
         Ok(())
+    }
+
+    /// What the network's end reads and writes.
+    pub(super) fn ends(&self) -> Ends {
+        let Self { examples, labels, pooled, d_pooled, logits, d_logits, losses, correct, .. } = *self;
+        Ends { examples, labels, pooled, d_pooled, logits, d_logits, losses, correct }
     }
 
     /// The images.

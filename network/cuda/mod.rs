@@ -17,6 +17,9 @@ mod filters;
 pub mod fit;
 pub mod group;
 mod head;
+#[cfg(test)]
+#[cfg(unix)]
+mod kernel_tests;
 mod launches;
 mod maps;
 pub mod members;
@@ -27,5 +30,7 @@ mod plan;
 pub mod sources;
 mod statistics;
 mod step;
+mod stored;
+mod tensor;
 pub mod trainer;
 mod update;

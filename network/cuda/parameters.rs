@@ -1,6 +1,6 @@
 //! Where values lie on the device: first what trains (weights of filters before the rest), then what does not but is
 //! no filter either; and the two packed copies of every filter tensor, forward `C R S K` and, flipped, backward
-//! `K R S C`. Knows no device.
+//! `K R S C`, or as tensor cores want them. Knows no device.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::{
     init::random_positions,
     mode::Share,
     tensor::Tensors,
-    trainer::{State, TrainSpec},
+    trainer::{Precision, State, TrainSpec},
 };
 
 /// What trains of a parameter.
@@ -39,6 +39,8 @@ pub(super) struct Filters {
     pub(super) at: usize,
     /// First value of the packed copies; those of the image's reader are one.
     pub(super) packed: [usize; 2],
+    /// Numbers of a word, where tensor cores multiply.
+    in_word: Option<usize>,
 }
 
 /// All values of one instance.
@@ -100,7 +102,19 @@ impl Parameters {
         let forward = self.packed;
         let backward = if once { forward } else { forward + param.len() };
         self.packed = backward + param.len();
-        self.filters.push(Filters { share: spec.set.share(&param), param, at, packed: [forward, backward] });
+        let in_word = match spec.precision {
+            Precision::F32 => None,
+            Precision::Tf32 => Some(1),
+            Precision::Bf16 => Some(2),
+        };
+        let in_word = in_word.filter(|_| !once);
+        self.filters.push(Filters {
+            share: spec.set.share(&param),
+            param,
+            at,
+            packed: [forward, backward],
+            in_word,
+        });
     }
 
     /// All values of an instance that starts (or goes on) with `state`; `weights` holds what does not train.
@@ -153,6 +167,12 @@ impl Parameters {
 }
 
 impl Filters {
+    /// Filters by themselves.
+    #[cfg(test)]
+    pub(super) fn alone(param: Param, share: Share) -> Self {
+        Self { param, share, at: 0, packed: [0; 2], in_word: None }
+    }
+
     /// Weights of each filter that train, if they are only some.
     pub(super) fn each(&self) -> Option<usize> {
         if let Share::PerFilter { k } = self.share { Some(k) } else { None }
@@ -180,10 +200,20 @@ impl Filters {
         let [outputs, channels] = [self.param.shape[0], self.param.shape[1]];
         let taps = self.param.len() / (outputs * channels);
         let (tap, c, k) = (i % taps, i / taps % channels, i / taps / channels);
-        let forward = self.packed[0] + (c * taps + tap) * outputs + k;
+        let forward = self.packed[0] + place(self.in_word, [c, tap, k], [taps, outputs]);
         if self.packed[0] == self.packed[1] {
             return [forward, forward];
         }
-        [forward, self.packed[1] + (k * taps + taps - 1 - tap) * channels + c]
+        [forward, self.packed[1] + place(self.in_word, [k, taps - 1 - tap, c], [taps, channels])]
     }
+}
+
+/// Where the weight of channel `c`, a tap and output `k` lies in a copy: `C R S K`, or as `tensor.cu` has it with as
+/// many numbers in a word.
+pub(super) fn place(in_word: Option<usize>, [c, tap, k]: [usize; 3], [taps, outputs]: [usize; 2]) -> usize {
+    let Some(each) = in_word else { return (c * taps + tap) * outputs + k };
+    let (word, part) = (c / each, c % each);
+    let matrix = (word / 8 * taps + tap) * (outputs / 8) + k / 8;
+    let thread = k % 8 * 4 + word % 4;
+    ((matrix * 32 + thread) * 2 + word % 8 / 4) * each + part
 }

@@ -1,7 +1,7 @@
 //! A network, what trains of it and how many of it there are: everything that decides sizes and launches. Found once;
 //! knows no device.
 
-use super::{conv::Conv, filters, maps::Kind, parameters::Parameters};
+use super::{conv::Conv, filters, maps::Kind, parameters::Parameters, stored};
 use crate::{
     Error, Result,
     arch::Graph,
@@ -19,18 +19,16 @@ pub(super) struct Plan {
     pub(super) instances: usize,
     /// Images of the dataset.
     pub(super) images: usize,
+    pub(super) precision: Precision,
 }
 
 impl Plan {
     /// For `instances` trainings like `spec` on `images` images of `classes` classes.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] where the engine does not cover the network or the precision.
+    /// [`Error::Unsupported`] where the engine does not cover the network.
     pub(super) fn new(spec: &TrainSpec, instances: usize, classes: usize, images: usize) -> Result<Self> {
         let uncovered = |reason: String| Error::Unsupported { engine: "cuda", reason };
-        if spec.precision != Precision::F32 {
-            return Err(uncovered("it computes in f32 only; use precision = \"f32\"".into()));
-        }
         let graph = Graph::new(spec.arch, spec.variant, classes);
         let layout = Layout::new(&graph).map_err(|e| match e {
             Error::Unsupported { reason, .. } => uncovered(reason),
@@ -45,7 +43,13 @@ impl Plan {
         if parameters.len.max(parameters.packed) > u32::MAX as usize {
             return Err(uncovered("it does not cover networks of 2^32 values".into()));
         }
-        Ok(Self { layout, parameters, batch: spec.batch.max(1), instances, images })
+        let (batch, precision) = (spec.batch.max(1), spec.precision);
+        Ok(Self { layout, parameters, batch, instances, images, precision })
+    }
+
+    /// Bytes of a number in maps and filters.
+    pub(super) fn width(&self) -> usize {
+        stored::width(self.precision)
     }
 
     /// Channels, rows and columns of what unit `u` writes.
@@ -106,6 +110,7 @@ impl Plan {
             outputs: conv.cout,
             size: *output,
             batch: self.batch,
+            precision: self.precision,
         }
     }
 
@@ -121,13 +126,17 @@ impl Plan {
             outputs: conv.cin,
             size: *input,
             batch: self.batch,
+            precision: self.precision,
         }
     }
 
     /// Most sums that the blocks of one launch leave.
     pub(super) fn partials(&self) -> usize {
-        let units = 0..self.layout.units.len();
-        let convs = units.flat_map(|u| [self.forward(u, Kind::Rectified), self.backward(u, Kind::Gradient)]);
+        let units = self.layout.units.iter().enumerate();
+        let convs = units.flat_map(|(u, unit)| {
+            let kind = if unit.reads.is_none() { Kind::Image } else { Kind::Rectified };
+            [self.forward(u, kind), self.backward(u, Kind::Gradient)]
+        });
         let sums = convs.map(|conv| 3 * conv.outputs * conv.tiles(self.batch));
         sums.max().unwrap_or(0).max(3 * self.batch * self.last().0)
     }

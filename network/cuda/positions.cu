@@ -9,8 +9,8 @@ constexpr int IN_H = HEIGHT * STRIDE, IN_W = WIDTH * STRIDE;
 
 // `at[filter][each]` are flat indices into K C R S; `partial[split]` gets sums in the same order.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    positions(const void *first, const float *second, const float *third, const float *fourth, const float *g,
-              const float *z, const float *abc, const float *line, const unsigned *at, int each, float *partial,
+    positions(const void *first, const void *second, const float *third, const float *fourth, const Stored *g,
+              const Stored *z, const float *abc, const float *line, const unsigned *at, int each, float *partial,
               unsigned partials, int count, int images, int channels, int outputs) {
     SHARED_MEMORY(float, memory);
     const Read m = own_read<KIND>(first, second, third, fourth, channels, images, IN_H, IN_W);

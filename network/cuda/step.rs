@@ -10,7 +10,7 @@ use super::{
     memory::Memory,
     plan::Plan,
     statistics::{Norm, Sums},
-    update,
+    update::{self, Values},
 };
 use crate::Result;
 
@@ -41,19 +41,19 @@ pub(super) fn launches<D: Device>(
     let to = Launches::new(device, loaded, plan.instances);
     let mut step = Step { plan, memory, purpose, count, to };
     if purpose == Purpose::Pack {
-        update::pack(&mut step.to, &plan.parameters, memory)?;
+        update::pack(&mut step.to, &Values::new(plan, memory))?;
         return Ok(step.to.list);
     }
     step.forward()?;
     if purpose != Purpose::Predict {
         let tally = memory.tallies[usize::from(purpose == Purpose::Gradients)];
-        step.head().count(&mut step.to, memory, tally)?;
+        step.head().count(&mut step.to, &memory.ends(), tally)?;
         if plan.parameters.trained > 0 {
             step.backward()?;
         }
     }
     if purpose == Purpose::Step {
-        update::sgd(&mut step.to, &plan.parameters, memory)?;
+        update::sgd(&mut step.to, &Values::new(plan, memory))?;
     }
     Ok(step.to.list)
 }
@@ -79,7 +79,7 @@ impl<D: Device> Step<'_, D> {
         }
         let last = self.memory.feature(plan, plan.layout.features.len() - 1);
         let head = self.head();
-        head.forward(&mut self.to, last, self.memory)
+        head.forward(&mut self.to, last, &self.memory.ends())
     }
 
     fn forward_unit(&mut self, u: usize, read: Read) -> Result<()> {
@@ -98,7 +98,8 @@ impl<D: Device> Step<'_, D> {
     fn convolve(&mut self, conv: &Conv, maps: (Read, Write), packed: usize) -> Result<()> {
         let predict = self.purpose == Purpose::Predict;
         let partial = if predict { Address::NONE } else { self.memory.partial };
-        let packed = (self.memory.packed.floats(packed), self.plan.parameters.packed);
+        let filters = self.memory.packed.numbers(packed, self.plan.width());
+        let packed = (filters, self.plan.parameters.packed);
         conv.launch(&mut self.to, self.count, maps, packed, (partial, self.plan.partials()))
     }
 
@@ -106,9 +107,9 @@ impl<D: Device> Step<'_, D> {
     fn backward(&mut self) -> Result<()> {
         let (plan, last) = (self.plan, self.plan.layout.features.len() - 1);
         let (head, write) = (self.head(), self.memory.gradient(plan, last, true, true));
-        head.output(&mut self.to, self.memory)?;
+        head.output(&mut self.to, &self.memory.ends())?;
         let partial = (self.memory.partial, plan.partials());
-        head.backward(&mut self.to, write, self.memory, partial)?;
+        head.backward(&mut self.to, write, &self.memory.ends(), partial)?;
         self.differentiate(last, self.count)?;
         for f in (0..last).rev() {
             for &u in &plan.layout.features[f].readers {
@@ -153,7 +154,15 @@ impl<D: Device> Step<'_, D> {
             gradient: (memory.gradient.floats(own.at), plan.parameters.trained),
         };
         let unit = (&plan.layout.units[u], own);
-        filters::launch(&mut self.to, unit, [self.count, plan.batch], [x, memory.back(plan, u)], places)
+        let precision = plan.precision;
+        filters::launch(
+            &mut self.to,
+            precision,
+            unit,
+            [self.count, plan.batch],
+            [x, memory.back(plan, u)],
+            places,
+        )
     }
 
     fn sums(&self, tiles: usize, u: usize) -> Sums {
@@ -201,6 +210,7 @@ impl<D: Device> Step<'_, D> {
             classes: self.plan.layout.classes,
             count: self.count,
             batch: self.plan.batch,
+            precision: self.plan.precision,
             weights: self.value(&weights),
             bias: self.value(&bias),
             values: of.len,

@@ -1,4 +1,5 @@
-//! The CUDA engine behind the training loop's interface: a group of one. Knows no schedule and no files.
+//! The CUDA engine behind the training loop's interface: a group of one, or of several alike. Knows no schedule and no
+//! files.
 
 use std::{ops::Range, sync::Arc};
 
@@ -11,7 +12,8 @@ use crate::{
     trainer::{Example, Split, State, Tally, TrainSpec, Trainer},
 };
 
-/// A network in training on a device.
+/// Networks in training on a device: one, or several alike, which do the same work together. What several are asked for
+/// is the first one's; sums are over all.
 pub struct CudaTrainer<D> {
     group: Group<D>,
 }
@@ -22,30 +24,47 @@ impl<D: Device> CudaTrainer<D> {
     /// # Errors
     /// As [`Group::new`].
     pub fn new(spec: &TrainSpec, data: Arc<Dataset>, device: D) -> Result<Self> {
-        Ok(Self { group: Group::new(std::slice::from_ref(spec), data, device)? })
+        Self::many(spec, 1, data, device)
+    }
+
+    /// `count` networks, each of a seed of its own, that step together: to measure what a group costs.
+    ///
+    /// # Errors
+    /// As [`Group::new`].
+    pub fn many(spec: &TrainSpec, count: usize, data: Arc<Dataset>, device: D) -> Result<Self> {
+        let seeds = (0..count as u64).map(|i| spec.seed.wrapping_add(i));
+        let specs: Vec<_> = seeds.map(|seed| TrainSpec { seed, ..spec.clone() }).collect();
+        Ok(Self { group: Group::new(&specs, data, device)? })
     }
 }
 
-/// Of a group of one, what there is.
-fn only<T>(all: Vec<T>) -> Result<T> {
+/// The first.
+fn first<T>(all: Vec<T>) -> Result<T> {
     all.into_iter().next().ok_or_else(|| Error::Invalid("a group of no trainings".into()))
 }
 
 impl<D: Device> Trainer for CudaTrainer<D> {
     fn step(&mut self, batch: &[Example], rate: f32) -> Result<()> {
-        self.group.step(&[batch], &[rate])
+        let all = self.group.len();
+        self.group.step(&vec![batch; all], &vec![rate; all])
     }
 
     fn take_tally(&mut self) -> Result<Tally> {
-        only(self.group.take_tallies()?)
+        let tallies = self.group.take_tallies()?;
+        Ok(tallies.into_iter().fold(Tally::default(), |sum, own| Tally {
+            examples: sum.examples + own.examples,
+            loss: sum.loss + own.loss,
+            correct: sum.correct + own.correct,
+        }))
     }
 
     fn predict(&mut self, split: Split, range: Range<usize>) -> Result<Vec<f32>> {
-        only(self.group.predict(split, range)?)
+        first(self.group.predict(split, range)?)
     }
 
     fn gradients(&mut self, batch: &[Example]) -> Result<(Tally, Tensors)> {
-        only(self.group.gradients(&[batch])?)
+        let all = self.group.len();
+        first(self.group.gradients(&vec![batch; all])?)
     }
 
     fn state(&mut self) -> Result<State> {
@@ -57,7 +76,7 @@ impl<D: Device> Trainer for CudaTrainer<D> {
     }
 
     fn describe(&self) -> String {
-        format!("cuda engine, {}, f32", self.group.describe())
+        format!("cuda engine, {}", self.group.describe())
     }
 
     fn plan(&self) -> Option<Plan> {

@@ -10,7 +10,7 @@ use crate::{
         fit::{bytes_needed, largest_batch},
     },
     mode::Mode,
-    trainer::EngineName,
+    trainer::{EngineName, Precision},
 };
 
 #[allow(dead_code)] // what the engines' common tests need more
@@ -60,6 +60,50 @@ fn gradients_are_those_of_the_cpu_engine() {
             assert!(apart < 1e-3, "{who}, {name}: {apart}");
         }
     }
+}
+
+/// A network's gradients as one vector: in tf32 they must be nearer to those in f32 than the CPU engine's in bf16, which
+/// is stored but not multiplied, and in bf16 about as near.
+fn check_precisions<D: Device>(spec: &TrainSpec, batch: &[Example], device: impl Fn() -> Option<D>) {
+    let flat = |(_, all): &(Tally, Tensors)| all.values().flat_map(|t| t.data.clone()).collect::<Vec<f32>>();
+    let half = TrainSpec { precision: Precision::Bf16, ..spec.clone() };
+    let [exact, half] =
+        [spec, &half].map(|spec| engine(spec, EngineName::Cpu).unwrap().gradients(batch).unwrap());
+    let distance = apart(&flat(&half), &flat(&exact));
+    for (precision, most) in [(Precision::Tf32, distance), (Precision::Bf16, 2.0 * distance)] {
+        let Some(device) = device() else { return };
+        let spec = TrainSpec { precision, ..spec.clone() };
+        let own = CudaTrainer::new(&spec, images(), device).unwrap().gradients(batch).unwrap();
+        let (apart, who) = (apart(&flat(&own), &flat(&exact)), format!("{} {precision:?}", spec.arch));
+        assert!(apart < most && apart > 1e-3 * most, "{who}: {apart} of {most}");
+        assert!((own.0.loss - exact.0.loss).abs() < most * exact.0.loss, "{who}: {:?}, {:?}", own.0, exact.0);
+    }
+}
+
+#[test]
+fn gradients_on_tensor_cores_are_near_those_in_f32() {
+    for (arch, variant, mode, n) in [
+        ("resnet8", Variant::Paper, Mode::All, 3),
+        ("resnet8", Variant::Origin, Mode::Random, 7),
+        ("resnet8-3", Variant::Origin, Mode::Bn, 2),
+        ("vgg11", Variant::Paper, Mode::Bn, 2),
+    ] {
+        check_precisions(&spec(arch, variant, mode, n), &batch(0, 0, n), || Emulated::new(Order::Forward));
+    }
+}
+
+#[test]
+fn several_alike_count_together_and_the_first_is_the_one_asked_for() {
+    let spec = spec("resnet8", Variant::Origin, Mode::Bn, 3);
+    let Some(device) = Emulated::new(Order::Forward) else { return };
+    let mut many = CudaTrainer::many(&spec, 3, images(), device).unwrap();
+    let mut one = on(&spec, Order::Forward).unwrap();
+    for trainer in [&mut many, &mut one] {
+        trainer.step(&batch(0, 0, 3), 0.1).unwrap();
+    }
+    assert!(many.state().unwrap() == one.state().unwrap());
+    let (all, own) = (many.take_tally().unwrap(), one.take_tally().unwrap());
+    assert!(all.examples == 9 && own.examples == 3 && all.loss > 2.0 * own.loss, "{all:?} {own:?}");
 }
 
 /// What `network/tests/golden/make.py` writes; its other fields are checked with the other engines.
@@ -137,19 +181,22 @@ fn bits(trainer: &mut dyn Trainer, seed: u64) -> Vec<u32> {
 
 #[test]
 fn bits_do_not_depend_on_the_order_of_blocks_and_threads() {
-    for (arch, mode) in [("resnet8", Mode::All), ("resnet8", Mode::Random)] {
-        let spec = spec(arch, Variant::Origin, mode, 5);
+    for (mode, precision) in
+        [(Mode::All, Precision::F32), (Mode::Random, Precision::F32), (Mode::All, Precision::Bf16)]
+    {
+        let spec = TrainSpec { precision, ..spec("resnet8", Variant::Origin, mode, 5) };
         let (Some(mut a), Some(mut b)) = (on(&spec, Order::Forward), on(&spec, Order::Backward)) else {
             return;
         };
-        assert!(bits(&mut a, 0) == bits(&mut b, 0), "{arch} {mode}");
+        assert!(bits(&mut a, 0) == bits(&mut b, 0), "{mode} {precision:?}");
     }
 }
 
 #[test]
 fn a_training_in_a_group_has_the_bits_that_it_has_alone() {
-    for mode in [Mode::Bn, Mode::Random] {
-        let specs = [0, 1, 2].map(|seed| TrainSpec { seed, ..spec("resnet8", Variant::Origin, mode, 5) });
+    for (mode, precision) in [(Mode::Bn, Precision::F32), (Mode::Random, Precision::Bf16)] {
+        let spec = TrainSpec { precision, ..spec("resnet8", Variant::Origin, mode, 5) };
+        let specs = [0, 1, 2].map(|seed| TrainSpec { seed, ..spec.clone() });
         let Some(device) = Emulated::new(Order::Forward) else { return };
         let mut group = Group::new(&specs, images(), device).unwrap();
         for (i, n) in [5, 5, 2].into_iter().enumerate() {
@@ -169,8 +216,8 @@ fn a_training_in_a_group_has_the_bits_that_it_has_alone() {
 
 #[test]
 fn a_restored_training_goes_on_with_the_same_bits() {
-    for mode in [Mode::All, Mode::Random] {
-        let spec = spec("resnet8", Variant::Origin, mode, 5);
+    for (mode, precision) in [(Mode::All, Precision::F32), (Mode::Random, Precision::Bf16)] {
+        let spec = TrainSpec { precision, ..spec("resnet8", Variant::Origin, mode, 5) };
         let Some(mut first) = on(&spec, Order::Forward) else { return };
         first.step(&batch(0, 0, 5), 0.1).unwrap();
         assert_eq!(first.take_tally().unwrap().examples, 5);
@@ -203,6 +250,11 @@ fn memory_is_predicted_to_the_byte_and_a_batch_that_fits_is_named() {
     let bytes = |batch| bytes_needed(&TrainSpec { batch, ..spec.clone() }, &images(), 3).unwrap();
     assert!(bytes(most) <= 1 << 32 && bytes(most + 1) > 1 << 32, "{most}");
     assert_eq!(largest_batch(&spec, &images(), 1, 1000).unwrap(), 0);
+    let half = TrainSpec { precision: Precision::Bf16, ..spec };
+    let [whole, halved] = [needed, bytes_needed(&half, &images(), 1).unwrap() as u64];
+    let mut device = Emulated::new(Order::Forward).unwrap();
+    device.total = halved;
+    assert!(Group::new(&[half], images(), device).is_ok() && 3 * halved < 2 * whole, "{halved} of {whole}");
 }
 
 #[test]
@@ -215,8 +267,10 @@ fn what_it_cannot_do_is_refused_in_words() {
     assert!(t.step(&[far], 0.1).unwrap_err().to_string().contains("no training image 64"));
     assert!(t.predict(Split::Test, 0..17).is_err());
     let device = || Emulated::new(Order::Forward).unwrap();
-    let bf16 = TrainSpec { precision: crate::trainer::Precision::Bf16, ..spec.clone() };
-    let refused = CudaTrainer::new(&bf16, images(), device()).err().unwrap();
+    let bf16 = TrainSpec { precision: Precision::Bf16, ..spec.clone() };
+    let mut old = device();
+    old.tensor_cores = false;
+    let refused = CudaTrainer::new(&bf16, images(), old).err().unwrap();
     assert!(matches!(refused, Error::Unsupported { engine: "cuda", .. }));
     let other = TrainSpec { batch: 8, ..spec.clone() };
     assert!(Group::new(&[spec, other], images(), device()).is_err(), "different batches");
@@ -226,6 +280,7 @@ fn what_it_cannot_do_is_refused_in_words() {
 #[test]
 fn not_a_number_reaches_the_loss() {
     let spec = spec("resnet8", Variant::Origin, Mode::Bn, 3);
+    let spec = TrainSpec { precision: Precision::Bf16, ..spec };
     let Some(mut t) = on(&spec, Order::Forward) else { return };
     let mut state = t.state().unwrap();
     state.values.get_mut("layer1.0.bn1.weight").unwrap().data[3] = f32::NAN;

@@ -19,18 +19,18 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 // Both packed copies of trained weight i.
-__device__ __forceinline__ void put(float value, const unsigned *places, unsigned filters, float *packed,
-                                    unsigned length, unsigned i) {
+__device__ __forceinline__ void put_both(float value, const unsigned *places, unsigned filters, Stored *packed,
+                                         unsigned length, unsigned i) {
     places = own(places, 2 * size_t(filters));
     packed = own(packed, length);
-    packed[places[2 * size_t(i)]] = value;
-    packed[places[2 * size_t(i) + 1]] = value;
+    put(packed + places[2 * size_t(i)], value);
+    put(packed + places[2 * size_t(i) + 1], value);
 }
 
 // One step on the first `trained` values; the first `filters` of them are weights of filters.
 extern "C" __global__ void __launch_bounds__(THREADS)
     sgd(float *values, unsigned length, float *velocity, const float *gradient, unsigned trained,
-        const Settings *settings, const unsigned *places, unsigned filters, float *packed, unsigned packed_length) {
+        const Settings *settings, const unsigned *places, unsigned filters, Stored *packed, unsigned packed_length) {
     const unsigned i = blockIdx.x * THREADS + threadIdx.x;
     if (i >= trained) return;
     const Settings s = settings[blockIdx.z];
@@ -41,13 +41,13 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const float value = w - s.rate * v;
     velocity[i] = v;
     values[i] = value;
-    if (i < filters) put(value, places, filters, packed, packed_length, i);
+    if (i < filters) put_both(value, places, filters, packed, packed_length, i);
 }
 
 // The trained weights as they are, after they came from elsewhere.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    pack(const float *values, unsigned length, const unsigned *places, unsigned filters, float *packed,
+    pack(const float *values, unsigned length, const unsigned *places, unsigned filters, Stored *packed,
          unsigned packed_length) {
     const unsigned i = blockIdx.x * THREADS + threadIdx.x;
-    if (i < filters) put(own(values, length)[i], places, filters, packed, packed_length, i);
+    if (i < filters) put_both(own(values, length)[i], places, filters, packed, packed_length, i);
 }

@@ -2,17 +2,18 @@
 
 use super::{
     device::{Address, Device, Source},
-    launches::{Args, COMMON, Launches, Size},
+    launches::{Args, COMMON, Launches, STORED, Size},
     memory::Memory,
-    parameters::Parameters,
+    plan::Plan,
+    stored,
 };
-use crate::Result;
+use crate::{Result, trainer::Precision};
 
-fn source() -> Source {
+fn source(precision: Precision) -> Source {
     Source {
         name: "update.cu",
-        text: [COMMON, include_str!("update.cu")].concat(),
-        defines: Vec::new(),
+        text: [COMMON, STORED, include_str!("update.cu")].concat(),
+        defines: vec![("PRECISION", stored::name(precision).into())],
         kernels: vec!["total", "sgd", "pack"],
     }
 }
@@ -25,6 +26,7 @@ fn each(count: usize) -> Size {
 /// `gradient` becomes the sum of `splits` parts of `len` values; both with their distances between instances.
 pub(super) fn total<D: Device>(
     to: &mut Launches<'_, D>,
+    precision: Precision,
     splits: usize,
     len: usize,
     partial: (Address, usize),
@@ -32,37 +34,75 @@ pub(super) fn total<D: Device>(
 ) -> Result<()> {
     let args = Args::default().at(&[partial.0]).unsigned(partial.1).int(&[splits]).unsigned(len);
     let args = args.at(&[gradient.0]).unsigned(gradient.1);
-    to.add(source(), "total", each(len), args.done())
+    to.add(source(precision), "total", each(len), args.done())
+}
+
+/// All values of instances, and what comes with those that train.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Values {
+    pub(super) precision: Precision,
+    /// How many there are, how many of them train, and how many of these are weights of filters: they come first.
+    pub(super) len: usize,
+    pub(super) trained: usize,
+    pub(super) weights: usize,
+    /// Values in packed filters.
+    pub(super) packed_len: usize,
+    pub(super) values: Address,
+    pub(super) velocity: Address,
+    pub(super) gradient: Address,
+    pub(super) settings: Address,
+    /// Where in the packed filters each weight goes.
+    pub(super) places: Address,
+    pub(super) packed: Address,
+}
+
+impl Values {
+    pub(super) fn new(plan: &Plan, memory: &Memory) -> Self {
+        let of = &plan.parameters;
+        Self {
+            precision: plan.precision,
+            len: of.len,
+            trained: of.trained,
+            weights: of.weights,
+            packed_len: of.packed,
+            values: memory.values,
+            velocity: memory.velocity,
+            gradient: memory.gradient,
+            settings: memory.settings,
+            places: memory.places,
+            packed: memory.packed,
+        }
+    }
 }
 
 /// One step on all that trains.
-pub(super) fn sgd<D: Device>(to: &mut Launches<'_, D>, of: &Parameters, memory: &Memory) -> Result<()> {
+pub(super) fn sgd<D: Device>(to: &mut Launches<'_, D>, of: &Values) -> Result<()> {
     if of.trained == 0 {
         return Ok(());
     }
     let args = Args::default()
-        .at(&[memory.values])
+        .at(&[of.values])
         .unsigned(of.len)
-        .at(&[memory.velocity, memory.gradient])
+        .at(&[of.velocity, of.gradient])
         .unsigned(of.trained)
-        .at(&[memory.settings, memory.places])
+        .at(&[of.settings, of.places])
         .unsigned(of.weights)
-        .at(&[memory.packed])
-        .unsigned(of.packed);
-    to.add(source(), "sgd", each(of.trained), args.done())
+        .at(&[of.packed])
+        .unsigned(of.packed_len);
+    to.add(source(of.precision), "sgd", each(of.trained), args.done())
 }
 
 /// Trained weights into the packed filters.
-pub(super) fn pack<D: Device>(to: &mut Launches<'_, D>, of: &Parameters, memory: &Memory) -> Result<()> {
+pub(super) fn pack<D: Device>(to: &mut Launches<'_, D>, of: &Values) -> Result<()> {
     if of.weights == 0 {
         return Ok(());
     }
     let args = Args::default()
-        .at(&[memory.values])
+        .at(&[of.values])
         .unsigned(of.len)
-        .at(&[memory.places])
+        .at(&[of.places])
         .unsigned(of.weights)
-        .at(&[memory.packed])
-        .unsigned(of.packed);
-    to.add(source(), "pack", each(of.weights), args.done())
+        .at(&[of.packed])
+        .unsigned(of.packed_len);
+    to.add(source(of.precision), "pack", each(of.weights), args.done())
 }

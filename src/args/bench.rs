@@ -21,7 +21,7 @@ pub(crate) struct Work {
     /// Images of a step
     #[arg(long, value_name = "N", default_value = "128", value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub(crate) batch: u32,
-    /// How activations are stored
+    /// How activations are stored and, on a card, multiplied
     #[arg(long, value_enum, default_value = "f32")]
     pub(crate) precision: Precision,
     /// What computes
@@ -33,6 +33,9 @@ pub(crate) struct Work {
     /// Threads that compute
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: u16,
+    /// Bytes that the buffers should fit: what is not kept for that is computed again
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) memory: Option<usize>,
     /// Compute with this instruction set: `avx512bf16`, `avx512`, `avx2` or `portable` [default: the best]
     #[arg(long, value_name = "NAME")]
     pub(crate) isa: Option<String>,
@@ -67,6 +70,9 @@ pub(crate) struct BenchStep {
     pub(crate) arch: Arch,
     #[command(flatten)]
     pub(crate) work: Work,
+    /// Trainings that step together on a card
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) instances: u16,
     /// Time the evaluation of as many images instead
     #[arg(long)]
     pub(crate) predict: bool,
@@ -97,12 +103,14 @@ pub(crate) struct BenchKernels {
     pub(crate) json: bool,
 }
 
-/// How activations are stored.
+/// How activations are stored and, on a card, multiplied.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Precision {
     /// 32-bit floats
     F32,
-    /// bfloat16 activations and gradients; arithmetic in 32-bit floats
+    /// 32-bit floats, rounded for a card's tensor cores while they are multiplied
+    Tf32,
+    /// bfloat16 activations and gradients; sums in 32-bit floats
     Bf16,
 }
 

@@ -6,6 +6,7 @@ use network::{
     arch::{Arch, Graph},
     cost::operations,
     cpu::{kernels, lanes::Isa},
+    cuda::{device::Device as _, driver::Card, fit, trainer::CudaTrainer},
     data::{self, Dataset, IMAGE_BYTES, Images},
     init::{BnInit, Init, WeightInit},
     rng::stream,
@@ -32,13 +33,9 @@ pub(super) fn bench(what: &Bench) -> Result<ExitCode, Failure> {
     }
 }
 
-/// A trainer of the work in steps of `batch` images of noise, and a note about the engine.
-pub(super) fn trainer(
-    arch: Arch,
-    work: &Work,
-    batch: usize,
-) -> Result<(Box<dyn Trainer>, Option<String>), Failure> {
-    let spec = TrainSpec {
+/// The work in steps of `batch` images.
+fn spec(arch: Arch, work: &Work, batch: usize) -> TrainSpec {
+    TrainSpec {
         arch,
         variant: work.variant,
         seed: 0,
@@ -49,10 +46,15 @@ pub(super) fn trainer(
         batch,
         precision: match work.precision {
             args::Precision::F32 => Precision::F32,
+            args::Precision::Tf32 => Precision::Tf32,
             args::Precision::Bf16 => Precision::Bf16,
         },
-    };
-    let choice = EngineChoice {
+    }
+}
+
+/// What is to compute the work.
+fn choice(work: &Work) -> Result<EngineChoice, Failure> {
+    Ok(EngineChoice {
         engine: match (work.engine, work.device) {
             (args::Engine::Auto, Device::Cpu) => EngineName::Auto,
             (args::Engine::Reference, Device::Cpu) => EngineName::Reference,
@@ -64,10 +66,34 @@ pub(super) fn trainer(
             }
         },
         threads: work.threads.into(),
+        memory: work.memory,
         isa: work.isa.clone(),
         card: (work.device == Device::Cuda).then(stages::card::places),
+    })
+}
+
+/// A trainer of the work in steps of `batch` images of noise, and a note about the engine.
+pub(super) fn trainer(
+    arch: Arch,
+    work: &Work,
+    batch: usize,
+) -> Result<(Box<dyn Trainer>, Option<String>), Failure> {
+    let choice = choice(work)?;
+    Ok(network::trainer::trainer(&spec(arch, work, batch), Arc::new(noise(batch)?), &choice)?)
+}
+
+/// Trainings that step together on a card, and the largest batch that it has room for.
+fn together(options: &BenchStep) -> Result<(Box<dyn Trainer>, usize), Failure> {
+    let (work, count) = (&options.work, options.instances.into());
+    let Some(places) = choice(work)?.card else {
+        let message = "`--instances` is for a card, where trainings step together; add `--device cuda`";
+        return Err(Failure::new(FailureKind::User, message));
     };
-    Ok(network::trainer::trainer(&spec, Arc::new(noise(batch)?), &choice)?)
+    let spec = spec(options.arch, work, work.batch as usize);
+    let (data, card) = (Arc::new(noise(spec.batch)?), Card::open(&places)?);
+    let [free, _] = card.memory()?;
+    let largest = fit::largest_batch(&spec, &data, count, free)?;
+    Ok((Box::new(CudaTrainer::many(&spec, count, data, card)?), largest))
 }
 
 /// As many images of noise, for training and for testing.
@@ -95,7 +121,13 @@ fn step(options: &BenchStep) -> Result<ExitCode, Failure> {
     let isa = Isa::choose(work.isa.as_deref())?;
     let threads = usize::from(work.threads);
     let before = machine::resident();
-    let (mut trainer, note) = trainer(options.arch, work, work.batch as usize)?;
+    let (mut trainer, note, largest) = if work.device == Device::Cpu && options.instances == 1 {
+        let (trainer, note) = trainer(options.arch, work, work.batch as usize)?;
+        (trainer, note, None)
+    } else {
+        let (trainer, largest) = together(options)?;
+        (trainer, None, Some(largest))
+    };
     let measured = repeat(&mut *trainer, options, isa)?;
     // Memory is swept when the peak of the step has been read.
     let after = machine::resident();
@@ -118,11 +150,13 @@ fn step(options: &BenchStep) -> Result<ExitCode, Failure> {
         "optimised": !cfg!(debug_assertions),
         "note": note,
         "repeats": seconds.len(),
-        "images_per_second": f64::from(work.batch) / median,
+        "instances": options.instances,
+        "images_per_second": f64::from(options.instances) * f64::from(work.batch) / median,
         "seconds": { "median": median, "min": seconds[0], "max": seconds[seconds.len() - 1] },
         "cpu_seconds": measure::median(&mut cpu),
         "buffer_bytes": buffers(false),
         "batch_buffer_bytes": buffers(true),
+        "largest_batch": largest,
         "peak_rss_bytes": after.map(|[_, peak]| peak),
         "rss_growth_bytes": before.zip(after).map(|([start, _], [_, peak])| peak.saturating_sub(start)),
         "gflops": gflops,
@@ -171,7 +205,7 @@ fn flop(options: &BenchStep) -> u64 {
     let graph = Graph::new(options.arch, work.variant, CLASSES);
     let operations = operations(&graph, &work.mode.train_set(work.variant, work.k));
     let each = operations.iter().map(|o| if options.predict { o.forward } else { o.step() });
-    u64::from(work.batch) * each.sum::<u64>()
+    u64::from(options.instances) * u64::from(work.batch) * each.sum::<u64>()
 }
 
 /// Several times what the caches hold.

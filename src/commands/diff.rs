@@ -11,7 +11,7 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use crate::{
-    args::Form,
+    args::{Diff, Form, Listing},
     error::{Failure, FailureKind},
     ui,
 };
@@ -90,6 +90,21 @@ fn differences<'a>(old: &'a Values, new: &'a Values) -> Vec<Difference<'a>> {
         }
     }
     differences
+}
+
+/// What to compare with, where that is asked.
+pub(super) fn from(listing: &Listing) -> Result<Option<&str>, Failure> {
+    let Some(Diff::Diff { from }) = &listing.diff else { return Ok(None) };
+    let refuse = |message: &str, surplus: &str| {
+        let hint = Some(format!("leave out `{surplus}`"));
+        Err(Failure { hint, ..Failure::new(FailureKind::User, message) })
+    };
+    match (listing.instances.first(), listing.form) {
+        (Some(name), _) => refuse("`diff` compares all instances", name),
+        // The parser sees no more than one side of `diff`.
+        (_, Form { json: true, md: true }) => refuse("`--json` cannot be used with `--md`", "--md"),
+        _ => Ok(Some(from)),
+    }
 }
 
 /// What an earlier call wrote with `--json`, if `from` is a file: objects with `instance` and `key`.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::diff::{self, Values};
 use crate::{
-    args::{Diff, Global, Listing},
+    args::{Global, Listing},
     error::{Failure, FailureKind},
     git, ui,
 };
@@ -23,10 +23,10 @@ pub(super) struct Row {
 }
 
 pub(super) fn metrics(global: &Global, listing: &Listing) -> Result<ExitCode, Failure> {
-    if let Some(Diff::Diff { from, form }) = &listing.diff {
+    if let Some(from) = diff::from(listing)? {
         let old = diff::from_file(from, "metrics")?.map_or_else(|| at(global, from), Ok)?;
         let new = rows(global, &[])?.into_iter().map(|row| (row.name, row.fields)).collect();
-        return Ok(diff::print(&old, &new, "metric", *form, cell));
+        return Ok(diff::print(&old, &new, "metric", listing.form, cell));
     }
     let rows = rows(global, &listing.instances)?;
     if listing.form.json {
@@ -60,9 +60,9 @@ fn at(global: &Global, revision: &str) -> Result<Values, Failure> {
     let mut values = Values::new();
     let mut lost = 0;
     for (name, Past { digest, content }) in project.past(&lock, &place, pipeline.profile.as_deref(), FILE)? {
+        // By its name: today's pipeline need not have it any more.
         let committed = || {
-            let id = pipeline.instances.iter().position(|instance| instance.name == name)?;
-            let path = project.result(pipeline, id).join(FILE);
+            let path = project.result_of(pipeline, &name).join(FILE);
             git::show(revision, &path).ok()?.filter(|bytes| Digest::of(bytes) == digest)
         };
         let Some(bytes) = content.or_else(committed) else {

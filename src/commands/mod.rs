@@ -17,11 +17,12 @@ mod schema;
 mod status;
 mod verify;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use engine::{
+    idle::Question,
     instance::{InstanceId, Pipeline},
-    pipeline::{LoadOptions, load, select},
+    pipeline::{self, LoadOptions, load, load_text, select},
     plan::{Standing, Why},
     project::Project,
 };
@@ -65,10 +66,53 @@ fn project(global: &Global) -> Result<(&'static Pipeline, Project), Failure> {
     Ok((pipeline, project))
 }
 
-/// Reads the pipeline that the options name. It lives as long as the program: freeing ten thousand
-/// instances one by one would be a good part of a run with nothing to do.
+/// A pipeline file that is not read further yet: when nothing has changed, it need not be.
+struct Asked {
+    options: LoadOptions,
+    source: String,
+    project: Project,
+    question: Option<Question>,
+}
+
+impl Asked {
+    fn of(global: &Global) -> Result<Self, Failure> {
+        let options = options(global);
+        let source = pipeline::read(&options.file)?;
+        let project = Project::open(&pipeline::root_of(&options.file))?;
+        let question = Question::new(&source, &options, &this_program()?);
+        Ok(Self { options, source, project, question })
+    }
+
+    /// The number of instances, if all are known to be fresh.
+    fn fresh(&self) -> Option<usize> {
+        self.project.nothing_to_do(self.question.as_ref()?)
+    }
+
+    fn read(self) -> Result<(&'static Pipeline, Project, Option<Question>), Failure> {
+        let pipeline = load_text(self.source, &self.options, &stages::kinds())?;
+        Ok((keep(pipeline), self.project, self.question))
+    }
+}
+
+/// The program that stages run in: this very one, even if its file is replaced meanwhile.
+fn this_program() -> Result<PathBuf, Failure> {
+    let link = PathBuf::from("/proc/self/exe");
+    if link.exists() {
+        return Ok(link);
+    }
+    std::env::current_exe()
+        .map_err(|e| Failure::new(FailureKind::User, format!("cannot find this program's own file: {e}")))
+}
+
+/// Reads the pipeline that the options name.
 fn pipeline(global: &Global) -> Result<&'static Pipeline, Failure> {
-    Ok(Box::leak(Box::new(load(&options(global), &stages::kinds())?)))
+    Ok(keep(load(&options(global), &stages::kinds())?))
+}
+
+/// Lets a pipeline live as long as the program: freeing ten thousand instances one by one would be a good part of
+/// many a command.
+fn keep(pipeline: Pipeline) -> &'static Pipeline {
+    Box::leak(Box::new(pipeline))
 }
 
 fn options(global: &Global) -> LoadOptions {

@@ -10,16 +10,16 @@ use serde_json::{Map, Value, json};
 
 use super::diff::{self, Values};
 use crate::{
-    args::{Diff, Global, Listing},
+    args::{Global, Listing},
     error::{Failure, FailureKind},
     git, ui,
 };
 
 pub(super) fn params(global: &Global, listing: &Listing) -> Result<ExitCode, Failure> {
     let pipeline = super::pipeline(global)?;
-    if let Some(Diff::Diff { from, form }) = &listing.diff {
+    if let Some(from) = diff::from(listing)? {
         let old = diff::from_file(from, "params")?.map_or_else(|| at(global, from), Ok)?;
-        return Ok(diff::print(&old, &all(pipeline), "parameter", *form, cell));
+        return Ok(diff::print(&old, &all(pipeline), "parameter", listing.form, cell));
     }
     let ids = super::selected_or_all(pipeline, &listing.instances)?;
     if listing.form.json {

@@ -15,7 +15,7 @@ use crate::{args, error::Failure, ui};
 /// Bytes of a stored number.
 const fn width(precision: crate::args::Precision) -> u64 {
     match precision {
-        crate::args::Precision::F32 => 4,
+        crate::args::Precision::F32 | crate::args::Precision::Tf32 => 4,
         crate::args::Precision::Bf16 => 2,
     }
 }
@@ -169,6 +169,9 @@ fn engine(options: &args::Plan) -> Result<(String, Option<Plan>, Option<String>)
         Ok::<_, Failure>((trainer.describe(), trainer.plan(), note))
     };
     let batch = options.work.batch as usize;
+    if options.work.memory.is_some() {
+        return of(batch); // which outputs are kept depends on all of them
+    }
     let (engine, mut plan, note) = of(batch.min(STEP))?;
     if let (Some(plan), true) = (&mut plan, batch > STEP) {
         let larger = of(2 * STEP)?.1.unwrap_or_default();
@@ -184,6 +187,7 @@ fn passes(plan: &Plan, batch: u64) -> Vec<Vec<String>> {
     let line = |p: &Pass| {
         let direction = match p.direction {
             Direction::Forward => "forward",
+            Direction::Again => "again",
             Direction::Backward => "backward",
             Direction::Filters => "filters",
         };

@@ -1,6 +1,6 @@
 //! `repro run`: brings stages up to date, or says what that would mean.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
+use std::{process::ExitCode, sync::Arc, time::Instant};
 
 use engine::{
     instance::{InstanceId, Pipeline},
@@ -8,6 +8,7 @@ use engine::{
     run::{RunOptions, Summary, wanted},
 };
 
+use super::Asked;
 use crate::{
     args::{Global, Run},
     error::{Failure, FailureKind},
@@ -18,7 +19,19 @@ use crate::{
 
 pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
     let started = Instant::now();
-    let (pipeline, project) = super::project(global)?;
+    let asked = Asked::of(global)?;
+    if args.instances.is_empty()
+        && !args.force
+        && let Some(fresh) = asked.fresh()
+    {
+        if args.dry_run {
+            ui::print(&nothing_to_run(fresh));
+        } else {
+            say(args, &nothing(fresh, started));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (pipeline, project, question) = asked.read()?;
     let options = RunOptions {
         targets: super::selected(pipeline, &args.instances)?,
         jobs: args.jobs.map_or(0, usize::from),
@@ -27,8 +40,9 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
         only: args.only,
         dry_run: args.dry_run,
         offline: args.offline,
-        exe: this_program()?,
+        exe: super::this_program()?,
         versions: versions(),
+        question,
         ..RunOptions::default()
     };
     let screen = Screen::new(args.quiet);
@@ -42,10 +56,20 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
     let summary = result?;
     if args.dry_run {
         ui::print(&plan(pipeline, &summary.plan));
-    } else if !args.quiet {
-        ui::line(&closing(&summary, started.elapsed().as_secs_f64()));
+    } else {
+        say(args, &closing(&summary, started));
     }
     Ok(crate::code(summary.exit_code()))
+}
+
+fn say(args: &Run, text: &str) {
+    if !args.quiet {
+        ui::line(text);
+    }
+}
+
+fn nothing(fresh: usize, started: Instant) -> String {
+    format!("nothing to do: {fresh} fresh ({})", ui::seconds(started.elapsed().as_secs_f64()))
 }
 
 fn asked_to_stop(level: usize) -> &'static str {
@@ -55,23 +79,12 @@ fn asked_to_stop(level: usize) -> &'static str {
     }
 }
 
-/// The program that stages run in: this very one, even if its file is replaced meanwhile.
-fn this_program() -> Result<PathBuf, Failure> {
-    let link = PathBuf::from("/proc/self/exe");
-    if link.exists() {
-        return Ok(link);
-    }
-    std::env::current_exe()
-        .map_err(|e| Failure::new(FailureKind::User, format!("cannot find this program's own file: {e}")))
-}
-
 /// What the run came to: `ran 8, restored 2, 4 fresh in 41.3 s`.
-fn closing(summary: &Summary, seconds: f64) -> String {
+fn closing(summary: &Summary, started: Instant) -> String {
     let Summary { fresh, ran, restored, failed, skipped, interrupted, .. } = summary;
-    let seconds = ui::seconds(seconds);
     let moved = [ran, restored, failed, skipped].iter().any(|list| !list.is_empty());
     if !moved && !interrupted {
-        return format!("nothing to do: {} fresh ({seconds})", fresh.len());
+        return nothing(fresh.len(), started);
     }
     let counts = [
         (ran, "ran ", ""),
@@ -86,7 +99,11 @@ fn closing(summary: &Summary, seconds: f64) -> String {
         .map(|(list, before, after)| format!("{before}{}{after}", list.len()))
         .collect();
     let how = if *interrupted { "interrupted, everything finished is kept: " } else { "" };
-    format!("{how}{} in {seconds}", parts.join(", "))
+    format!("{how}{} in {}", parts.join(", "), ui::seconds(started.elapsed().as_secs_f64()))
+}
+
+fn nothing_to_run(fresh: usize) -> String {
+    format!("nothing to do: {fresh} fresh\n")
 }
 
 /// What a run would do, one line per instance that is not fresh.
@@ -102,7 +119,7 @@ fn plan(pipeline: &Pipeline, plan: &[(InstanceId, Standing)]) -> String {
             Standing::Stale(whys) => (0, "run", super::reasons(whys)),
             Standing::Restorable => (1, "restore", "the cache holds it".to_owned()),
             Standing::Waiting(on) => {
-                (2, "maybe", format!("depends on what {} makes", super::names(pipeline, on)))
+                (2, "maybe", format!("depends on what comes of {}", super::names(pipeline, on)))
             }
         };
         counts[column] += 1;
@@ -112,7 +129,7 @@ fn plan(pipeline: &Pipeline, plan: &[(InstanceId, Standing)]) -> String {
     }
     let [run, restore, maybe, fail, fresh] = counts;
     if run + restore + maybe + fail == 0 {
-        return format!("nothing to do: {fresh} fresh\n");
+        return nothing_to_run(fresh);
     }
     let words = [
         (run, "will run"),

@@ -8,6 +8,7 @@ use engine::{
 };
 use serde_json::json;
 
+use super::Asked;
 use crate::{args::Global, error::Failure, ui};
 
 pub(super) fn status(
@@ -16,7 +17,17 @@ pub(super) fn status(
     quiet: bool,
     json: bool,
 ) -> Result<ExitCode, Failure> {
-    let (pipeline, project) = super::project(global)?;
+    let asked = Asked::of(global)?;
+    if names.is_empty()
+        && !json
+        && let Some(fresh) = asked.fresh()
+    {
+        if !quiet {
+            ui::print(&format!("{fresh} fresh\n"));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (pipeline, project, _) = asked.read()?;
     let ids = super::selected_or_all(pipeline, names)?;
     let standings = project.status(pipeline)?;
     let all: Vec<_> = ids.iter().map(|&id| (id, &standings[id])).collect();

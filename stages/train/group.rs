@@ -55,9 +55,12 @@ fn all(jobs: &mut [Job<'_>]) -> Result<Vec<Result<(), StageError>>, StageError> 
     let specs: Vec<_> = works.iter().map(|work| work.spec.clone()).collect();
     let open = || group::Group::new(&specs, first.data.clone(), Card::open(&card::places())?);
     let group = open().map_err(failed)?;
+    let name = jobs.first().map_or_else(String::new, |job| job.instance.to_owned());
     let jobs = jobs.iter_mut().zip(&works).collect();
     let results = together(group, jobs, |(job, work): (&mut Job<'_>, &Work), seat| one(job, work, seat));
-    let panicked = || Err(StageError::new("the training panicked").hint("its log says where"));
+    // All write their errors to the log of the first.
+    let log = format!("the log of `{name}`, which ran in the same process, says where");
+    let panicked = || Err(StageError::new("the training panicked").hint(log.as_str()));
     Ok(results.into_iter().map(|result| result.unwrap_or_else(panicked)).collect())
 }
 

@@ -52,6 +52,12 @@ fn bench_refuses_what_does_not_exist_and_says_what_does() {
     let unknown = project.ends(&["bench", "step", "--arch", "resnet9"], 2).err;
     assert!(unknown.contains("resnet14-8"), "{unknown}");
     let isa = project.ends(&["bench", "step", "--isa", "mmx"], 2).err;
+    let group = project.ends(&["bench", "step", "--instances", "2"], 2).err;
+    assert!(group.contains("add `--device cuda`"), "{group}");
+    let tf32 = project.ends(&["bench", "step", "--precision", "tf32", "--engine", "cpu"], 2).err;
+    assert!(tf32.contains("the processor has no tf32"), "{tf32}");
+    let tf32 = project.ends(&["bench", "step", "--precision", "tf32"], 2).err;
+    assert!(tf32.contains("tensor cores"), "{tf32}");
     assert!(isa.contains("unknown instruction set") && isa.contains("portable"), "{isa}");
 }
 

@@ -54,10 +54,14 @@ fn metrics_are_compared_with_a_commit_and_with_a_file() {
     assert_eq!((&json[2]["old"], &json[2]["new"]), (&0.52.into(), &0.62.into()));
     let markdown = project.ends(&["metrics", "diff", "--md"], 0).out;
     assert!(markdown.starts_with("| instance | metric | old | new | change |\n| --- |"), "{markdown}");
-    // Without its cache, a clone still has the results that were committed.
+    // The form may stand on either side.
+    assert_eq!(project.json(&["metrics", "--json", "diff"], 0), json);
+    assert_eq!(project.ends(&["metrics", "--md", "diff"], 0).out, markdown);
+    // Without its cache, a clone still has the results that were committed, also those of instances that are gone.
     std::fs::remove_dir_all(project.path(".repro")).unwrap();
+    std::fs::remove_dir_all(project.path("artifacts")).unwrap();
     project.ends(&["run"], 0);
-    assert!(project.ends(&["metrics", "diff"], 0).out.contains("0.5200  0.6200  +0.1000"));
+    assert_eq!(project.ends(&["metrics", "diff"], 0).out, table);
 }
 
 #[test]
@@ -73,6 +77,7 @@ fn parameters_are_listed_whole_and_compared() {
     );
     project.write("before.json", &json.to_string());
     assert_eq!(project.ends(&["params", "diff"], 0).err, "no parameter is different\n");
+    assert_eq!(project.json(&["params", "--json", "diff"], 0), serde_json::json!([]));
     let json = project.json(&["params", "diff", "-S", "rate=0.6", "--json"], 0);
     assert_eq!((&json[1]["name"], &json[1]["new"]["RATE"]), (&"values".into(), &0.6.into()));
     project.edit("pipeline.toml", "RATE = ", "SPEED = ");
@@ -94,6 +99,12 @@ fn what_cannot_be_compared_with_is_named() {
     ] {
         let answer = project.ends(&["metrics", "diff", from], 2);
         assert!(answer.err.contains(said), "{}", answer.err);
+    }
+    let answer = project.ends(&["metrics", "score", "diff"], 2);
+    assert!(answer.err.contains("`diff` compares all instances\nhelp: leave out `score`"), "{}", answer.err);
+    for words in [["metrics", "--md", "diff", "--json"], ["params", "diff", "--md", "--json"]] {
+        let answer = project.ends(&words, 2);
+        assert!(answer.err.contains("cannot be used with"), "{}", answer.err);
     }
     let other = project.path("pipeline.lock");
     std::fs::rename(&other, project.path("pipeline.lock.old")).unwrap();

@@ -140,7 +140,7 @@ fn a_dry_run_says_what_then_happens() {
     let plan = project.ends(&["run", "--dry-run"], 0);
     assert!(plan.out.contains("run      first[seed=0]: run: \"echo one 0"), "{}", plan.out);
     assert!(
-        plan.out.contains("maybe    second[seed=0]: depends on what `first[seed=0]` makes\n"),
+        plan.out.contains("maybe    second[seed=0]: depends on what comes of `first[seed=0]`\n"),
         "{}",
         plan.out
     );
@@ -202,7 +202,7 @@ fn a_damaged_artifact_is_named_and_restored_and_a_damaged_cache_is_made_again() 
     project.ends(&["run"], 0);
     project.write("artifacts/join/all", "something else");
     let restored = project.ends(&["run"], 0);
-    assert!(restored.err.contains("artifacts/join/all` is not what the stage left"), "{}", restored.err);
+    assert!(restored.err.contains("artifacts/join/all` is not what was recorded of it"), "{}", restored.err);
     assert!(restored.out.starts_with("restored 1, 6 fresh in "), "{}", restored.out);
     assert_eq!(project.read("artifacts/join/all"), "one 0\none 1\none 2\n");
 
@@ -216,4 +216,22 @@ fn a_damaged_artifact_is_named_and_restored_and_a_damaged_cache_is_made_again() 
     assert!(damaged.err.contains(&digest[2..]) && damaged.err.contains("made again"), "{}", damaged.err);
     assert!(damaged.out.starts_with("ran 1, 6 fresh in "), "{}", damaged.out);
     assert_eq!(project.read(&object), "one 0\none 1\none 2\n");
+}
+
+#[test]
+fn nothing_to_do_is_remembered_for_what_was_asked_also_through_a_link() {
+    let project = TestProject::new(CHAINS);
+    std::os::unix::fs::symlink(project.path("."), project.path("link")).unwrap();
+    let answers = || std::fs::read_dir(project.path(".repro/idle")).map_or(0, Iterator::count);
+    let idle = |words: &[&str]| {
+        let words = [&["-f", "link/pipeline.toml", "run"], words].concat();
+        project.ends(&words, 0).out.starts_with("nothing to do: 7 fresh")
+    };
+    assert!(!idle(&["join"]));
+    assert_eq!(answers(), 0, "a part was asked for");
+    assert!(idle(&[]) && answers() == 1);
+    assert!(idle(&[]));
+    assert!(!idle(&["-S", "word=two"]) && idle(&["-S", "word=two"]));
+    assert!(!idle(&[]), "its result is restored");
+    assert!(idle(&[]) && answers() == 1);
 }

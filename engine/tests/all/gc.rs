@@ -17,13 +17,14 @@ fn gc(space: &Space, delete: bool) -> GcReport {
     Project::open(space.folder.path()).unwrap().gc(&options).unwrap()
 }
 
-/// Makes everything in the cache 31 days old.
+/// Makes everything in the cache 31 days old, and takes away what has no other reason to stay.
 fn age(space: &Space) {
     let then = SystemTime::now() - Duration::from_secs(31 * 24 * 60 * 60);
     for entry in walkdir::WalkDir::new(space.path(".repro")) {
         let file = fs::File::open(entry.unwrap().path()).unwrap();
         file.set_modified(then).unwrap();
     }
+    fs::remove_dir_all(space.path(".repro/idle")).unwrap();
 }
 
 #[test]
@@ -47,6 +48,17 @@ fn what_is_shown_or_locked_or_young_stays_and_the_rest_goes() {
     space.ran(&[], &["a", "b", "c", "d"]);
     space.edit("a", "echo one > $OUT/x");
     space.ran(&["a", "b", "c"], &[]);
+}
+
+#[test]
+fn what_a_run_with_nothing_to_do_is_known_by_grows_old() {
+    let space = Space::new();
+    space.ran(&["a", "b", "c", "d"], &[]);
+    let file = fs::read_dir(space.path(".repro/idle")).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(gc(&space, true).files.len(), 0);
+    fs::File::open(&file).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!(gc(&space, true).files, [file.canonicalize().unwrap_or(file)]);
+    assert_eq!(space.nothing_to_do(), None);
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! Tests of the runner, in one binary.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod files;
 mod gc;
+mod idle;
+mod places;
 mod random;
 mod run;
 mod space;

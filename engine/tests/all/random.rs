@@ -129,11 +129,24 @@ impl Halves {
         }
     }
 
-    /// The dry run's answer against what then happens, and the results against arithmetic.
-    fn check(&self) {
+    /// What a run would do.
+    fn plan(&self) -> Vec<(usize, Standing)> {
         let project = Project::open(self.space.folder.path()).unwrap();
         let dry = RunOptions { dry_run: true, ..RunOptions::default() };
-        let plan = project.run(&self.space.pipeline(), &dry, &mut Vec::new()).unwrap().plan;
+        project.run(&self.space.pipeline(), &dry, &mut Vec::new()).unwrap().plan
+    }
+
+    /// There is nothing to do only where the dry run says so of every stage.
+    fn check_idle(&self) {
+        if self.space.nothing_to_do().is_some() {
+            let plan = self.plan();
+            assert!(plan.iter().all(|(_, standing)| *standing == Standing::Fresh), "{plan:?}");
+        }
+    }
+
+    /// The dry run's answer against what then happens, and the results against arithmetic.
+    fn check(&self) {
+        let plan = self.plan();
         let (summary, events) = self.space.run();
         assert_eq!(summary.exit_code(), 0, "{events:?}");
         for (id, standing) in plan {
@@ -149,6 +162,7 @@ impl Halves {
             let place = self.space.path("artifacts").join(NAMES[stage]).join("x");
             assert_eq!(read(&place).trim(), expected.to_string(), "{}", NAMES[stage]);
         }
+        assert_eq!(self.space.nothing_to_do(), Some(self.values.len()));
         assert_eq!(self.space.run().0.fresh.len(), self.values.len());
     }
 }
@@ -178,7 +192,10 @@ proptest! {
         acts in prop::collection::vec(act(), 1..12),
     ) {
         let mut project = Halves::new(&needs);
-        acts.iter().for_each(|act| project.act(act));
+        for act in &acts {
+            project.act(act);
+            project.check_idle();
+        }
         project.check();
     }
 }

@@ -107,8 +107,9 @@ fn a_stop_ends_the_running_command_and_exits_130() {
         std::thread::sleep(std::time::Duration::from_millis(300));
         stop.store(1, std::sync::atomic::Ordering::Relaxed);
     });
-    let (summary, _) = space.run_with(&options);
+    let (summary, events) = space.run_with(&options);
     assert_eq!((summary.exit_code(), summary.failed, summary.ran), (130, vec![], vec![3]));
+    assert!(events.contains(&Event::Stopped { id: 0 }), "{events:?}");
 }
 
 #[test]

@@ -1,68 +1,19 @@
 //! A toy project whose stages are shell commands.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use engine::{
+    idle::Question,
     instance::{Instance, Need, Pipeline, Resources},
-    kind::{Command, Job, Kind, ParamError, Params, Roles, StageError},
+    kind::Params,
     observer::Event,
+    pipeline::LoadOptions,
     project::Project,
     run::{RunOptions, Summary},
 };
 use tempfile::TempDir;
 
-/// Kind `shell`: runs its parameter `run`; may read files of the project (`reads`) and publish its
-/// output `x` as a file of the project (`publish`).
-pub(crate) struct Shell;
-
-impl Kind for Shell {
-    fn name(&self) -> &'static str {
-        "shell"
-    }
-    fn version(&self) -> u32 {
-        1
-    }
-    fn roles(&self) -> Roles {
-        Roles::Any
-    }
-    fn schema(&self, generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        generator.subschema_for::<BTreeMap<String, String>>()
-    }
-    fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
-        Ok(Params { recipe: given.clone(), ..Params::default() })
-    }
-    fn sees_axes(&self) -> bool {
-        true
-    }
-    fn files(&self, params: &Params) -> Vec<PathBuf> {
-        let reads = params.recipe.get("reads").and_then(toml::Value::as_array);
-        reads.into_iter().flatten().filter_map(toml::Value::as_str).map(PathBuf::from).collect()
-    }
-    fn publishes(&self, params: &Params) -> bool {
-        params.recipe.contains_key("publish")
-    }
-    fn publish(&self, params: &Params, result: &Path, project: &Path) -> Result<Vec<PathBuf>, StageError> {
-        let place = PathBuf::from(params.recipe["publish"].as_str().unwrap());
-        let text = fs::read(result.join("x")).map_err(|e| StageError::new(e.to_string()))?;
-        if fs::read(project.join(&place)).is_ok_and(|there| there == text) {
-            return Ok(Vec::new());
-        }
-        fs::write(project.join(&place), text).map_err(|e| StageError::new(format!("cannot publish: {e}")))?;
-        Ok(vec![place])
-    }
-    fn command(&self, params: &Params) -> Option<Command> {
-        let run = params.recipe["run"].as_str().unwrap().to_owned();
-        Some(Command { run, env: BTreeMap::new(), outputs: Vec::new() })
-    }
-    fn run(&self, _: &mut Job<'_>) -> Result<(), StageError> {
-        Err(StageError::new("only its command runs"))
-    }
-}
+use crate::common::{self, Toy};
 
 /// A project in a folder of its own.
 pub(crate) struct Space {
@@ -109,7 +60,7 @@ impl Space {
             name: (*name).to_owned(),
             stage: (*name).to_owned(),
             axes: BTreeMap::new(),
-            kind: Arc::new(Shell),
+            kind: Arc::new(Toy("shell")),
             params: Params {
                 recipe: more(name).into_iter().chain([given(run)]).collect(),
                 ..Params::default()
@@ -117,24 +68,27 @@ impl Space {
             needs: needs.iter().map(|n| Need { role: (*n).to_owned(), from: position(n) }).collect(),
             resources: Resources::default(),
         };
-        Pipeline {
-            root: self.folder.path().to_owned(),
-            file: "pipeline.toml".into(),
-            profile: None,
-            namespace: "".into(),
-            instances: self.stages.iter().map(instance).collect(),
-        }
+        common::pipeline(self.folder.path(), self.stages.iter().map(instance).collect())
+    }
+
+    /// What a run of everything is asked.
+    pub(crate) fn question(&self) -> Question {
+        let text = format!("{:?} {:?}", self.stages, self.more);
+        let options = LoadOptions { file: self.path("pipeline.toml"), ..LoadOptions::default() };
+        Question::new(&text, &options, &std::env::current_exe().unwrap()).unwrap()
+    }
+
+    /// The answer to that without reading the pipeline.
+    pub(crate) fn nothing_to_do(&self) -> Option<usize> {
+        Project::open(self.folder.path()).unwrap().nothing_to_do(&self.question())
     }
 
     pub(crate) fn run(&self) -> (Summary, Vec<Event>) {
-        self.run_with(&RunOptions { jobs: 2, ..RunOptions::default() })
+        self.run_with(&RunOptions { jobs: 2, question: Some(self.question()), ..RunOptions::default() })
     }
 
     pub(crate) fn run_with(&self, options: &RunOptions) -> (Summary, Vec<Event>) {
-        let mut events = Vec::new();
-        let project = Project::open(self.folder.path()).unwrap();
-        let summary = project.run(&self.pipeline(), options, &mut events).unwrap();
-        (summary, events)
+        common::run(&self.pipeline(), options)
     }
 
     #[track_caller]

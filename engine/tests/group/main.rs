@@ -2,7 +2,9 @@
 //! is also what the runner starts as `__stage`.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
-mod toy;
+#[path = "../common/mod.rs"]
+mod common;
+mod space;
 
 use std::{
     collections::BTreeSet,
@@ -13,11 +15,14 @@ use std::{
 
 use engine::{kind::Kinds, observer::Event};
 
-use crate::toy::{Space, Toy};
+use crate::{
+    common::{MOST, Toy},
+    space::Space,
+};
 
 fn main() -> ExitCode {
     if env::args().nth(1).as_deref() == Some("__stage") {
-        let code = engine::child::serve(&Kinds::default().with(Toy));
+        let code = engine::child::serve(&Kinds::default().with(Toy("toy")));
         return ExitCode::from(u8::try_from(code).unwrap());
     }
     // A machine with two GPUs, as far as the runner can tell.
@@ -95,7 +100,7 @@ fn a_group_is_no_larger_than_its_kind_says() {
     let space = Space::new(&["a", "b", "c", "d"].map(|name| (name, "key", name)));
     let run = space.run();
     let processes: BTreeSet<_> = ["a", "b", "c", "d"].map(|name| run.process(name)).into();
-    assert_eq!(processes.len(), 2, "groups of {}", toy::MOST);
+    assert_eq!(processes.len(), 2, "groups of {}", MOST);
 }
 
 fn one_waits_for_its_like() {

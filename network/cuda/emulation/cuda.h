@@ -1,18 +1,16 @@
 // What the kernels use of CUDA C++, for the host's compiler: one block at a time, its threads as fibers that change
 // at barriers only. Everything shared is dynamic (`extern __shared__`), so that it can be spoiled before each block.
-// No warp operations: the kernels use none.
+// Of a warp's operations there are those of tensor cores: its threads leave their parts, meet, and read all of them.
+// Few headers: hundreds of small libraries are compiled with this one in front.
 
+#define EMULATED
+#define _GLIBCXX_INCLUDE_NEXT_C_HEADERS // the C library's own, without C++'s overloads
 #include <math.h>
 #include <setjmp.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <ucontext.h>
-#include <algorithm>
-#include <utility>
-
-using std::max;
-using std::min;
 
 #define __global__
 #define __device__
@@ -21,10 +19,31 @@ using std::min;
 #define __restrict__ __restrict
 #define __launch_bounds__(...)
 
+static inline int max(int a, int b) { return a < b ? b : a; }
+static inline int min(int a, int b) { return b < a ? b : a; }
+
 struct alignas(16) float4 {
     float x, y, z, w;
 };
 static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
+static inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
+static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+static inline float __uint_as_float(unsigned bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+static inline unsigned __float_as_uint(float value) {
+    unsigned bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
 
 struct Three {
     unsigned x, y, z;
@@ -33,12 +52,14 @@ static Three threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulation {
 
-constexpr int THREADS = 1024, STACK = 64 * 1024, SHARED = 227 * 1024;
-enum Result { DONE, DIVERGED, TOO_LARGE };
+constexpr int THREADS = 1024, WARP = 32, STACK = 64 * 1024, SHARED = 227 * 1024, BEHIND = 16 * 1024;
+enum Result { DONE, DIVERGED, TOO_LARGE, OUTSIDE };
+enum Wait { FINISHED, FOR_BLOCK, FOR_WARP };
 
 struct Fiber {
     jmp_buf place;
-    bool begun, finished;
+    bool begun;
+    Wait wait;
 };
 
 static Fiber fibers[THREADS];
@@ -46,18 +67,18 @@ static jmp_buf scheduler;
 static int current;
 static void (*body)(void *);
 static void *argument;
-alignas(16) static char shared[SHARED];
+alignas(16) static char shared[SHARED + BEHIND]; // where nobody wrote it is no number
 
-// Back to the scheduler, until it comes round again.
-static __attribute__((noinline)) void yield() {
+// Back to the scheduler, until all that it waits for have come as far.
+static __attribute__((noinline)) void yield(Wait wait) {
+    fibers[current].wait = wait;
     if (_setjmp(fibers[current].place) == 0) _longjmp(scheduler, 1);
 }
 
 static void live() {
     for (;;) {
         body(argument);
-        fibers[current].finished = true;
-        yield();
+        yield(FINISHED);
     }
 }
 
@@ -77,20 +98,35 @@ static __attribute__((noinline)) void enter(int thread) {
     setcontext(&context);
 }
 
-// All threads from one barrier to the next, until all have finished together.
-static Result block(int threads, bool backward) {
-    memset(shared, 0xff, SHARED); // not a number
-    for (int i = 0; i < threads; i++) fibers[i].finished = false;
-    for (int finished = 0; finished == 0;) {
-        for (int i = 0; i < threads; i++) {
-            int thread = backward ? threads - 1 - i : i;
-            enter(thread);
-            finished += fibers[thread].finished;
+// The threads of a warp from where they are to where all of them wait for the block, or have finished.
+static bool warp(int first, int threads, bool backward) {
+    do {
+        for (int i = 0; i < threads; i++) enter(first + (backward ? threads - 1 - i : i));
+        for (int i = 1; i < threads; i++) {
+            if (fibers[first + i].wait != fibers[first].wait) return false;
         }
-        if (finished != 0 && finished != threads) {
+    } while (fibers[first].wait == FOR_WARP);
+    return true;
+}
+
+// All warps from one barrier to the next, until all have finished together.
+static Result block(int threads, unsigned bytes, bool backward) {
+    memset(shared, 0xff, bytes);
+    do {
+        bool together = true;
+        const int warps = (threads + WARP - 1) / WARP;
+        for (int i = 0; i < warps && together; i++) {
+            const int first = (backward ? warps - 1 - i : i) * WARP;
+            together = warp(first, min(WARP, threads - first), backward);
+        }
+        for (int i = 0; i < threads && together; i += WARP) together = fibers[i].wait == fibers[0].wait;
+        if (!together) {
             for (int i = 0; i < threads; i++) fibers[i].begun = false; // never to go on
             return DIVERGED;
         }
+    } while (fibers[0].wait != FINISHED);
+    for (int i = 0; i < BEHIND; i++) {
+        if (shared[bytes + i] != char(0xff)) return OUTSIDE;
     }
     return DONE;
 }
@@ -100,22 +136,29 @@ static Result launch(const unsigned *grid, const unsigned *size, unsigned bytes,
     gridDim = {grid[0], grid[1], grid[2]};
     unsigned threads = size[0] * size[1] * size[2], blocks = grid[0] * grid[1] * grid[2];
     if (threads > THREADS || bytes > SHARED) return TOO_LARGE;
+    memset(shared, 0xff, sizeof shared);
     for (unsigned i = 0; i < blocks; i++) {
         unsigned b = backward ? blocks - 1 - i : i;
         blockIdx = {b % grid[0], b / grid[0] % grid[1], b / grid[0] / grid[1]};
-        Result result = block(threads, backward);
+        Result result = block(threads, bytes, backward);
         if (result != DONE) return result;
     }
     return DONE;
 }
 
 // A kernel with its arguments, given as cuLaunchKernel takes them.
+template <size_t... I> struct Indices {};
+template <size_t N, size_t... I> struct Below : Below<N - 1, N - 1, I...> {};
+template <size_t... I> struct Below<0, I...> {
+    typedef Indices<I...> All;
+};
+
 template <class... A> struct Call {
     void (*kernel)(A...);
     void **arguments;
 
-    template <size_t... I> void run(std::index_sequence<I...>) { kernel(*static_cast<A *>(arguments[I])...); }
-    static void enter(void *self) { static_cast<Call *>(self)->run(std::index_sequence_for<A...>()); }
+    template <size_t... I> void run(Indices<I...>) { kernel(*static_cast<A *>(arguments[I])...); }
+    static void enter(void *self) { static_cast<Call *>(self)->run(typename Below<sizeof...(A)>::All()); }
 };
 
 template <class... A>
@@ -127,9 +170,82 @@ Result start(void (*kernel)(A...), const unsigned *grid, const unsigned *size, u
     return launch(grid, size, bytes, backward);
 }
 
+// What each thread of a warp leaves for the others, in two places by turns: who is a meeting ahead writes the other.
+struct Parts {
+    unsigned words[6];
+    const unsigned *row;
+};
+static Parts left[THREADS][2];
+static unsigned char turns[THREADS];
+
+// Leaves `own`, and gives the parts of all of the warp, from its first thread on.
+struct Warp {
+    int first, turn;
+    const Parts &operator[](int lane) const { return left[first + lane][turn]; }
+};
+static Warp meet(const Parts &own) {
+    const int thread = current, turn = turns[thread] ^= 1;
+    left[thread][turn] = own;
+    yield(FOR_WARP);
+    return {thread / WARP * WARP, turn};
+}
+
 } // namespace emulation
 
-static __attribute__((noinline)) void __syncthreads() { emulation::yield(); }
+static __attribute__((noinline)) void __syncthreads() { emulation::yield(emulation::FOR_BLOCK); }
 
 // The kernels' name for shared memory.
 #define SHARED_MEMORY(type, name) type *name = reinterpret_cast<type *>(emulation::shared)
+
+// Two numbers as bf16 in a word: to the nearest, of two as near the even one.
+static inline unsigned to_bf16(float value) {
+    const unsigned bits = __float_as_uint(value);
+    return value != value ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+static inline unsigned pair(float low, float high) { return to_bf16(low) | to_bf16(high) << 16; }
+
+// Ten bits behind the point: to the nearest, of two as near the larger one. The rest of the word is zero.
+static inline unsigned tf32(float value) {
+    const unsigned bits = __float_as_uint(value);
+    return value != value ? 0x7fffffff : (bits & 0x7f800000) == 0x7f800000 ? bits : (bits + 0x1000) & 0xffffe000;
+}
+
+// Four 8 x 4 matrices of words: thread 8 i + j names row j of matrix i; each gets word lane % 4 of row lane / 4.
+static inline void load_matrices(unsigned (&words)[4], const unsigned *row) {
+    const emulation::Warp warp = emulation::meet({{}, row});
+    const int lane = emulation::current % emulation::WARP;
+    for (int i = 0; i < 4; i++) words[i] = warp[8 * i + lane / 4].row[lane % 4];
+}
+
+// The same, turned, of bf16.
+static inline void load_matrices_across(unsigned (&words)[4], const unsigned *row) {
+    const emulation::Warp warp = emulation::meet({{}, row});
+    const int g = emulation::current % emulation::WARP / 4, t = emulation::current % 4;
+    const auto number = [&](int row) { return warp[row].row[g / 2] >> g % 2 * 16 & 0xffff; };
+    for (int i = 0; i < 4; i++) words[i] = number(8 * i + 2 * t) | number(8 * i + 2 * t + 1) << 16;
+}
+
+// Adds the product of 16 x 8 words and 8 x 8 words to 16 x 8 sums, word by word; `mma.cu` says who has which.
+template <int each>
+static void multiply_add(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    const emulation::Warp warp = emulation::meet({{a[0], a[1], a[2], a[3], b[0], b[1]}, nullptr});
+    const int lane = emulation::current % emulation::WARP, row = lane / 4, column = lane % 4 * 2;
+    for (int word = 0; word < 8; word++) {
+        const unsigned *left = warp[row * 4 + word % 4].words + word / 4 * 2;
+        for (int part = 0; part < each; part++) {
+            const auto value = [&](unsigned bits) {
+                return __uint_as_float(each == 1 ? bits : bits >> part * 16 << 16);
+            };
+            for (int i = 0; i < 4; i++) {
+                const unsigned right = warp[(column + i % 2) * 4 + word % 4].words[4 + word / 4];
+                sums[i] += value(left[i / 2]) * value(right);
+            }
+        }
+    }
+}
+static inline void multiply_add_tf32(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    multiply_add<1>(sums, a, b);
+}
+static inline void multiply_add_bf16(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    multiply_add<2>(sums, a, b);
+}

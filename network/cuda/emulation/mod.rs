@@ -8,11 +8,12 @@
 
 use std::{
     alloc::{self, Layout},
+    collections::BTreeMap,
     ffi::{CString, c_void},
     path::PathBuf,
     process::Command,
     ptr,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use super::device::{Address, Arg, Device, Kernel, Launch, Recording, Source};
@@ -36,14 +37,23 @@ pub(crate) enum Order {
 pub(crate) struct Emulated {
     order: Order,
     buffers: Vec<(*mut u8, usize)>,
-    kernels: Vec<(String, Start)>,
+    kernels: Vec<(String, Start, Turn)>,
     recordings: Vec<Vec<Launch>>,
     /// Bytes that it says it has.
     pub(crate) total: u64,
+    /// Whether it says it has any.
+    pub(crate) tensor_cores: bool,
 }
 
-/// Fibers live in the libraries' own memory: one launch at a time.
-static TURN: Mutex<()> = Mutex::new(());
+/// Whose turn it is to compile a library, and then to use it: fibers live in its own memory.
+type Turn = Arc<Mutex<()>>;
+
+/// By the libraries' names.
+static TURNS: Mutex<BTreeMap<PathBuf, Turn>> = Mutex::new(BTreeMap::new());
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What this processor can: folders of libraries may be carried to another.
 fn processor() -> String {
@@ -67,7 +77,7 @@ impl Emulated {
             return None;
         }
         let (buffers, kernels, recordings) = (Vec::new(), Vec::new(), Vec::new());
-        Some(Self { order, buffers, kernels, recordings, total: 1 << 40 })
+        Some(Self { order, buffers, kernels, recordings, total: 1 << 40, tensor_cores: true })
     }
 
     /// The buffer that holds `bytes` bytes from `at` on.
@@ -114,20 +124,23 @@ fn layout(len: usize) -> Layout {
     Layout::from_size_align(len + 2 * AROUND, 256).expect("a layout")
 }
 
-/// The library of `source`, compiled unless an earlier test has.
-fn library(source: &Source) -> Result<PathBuf> {
+/// The library of `source`, compiled unless an earlier test has, and its turn.
+fn library(source: &Source) -> Result<(PathBuf, Turn)> {
     let failed = |what: &str, e: std::io::Error| Error::Invalid(format!("{what}: {e}"));
     let defines: String =
         source.defines.iter().map(|(name, value)| format!("#define {name} {value}\n")).collect();
     let starts: String = source.kernels.iter().map(|name| start(name)).collect();
     let text = format!("{HEADER}\n{defines}\n{}\n{starts}", source.text);
-    let flags = ["-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fno-strict-aliasing", "-w"];
+    // Compiling takes longer than running.
+    let flags = ["-O1", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fno-strict-aliasing", "-w"];
     let key = format!("{}{flags:?}{}{text}", compiler(), processor());
     let key = blake3::hash(key.as_bytes()).to_hex();
     let folder = std::env::current_exe().map_err(|e| failed("the test's own place", e))?;
     let folder = folder.with_file_name("cuda-emulation");
     std::fs::create_dir_all(&folder).map_err(|e| failed("the emulation's folder", e))?;
     let library = folder.join(format!("{key}.so"));
+    let turn = lock(&TURNS).entry(library.clone()).or_default().clone();
+    let compiling = lock(&turn);
     if !library.exists() {
         let part = |end: &str| folder.join(format!("{key}-{}{end}", std::process::id()));
         let (code, made) = (part(".cpp"), part(".so"));
@@ -141,7 +154,8 @@ fn library(source: &Source) -> Result<PathBuf> {
         std::fs::rename(&made, &library).map_err(|e| failed("the emulation's library", e))?;
         std::fs::remove_file(&code).map_err(|e| failed("the emulation's source", e))?;
     }
-    Ok(library)
+    drop(compiling);
+    Ok((library, turn))
 }
 
 /// A function that starts `kernel` from an array of arguments.
@@ -154,9 +168,7 @@ fn start(kernel: &str) -> String {
 
 impl Device for Emulated {
     fn load(&mut self, source: &Source) -> Result<Vec<Kernel>> {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner); // compile once
-        let path = library(source)?;
-        drop(turn);
+        let (path, turn) = library(source)?;
         let text = |s: &str| CString::new(s).map_err(|e| Error::Invalid(e.to_string()));
         let name = text(&path.to_string_lossy())?;
         // SAFETY: a library that this file made; it has no initialisers.
@@ -178,9 +190,8 @@ impl Device for Emulated {
                 )));
             }
             // SAFETY: `start` wrote it with this signature.
-            self.kernels.push((format!("{kernel} {:?}", source.defines), unsafe {
-                std::mem::transmute::<*mut c_void, Start>(found)
-            }));
+            let start = unsafe { std::mem::transmute::<*mut c_void, Start>(found) };
+            self.kernels.push((format!("{kernel} {:?}", source.defines), start, turn.clone()));
             kernels.push(Kernel(self.kernels.len() - 1));
         }
         Ok(kernels)
@@ -217,11 +228,11 @@ impl Device for Emulated {
     }
 
     fn launch(&mut self, launch: &Launch) -> Result<()> {
-        let (name, start) = &self.kernels[launch.kernel.0];
+        let (name, start, turn) = &self.kernels[launch.kernel.0];
         let mut cells: Vec<u64> = launch.args.iter().map(cell).collect();
         let mut arguments: Vec<*mut c_void> =
             cells.iter_mut().map(|cell| ptr::from_mut(cell).cast()).collect();
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = lock(turn);
         // SAFETY: a kernel with its arguments; that it writes only where it may is what tests are for.
         let result = unsafe {
             let (grid, block) = (launch.grid.as_ptr(), launch.block.as_ptr());
@@ -231,6 +242,10 @@ impl Device for Emulated {
         match result {
             0 => self.check(name),
             1 => Err(Error::Invalid(format!("{name}: not all threads of a block reach a barrier"))),
+            3 => Err(Error::Invalid(format!(
+                "{name} wrote behind its {} bytes of shared memory",
+                launch.shared
+            ))),
             _ => {
                 Err(Error::Invalid(format!("{name}: too many threads or too much shared memory: {launch:?}")))
             }
@@ -252,6 +267,10 @@ impl Device for Emulated {
     fn memory(&self) -> Result<[u64; 2]> {
         let used: usize = self.buffers.iter().map(|(_, len)| len).sum();
         Ok([self.total - used as u64, self.total])
+    }
+
+    fn has_tensor_cores(&self) -> bool {
+        self.tensor_cores
     }
 
     fn describe(&self) -> String {

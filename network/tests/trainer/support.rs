@@ -57,7 +57,11 @@ pub(crate) fn spec(arch: &str, variant: Variant, mode: Mode, batch: usize) -> Tr
 
 /// A trainer of `spec`, unless `name` does not cover it.
 pub(crate) fn engine(spec: &TrainSpec, name: EngineName) -> Option<Box<dyn Trainer>> {
-    match trainer(spec, images(), &EngineChoice { engine: name, threads: 2, isa: None, card: None }) {
+    match trainer(
+        spec,
+        images(),
+        &EngineChoice { engine: name, threads: 2, memory: None, isa: None, card: None },
+    ) {
         Ok((trainer, _)) => Some(trainer),
         Err(Error::Unsupported { .. }) => None,
         Err(error) => panic!("{error}"),

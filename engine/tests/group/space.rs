@@ -1,58 +1,16 @@
-//! A kind whose instances run together, and a project of them.
+//! A project of stages that run together.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
 use engine::{
-    instance::{Instance, Need, Pipeline, Resources},
-    kind::{Group, Input, Job, Kind, ParamError, Params, Roles, StageError},
+    instance::{Instance, Need, Resources},
+    kind::Params,
     observer::Event,
-    project::Project,
     run::{RunOptions, Summary},
 };
 use tempfile::TempDir;
 
-/// The most that run together.
-pub(crate) const MOST: usize = 3;
-
-/// Writes its word; goes with those of the same key.
-pub(crate) struct Toy;
-
-impl Kind for Toy {
-    fn name(&self) -> &'static str {
-        "toy"
-    }
-    fn version(&self) -> u32 {
-        1
-    }
-    fn roles(&self) -> Roles {
-        Roles::Any
-    }
-    fn schema(&self, generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        generator.subschema_for::<BTreeMap<String, String>>()
-    }
-    fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
-        Ok(Params { recipe: given.clone(), ..Params::default() })
-    }
-    fn group(&self, params: &Params, _: &BTreeMap<String, Vec<Input>>) -> Option<Group> {
-        let key = params.settings["key"].as_str().unwrap();
-        (!key.is_empty()).then(|| Group { key: key.to_owned(), most: MOST })
-    }
-    fn gpus(&self, params: &Params) -> usize {
-        usize::from(params.recipe["word"].as_str().unwrap().starts_with("gpu"))
-    }
-    fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
-        let word = job.params.recipe["word"].as_str().unwrap();
-        let gpus = std::env::var("CUDA_VISIBLE_DEVICES").unwrap();
-        job.reporter.say(&format!("process {} writes {word} on [{gpus}]", std::process::id()));
-        match word {
-            "fail" => return Err(StageError::new("it was told to fail")),
-            "crash" => std::process::abort(),
-            "sleep" => std::thread::sleep(Duration::from_millis(300)),
-            _ => {}
-        }
-        fs::write(job.out.join("x"), word).map_err(|error| StageError::new(error.to_string()))
-    }
-}
+use crate::common::{self, Toy};
 
 /// A stage of kind `toy`.
 pub(crate) struct Stage {
@@ -93,23 +51,15 @@ impl Space {
             } else {
                 BTreeMap::from([("name".into(), stage.name.into())])
             },
-            kind: Arc::new(Toy),
+            kind: Arc::new(Toy("toy")),
             params: Params { recipe: table("word", stage.word), settings: table("key", stage.key) },
             needs: stage.needs.iter().map(|&from| Need { role: "x".into(), from }).collect(),
             resources: Resources::default(),
         };
-        let pipeline = Pipeline {
-            root: self.folder.path().to_owned(),
-            file: "pipeline.toml".into(),
-            profile: None,
-            namespace: "".into(),
-            instances: self.stages.iter().map(instance).collect(),
-        };
+        let pipeline = common::pipeline(self.folder.path(), self.stages.iter().map(instance).collect());
         let exe = std::env::current_exe().unwrap();
         let options = RunOptions { jobs: 4, keep_going: true, exe, ..RunOptions::default() };
-        let mut events = Vec::new();
-        let project = Project::open(self.folder.path()).unwrap();
-        let summary = project.run(&pipeline, &options, &mut events).unwrap();
+        let (summary, events) = common::run(&pipeline, &options);
         Run { names: self.stages.iter().map(|stage| stage.name).collect(), summary, events }
     }
 

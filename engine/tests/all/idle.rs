@@ -1,0 +1,119 @@
+//! When a run need not read the pipeline to know that there is nothing to do.
+
+use std::{fs, path::Path, time::Duration};
+
+use engine::run::RunOptions;
+
+use crate::space::Space;
+
+/// Files younger than the clock's grain are not known by their stamp.
+fn grow_old() {
+    std::thread::sleep(Duration::from_millis(60));
+}
+
+/// A project whose stages read a file and a folder, where nothing is to be done.
+fn idle() -> Space {
+    let mut space = Space::new();
+    fs::create_dir_all(space.path("notes/more")).unwrap();
+    for file in ["notes/one", "notes/more/two", "plain"] {
+        fs::write(space.path(file), "1").unwrap();
+    }
+    grow_old();
+    space.give("c", "reads", vec!["plain"]);
+    space.give("d", "reads", vec!["notes"]);
+    space.edit("d", "mkdir $OUT/sub; echo alone | tee $OUT/x > $OUT/sub/y");
+    space.ran(&["a", "b", "c", "d"], &[]);
+    assert_eq!(space.nothing_to_do(), Some(4));
+    space
+}
+
+#[test]
+fn a_run_that_ran_or_restored_or_did_nothing_is_remembered() {
+    let mut space = idle();
+    fs::remove_dir_all(space.path(".repro/idle")).unwrap();
+    assert_eq!(space.nothing_to_do(), None);
+    space.ran(&[], &[]);
+    assert_eq!(space.nothing_to_do(), Some(4));
+    space.edit("a", "echo two > $OUT/x");
+    assert_eq!(space.nothing_to_do(), None, "something else is asked");
+    space.ran(&["a", "b", "c"], &[]);
+    assert_eq!(space.nothing_to_do(), Some(4));
+    space.edit("a", "echo one > $OUT/x");
+    space.ran(&[], &["a", "b", "c"]);
+    assert_eq!(space.nothing_to_do(), Some(4));
+}
+
+#[test]
+fn whatever_happens_to_a_file_is_noticed() {
+    let touch = |path: &Path| fs::write(path, "1").unwrap();
+    let delete = |path: &Path| fs::remove_file(path).unwrap();
+    let empty = |path: &Path| {
+        fs::remove_dir_all(path).unwrap();
+        fs::create_dir(path).unwrap();
+    };
+    let link = |path: &Path| {
+        fs::rename(path, path.with_extension("old")).unwrap();
+        std::os::unix::fs::symlink(path.with_extension("old"), path).unwrap();
+    };
+    type Harm<'a> = &'a dyn Fn(&Path);
+    let cases: [(&str, Harm<'_>); 14] = [
+        ("artifacts/a/x", &touch),
+        ("artifacts/a/x", &delete),
+        ("artifacts/a/x", &link),
+        ("artifacts/a/stray", &touch),
+        ("artifacts/d/sub/stray", &touch),
+        ("artifacts/d/sub", &link),
+        ("artifacts/d", &empty),
+        ("plain", &touch),
+        ("plain", &delete),
+        ("notes/more/two", &touch),
+        ("notes/more/three", &touch),
+        ("notes/more", &empty),
+        (".repro/state", &delete),
+        ("pipeline.lock", &delete),
+    ];
+    for (file, harm) in cases {
+        let space = idle();
+        harm(&space.path(file));
+        assert_eq!(space.nothing_to_do(), None, "{file}");
+    }
+}
+
+#[test]
+fn a_damaged_memory_is_none() {
+    let space = idle();
+    let file = fs::read_dir(space.path(".repro/idle")).unwrap().next().unwrap().unwrap().path();
+    let text = fs::read_to_string(&file).unwrap();
+    for broken in [
+        String::new(),
+        text[..text.len() - 3].to_owned(),
+        text.replacen('4', "5", 1),
+        text.replace("artifacts/a", "artifacts/b"),
+    ] {
+        fs::write(&file, &broken).unwrap();
+        assert_eq!(space.nothing_to_do(), None, "{broken}");
+    }
+    fs::write(&file, &text).unwrap();
+    assert_eq!(space.nothing_to_do(), Some(4));
+}
+
+#[test]
+fn what_was_read_too_young_or_publishes_or_ran_in_part_is_not_remembered() {
+    let mut space = idle();
+    fs::write(space.path("plain"), "2").unwrap();
+    space.ran(&["c"], &[]);
+    assert_eq!(space.nothing_to_do(), None, "`plain` was too young");
+    grow_old();
+    space.ran(&[], &[]);
+    assert_eq!(space.nothing_to_do(), Some(4));
+    space.give("d", "publish", "page.md");
+    space.ran(&["d"], &[]);
+    assert_eq!(space.nothing_to_do(), None, "a page must be looked at");
+    let mut space = Space::new();
+    let part = RunOptions { targets: vec![3], question: Some(space.question()), ..RunOptions::default() };
+    space.run_with(&part);
+    assert_eq!(space.nothing_to_do(), None);
+    space.edit("c", "false");
+    space.run();
+    assert_eq!(space.nothing_to_do(), None, "a stage failed");
+}

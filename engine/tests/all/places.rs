@@ -1,0 +1,73 @@
+//! Odd places: other file systems, pipes, files where folders belong, long names.
+
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path, process::Command};
+
+use engine::{observer::Event, project::Project, run::RunOptions};
+
+use crate::space::{Space, read};
+
+fn pipe(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+#[test]
+fn the_cache_or_the_artifacts_may_lie_on_another_file_system() {
+    for link in [".repro", "artifacts"] {
+        let mut space = Space::new();
+        let memory = Path::new("/dev/shm");
+        let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev());
+        if !device(memory).is_ok_and(|other| other != device(space.folder.path()).unwrap()) {
+            // There is no second file system to be had; `engine/across.rs` has a test that needs none.
+            return;
+        }
+        let other = tempfile::tempdir_in(memory).unwrap();
+        std::os::unix::fs::symlink(other.path(), space.path(link)).unwrap();
+        space.edit("d", "mkdir $OUT/sub; echo alone | tee $OUT/x > $OUT/sub/y; chmod 755 $OUT/x");
+        space.ran(&["a", "b", "c", "d"], &[]);
+        space.ran(&[], &[]);
+        assert_eq!(space.nothing_to_do(), Some(4), "{link}");
+        fs::write(space.path("artifacts/d/sub/y"), "other").unwrap();
+        space.ran(&[], &["d"]);
+        assert_eq!(read(&space.path("artifacts/d/sub/y")), "alone\n");
+        space.edit("a", "echo two > $OUT/x");
+        space.ran(&["a", "b", "c"], &[]);
+        assert_eq!(read(&space.path("artifacts/c/z")), "t\n");
+    }
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_named_and_waited_for_by_nobody() {
+    let mut space = Space::new();
+    space.ran(&["a", "b", "c", "d"], &[]);
+    let shown = space.path("artifacts/a/x");
+    fs::remove_file(&shown).unwrap();
+    pipe(&shown);
+    let project = Project::open(space.folder.path()).unwrap();
+    let findings = project.verify(&space.pipeline()).unwrap();
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert_eq!(findings[0].problem, "it is not a plain file");
+    space.ran(&[], &["a"]);
+    pipe(&space.path("notes"));
+    space.give("d", "reads", vec!["notes"]);
+    let (summary, events) = space.run();
+    assert_eq!(summary.failed, [3]);
+    let said =
+        |event: &Event| matches!(event, Event::Failed { message, .. } if message.contains("plain file"));
+    assert!(events.iter().any(said), "{events:?}");
+}
+
+#[test]
+fn a_file_where_results_belong_is_named_and_kept() {
+    let space = Space::new();
+    fs::write(space.path("artifacts"), "mine").unwrap();
+    let project = Project::open(space.folder.path()).unwrap();
+    let error = project.run(&space.pipeline(), &RunOptions::default(), &mut Vec::new()).unwrap_err();
+    assert!(
+        error.to_string().ends_with("artifacts` is not a folder, and results are to be shown in it"),
+        "{error}"
+    );
+    assert_eq!((error.exit_code(), read(&space.path("artifacts"))), (2, "mine".into()));
+    fs::remove_file(space.path("artifacts")).unwrap();
+    let (summary, _) = space.run();
+    assert_eq!(summary.exit_code(), 0);
+}

@@ -1,0 +1,99 @@
+//! What the test programs of the runner share: a kind, and a run of a pipeline in a folder. Knows no test.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use engine::{
+    instance::{Instance, Pipeline},
+    kind::{Command, Group, Input, Job, Kind, ParamError, Params, Roles, StageError},
+    observer::Event,
+    project::Project,
+    run::{RunOptions, Summary},
+};
+
+/// The most stages that run together.
+pub(crate) const MOST: usize = 3;
+
+/// A kind of this name. A stage runs the shell command `run`, or without one writes its `word`, which may
+/// also tell it how to misbehave; such stages run with those of the same setting `key`. It may read files of the
+/// project (`reads`) and publish its output `x` as a file of the project (`publish`).
+pub(crate) struct Toy(pub(crate) &'static str);
+
+impl Kind for Toy {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+    fn version(&self) -> u32 {
+        1
+    }
+    fn roles(&self) -> Roles {
+        Roles::Any
+    }
+    fn schema(&self, generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        generator.subschema_for::<BTreeMap<String, String>>()
+    }
+    fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
+        Ok(Params { recipe: given.clone(), ..Params::default() })
+    }
+    fn sees_axes(&self) -> bool {
+        true
+    }
+    fn files(&self, params: &Params) -> Vec<PathBuf> {
+        let reads = params.recipe.get("reads").and_then(toml::Value::as_array);
+        reads.into_iter().flatten().filter_map(toml::Value::as_str).map(PathBuf::from).collect()
+    }
+    fn publishes(&self, params: &Params) -> bool {
+        params.recipe.contains_key("publish")
+    }
+    fn publish(&self, params: &Params, result: &Path, project: &Path) -> Result<Vec<PathBuf>, StageError> {
+        let place = PathBuf::from(params.recipe["publish"].as_str().unwrap());
+        let text = fs::read(result.join("x")).map_err(|e| StageError::new(e.to_string()))?;
+        if fs::read(project.join(&place)).is_ok_and(|there| there == text) {
+            return Ok(Vec::new());
+        }
+        fs::write(project.join(&place), text).map_err(|e| StageError::new(format!("cannot publish: {e}")))?;
+        Ok(vec![place])
+    }
+    fn command(&self, params: &Params) -> Option<Command> {
+        let run = params.recipe.get("run")?.as_str().unwrap().to_owned();
+        Some(Command { run, env: BTreeMap::new(), outputs: Vec::new() })
+    }
+    fn group(&self, params: &Params, _: &BTreeMap<String, Vec<Input>>) -> Option<Group> {
+        let key = params.settings.get("key")?.as_str()?;
+        (!key.is_empty()).then(|| Group { key: key.to_owned(), most: MOST })
+    }
+    fn gpus(&self, params: &Params) -> usize {
+        let word = params.recipe.get("word").and_then(toml::Value::as_str);
+        usize::from(word.is_some_and(|word| word.starts_with("gpu")))
+    }
+    fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
+        let word = job.params.recipe["word"].as_str().unwrap();
+        let gpus = std::env::var("CUDA_VISIBLE_DEVICES").unwrap();
+        job.reporter.say(&format!("process {} writes {word} on [{gpus}]", std::process::id()));
+        match word {
+            "fail" => return Err(StageError::new("it was told to fail")),
+            "crash" => std::process::abort(),
+            "sleep" => std::thread::sleep(Duration::from_millis(300)),
+            _ => {}
+        }
+        fs::write(job.out.join("x"), word).map_err(|error| StageError::new(error.to_string()))
+    }
+}
+
+/// A pipeline without profile in the project `root`.
+pub(crate) fn pipeline(root: &Path, instances: Vec<Instance>) -> Pipeline {
+    let (file, namespace) = ("pipeline.toml".into(), PathBuf::new());
+    Pipeline { root: root.to_owned(), file, profile: None, namespace, instances }
+}
+
+/// Runs it, and says what happened.
+pub(crate) fn run(pipeline: &Pipeline, options: &RunOptions) -> (Summary, Vec<Event>) {
+    let mut events = Vec::new();
+    let project = Project::open(&pipeline.root).unwrap();
+    let summary = project.run(pipeline, options, &mut events).unwrap();
+    (summary, events)
+}

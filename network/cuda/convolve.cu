@@ -1,0 +1,22 @@
+// The kernel around `convolve` of `conv.cu` or `tensor.cu`, behind which it is pasted: what the block works on.
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    conv(const void *first, const void *second, const float *third, const float *fourth, Stored *kept,
+         unsigned char *bits, const Stored *filters, unsigned packed, Stored *out, const Stored *z, const Stored *side,
+         const float *line, const unsigned char *pass, int add, float *partial, unsigned partials, int count,
+         int images, int channels, int outputs) {
+    const size_t size = size_t(images) * IN_H * IN_W * channels;
+    const bool keeps = blockIdx.y == 0; // one block for each pixel
+    Block b;
+    b.from = own_read<KIND>(first, second, third, fourth, channels, images, IN_H, IN_W);
+    b.kept = keeps ? own(kept, size) : nullptr;
+    b.bits = keeps ? own(bits, size / 4) : nullptr;
+    b.filters = own(filters, packed);
+    b.to = own_write<TARGET>(out, z, side, line, pass, add, outputs, images, HEIGHT, WIDTH);
+    b.partial = own(partial, partials);
+    b.count = count;
+    b.image = blockIdx.x / TILES_Y * IMAGES;
+    b.top = blockIdx.x % TILES_Y * ROWS;
+    b.k = blockIdx.y * KB;
+    convolve(b);
+}

@@ -1,0 +1,238 @@
+//! Convolutions with every source and every sink, by threads and on tensor cores.
+
+use super::{
+    Bench, PRECISIONS, as_multiplied, as_stored, emulated,
+    maps::{Map, check_kept, noise, on_line, source, winner},
+    near,
+};
+use crate::{
+    cuda::{
+        conv::Conv,
+        device::{Address, Device},
+        maps::{Kind, Target, Write},
+        parameters::place,
+        stored,
+    },
+    trainer::Precision,
+};
+
+/// Of what is computed: how, from what, to what.
+struct Case {
+    filter: usize,
+    /// Forward, and backward.
+    strides: [usize; 2],
+    source: (Kind, bool),
+    target: Target,
+    /// Rows and columns of what is written.
+    size: usize,
+    /// Read and written.
+    channels: [usize; 2],
+    /// Images, and those that maps have room for.
+    images: [usize; 2],
+}
+
+const fn case(
+    filter: usize,
+    strides: [usize; 2],
+    source: (Kind, bool),
+    target: Target,
+    size: usize,
+    channels: [usize; 2],
+    images: [usize; 2],
+) -> Case {
+    Case { filter, strides, source, target, size, channels, images }
+}
+
+const CASES: [Case; 13] = {
+    use {Kind::*, Target::*};
+    [
+        case(3, [1, 1], (Image, false), Keep, 32, [3, 48], [1, 3]),
+        case(3, [1, 1], (Rectified, true), Keep, 8, [48, 32], [3, 5]),
+        case(3, [2, 1], (Rectified, false), Keep, 16, [16, 32], [1, 2]),
+        case(1, [2, 1], (Rectified, false), Keep, 4, [32, 64], [7, 11]),
+        case(3, [1, 1], (Gradient, false), Rectifier, 4, [512, 16], [5, 5]),
+        case(3, [1, 2], (Gradient, false), Rectifier, 16, [32, 16], [1, 3]),
+        case(1, [1, 2], (Gradient, false), Plain, 8, [64, 32], [3, 3]),
+        case(3, [1, 1], (Pooled, false), Keep, 2, [16, 512], [3, 3]),
+        case(3, [1, 1], (Unpooled, false), Maximum, 4, [32, 32], [2, 5]),
+        // Batches with the tiles of real trainings.
+        case(3, [1, 1], (Rectified, true), Keep, 32, [16, 16], [1, 128]),
+        case(3, [1, 1], (Gradient, false), Rectifier, 8, [64, 64], [5, 512]),
+        case(3, [1, 2], (Gradient, false), Rectifier, 32, [32, 16], [1, 128]),
+        case(3, [1, 1], (Rectified, false), Keep, 8, [64, 64], [3, 256]),
+    ]
+};
+
+pub(super) fn check<D: Device>(bench: &mut Bench<D>) {
+    for case in &CASES {
+        for precision in PRECISIONS {
+            case.check(bench, precision);
+        }
+    }
+}
+
+impl Case {
+    fn conv(&self, precision: Precision) -> Conv {
+        Conv {
+            filter: self.filter,
+            stride: self.strides[0],
+            dilate: self.strides[1],
+            kind: self.source.0,
+            channels: self.channels[0],
+            outputs: self.channels[1],
+            size: [self.size; 2],
+            batch: self.images[1],
+            precision,
+        }
+    }
+
+    fn check<D: Device>(&self, bench: &mut Bench<D>, precision: Precision) {
+        let (conv, [count, batch], [channels, outputs]) = (self.conv(precision), self.images, self.channels);
+        let (who, taps) = (format!("{conv:?} {:?} {count}", self.target), self.filter * self.filter);
+        let size = self.size * self.strides[0] / self.strides[1];
+        let (read, map) = source(bench, precision, self.source, [count, size, size, channels], batch);
+        let weights = bench.normal(channels * taps * outputs); // `C R S K`
+        let packed = pack(&conv, &weights, taps);
+        let packed = bench.give(&stored::bytes(precision, &packed));
+        let sink = Sink::new(bench, precision, self);
+        let (tiles, shape) = (conv.tiles(count), [count, self.size, self.size, outputs]);
+        let partial = bench.room(4 * 3 * outputs * tiles);
+        bench.run(|to| conv.launch(to, count, (read, sink.write), (packed, 0), (partial, 0)));
+
+        let len = shape.iter().product();
+        let out = Map { shape, data: bench.read(precision, sink.write.out, len) };
+        let number = |x: f32| if conv.on_tensor_cores() { as_multiplied(precision, x) } else { x };
+        let weights: Vec<f32> = weights.iter().map(|w| number(as_stored(precision, *w))).collect();
+        let multiplied = Map { shape: map.shape, data: map.data.iter().map(|x| number(*x)).collect() };
+        Map::new(shape, |at| {
+            let (mut value, mut size) = self.plain(&multiplied, &weights, at);
+            if sink.write.add {
+                (value, size) = (value + f64::from(sink.before.at(at)), size + 1.0);
+            }
+            let value = if sink.passes(at) { value } else { 0.0 };
+            let rounding = if precision == Precision::Bf16 { value.abs() / 256.0 } else { 0.0 };
+            near(&who, out.at(at).into(), value, 2e-6 * size + rounding);
+            0.0
+        });
+        let width = stored::width(precision);
+        let rest = bench.bytes(sink.write.out.numbers(len, width), (batch - count) * len / count * width);
+        assert!(rest.iter().all(|byte| *byte == 0xff), "{who}: wrote images that are not there");
+        sink.check_sums(&who, &out, &bench.read(Precision::F32, partial, 3 * outputs * tiles));
+        if self.source.1 {
+            check_kept(bench, precision, read, &map);
+        }
+    }
+
+    /// An output, and the sum of the products' magnitudes.
+    fn plain(&self, map: &Map, weights: &[f32], [n, y, x, k]: [usize; 4]) -> (f64, f64) {
+        let ([_, h, w, channels], [stride, dilate]) = (map.shape, self.strides);
+        let mut sums = (0.0, 0.0);
+        for (r, s) in (0..self.filter).flat_map(|r| (0..self.filter).map(move |s| (r, s))) {
+            let place = |at: usize, tap: usize| (at * stride + tap).checked_sub(self.filter / 2);
+            let (Some(y), Some(x)) = (place(y, r), place(x, s)) else { continue };
+            if y % dilate > 0 || x % dilate > 0 || y / dilate >= h || x / dilate >= w {
+                continue;
+            }
+            for c in 0..channels {
+                let weight = weights[((c * self.filter + r) * self.filter + s) * self.channels[1] + k];
+                let product = f64::from(map.at([n, y / dilate, x / dilate, c])) * f64::from(weight);
+                sums = (sums.0 + product, sums.1 + product.abs());
+            }
+        }
+        sums
+    }
+}
+
+/// Filters as the kernel of `conv` wants them.
+fn pack(conv: &Conv, weights: &[f32], taps: usize) -> Vec<f32> {
+    let each = conv.on_tensor_cores().then_some(4 / stored::width(conv.precision));
+    let mut packed = vec![0.0; weights.len()];
+    for (i, weight) in weights.iter().enumerate() {
+        let index = [i / conv.outputs / taps, i / conv.outputs % taps, i % conv.outputs];
+        packed[place(each, index, [taps, conv.outputs])] = *weight;
+    }
+    packed
+}
+
+/// Where a convolution writes: buffers, and their copies.
+struct Sink {
+    write: Write,
+    before: Map,
+    z: Map,
+    side: Option<Map>,
+    line: Vec<f32>,
+    pass: Option<Vec<u8>>,
+}
+
+impl Sink {
+    /// Of a rectifier's gradient in large maps there are bits, something to add, and a projection.
+    fn new<D: Device>(bench: &mut Bench<D>, precision: Precision, case: &Case) -> Self {
+        let ([count, batch], size, channels) = (case.images, case.size, case.channels[1]);
+        let shape = [count, size, size, channels];
+        let (before, out) = noise(bench, precision, shape, batch);
+        let z_size = if case.target == Target::Maximum { 2 * size } else { size };
+        let (z, z_at) = noise(bench, precision, [count, z_size, z_size, channels], batch);
+        let (line, line_at) = bench.line(channels);
+        let mut write = Write { z: [z_at, Address::NONE], line: line_at, ..Write::new(case.target, out) };
+        let (mut side, mut pass) = (None, None);
+        if case.target == Target::Rectifier && size > 8 {
+            let (map, at) = noise(bench, precision, shape, batch);
+            let bits: Vec<u8> = (0..z.data.len() / 4).map(|_| bench.stream.below(16) as u8).collect();
+            write.pass = bench.give_in(&bits, bits.len() / count * batch);
+            (write.z[1], write.add, side, pass) = (at, true, Some(map), Some(bits));
+        }
+        Self { write, before, z, side, line, pass }
+    }
+
+    /// Does the gradient reach what was rectified?
+    fn passes(&self, at: [usize; 4]) -> bool {
+        let [n, y, x, c] = at;
+        match (self.write.target, &self.pass) {
+            (Target::Keep | Target::Plain, _) => true,
+            (Target::Maximum, _) => winner(&self.z, &self.line, at).1 > 0.0,
+            (Target::Rectifier, None) => on_line(&self.line, c, self.z.at(at)) > 0.0,
+            (Target::Rectifier, Some(bits)) => {
+                let [_, h, w, channels] = self.z.shape;
+                bits[(((n * h + y) * w + x) * channels + c) / 4] >> (c % 4) & 1 == 1
+            }
+        }
+    }
+
+    /// Are the `[tile][sum][channel]` those of what was written?
+    fn check_sums(&self, who: &str, out: &Map, partial: &[f32]) {
+        if self.write.target == Target::Plain {
+            return;
+        }
+        let channels = out.shape[3];
+        let (mut sums, mut sizes) = (vec![[0.0; 3]; channels], vec![[0.0; 3]; channels]);
+        Map::new(out.shape, |at| {
+            let value = out.at(at);
+            let z = match self.write.target {
+                Target::Keep => value,
+                Target::Maximum => {
+                    let ([n, y, x, c], won) = (at, winner(&self.z, &self.line, at).0);
+                    self.z.at([n, 2 * y + won / 2, 2 * x + won % 2, c])
+                }
+                _ => self.z.at(at),
+            };
+            let side = self.side.as_ref().map_or(0.0, |side| side.at(at));
+            for (i, factor) in [1.0, z, side].into_iter().enumerate() {
+                let product = f64::from(value) * f64::from(factor);
+                sums[at[3]][i] += product;
+                sizes[at[3]][i] += product.abs();
+            }
+            0.0
+        });
+        for (c, i) in (0..channels).flat_map(|c| (0..3).map(move |i| (c, i))) {
+            let got: f64 =
+                partial.chunks_exact(3 * channels).map(|tile| f64::from(tile[i * channels + c])).sum();
+            near(&format!("{who}: sum {i} of channel {c}"), got, sums[c][i], 1e-5 * sizes[c][i]);
+        }
+    }
+}
+
+#[test]
+fn convolutions_are_those_of_plain_loops_from_every_source_to_every_sink() {
+    let Some(mut bench) = emulated() else { return };
+    check(&mut bench);
+}

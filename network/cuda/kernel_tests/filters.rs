@@ -1,0 +1,111 @@
+//! Gradients of filters from every source: of all weights, and of a few of each filter.
+
+use super::{
+    Bench, PRECISIONS, as_multiplied, emulated,
+    maps::{Map, source},
+    near,
+};
+use crate::{
+    arch::{Conv, Param, Role},
+    cpu::layout::Unit,
+    cuda::{
+        device::Device,
+        filters::{Places, launch, splits},
+        maps::Kind,
+        parameters::Filters,
+    },
+    mode::Share,
+    trainer::Precision,
+};
+
+/// Filter, stride, what was read, what the gradient is made of, rows and columns of what was written, channels read and
+/// written, images and room for them.
+type Case = (usize, usize, Kind, Kind, usize, [usize; 2], [usize; 2]);
+
+const CASES: [Case; 5] = [
+    (3, 1, Kind::Image, Kind::Gradient, 32, [3, 16], [1, 3]),
+    (3, 1, Kind::Rectified, Kind::Gradient, 8, [48, 16], [3, 5]),
+    (3, 2, Kind::Rectified, Kind::Gradient, 16, [16, 32], [2, 2]),
+    (1, 2, Kind::Rectified, Kind::Gradient, 4, [16, 512], [5, 5]),
+    (3, 1, Kind::Pooled, Kind::Unpooled, 4, [32, 16], [7, 11]),
+];
+
+pub(super) fn check<D: Device>(bench: &mut Bench<D>) {
+    for case in CASES {
+        for precision in PRECISIONS {
+            for k in [None, Some(1), Some(5)] {
+                check_one(bench, precision, case, k);
+            }
+        }
+    }
+}
+
+fn check_one<D: Device>(bench: &mut Bench<D>, precision: Precision, case: Case, k: Option<usize>) {
+    let (filter, stride, kind, back, size, channels, [count, batch]) = case;
+    let who = format!("{case:?} {precision:?} {k:?}");
+    let read = [count, size * stride, size * stride, channels[0]];
+    let (x, x_map) = source(bench, precision, (kind, false), read, batch);
+    let (g, g_map) = source(bench, precision, (back, false), [count, size, size, channels[1]], batch);
+    let (unit, own) = unit([filter, stride, size], channels, k);
+    let fan_in = channels[0] * filter * filter;
+    // Strided through each filter, so that every tap and border comes.
+    let positions: Vec<u32> = match k {
+        None => (0..(channels[1] * fan_in) as u32).collect(),
+        Some(k) => (0..channels[1] * k).map(|i| (i / k * fan_in + (i * 7 + i / k) % fan_in) as u32).collect(),
+    };
+    let at = bench.give(&positions.iter().flat_map(|i| i.to_le_bytes()).collect::<Vec<u8>>());
+    let parts = splits(&unit, &own, batch);
+    let places = Places {
+        at,
+        partial: (bench.room(4 * parts * positions.len()), 0),
+        gradient: (bench.room(4 * positions.len()), 0),
+    };
+    bench.run(|to| launch(to, precision, (&unit, &own), [count, batch], [x, g], places));
+    let tensor = k.is_none() && kind != Kind::Image;
+    let number = |x: &f32| if tensor { as_multiplied(precision, *x) } else { *x };
+    let [x_map, g_map] = [x_map, g_map].map(|map| Map { data: map.data.iter().map(number).collect(), ..map });
+    let got = bench.read(Precision::F32, places.gradient.0, positions.len());
+    for (got, position) in got.iter().zip(&positions) {
+        let (value, magnitude) = plain(&x_map, &g_map, [filter, stride], *position as usize);
+        near(&format!("{who}: weight {position}"), (*got).into(), value, 2e-6 * magnitude);
+    }
+}
+
+/// A unit of a network, and its filters of which `k` weights each train, or all.
+pub(in crate::cuda) fn unit(
+    [kernel, stride, size]: [usize; 3],
+    [cin, cout]: [usize; 2],
+    k: Option<usize>,
+) -> (Unit, Filters) {
+    let conv = Conv { name: String::new(), cin, cout, kernel, stride, bias: false, shortcut: false };
+    let (norm, reads, shape) = (String::new(), Some(0), 0);
+    let unit = Unit { conv, norm, reads, input: [size * stride; 2], output: [size; 2], shape };
+    let (name, role) = (String::new(), Role::Conv);
+    let param = Param { name, shape: vec![cout, cin, kernel, kernel], role, shortcut: false };
+    (unit, Filters::alone(param, k.map_or(Share::Full, |k| Share::PerFilter { k })))
+}
+
+/// The gradient of weight `position` of `K C R S`, and the sum of the products' magnitudes.
+fn plain(x: &Map, g: &Map, [filter, stride]: [usize; 2], position: usize) -> (f64, f64) {
+    let ([images, rows, columns, channels], taps) = (x.shape, filter * filter);
+    let (tap, c, k) = (position % taps, position / taps % channels, position / taps / channels);
+    let mut sums = (0.0, 0.0);
+    for (n, y, z) in (0..images).flat_map(|n| {
+        let size = g.shape[1];
+        (0..size).flat_map(move |y| (0..size).map(move |z| (n, y, z)))
+    }) {
+        let place = |at: usize, tap: usize| (at * stride + tap).checked_sub(filter / 2);
+        let (Some(row), Some(column)) = (place(y, tap / filter), place(z, tap % filter)) else { continue };
+        if row < rows && column < columns {
+            let product = f64::from(x.at([n, row, column, c])) * f64::from(g.at([n, y, z, k]));
+            sums = (sums.0 + product, sums.1 + product.abs());
+        }
+    }
+    sums
+}
+
+#[test]
+fn filter_gradients_are_those_of_plain_loops() {
+    let Some(mut bench) = emulated() else { return };
+    check(&mut bench);
+}

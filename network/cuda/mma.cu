@@ -1,0 +1,68 @@
+// What tensor cores do, as functions of a warp's 32 threads, all of which call them together. The layouts are those
+// that PTX defines for `ldmatrix` and for `mma` of m16n8k8 (tf32) and m16n8k16 (bf16), and one in words of 32 bits,
+// which are one number in tf32 and two in bf16. With g = lane / 4 and t = lane % 4 thread `lane` has
+//
+//     of the left matrix, 16 rows of 8 words   a[0], a[1] = (g, t), (g + 8, t); a[2], a[3] = (g, t + 4), (g + 8, t + 4)
+//     of the right one, 8 words of 8 columns   b[0], b[1] = (t, g), (t + 4, g)
+//     of the sums, 16 rows of 8 columns        sums[0], sums[1] = (g, 2 t), (g, 2 t + 1); sums[2], sums[3] in row g + 8
+//
+// An emulation has its own words for them. Pasted behind `stored.cu`.
+
+constexpr int WARP = 32, EACH = PRECISION == BF16 ? 2 : 1; // numbers in a word
+
+#ifndef EMULATED
+// As tf32, of which 10 bits are behind the point, rounded to the nearest; the hardware would cut them off.
+__device__ __forceinline__ unsigned tf32(float value) {
+    unsigned word;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(word) : "f"(value));
+    return word;
+}
+
+// Four matrices of eight rows of four words from shared memory: thread 8 i + j names row j of matrix i, and each gets
+// word t of row g of each matrix.
+__device__ __forceinline__ void load_matrices(unsigned (&words)[4], const unsigned *row) {
+    const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(row));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "r"(at)
+                 : "memory");
+}
+
+// The same, turned: each gets of each matrix, read as rows of eight bf16, numbers g of rows 2 t and 2 t + 1.
+__device__ __forceinline__ void load_matrices_across(unsigned (&words)[4], const unsigned *row) {
+    const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(row));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "r"(at)
+                 : "memory");
+}
+
+__device__ __forceinline__ void multiply_add_tf32(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+__device__ __forceinline__ void multiply_add_bf16(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+#endif
+
+// sums += left * right.
+__device__ __forceinline__ void multiply_add(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    if constexpr (PRECISION == BF16) multiply_add_bf16(sums, a, b);
+    else multiply_add_tf32(sums, a, b);
+}
+
+// Four numbers as words of a matrix in shared memory, the first of which is `to`.
+__device__ __forceinline__ void store_words(unsigned *to, float4 v) {
+    if constexpr (PRECISION == BF16) {
+        *reinterpret_cast<uint2 *>(to) = make_uint2(pair(v.x, v.y), pair(v.z, v.w));
+    } else {
+        *reinterpret_cast<uint4 *>(to) = make_uint4(tf32(v.x), tf32(v.y), tf32(v.z), tf32(v.w));
+    }
+}
