@@ -59,6 +59,8 @@ pub struct Summary {
     pub restored: Vec<InstanceId>,
     /// Failed.
     pub failed: Vec<InstanceId>,
+    /// Were running when the run was asked to stop.
+    pub stopped: Vec<InstanceId>,
     /// Wanted, but not reached: behind a failure or an interruption.
     pub skipped: Vec<InstanceId>,
     /// Was the run asked to stop?
@@ -121,11 +123,12 @@ impl Project {
             locked.and(state.settle(journal))
         });
         result.and(kept)?;
-        let settled: BTreeSet<_> = [&summary.fresh, &summary.ran, &summary.restored, &summary.failed]
-            .into_iter()
-            .flatten()
-            .copied()
-            .collect();
+        let settled: BTreeSet<_> =
+            [&summary.fresh, &summary.ran, &summary.restored, &summary.failed, &summary.stopped]
+                .into_iter()
+                .flatten()
+                .copied()
+                .collect();
         summary.skipped = wanted.difference(&settled).copied().collect();
         if let Some((question, reads)) = asked
             && summary.exit_code() == 0

@@ -84,6 +84,7 @@ impl Run<'_> {
                 if self.told == 0 {
                     self.fail(id, error);
                 } else {
+                    self.summary.stopped.push(id);
                     self.observer.event(&Event::Stopped { id });
                 }
                 return Ok(());

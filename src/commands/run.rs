@@ -81,7 +81,7 @@ fn asked_to_stop(level: usize) -> &'static str {
 
 /// What the run came to: `ran 8, restored 2, 4 fresh in 41.3 s`.
 fn closing(summary: &Summary, started: Instant) -> String {
-    let Summary { fresh, ran, restored, failed, skipped, interrupted, .. } = summary;
+    let Summary { fresh, ran, restored, failed, stopped, skipped, interrupted, .. } = summary;
     let moved = [ran, restored, failed, skipped].iter().any(|list| !list.is_empty());
     if !moved && !interrupted {
         return nothing(fresh.len(), started);
@@ -90,6 +90,7 @@ fn closing(summary: &Summary, started: Instant) -> String {
         (ran, "ran ", ""),
         (restored, "restored ", ""),
         (failed, "failed ", ""),
+        (stopped, "stopped ", ""),
         (skipped, "", " not reached"),
         (fresh, "", " fresh"),
     ];

@@ -28,7 +28,7 @@ fn a_signal_keeps_what_is_finished_and_exits_130() {
         assert!(answer.err.contains("stopping at the next safe point"), "{}", answer.err);
         assert!(answer.err.contains("\nstopped  slow\n"), "{}", answer.err);
         assert!(
-            answer.out.starts_with("interrupted, everything finished is kept: ran 1, 1 not reached in "),
+            answer.out.starts_with("interrupted, everything finished is kept: ran 1, stopped 1 in "),
             "{}",
             answer.out
         );
