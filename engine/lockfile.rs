@@ -105,7 +105,7 @@ pub(crate) fn write(
     for (id, instance) in pipeline.instances.iter().enumerate() {
         said.push_str(&instance.name);
         let _ = match entry(id) {
-            Some(entry) => writeln!(said, " {}", entry.recipe),
+            Some(entry) => writeln!(said, " {} {}", entry.recipe, entry.tree),
             None => writeln!(said),
         };
     }

@@ -2,7 +2,7 @@
 
 use std::{fs, sync::Arc};
 
-use engine::{observer::Event, project::Project, run::RunOptions};
+use engine::{digest::Digest, observer::Event, project::Project, run::RunOptions};
 
 use crate::space::{Space, read};
 
@@ -26,6 +26,18 @@ fn a_changed_parameter_reruns_its_chain_and_changing_back_restores_it() {
     space.edit("a", "echo one > $OUT/x");
     space.ran(&[], &["a", "b", "c"]);
     assert_eq!(read(&space.path("artifacts/c/z")), "o\n");
+}
+
+#[test]
+fn the_lock_file_follows_other_bytes_of_the_same_recipe() {
+    let mut space = Space::new();
+    space.edit("d", "date +%N > $OUT/x");
+    space.ran(&["a", "b", "c", "d"], &[]);
+    for only in [false, true] {
+        space.run_with(&RunOptions { targets: vec![3], force: true, only, ..RunOptions::default() });
+        let digest = Digest::of(read(&space.path("artifacts/d/x"))).to_string();
+        assert!(read(&space.path("pipeline.lock")).contains(&digest), "only: {only}");
+    }
 }
 
 #[test]
