@@ -55,7 +55,8 @@ run tests.txt "$tests" "$on_card" --nocapture
 kernel_tests=${codes[-1]}
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck synccheck; do
-        run "$tool.txt" compute-sanitizer --tool "$tool" --error-exitcode 9 "$tests" "${on_card}gradients"
+        run "$tool.txt" compute-sanitizer --tool "$tool" --error-exitcode 9 "$tests" \
+            "${on_card}gradients" "${on_card}every_kernel_on_a_card"
     done
 fi
 

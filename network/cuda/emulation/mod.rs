@@ -131,8 +131,7 @@ fn library(source: &Source) -> Result<(PathBuf, Turn)> {
         source.defines.iter().map(|(name, value)| format!("#define {name} {value}\n")).collect();
     let starts: String = source.kernels.iter().map(|name| start(name)).collect();
     let text = format!("{HEADER}\n{defines}\n{}\n{starts}", source.text);
-    // Compiling takes longer than running.
-    let flags = ["-O1", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fno-strict-aliasing", "-w"];
+    let flags = ["-O2", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fno-strict-aliasing", "-w"];
     let key = format!("{}{flags:?}{}{text}", compiler(), processor());
     let key = blake3::hash(key.as_bytes()).to_hex();
     let folder = std::env::current_exe().map_err(|e| failed("the test's own place", e))?;

@@ -2,7 +2,7 @@
 
 use super::{
     Bench, PRECISIONS, as_multiplied, as_stored, emulated,
-    maps::{Map, check_kept, noise, on_line, source, winner},
+    maps::{Map, check_kept, noise, on_line, places, source, winner},
     near,
 };
 use crate::{
@@ -104,7 +104,7 @@ impl Case {
         let number = |x: f32| if conv.on_tensor_cores() { as_multiplied(precision, x) } else { x };
         let weights: Vec<f32> = weights.iter().map(|w| number(as_stored(precision, *w))).collect();
         let multiplied = Map { shape: map.shape, data: map.data.iter().map(|x| number(*x)).collect() };
-        Map::new(shape, |at| {
+        for at in places(shape) {
             let (mut value, mut size) = self.plain(&multiplied, &weights, at);
             if sink.write.add {
                 (value, size) = (value + f64::from(sink.before.at(at)), size + 1.0);
@@ -112,8 +112,7 @@ impl Case {
             let value = if sink.passes(at) { value } else { 0.0 };
             let rounding = if precision == Precision::Bf16 { value.abs() / 256.0 } else { 0.0 };
             near(&who, out.at(at).into(), value, 2e-6 * size + rounding);
-            0.0
-        });
+        }
         let width = stored::width(precision);
         let rest = bench.bytes(sink.write.out.numbers(len, width), (batch - count) * len / count * width);
         assert!(rest.iter().all(|byte| *byte == 0xff), "{who}: wrote images that are not there");
@@ -205,7 +204,7 @@ impl Sink {
         }
         let channels = out.shape[3];
         let (mut sums, mut sizes) = (vec![[0.0; 3]; channels], vec![[0.0; 3]; channels]);
-        Map::new(out.shape, |at| {
+        for at in places(out.shape) {
             let value = out.at(at);
             let z = match self.write.target {
                 Target::Keep => value,
@@ -221,8 +220,7 @@ impl Sink {
                 sums[at[3]][i] += product;
                 sizes[at[3]][i] += product.abs();
             }
-            0.0
-        });
+        }
         for (c, i) in (0..channels).flat_map(|c| (0..3).map(move |i| (c, i))) {
             let got: f64 =
                 partial.chunks_exact(3 * channels).map(|tile| f64::from(tile[i * channels + c])).sum();

@@ -20,16 +20,19 @@ pub(super) struct Map {
 
 impl Map {
     pub(super) fn new(shape: [usize; 4], value: impl FnMut([usize; 4]) -> f32) -> Self {
-        let [_, h, w, c] = shape;
-        let places = 0..shape.iter().product();
-        let data = places.map(|i| [i / c / w / h, i / c / w % h, i / c % w, i % c]).map(value).collect();
-        Self { shape, data }
+        Self { shape, data: places(shape).map(value).collect() }
     }
 
     pub(super) fn at(&self, [n, y, x, c]: [usize; 4]) -> f32 {
         let [_, h, w, channels] = self.shape;
         self.data[((n * h + y) * w + x) * channels + c]
     }
+}
+
+/// All places of a map, in its order.
+pub(super) fn places(shape: [usize; 4]) -> impl Iterator<Item = [usize; 4]> {
+    let [_, h, w, c] = shape;
+    (0..shape.iter().product()).map(move |i| [i / c / w / h, i / c / w % h, i / c % w, i % c])
 }
 
 /// A map of noise, and its copy on the device in room for `batch` images, of which the others are not numbers.
