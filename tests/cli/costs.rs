@@ -1,5 +1,6 @@
 //! What the experiments cost, reckoned from the measured speeds of `benches/compare.json` and what the
-//! pipelines train. The files say it in their first lines, and a file that says something else fails here.
+//! pipelines train. The files say it in their first lines, and a file that says something else fails here: by more
+//! than a tenth, which is what one measurement differs from the next.
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Mutex};
 
@@ -35,7 +36,14 @@ fn speeds() -> Vec<Speed> {
         serde_json::from_str(&text.expect("a report")).expect("a report of benches/compare.py");
     let results = sections.values().flat_map(|section| section["results"].as_array().expect("a list"));
     let wanted = |r: &&serde_json::Value| {
-        r["program"] == "repro" && r["precision"] == "f32" && r["threads"] == 1 && r["batch"] == BATCH
+        let kept = r.get("memory").is_none(); // with less memory a step takes longer
+        // Of wide networks one mode of one was measured, which is too little to reckon the others with.
+        let wide = r["arch"].as_str().is_some_and(|arch| arch.contains('-'));
+        kept && !wide
+            && r["program"] == "repro"
+            && r["precision"] == "f32"
+            && r["threads"] == 1
+            && r["batch"] == BATCH
     };
     let text = |value: &serde_json::Value| value.as_str().expect("a word").to_owned();
     let speed = |r: &serde_json::Value| {
@@ -133,6 +141,40 @@ fn total(by_mode: &BTreeMap<String, f64>) -> String {
     format!("{} CPU-hours a seed", round(by_mode.values().sum()))
 }
 
+/// The number that `text` begins with, commas between thousands left out, and what follows it.
+fn number(text: &str) -> Option<(f64, &str)> {
+    let inside = |c: char| c.is_ascii_digit() || matches!(c, '.' | ',');
+    let len = text.find(|c| !inside(c)).unwrap_or(text.len());
+    let digits = text[..len].trim_end_matches(['.', ',']);
+    Some((digits.replace(',', "").parse().ok()?, &text[digits.len()..]))
+}
+
+/// Does `text` begin with `expected`, its numbers within a tenth?
+fn begins(text: &str, expected: &str) -> bool {
+    match (number(text), number(expected)) {
+        (Some((said, text)), Some((true_one, expected))) => {
+            (said - true_one).abs() <= 0.1 * true_one && begins(text, expected)
+        }
+        (None, None) => match (text.chars().next(), expected.chars().next()) {
+            (_, None) => true,
+            (a, Some(c)) => a == Some(c) && begins(&text[c.len_utf8()..], &expected[c.len_utf8()..]),
+        },
+        _ => expected.is_empty(),
+    }
+}
+
+/// Does `text` say `expected`, its numbers within a tenth?
+fn says(text: &str, expected: &str) -> bool {
+    text.char_indices().any(|(at, _)| begins(&text[at..], expected))
+}
+
+#[test]
+fn a_cost_may_differ_by_a_tenth_and_no_more() {
+    assert!(says("# Cost: 1,200 CPU-hours (`bn` 9.9), twice", "Cost: 1,150 CPU-hours (`bn` 10)"));
+    assert!(!says("# Cost: 1,200 CPU-hours (`bn` 9.9)", "Cost: 1,000 CPU-hours (`bn` 10)"));
+    assert!(!says("# Cost: 1,200 CPU-hours (`all` 10)", "Cost: 1,200 CPU-hours (`bn` 10)"));
+}
+
 #[test]
 fn the_experiments_say_what_they_cost_at_the_measured_speeds() {
     let speeds = speeds();
@@ -143,7 +185,7 @@ fn the_experiments_say_what_they_cost_at_the_measured_speeds() {
         let comment = source.lines().map_while(|line| line.strip_prefix('#')).map(str::trim);
         let comment = comment.collect::<Vec<_>>().join(" ");
         let mut check = |place: &str, text: &str, expected: String| {
-            if !text.contains(&expected) {
+            if !says(text, &expected) {
                 wrong.push(format!("{place}: {expected}"));
             }
         };
@@ -167,7 +209,7 @@ fn the_experiments_say_what_they_cost_at_the_measured_speeds() {
     }
     let origin = expanded(&Path::new(env!("CARGO_MANIFEST_DIR")).join("pipeline.toml"), Some("jpeg"));
     let row = format!("| `repro run --profile jpeg` | {} |", round(hours(&speeds, &origin).values().sum()));
-    if !page.contains(&row) {
+    if !says(&page, &row) {
         wrong.push(format!("docs/results.md: {row}"));
     }
     assert!(wrong.is_empty(), "these should stand in the files' first comments:\n{}", wrong.join("\n"));
@@ -217,7 +259,7 @@ fn each_claim_names_a_command_that_settles_it_and_what_that_costs() {
         let pipeline = with(&root.join(word(command, "file")), &sets);
         assert!(pipeline.instances.iter().any(|instance| instance.kind.name() == "claims"), "{id}");
         let cost = format!("{} CPU-hours", round(hours(&speeds, &pipeline).values().sum()));
-        if word(command, "cost") != cost {
+        if !says(&word(command, "cost"), &cost) {
             wrong.push(format!("the cost of `{id}` is \"{cost}\""));
         }
         for claim in list("claim").filter(|claim| word(claim, "settled_by") == id) {
