@@ -8,8 +8,8 @@
 //!
 //! An object is kept when a kept record names it. Scratch folders of interrupted stages, logs of
 //! stages without a result, tables of folders that no stage reads, and what runs with nothing to do are
-//! known by are kept as long as rule 3 says. Everything else in those folders goes. Losing a record never loses a result that is shown:
-//! it only means that going back to that configuration runs again.
+//! known by are kept as long as rule 3 says. Everything else in those folders goes. Losing a record never
+//! loses a result that is shown: it only means that going back to that configuration runs again.
 
 use std::{
     collections::BTreeSet,

@@ -5,6 +5,8 @@
 //! pooling count as none: they are done while something is read or written. Weights count no bytes:
 //! they are read once for a whole batch.
 
+use std::collections::BTreeMap;
+
 use crate::{
     arch::{Graph, Op},
     mode::TrainSet,
@@ -102,9 +104,9 @@ fn numbers(shape: [usize; 3]) -> u64 {
 /// How many weights (biases of convolutions and of the output layer left out) train at each node.
 fn trained(graph: &Graph, set: &TrainSet) -> Vec<usize> {
     let params = graph.params();
+    let of: BTreeMap<&str, usize> = params.iter().map(|p| (p.name.as_str(), set.trained(p))).collect();
     let count = |name: &str, parts: &[&str]| -> usize {
-        let own = params.iter().filter(|p| parts.iter().any(|part| p.name == format!("{name}.{part}")));
-        own.map(|p| set.trained(p)).sum()
+        parts.iter().filter_map(|part| of.get(&*format!("{name}.{part}"))).sum()
     };
     let node = |op: &Op| match op {
         Op::Conv(conv) => count(&conv.name, &["weight"]),

@@ -166,8 +166,8 @@ fn expand_text(
     join::instances(stages, diagnostics)
 }
 
-/// The project of a pipeline file: the nearest folder from the file upwards that is a project already, but never beyond the
-/// repository; otherwise the file's own folder.
+/// The project of a pipeline file: the nearest folder from the file upwards that is a project already, but never
+/// beyond the repository; otherwise the file's own folder.
 pub fn root_of(file: &Path) -> PathBuf {
     let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf());
     let own = absolute.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf);

@@ -114,7 +114,7 @@ impl<D: Device> Group<D> {
         let splits = [Split::Train, Split::Test].map(|split| (split, self.data.len(split)));
         let all = splits.iter().flat_map(|(split, n)| (0..*n).map(move |i| (*split, i)));
         let labels: Vec<u8> = all.clone().flat_map(|(s, i)| self.data.label(s, i).to_le_bytes()).collect();
-        upload(&mut self.device, self.memory.labels, &labels)?;
+        upload(&mut self.device, self.memory.ends.labels, &labels)?;
         for (n, (split, i)) in all.enumerate() {
             let to = Address(self.memory.pixels.0 + (n * data::IMAGE_BYTES) as u64);
             upload(&mut self.device, to, self.data.image(split, i))?;
@@ -197,7 +197,7 @@ impl<D: Device> Group<D> {
             return Err(Error::Invalid(format!("no training image {}; there are {images}", example.index)));
         }
         let bytes: Vec<u8> = batches.iter().flat_map(|batch| packed(batch, most)).collect();
-        upload(&mut self.device, self.memory.examples, &bytes)?;
+        upload(&mut self.device, self.memory.ends.examples, &bytes)?;
         Ok(count)
     }
 
@@ -266,10 +266,10 @@ impl<D: Device> Group<D> {
             };
             let batch = packed(&(0..count).map(centre).collect::<Vec<_>>(), most);
             let batches = batch.repeat(self.len());
-            upload(&mut self.device, self.memory.examples, &batches)?;
+            upload(&mut self.device, self.memory.ends.examples, &batches)?;
             self.run(Purpose::Predict, count)?;
             let mut bytes = vec![0; 8 * most * classes * self.len()];
-            self.device.download(self.memory.logits, &mut bytes)?;
+            self.device.download(self.memory.ends.logits, &mut bytes)?;
             for (logits, bytes) in logits.iter_mut().zip(bytes.chunks_exact(8 * most * classes)) {
                 let (words, _) = bytes.as_chunks();
                 logits.extend(words[..count * classes].iter().map(|word| f64::from_le_bytes(*word) as f32));

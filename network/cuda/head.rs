@@ -28,7 +28,7 @@ pub(super) struct Head {
 }
 
 /// What an image comes to, and the way back: memory with room for a batch.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ends {
     pub(super) examples: Address,
     /// Of the dataset.

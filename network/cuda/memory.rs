@@ -40,24 +40,18 @@ pub(super) struct Memory {
     pub(super) positions: Vec<Address>,
     pub(super) partial: Address,
     pub(super) split: Address,
-    pub(super) pooled: Address,
-    pub(super) d_pooled: Address,
-    pub(super) logits: Address,
-    pub(super) d_logits: Address,
-    pub(super) losses: Address,
-    pub(super) correct: Address,
+    /// What the network's end reads and writes.
+    pub(super) ends: Ends,
     pub(super) values: Address,
     pub(super) velocity: Address,
     pub(super) gradient: Address,
     pub(super) places: Address,
     pub(super) packed: Address,
     pub(super) settings: Address,
-    pub(super) examples: Address,
     /// Sums over steps, and over one batch.
     pub(super) tallies: [Address; 2],
     pub(super) table: Address,
     pub(super) pixels: Address,
-    pub(super) labels: Address,
 }
 
 impl Memory {
@@ -81,7 +75,7 @@ impl Memory {
         let (table, pixels) = (shared(3 * 256 * 4)?, shared(plan.images * IMAGE_BYTES)?);
         let labels = shared(plan.images * 2)?;
         let mut own = |bytes: usize| shared(bytes * plan.instances);
-        let mut memory = Self { table, pixels, labels, ..Self::default() };
+        let mut memory = Self { table, pixels, ends: Ends { labels, ..Ends::default() }, ..Self::default() };
         memory.maps(plan, &mut own)?;
         for (unit, filters) in layout.units.iter().zip(&of.filters) {
             let channels = unit.conv.cout;
@@ -95,19 +89,19 @@ impl Memory {
         let (channels, classes) = (plan.last().0, layout.classes);
         memory.partial = own(4 * plan.partials())?;
         memory.split = own(4 * plan.split_sums())?;
-        memory.pooled = own(4 * batch * channels)?;
-        memory.d_pooled = own(4 * batch * channels)?;
-        memory.logits = own(8 * batch * classes)?;
-        memory.d_logits = own(8 * batch * classes)?;
-        memory.losses = own(8 * batch)?;
-        memory.correct = own(4 * batch)?;
+        memory.ends.pooled = own(4 * batch * channels)?;
+        memory.ends.d_pooled = own(4 * batch * channels)?;
+        memory.ends.logits = own(8 * batch * classes)?;
+        memory.ends.d_logits = own(8 * batch * classes)?;
+        memory.ends.losses = own(8 * batch)?;
+        memory.ends.correct = own(4 * batch)?;
         memory.values = own(4 * of.len)?;
         memory.velocity = own(4 * of.trained)?;
         memory.gradient = own(4 * of.trained)?;
         memory.places = own(4 * 2 * of.weights)?;
         memory.packed = own(plan.width() * of.packed)?;
         memory.settings = own(SETTINGS)?;
-        memory.examples = own(EXAMPLE * batch)?;
+        memory.ends.examples = own(EXAMPLE * batch)?;
         memory.tallies = [own(TALLY)?, own(TALLY)?];
         Ok(memory)
     }
@@ -141,15 +135,9 @@ impl Memory {
         Ok(())
     }
 
-    /// What the network's end reads and writes.
-    pub(super) fn ends(&self) -> Ends {
-        let Self { examples, labels, pooled, d_pooled, logits, d_logits, losses, correct, .. } = *self;
-        Ends { examples, labels, pooled, d_pooled, logits, d_logits, losses, correct }
-    }
-
     /// The images.
     pub(super) fn images(&self) -> Read {
-        Read::new(Kind::Image, [self.pixels, self.table, self.examples, Address::NONE])
+        Read::new(Kind::Image, [self.pixels, self.table, self.ends.examples, Address::NONE])
     }
 
     /// What unit `u` writes on the way forward.

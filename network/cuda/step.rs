@@ -47,7 +47,7 @@ pub(super) fn launches<D: Device>(
     step.forward()?;
     if purpose != Purpose::Predict {
         let tally = memory.tallies[usize::from(purpose == Purpose::Gradients)];
-        step.head().count(&mut step.to, &memory.ends(), tally)?;
+        step.head().count(&mut step.to, &memory.ends, tally)?;
         if plan.parameters.trained > 0 {
             step.backward()?;
         }
@@ -79,7 +79,7 @@ impl<D: Device> Step<'_, D> {
         }
         let last = self.memory.feature(plan, plan.layout.features.len() - 1);
         let head = self.head();
-        head.forward(&mut self.to, last, &self.memory.ends())
+        head.forward(&mut self.to, last, &self.memory.ends)
     }
 
     fn forward_unit(&mut self, u: usize, read: Read) -> Result<()> {
@@ -107,9 +107,9 @@ impl<D: Device> Step<'_, D> {
     fn backward(&mut self) -> Result<()> {
         let (plan, last) = (self.plan, self.plan.layout.features.len() - 1);
         let (head, write) = (self.head(), self.memory.gradient(plan, last, true, true));
-        head.output(&mut self.to, &self.memory.ends())?;
+        head.output(&mut self.to, &self.memory.ends)?;
         let partial = (self.memory.partial, plan.partials());
-        head.backward(&mut self.to, write, &self.memory.ends(), partial)?;
+        head.backward(&mut self.to, write, &self.memory.ends, partial)?;
         self.differentiate(last, self.count)?;
         for f in (0..last).rev() {
             for &u in &plan.layout.features[f].readers {

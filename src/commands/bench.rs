@@ -54,6 +54,12 @@ fn spec(arch: Arch, work: &Work, batch: usize) -> TrainSpec {
 
 /// What is to compute the work.
 fn choice(work: &Work) -> Result<EngineChoice, Failure> {
+    if work.memory.is_some()
+        && (work.device == Device::Cuda || matches!(work.engine, args::Engine::Reference))
+    {
+        let message = "only the CPU engine fits its buffers to `--memory`; leave that out";
+        return Err(Failure::new(FailureKind::User, message));
+    }
     Ok(EngineChoice {
         engine: match (work.engine, work.device) {
             (args::Engine::Auto, Device::Cpu) => EngineName::Auto,

@@ -54,6 +54,11 @@ fn bench_refuses_what_does_not_exist_and_says_what_does() {
     let isa = project.ends(&["bench", "step", "--isa", "mmx"], 2).err;
     let group = project.ends(&["bench", "step", "--instances", "2"], 2).err;
     assert!(group.contains("add `--device cuda`"), "{group}");
+    for unheeding in [["--engine", "reference"], ["--device", "cuda"]] {
+        let args = [&["bench", "step", "--memory", "1000"], &unheeding[..]].concat();
+        let memory = project.ends(&args, 2).err;
+        assert!(memory.contains("only the CPU engine"), "{memory}");
+    }
     let tf32 = project.ends(&["bench", "step", "--precision", "tf32", "--engine", "cpu"], 2).err;
     assert!(tf32.contains("the processor has no tf32"), "{tf32}");
     let tf32 = project.ends(&["bench", "step", "--precision", "tf32"], 2).err;

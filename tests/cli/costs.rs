@@ -2,7 +2,7 @@
 //! pipelines train. The files say it in their first lines, and a file that says something else fails here: by more
 //! than a tenth, which is what one measurement differs from the next.
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Mutex};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use engine::instance::{Instance, Pipeline};
 use network::{
@@ -72,23 +72,11 @@ fn measured(mode: &str) -> &str {
 
 /// Operations for an image.
 fn flop(arch: &str, variant: &str, mode: &str, trains: bool) -> f64 {
-    // Listing the operations of the deepest networks takes a while.
-    static KNOWN: Mutex<BTreeMap<[String; 3], [u64; 2]>> = Mutex::new(BTreeMap::new());
-    let [forward, step] = *KNOWN
-        .lock()
-        .expect("no panic before")
-        .entry([arch, variant, mode].map(String::from))
-        .or_insert_with(|| operations(arch, variant, mode));
-    (if trains { step } else { forward }) as f64
-}
-
-/// Forward, and of a whole step.
-fn operations(arch: &str, variant: &str, mode: &str) -> [u64; 2] {
     let variant: Variant = variant.parse().expect("a variant");
     let set = mode.parse::<Mode>().expect("a mode").train_set(variant, 2);
     let graph = Graph::new(arch.parse().expect("a network"), variant, 10);
-    let all = cost::operations(&graph, &set);
-    [all.iter().map(|operation| operation.forward).sum(), all.iter().map(cost::Operation::step).sum()]
+    let count = if trains { cost::Operation::step } else { |operation: &cost::Operation| operation.forward };
+    cost::operations(&graph, &set).iter().map(count).sum::<u64>() as f64
 }
 
 /// Seconds for an image: those of the measured network of its family that is nearest in arithmetic, times
