@@ -56,7 +56,7 @@ impl Kind for Readme {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn roles(&self) -> Roles {

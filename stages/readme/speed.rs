@@ -81,9 +81,13 @@ pub(super) fn table(text: &str, path: &Path) -> Result<String, StageError> {
     for section in sections.values() {
         let Some(threads) = section.results.iter().map(|measured| measured.threads).max() else { continue };
         let rows: Vec<_> = MODES.iter().filter_map(|mode| row(&section.results, mode, threads)).collect();
+        if rows.is_empty() {
+            continue;
+        }
         text.extend(rows);
         let Machine { processor, cores, torch, commit, date } = &section.machine;
-        let note = format!("{processor}, {cores} cores, PyTorch {torch}, {date}, commit {commit}");
+        let day = date.split(' ').next().unwrap_or_default();
+        let note = format!("{processor}, {cores} cores, PyTorch {torch}, {day}, commit {commit}");
         if !notes.contains(&note) {
             notes.push(note);
         }

@@ -184,6 +184,7 @@ impl Places {
         match self.networks.as_slice() {
             _ if what.ends_with('?') => what.to_owned(),
             [network] => format!("{what}: {}", network.label()),
+            _ if self.family == Family::Vgg => format!("{what} by VGG network"),
             _ => format!("{what} by {}", self.family.name()),
         }
     }
