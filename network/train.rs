@@ -153,23 +153,58 @@ pub struct Progress {
     pub done: usize,
     /// Mean training loss of the epoch so far, once it is known.
     pub loss: Option<f64>,
+    /// May it pause here? Otherwise a stop loses what was not saved.
+    pub safe: bool,
 }
 
-/// How an epoch ended.
+/// How a call of [`Training::epoch`] ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Epoch {
-    /// At its end.
+    /// At the end of the epoch.
     Finished(Row),
-    /// Because it was asked to. What was done of it is lost, and the training cannot go on from
+    /// Where it was asked to and may: it can be saved, and the next call goes on. (A pause among the test
+    /// images begins these anew.)
+    Paused,
+    /// Where it was asked to, between two places at which it may pause. The training cannot go on from
     /// here, only from what was saved before.
     Stopped,
 }
 
+/// What is done of an epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Part {
+    steps: usize,
+    tally: Tally,
+}
+
+impl Part {
+    /// As metadata; the loss by its bits.
+    fn text(&self) -> String {
+        let Self { steps, tally: Tally { examples, loss, correct } } = self;
+        format!("{steps} {examples} {correct} {:016x}", loss.to_bits())
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let words: Vec<&str> = text.split(' ').collect();
+        let [steps, examples, correct, loss] = words[..] else { return None };
+        let loss = f64::from_bits(u64::from_str_radix(loss, 16).ok()?);
+        let tally = Tally { examples: examples.parse().ok()?, loss, correct: correct.parse().ok()? };
+        Some(Self { steps: steps.parse().ok()?, tally })
+    }
+}
+
 /// Losses are fetched from the engine after so many steps: a fetch may wait for a device. Sums are
-/// grouped by it, so changing it changes the last bits of a history.
+/// grouped by it, so changing it changes the last bits of a history; and nothing but such a place is one
+/// at which a training may pause.
 const FETCH: usize = 8;
-const FORMAT: &str = "repro resume 1";
+const FORMAT: &str = "repro resume 2";
 const WHAT: &str = "resume state";
+
+/// Was what [`Training::save`] made saved within an epoch? No, where it cannot be read.
+pub fn saved_within_epoch(bytes: &[u8]) -> bool {
+    let part = tensorfile::read(WHAT, bytes).ok().and_then(|(m, _)| Part::parse(m.get("part")?));
+    part.is_some_and(|part| part != Part::default())
+}
 
 /// A training under way.
 pub struct Training {
@@ -179,6 +214,8 @@ pub struct Training {
     seed: u64,
     fingerprint: String,
     history: Vec<Row>,
+    /// Of the running epoch.
+    part: Part,
     stopped: bool,
 }
 
@@ -203,7 +240,16 @@ impl Training {
         let (train, test) = (data.len(Split::Train), data.len(Split::Test));
         let text = format!("{FORMAT}\n{spec:?}\n{protocol:?}\n{seed} {train} {test} {:?}", data.classes());
         let fingerprint = blake3::hash(text.as_bytes()).to_hex().to_string();
-        Ok(Self { trainer, data, protocol, seed, fingerprint, history: Vec::new(), stopped: false })
+        Ok(Self {
+            trainer,
+            data,
+            protocol,
+            seed,
+            fingerprint,
+            history: Vec::new(),
+            part: Part::default(),
+            stopped: false,
+        })
     }
 
     /// The finished epochs.
@@ -229,7 +275,9 @@ impl Training {
 
     fn whole(&self) -> Result<()> {
         if self.stopped {
-            return Err(Error::Invalid("this training was stopped within an epoch".into()));
+            return Err(Error::Invalid(
+                "this training was stopped between two steps and cannot go on".into(),
+            ));
         }
         Ok(())
     }
@@ -241,8 +289,8 @@ impl Training {
         Example { index, dy: PADDING as u8, dx: PADDING as u8, flip: false }
     }
 
-    /// One more epoch: all training images, then all test images. Asks `watch` before each batch.
-    /// [`Error::Diverged`] when the loss is no longer a number.
+    /// One more epoch, or what is left of one: all training images, then all test images. Asks `watch` before
+    /// each batch whether to go on. [`Error::Diverged`] when the loss is no longer a number.
     pub fn epoch(&mut self, watch: &mut dyn FnMut(&Progress) -> ControlFlow<()>) -> Result<Epoch> {
         self.whole()?;
         self.stopped = true; // until the end is reached
@@ -250,11 +298,15 @@ impl Training {
         let diverged = |what: String| Error::Diverged(format!("epoch {}: {what}", epoch + 1));
         let learning_rate = self.protocol.rate(epoch);
         let order = epoch_order(self.seed, epoch, self.data.len(Split::Train));
-        let mut progress = Progress { epoch: epoch + 1, split: Split::Train, done: 0, loss: None };
-        let mut tally = Tally::default();
-        for (step, batch) in order.chunks(self.protocol.batch).enumerate() {
+        let Part { steps, mut tally } = self.part;
+        let loss = |tally: Tally| (tally.examples > 0).then(|| tally.loss / tally.examples as f64);
+        let done = (steps * self.protocol.batch).min(order.len());
+        let mut progress =
+            Progress { epoch: epoch + 1, split: Split::Train, done, loss: loss(tally), safe: true };
+        for (step, batch) in order.chunks(self.protocol.batch).enumerate().skip(steps) {
+            progress.safe = step % FETCH == 0;
             if watch(&progress).is_break() {
-                return Ok(Epoch::Stopped);
+                return Ok(self.halt(progress.safe));
             }
             let batch: Vec<Example> = batch.iter().map(|index| self.example(epoch, *index)).collect();
             self.trainer.step(&batch, learning_rate)?;
@@ -268,9 +320,11 @@ impl Training {
                     let loss = tally.loss;
                     return Err(diverged(format!("the training loss is {loss}: the training has diverged")));
                 }
-                progress.loss = Some(tally.loss / tally.examples as f64);
+                progress.loss = loss(tally);
+                self.part = Part { steps: step + 1, tally };
             }
         }
+        progress.safe = true;
         progress.split = Split::Test;
         let batch = self.protocol.batch;
         let test = evaluate(&mut *self.trainer, &self.data, Split::Test, batch, &mut |done| {
@@ -281,7 +335,7 @@ impl Training {
             e => e,
         })?
         else {
-            return Ok(Epoch::Stopped);
+            return Ok(self.halt(true));
         };
         let test = test.metrics();
         let row = Row {
@@ -293,11 +347,16 @@ impl Training {
             test_accuracy: test.top1,
         };
         self.history.push(row);
-        self.stopped = false;
+        (self.part, self.stopped) = (Part::default(), false);
         Ok(Epoch::Finished(row))
     }
 
-    /// All that a later training needs to go on after the last finished epoch, as a file.
+    fn halt(&mut self, safe: bool) -> Epoch {
+        self.stopped = !safe;
+        if safe { Epoch::Paused } else { Epoch::Stopped }
+    }
+
+    /// All that a later training needs to go on from here, as a file.
     pub fn save(&mut self) -> Result<Vec<u8>> {
         self.whole()?;
         let metadata = Metadata::from(
@@ -305,6 +364,7 @@ impl Training {
                 ("fingerprint", self.fingerprint.clone()),
                 ("format", FORMAT.into()),
                 ("history", csv(&self.history)),
+                ("part", self.part.text()),
             ]
             .map(|(key, value)| (key.to_owned(), value)),
         );
@@ -330,6 +390,11 @@ impl Training {
         let history = metadata.get("history").and_then(|text| parse(text));
         let history = history.filter(|rows| rows.len() <= self.protocol.epochs);
         let history = history.ok_or_else(|| bad("its history is damaged"))?;
+        let part = metadata.get("part").and_then(|text| Part::parse(text));
+        let done =
+            |part: &Part| part.steps.saturating_mul(self.protocol.batch).min(self.data.len(Split::Train));
+        let part = part.filter(|part| part.tally.examples == done(part) as u64);
+        let part = part.ok_or_else(|| bad("it does not say how far it is"))?;
         let mut state = State::default();
         for (name, tensor) in tensors {
             if let Some(name) = name.strip_prefix("values/") {
@@ -339,7 +404,7 @@ impl Training {
             }
         }
         self.trainer.restore(&state)?;
-        self.history = history;
+        (self.history, self.part) = (history, part);
         Ok(())
     }
 }

@@ -22,7 +22,7 @@ use network::{
     data::Dataset,
     mode::Mode,
     model::Model,
-    train::{Epoch, Progress, Protocol, Row, Training, csv, json_lines},
+    train::{Epoch, Progress, Protocol, Row, Training, csv, json_lines, saved_within_epoch},
     trainer::{Precision, Split, TrainSpec, Trainer},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -225,7 +225,7 @@ impl Kind for Train {
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
         let work = Work::of(job)?;
         let TrainParams { device, engine, .. } = work.params;
-        work.train(job, |job| compute::start(job, &work.spec, &work.data, device, engine))
+        work.train(job, true, |job| compute::start(job, &work.spec, &work.data, device, engine))
     }
 
     fn run_group(&self, jobs: &mut [Job<'_>]) -> Vec<Result<(), StageError>> {
@@ -258,9 +258,11 @@ impl Work {
     }
 
     /// Trains with what `start` gives, which is asked again when what an earlier run saved cannot be used.
+    /// Saves at the end of each epoch, and `within` it too.
     fn train(
         &self,
         job: &mut Job<'_>,
+        within: bool,
         start: impl Fn(&mut Job<'_>) -> Result<Box<dyn Trainer>, StageError>,
     ) -> Result<(), StageError> {
         let Self { params, model, data, spec, protocol, seed } = self;
@@ -269,24 +271,31 @@ impl Work {
             Training::new(trainer, data.clone(), spec, protocol.clone(), *seed).map_err(failed)
         };
         let mut training = start(job)?;
-        let saved = job.scratch.join("resume.safetensors");
+        let saved = job.scratch.join(SAVED);
         if let Some(bytes) = read(&saved)? {
             if let Err(reason) = training.resume(&bytes) {
                 job.reporter
                     .say(&format!("what an earlier run saved cannot be used ({reason}); starting anew"));
                 training = start(job)?;
             } else {
-                job.reporter.say(&format!("going on after epoch {}", training.history().len()));
+                let place = if saved_within_epoch(&bytes) { "within" } else { "after" };
+                let epoch = training.history().len() + usize::from(place == "within");
+                job.reporter.say(&format!("going on {place} epoch {epoch}"));
             }
         }
-        let mut watch = Watch::new(data.len(Split::Train), protocol.epochs, training.history());
+        let mut watch = Watch::new(data.len(Split::Train), protocol.epochs, within, training.history());
         while !training.finished() {
-            match training.epoch(&mut |progress| watch.look(&mut *job.reporter, progress)).map_err(failed)? {
+            let ended = training.epoch(&mut |progress| watch.look(&mut *job.reporter, progress));
+            match ended.map_err(failed)? {
                 Epoch::Finished(row) => watch.finished(&mut *job.reporter, &row),
+                Epoch::Paused => {}
                 Epoch::Stopped => return Err(StageError::interrupted()),
             }
             save(&saved, &training.save().map_err(failed)?)
                 .map_err(|error| output::failed("save the training to", &saved, &error))?;
+            if !watch.saved() {
+                return Err(StageError::interrupted());
+            }
         }
         watch.note(&mut *job.reporter);
         let values = training.values().map_err(failed)?;
@@ -328,14 +337,26 @@ fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&draft, path)
 }
 
-/// Tells how far a training is, and how fast.
+/// From what a training that was stopped goes on.
+const SAVED: &str = "resume.safetensors";
+/// So much of a training may be lost to a crash.
+const SAVE_EVERY: Duration = Duration::from_secs(60);
+/// So long a training that is asked to stop may look for a place to pause; whoever asks may not wait for long.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Tells how far a training is, and how fast; and has it pause to be saved.
 struct Watch {
     images: usize,
     epochs: usize,
     last: Option<Row>,
     reported: Option<Instant>,
-    /// Start of the running epoch, once its first batch is asked for.
-    epoch: Option<Instant>,
+    /// May it be saved within an epoch?
+    within: bool,
+    saved: Instant,
+    /// Since when it should stop.
+    stop: Option<Instant>,
+    /// Start of the running epoch, once its first batch is asked for, and the images that were done then.
+    epoch: Option<(Instant, usize)>,
     /// Images trained on since the start of the program, and the time that took.
     trained: (usize, Duration),
 }
@@ -344,24 +365,50 @@ struct Watch {
 const REPORT_EVERY: Duration = Duration::from_millis(250);
 
 impl Watch {
-    fn new(images: usize, epochs: usize, history: &[Row]) -> Self {
-        let last = history.last().copied();
-        Self { images, epochs, last, reported: None, epoch: None, trained: Default::default() }
+    fn new(images: usize, epochs: usize, within: bool, history: &[Row]) -> Self {
+        Self {
+            images,
+            epochs,
+            last: history.last().copied(),
+            reported: None,
+            within,
+            saved: Instant::now(),
+            stop: None,
+            epoch: None,
+            trained: Default::default(),
+        }
+    }
+
+    /// It was saved; go on?
+    fn saved(&mut self) -> bool {
+        self.saved = Instant::now();
+        self.stop.is_none()
+    }
+
+    /// Should it stop or pause here?
+    fn halt(&mut self, reporter: &dyn Reporter, progress: &Progress) -> bool {
+        if reporter.stop_requested() {
+            let since = *self.stop.get_or_insert_with(Instant::now);
+            return !self.within || progress.safe || since.elapsed() >= GRACE;
+        }
+        // A pause among the test images would begin these anew.
+        self.within && progress.safe && progress.split == Split::Train && self.saved.elapsed() >= SAVE_EVERY
     }
 
     fn look(&mut self, reporter: &mut dyn Reporter, progress: &Progress) -> ControlFlow<()> {
-        if reporter.stop_requested() {
+        if self.halt(reporter, progress) {
             return ControlFlow::Break(());
         }
-        let start = *self.epoch.get_or_insert_with(Instant::now);
         let done = match progress.split {
             Split::Train => progress.done,
             Split::Test => self.images,
         };
+        let (start, from) = *self.epoch.get_or_insert_with(|| (Instant::now(), done));
+        let trained = || (self.trained.0 + done - from, self.trained.1 + start.elapsed());
         let (images, time) = match progress.split {
-            Split::Train => (self.trained.0 + done, self.trained.1 + start.elapsed()),
+            Split::Train => trained(),
             Split::Test if progress.done == 0 => {
-                self.trained = (self.trained.0 + done, self.trained.1 + start.elapsed());
+                self.trained = trained();
                 self.trained
             }
             Split::Test => self.trained,

@@ -191,25 +191,53 @@ fn foreign_and_damaged_states_are_refused() {
     metadata.insert("history".into(), format!("{COLUMNS}\n2,0.1,1,1,1,1\n"));
     let wrong = tensorfile::write(&metadata, &Default::default(), &tensors).unwrap();
     assert!(training(short()).resume(&wrong).unwrap_err().to_string().contains("history is damaged"));
+    metadata.insert("history".into(), format!("{COLUMNS}\n"));
+    metadata.insert("part".into(), "8 64 3".into());
+    let wrong = tensorfile::write(&metadata, &Default::default(), &tensors).unwrap();
+    assert!(training(short()).resume(&wrong).unwrap_err().to_string().contains("how far it is"));
+}
+
+/// Goes on with `training` until `watch` says stop.
+fn until(training: &mut Training, at: (usize, Split, usize)) -> Epoch {
+    loop {
+        let ended = training.epoch(&mut |progress| {
+            let here = (progress.epoch, progress.split, progress.done);
+            if here == at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        match ended.unwrap() {
+            Epoch::Finished(_) => {}
+            ended => return ended,
+        }
+    }
 }
 
 #[test]
-fn a_stop_takes_effect_before_the_next_batch_and_leaves_nothing_to_save() {
-    for (split, at) in [(Split::Train, 24), (Split::Test, 16)] {
-        let mut training = training(short());
-        let mut seen = Vec::new();
-        let ended = training.epoch(&mut |progress| {
-            seen.push((progress.split, progress.done));
-            if (progress.split, progress.done) == (split, at) {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        });
-        assert_eq!(ended.unwrap(), Epoch::Stopped);
-        assert_eq!(seen.last(), Some(&(split, at)));
-        assert!(training.save().is_err() && training.epoch(&mut |_| ControlFlow::Break(())).is_err());
+fn a_training_pauses_after_eight_steps_and_among_the_test_images_and_goes_on_to_the_same_bits() {
+    let mut straight = training(short());
+    run(&mut straight);
+    let all = straight.save().unwrap();
+    let places = [(1, Split::Train, 0), (2, Split::Train, 64), (2, Split::Test, 0), (3, Split::Test, 16)];
+    let mut paused = training(short());
+    for at in places {
+        assert_eq!(until(&mut paused, at), Epoch::Paused, "{at:?}");
+        let saved = paused.save().unwrap();
+        assert_eq!(saved_within_epoch(&saved), at.2 > 0 || at.1 == Split::Test, "{at:?}");
+        let mut resumed = training(short());
+        resumed.resume(&saved).unwrap();
+        assert_eq!(resumed.save().unwrap(), saved, "{at:?}");
+        run(&mut resumed);
+        assert_eq!(resumed.save().unwrap(), all, "{at:?}, saved");
     }
+    run(&mut paused);
+    assert_eq!(paused.save().unwrap(), all);
+    assert!(!saved_within_epoch(b"nonsense"));
+}
+
+#[test]
+fn a_stop_elsewhere_takes_effect_before_the_next_batch_and_leaves_nothing_to_save() {
+    let mut training = training(short());
+    assert_eq!(until(&mut training, (2, Split::Train, 24)), Epoch::Stopped);
+    assert!(training.save().is_err() && training.epoch(&mut |_| ControlFlow::Break(())).is_err());
 }
 
 #[test]

@@ -11,11 +11,12 @@ use network::{
         members::{Seat, together},
     },
     model::Model,
+    train::saved_within_epoch,
     trainer::State,
 };
 use serde::Deserialize as _;
 
-use super::{Train, TrainParams, Work, failed};
+use super::{SAVED, Train, TrainParams, Work, failed, read};
 use crate::{card, compute};
 
 /// More than so many at once gain nothing more.
@@ -50,6 +51,13 @@ pub(super) fn run(jobs: &mut [Job<'_>]) -> Vec<Result<(), StageError>> {
 
 /// Fails before anything is trained, or not as a whole.
 fn all(jobs: &mut [Job<'_>]) -> Result<Vec<Result<(), StageError>>, StageError> {
+    for job in &*jobs {
+        // The steps of all must fall together; so alone it comes to the epoch's end, and here nothing is saved
+        // within an epoch.
+        if read(&job.scratch.join(SAVED))?.is_some_and(|bytes| saved_within_epoch(&bytes)) {
+            return Err(StageError::new("it goes on within an epoch"));
+        }
+    }
     let works = jobs.iter().map(Work::of).collect::<Result<Vec<_>, _>>()?;
     let Some(first) = works.first() else { return Ok(Vec::new()) };
     let specs: Vec<_> = works.iter().map(|work| work.spec.clone()).collect();
@@ -66,7 +74,7 @@ fn all(jobs: &mut [Job<'_>]) -> Result<Vec<Result<(), StageError>>, StageError> 
 
 fn one(job: &mut Job<'_>, work: &Work, seat: &Seat) -> Result<(), StageError> {
     let again = Cell::new(false);
-    work.train(job, |job| {
+    work.train(job, false, |job| {
         let mut trainer = seat.trainer();
         if again.replace(true) {
             let (state, _) = State::initial(&work.model.graph(), &work.spec).map_err(failed)?;

@@ -115,19 +115,44 @@ fn an_interrupted_training_ends_with_the_same_bytes() {
     let (straight, cut) = (root.path().join("straight"), root.path().join("cut"));
     let params = format!("{SHORT}mode = 'random'\nk = 3");
     run(&Train, &params, &inputs(&root), &straight).unwrap();
-    // Three steps and one test batch are an epoch: the first run ends inside the first epoch, the
-    // second inside the second.
-    for (patience, saved) in [(2, false), (6, true)] {
+    // Three steps and one test batch are an epoch. The first run is stopped between two steps and goes on to
+    // where it may pause, behind the epoch's last step; so does the second, within the second epoch.
+    let mut told = Vec::new();
+    for patience in [2, 3] {
         let mut listener = Listener { patience: Some(Cell::new(patience)), ..Listener::default() };
         let error = run_with(&mut listener, &Train, &params, &inputs(&root), &cut).unwrap_err();
         assert!(error.interrupted, "{}", error.message);
         assert!(bytes(&root, "cut").is_empty());
-        assert_eq!(root.path().join("cut.scratch/resume.safetensors").exists(), saved);
+        assert!(root.path().join("cut.scratch").join(SAVED).exists());
+        told.extend(listener.said.into_iter().filter(|line| line.starts_with("going on")));
     }
     let mut listener = Listener::default();
     run_with(&mut listener, &Train, &params, &inputs(&root), &cut).unwrap();
-    assert!(listener.said.contains(&"going on after epoch 1".to_owned()), "{:?}", listener.said);
+    told.extend(listener.said.into_iter().filter(|line| line.starts_with("going on")));
+    assert_eq!(told, ["going on within epoch 1", "going on within epoch 2"]);
     assert_eq!(bytes(&root, "cut"), bytes(&root, "straight"));
+}
+
+#[test]
+fn a_training_is_saved_each_minute_and_stops_where_it_may_pause_or_after_some_seconds() {
+    let (watched, asked) =
+        (Listener::default(), Listener { patience: Some(Cell::new(0)), ..Default::default() });
+    let at = |split, safe| Progress { epoch: 1, split, done: 8, loss: None, safe };
+    let (safe, unsafe_, test) = (at(Split::Train, true), at(Split::Train, false), at(Split::Test, true));
+    let ago = |time: Duration| Instant::now().checked_sub(time).unwrap();
+    let mut watch = Watch::new(20, 2, true, &[]);
+    assert!(!watch.halt(&watched, &safe), "it was just saved");
+    watch.saved = ago(SAVE_EVERY);
+    assert!(!watch.halt(&watched, &unsafe_) && !watch.halt(&watched, &test) && watch.halt(&watched, &safe));
+    assert!(watch.saved() && !watch.halt(&watched, &safe));
+    assert!(!watch.halt(&asked, &unsafe_) && watch.halt(&asked, &test) && watch.halt(&asked, &safe));
+    assert!(!watch.saved(), "it goes on though it should stop");
+    watch.stop = Some(ago(GRACE));
+    assert!(watch.halt(&asked, &unsafe_));
+    // In a group neither: the others would not.
+    let mut watch = Watch::new(20, 2, false, &[]);
+    watch.saved = ago(SAVE_EVERY);
+    assert!(!watch.halt(&watched, &safe) && watch.halt(&asked, &unsafe_));
 }
 
 #[test]
