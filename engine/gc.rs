@@ -3,13 +3,13 @@
 //! A record is kept when
 //!
 //! 1. its result is the one that `artifacts/` shows, in any pipeline file and profile, or
-//! 2. a lock file beside a pipeline file that ran here names its recipe, or
+//! 2. a lock file in the project names its recipe, or
 //! 3. it was made or restored within the last [`GcOptions::keep`].
 //!
-//! An object is kept when a kept record names it. Scratch folders of interrupted stages, logs of
-//! stages without a result, tables of folders that no stage reads, and what runs with nothing to do are
-//! known by are kept as long as rule 3 says. Everything else in those folders goes. Losing a record never
-//! loses a result that is shown: it only means that going back to that configuration runs again.
+//! An object is kept when a kept record names it. Scratch folders of interrupted stages (each as a whole),
+//! what had to make way for results, logs of stages without a result, tables of folders that no stage reads, and what runs with nothing to do
+//! are known by are kept as long as rule 3 says. Everything else in those folders goes. Losing a record
+//! never loses a result that is shown: it only means that going back to that configuration runs again.
 
 use std::{
     collections::BTreeSet,
@@ -46,7 +46,8 @@ impl Default for GcOptions {
 /// What is not needed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GcReport {
-    /// The files, in the order in which they are deleted: records before their objects.
+    /// The files, and scratch folders as a whole, in the order in which they are deleted: records before
+    /// their objects.
     pub files: Vec<PathBuf>,
     /// Their size together.
     pub bytes: u64,
@@ -54,7 +55,7 @@ pub struct GcReport {
     pub kept: u64,
 }
 
-/// A file below `.repro/`.
+/// A file below `.repro/`, or a scratch folder.
 struct Found {
     path: PathBuf,
     bytes: u64,
@@ -108,11 +109,11 @@ impl Project {
             let needed = sharded(&file.path, "").is_some_and(|digest| objects.contains(&digest));
             sort(file, needed);
         }
-        for folder in ["scratch", "idle"] {
-            for file in files(&cache.join(folder), options.keep)? {
-                let young = file.young;
-                sort(file, young);
-            }
+        let [scratch, replaced] =
+            ["scratch", "replaced"].map(|name| folders(&cache.join(name), options.keep));
+        for file in scratch?.into_iter().chain(replaced?).chain(files(&cache.join("idle"), options.keep)?) {
+            let young = file.young;
+            sort(file, young);
         }
         let tables: BTreeSet<_> = state.memo.all().map(|(path, _)| state.memo.table(path)).collect();
         for file in files(&cache.join("folders"), options.keep)? {
@@ -136,8 +137,10 @@ impl Project {
     fn used(&self, state: &State) -> Result<BTreeSet<Digest>, EngineError> {
         let shown = state.results.iter().filter(|(key, _)| self.store.shown(key).exists());
         let mut used: BTreeSet<_> = shown.map(|(_, entry)| entry.recipe).collect();
-        for place in state.locks.keys() {
-            let lock = lockfile::read(place)?;
+        // The index knows those of the pipelines that ran here since it was made, which may not be long ago.
+        let known: BTreeSet<_> = state.locks.keys().cloned().chain(lockfile::all(&self.root)).collect();
+        for place in known {
+            let lock = lockfile::read(&place)?;
             used.extend(lock.values().flat_map(|part| part.values()).map(|locked| locked.recipe));
         }
         Ok(used)
@@ -146,19 +149,37 @@ impl Project {
 
 /// The files below `folder`, sorted.
 fn files(folder: &Path, keep: Duration) -> Result<Vec<Found>, EngineError> {
+    let all = below(folder, keep)?;
+    Ok(all.into_iter().filter(|(is_folder, _)| !is_folder).map(|(_, found)| found).collect())
+}
+
+/// The folders in `folder`, sorted; young is each in which anything is.
+fn folders(folder: &Path, keep: Duration) -> Result<Vec<Found>, EngineError> {
+    let mut found: Vec<Found> = Vec::new();
+    for (is_folder, entry) in below(folder, keep)? {
+        if entry.path.parent() == Some(folder) {
+            found.push(Found { bytes: if is_folder { 0 } else { entry.bytes }, ..entry });
+        } else if let Some(whole) = found.last_mut() {
+            whole.bytes += if is_folder { 0 } else { entry.bytes };
+            whole.young |= entry.young;
+        }
+    }
+    Ok(found)
+}
+
+/// All that is below `folder`, sorted, each folder before what is in it: is it a folder? What a run removes
+/// meanwhile is left out.
+fn below(folder: &Path, keep: Duration) -> Result<Vec<(bool, Found)>, EngineError> {
     let oldest = SystemTime::now().checked_sub(keep).unwrap_or(SystemTime::UNIX_EPOCH);
     let mut found = Vec::new();
-    if !folder.is_dir() {
-        return Ok(found);
-    }
-    for entry in walkdir::WalkDir::new(folder).sort_by_file_name() {
-        let entry = entry.map_err(std::io::Error::from).context("read", folder)?;
-        if entry.file_type().is_dir() {
-            continue;
-        }
-        let meta = entry.metadata().map_err(std::io::Error::from).context("read", entry.path())?;
+    for entry in walkdir::WalkDir::new(folder).min_depth(1).sort_by_file_name() {
+        let read = entry.and_then(|entry| Ok((entry.metadata()?, entry))).map_err(std::io::Error::from);
+        let (meta, entry) = match read {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            read => read.context("read", folder)?,
+        };
         let young = meta.modified().is_ok_and(|modified| modified > oldest);
-        found.push(Found { path: entry.into_path(), bytes: meta.len(), young });
+        found.push((meta.is_dir(), Found { path: entry.into_path(), bytes: meta.len(), young }));
     }
     Ok(found)
 }
@@ -170,10 +191,11 @@ fn sharded(path: &Path, suffix: &str) -> Option<Digest> {
     format!("{first}{rest}").parse().ok()
 }
 
-/// Deletes the files, and the folders below `cache` that this leaves empty.
+/// Deletes the files and folders, and the folders below `cache` that this leaves empty.
 fn delete(cache: &Path, files: &[PathBuf]) -> Result<(), EngineError> {
     for file in files {
-        fs::remove_file(file).context("delete", file)?;
+        let folder = fs::symlink_metadata(file).is_ok_and(|meta| meta.is_dir());
+        if folder { fs::remove_dir_all(file) } else { fs::remove_file(file) }.context("delete", file)?;
         let folders = file.ancestors().skip(1).take_while(|folder| folder.parent() != Some(cache));
         for folder in folders {
             // Not empty yet: then neither are those above it.

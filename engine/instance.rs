@@ -61,7 +61,7 @@ pub struct Resources {
     pub threads: usize,
     /// GPUs, handed out as ids through `CUDA_VISIBLE_DEVICES`.
     pub gpus: usize,
-    /// Memory in MiB; 0 means not counted.
+    /// Memory in bytes; 0 means not counted.
     pub memory: u64,
 }
 

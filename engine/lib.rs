@@ -26,7 +26,7 @@ mod memo;
 pub mod observer;
 pub mod past;
 pub mod pipeline;
-mod place;
+pub mod place;
 pub mod plan;
 mod process;
 pub mod project;

@@ -26,6 +26,11 @@ impl Lock {
     /// Takes the project's lock, or says that another run holds it.
     pub(crate) fn take(cache: &Path) -> Result<Self, EngineError> {
         fs::create_dir_all(cache).context("create", cache)?;
+        let ignored = cache.join(".gitignore");
+        if !ignored.exists() {
+            // A courtesy; what cannot be written here is said about something that matters.
+            let _ = fs::write(&ignored, "# Made by `repro`.\n*\n");
+        }
         let path = cache.join("lock");
         let file = File::options().create(true).append(true).open(&path).context("open", &path)?;
         let started = Instant::now();

@@ -146,6 +146,22 @@ pub(crate) fn write(
     Ok(())
 }
 
+/// The lock files of the project in `root`, as far as they can be found. Hidden folders and what stages made
+/// hold none.
+pub(crate) fn all(root: &Path) -> impl Iterator<Item = PathBuf> {
+    let artifacts = root.join("artifacts");
+    let looks = move |entry: &walkdir::DirEntry| {
+        let hidden = entry.depth() > 0 && entry.file_name().as_encoded_bytes().starts_with(b".");
+        !hidden && entry.path() != artifacts
+    };
+    let own = |path: &PathBuf| {
+        path.extension().is_some_and(|extension| extension == "lock")
+            && fs::read(path).is_ok_and(|text| text.starts_with(HEAD.as_bytes()))
+    };
+    let entries = walkdir::WalkDir::new(root).into_iter().filter_entry(looks);
+    entries.filter_map(Result::ok).map(walkdir::DirEntry::into_path).filter(own)
+}
+
 /// Where the lock file of a pipeline lies.
 pub(crate) fn place(pipeline: &Pipeline) -> PathBuf {
     pipeline.root.join(&pipeline.file).with_extension("lock")

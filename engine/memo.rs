@@ -199,9 +199,10 @@ impl Memo {
     }
 }
 
-/// The files below a folder, sorted by name.
+/// The files below a folder, sorted by name. What git, this program and Python put beside them is left out: they
+/// are made of the rest, some by the very stage that reads the folder.
 fn list(folder: &Path) -> io::Result<Vec<Listed>> {
-    let foreign = |name: &OsStr| name == ".git" || name == ".repro";
+    let foreign = |name: &OsStr| [".git", ".repro", "__pycache__"].iter().any(|other| name == *other);
     let walk = walkdir::WalkDir::new(folder).follow_links(true).into_iter();
     let mut places = Vec::new();
     for entry in walk.filter_entry(|entry| entry.depth() == 0 || !foreign(entry.file_name())) {

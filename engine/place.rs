@@ -22,7 +22,10 @@ pub(crate) fn with_parent<T>(path: &Path, mut act: impl FnMut() -> io::Result<T>
 }
 
 /// Writes a file so that it is there whole or not at all.
-pub(crate) fn write_whole(place: &Path, bytes: &[u8]) -> Result<(), EngineError> {
+///
+/// # Errors
+/// When the file system refuses; then the old file is as it was.
+pub fn write_whole(place: &Path, bytes: &[u8]) -> Result<(), EngineError> {
     let folder = place.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder).context("create", folder)?;
     let mut file = tempfile::Builder::new()

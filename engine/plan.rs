@@ -14,8 +14,9 @@ use crate::{
 pub enum Standing {
     /// The stored recipe equals today's and every output is there and intact.
     Fresh,
-    /// What is shown is not today's result, but the cache holds that: nothing has to run.
-    Restorable,
+    /// What is shown is not today's result, but the cache holds that: nothing has to run. Which output was
+    /// touched, where one was.
+    Restorable(Option<Why>),
     /// It must run; this is why.
     Stale(Vec<Why>),
     /// Cannot be judged until these have run: what they produce is in its recipe.
@@ -99,15 +100,18 @@ pub fn judge(
     if *found == Found::Intact(digest) {
         return Standing::Fresh;
     }
+    let touched = match found {
+        Found::Missing(recipe, path) if *recipe == digest => Some(Why::OutputMissing(path.clone())),
+        Found::Altered(recipe, path) if *recipe == digest => Some(Why::OutputAltered(path.clone())),
+        _ => None,
+    };
     if cached() {
-        return Standing::Restorable;
+        return Standing::Restorable(touched);
     }
-    Standing::Stale(vec![match found {
-        Found::Nothing => Why::NeverRan,
-        Found::Missing(recipe, path) if *recipe == digest => Why::OutputMissing(path.clone()),
-        Found::Altered(recipe, path) if *recipe == digest => Why::OutputAltered(path.clone()),
-        Found::Intact(recipe) | Found::Missing(recipe, _) | Found::Altered(recipe, _) => {
-            Why::Changed(then(*recipe).map(|text| changes(&text, today.text())).unwrap_or_default())
+    Standing::Stale(vec![touched.unwrap_or_else(|| match found.recipe() {
+        None => Why::NeverRan,
+        Some(recipe) => {
+            Why::Changed(then(recipe).map(|text| changes(&text, today.text())).unwrap_or_default())
         }
-    }])
+    })])
 }

@@ -4,7 +4,10 @@
 use std::{
     fs::{self, File, TryLockError},
     io::{self, Read},
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
     path::Path,
     process::ChildStdin,
     time::{Duration, Instant},
@@ -101,8 +104,11 @@ pub(crate) fn inherit(logs: &[File], yes: bool) {
     }
 }
 
-/// Kills the processes that have the log open for writing.
+/// Kills the processes that have the log open for writing. It is known by its number: the way to it may lead
+/// through links.
 fn end_leftovers(log: &Path) {
+    let identity = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    let Some(log) = identity(log) else { return };
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
         let own = pid.is_some_and(|pid| pid == rustix::process::getpid());
@@ -115,7 +121,7 @@ fn end_leftovers(log: &Path) {
             let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
             flags.is_some_and(|flags| !flags.trim().ends_with('0'))
         };
-        if files.any(|file| fs::read_link(file.path()).is_ok_and(|to| to == log) && writes(&file)) {
+        if files.any(|file| identity(&file.path()) == Some(log) && writes(&file)) {
             // It may have ended by itself just now.
             let _ = rustix::process::kill_process(pid, Signal::KILL);
         }

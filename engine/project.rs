@@ -8,15 +8,15 @@ use std::{
 };
 
 use rayon::prelude::*;
-use toml::Value;
 
 use crate::{
     digest::Digest,
     error::{Context, EngineError},
     instance::{Instance, InstanceId, Pipeline},
     look::look,
+    pipeline::matrix::show,
     plan::{Found, Standing, Why, judge},
-    recipe::{Recipe, value_text},
+    recipe::Recipe,
     record::Record,
     state::State,
     store::Store,
@@ -53,6 +53,8 @@ pub struct Finding {
     pub path: PathBuf,
     /// What is wrong with it.
     pub problem: String,
+    /// Is it in order again?
+    pub mended: bool,
 }
 
 /// What is shown for an instance.
@@ -143,11 +145,13 @@ impl Project {
     }
 
     /// Reads every shown file and every cached object of the pipeline's results, whatever the file
-    /// system says of them, and lists those that are not what they were.
+    /// system says of them, and lists those that are not what they were. An object whose content is still
+    /// shown is made again of that.
     pub fn verify(&self, pipeline: &Pipeline) -> Result<Vec<Finding>, EngineError> {
         let (state, _) = State::load(self.store.cache())?;
-        // Each file once, though several results may share an object.
         let mut files = BTreeMap::<PathBuf, (InstanceId, Digest)>::new();
+        // Each once, though several results may share it; and a file that has its content.
+        let mut objects = BTreeMap::<Digest, (InstanceId, PathBuf)>::new();
         let mut findings = Vec::new();
         for id in 0..pipeline.instances.len() {
             let key = key(pipeline, id);
@@ -155,28 +159,33 @@ impl Project {
             let place = self.store.shown(&key);
             for file in &entry.files {
                 files.insert(place.join(&file.path), (id, file.digest));
-                files.entry(self.store.object(file.digest)).or_insert((id, file.digest));
+                objects.entry(file.digest).or_insert_with(|| (id, place.join(&file.path)));
             }
             // Its files are read below; this finds what else there is to find.
             if let (Found::Missing(_, path) | Found::Altered(_, path), _) = look(&place, entry)
                 && !files.contains_key(&path)
             {
-                findings.push((id, path, "is missing, or is not part of the result".to_owned()));
+                findings.push((id, path, "is missing, or is not part of the result".to_owned(), false));
             }
         }
-        let check = |(path, (id, expected)): (PathBuf, (InstanceId, Digest))| {
-            let problem = match Digest::of_file(&path) {
-                Ok(digest) if digest == expected => return None,
-                Ok(_) => "its content is not what was recorded".to_owned(),
-                Err(error) => error.to_string(),
-            };
-            Some((id, path, problem))
+        let problem = |path: &Path, expected: Digest| match Digest::of_file(path) {
+            Ok(digest) if digest == expected => None,
+            Ok(_) => Some("its content is not what was recorded".to_owned()),
+            Err(error) => Some(error.to_string()),
         };
-        findings.par_extend(files.into_par_iter().filter_map(check));
+        findings.par_extend(files.into_par_iter().filter_map(|(path, (id, digest))| {
+            let problem = problem(&path, digest)?;
+            Some((id, path, problem, false))
+        }));
+        findings.par_extend(objects.into_par_iter().filter_map(|(digest, (id, place))| {
+            let object = self.store.object(digest);
+            let problem = problem(&object, digest)?;
+            Some((id, object, problem, self.store.refill(digest, &place).is_ok()))
+        }));
         findings.sort();
-        let named = |(id, path, problem): (InstanceId, PathBuf, String)| {
+        let named = |(id, path, problem, mended): (InstanceId, PathBuf, String, bool)| {
             let instance: &Instance = &pipeline.instances[id];
-            Finding { instance: instance.name.clone(), path, problem }
+            Finding { instance: instance.name.clone(), path, problem, mended }
         };
         Ok(findings.into_iter().map(named).collect())
     }
@@ -221,7 +230,7 @@ impl Project {
         );
         let tree = match standing {
             Standing::Fresh => state.results.get(&seen.key).map(|entry| entry.tree),
-            Standing::Restorable => cached,
+            Standing::Restorable(_) => cached,
             Standing::Stale(_) | Standing::Waiting(_) => None,
         };
         Judged { standing, recipe: Some(recipe), tree }
@@ -325,11 +334,7 @@ impl Project {
 /// The folder of an instance's result below `artifacts/`: `train/arch=resnet32,seed=0`.
 pub(crate) fn key(pipeline: &Pipeline, id: InstanceId) -> String {
     let Instance { stage, axes, .. } = &pipeline.instances[id];
-    let plain = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        other => value_text(other),
-    };
-    let joined: Vec<_> = axes.iter().map(|(axis, value)| format!("{axis}={}", plain(value))).collect();
+    let joined: Vec<_> = axes.iter().map(|(axis, value)| format!("{axis}={}", show(value))).collect();
     key_of(pipeline, stage, &joined.join(","))
 }
 

@@ -66,7 +66,13 @@ impl Machine {
     /// Looks around, for a project in `root`; `versions` is what the program says of itself.
     pub(crate) fn look(root: &Path, versions: &BTreeMap<String, String>) -> Self {
         let git = |arguments: &[&str]| {
-            let output = Command::new("git").arg("-C").arg(root).args(arguments).output().ok()?;
+            let output = Command::new("git")
+                .arg("--no-optional-locks")
+                .arg("-C")
+                .arg(root)
+                .args(arguments)
+                .output()
+                .ok()?;
             output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
         };
         let mut versions = versions.clone();

@@ -39,7 +39,7 @@ impl Pool {
                 (0..nodes.count()).map(|id| id.to_string()).collect()
             }
         };
-        let memory = memory.map_or(u64::MAX, |kib| kib / 1024);
+        let memory = memory.map_or(u64::MAX, |kib| kib * 1024);
         let all = Resources { threads, gpus: gpus.len(), memory };
         Self { all, threads, memory, gpus, slots: if jobs == 0 { threads } else { jobs } }
     }

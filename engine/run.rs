@@ -172,7 +172,7 @@ impl Project {
                 standing = Standing::Stale(vec![Why::Asked]);
             } else if !waits.is_empty() {
                 standing = Standing::Waiting(waits);
-            } else if standing == Standing::Restorable
+            } else if matches!(standing, Standing::Restorable(_))
                 && let Some(record) = recipe.and_then(|recipe| self.store.record(recipe))
                 && let Some(damage) = self.store.damage(&record)
             {

@@ -87,6 +87,7 @@ pub(crate) fn schedule(
         committer,
         sender,
         told: 0,
+        ended: BTreeMap::new(),
         summary: Summary::default(),
         plan,
     };
@@ -97,9 +98,12 @@ pub(crate) fn schedule(
         // What it reports no longer matters, but it must not go on writing.
         let _ = listener.join();
     }
-    let Run { summary, trees, state, committer, .. } = run;
+    let Run { summary, trees, state, committer, ended, observer, .. } = run;
     let (journal, lasting) = committer.finish();
     let journal = lasting.is_ok().then_some(journal);
+    if lasting.is_ok() {
+        ended.into_values().for_each(|ended| ended.tell(observer));
+    }
     Outcome { summary, trees, state, journal, result: lasting.and(result) }
 }
 
@@ -110,6 +114,24 @@ struct Process {
     share: Share,
     /// How many of its stages have not ended.
     left: usize,
+}
+
+/// An instance that ran to its end.
+struct Ended {
+    id: InstanceId,
+    seconds: f64,
+    /// What the runner has to say about its result.
+    notes: Vec<String>,
+}
+
+impl Ended {
+    /// Not before its result is lasting: "done" is a promise. And not before the notes: what is said of a stage
+    /// that runs is taken for its own words.
+    fn tell(self, observer: &mut dyn Observer) {
+        let Self { id, seconds, notes } = self;
+        observer.event(&Event::Finished { id, seconds });
+        notes.into_iter().for_each(|line| observer.event(&Event::Said { id, line }));
+    }
 }
 
 struct Run<'a> {
@@ -142,6 +164,8 @@ struct Run<'a> {
     sender: Sender<Message>,
     /// The stop level that the running processes know of.
     told: usize,
+    /// What ran to its end and is not yet lasting, by its recipe.
+    ended: BTreeMap<Digest, Ended>,
     summary: Summary,
 }
 
@@ -163,10 +187,12 @@ impl Run<'_> {
         }
         loop {
             self.pass_on_stop();
+            while self.may_start()
+                && let Some(id) = self.ready.pop_first()
+            {
+                self.judge(id)?;
+            }
             if self.may_start() {
-                while let Some(id) = self.ready.pop_first() {
-                    self.judge(id)?;
-                }
                 self.start_what_fits()?;
             }
             if self.running.is_empty() && (self.held.is_empty() || !self.may_start()) {
@@ -176,7 +202,12 @@ impl Run<'_> {
                 Ok(Message::Said(id, line)) => self.observer.event(&Event::Said { id, line }),
                 Ok(Message::Progress(id, progress)) => self.observer.event(&Event::Progress { id, progress }),
                 Ok(Message::Done(id, result, seconds)) => self.done(id, result, seconds)?,
-                Ok(Message::Lasting(recipes)) => self.made(&recipes),
+                Ok(Message::Lasting(recipes)) => {
+                    let ended: Vec<_> =
+                        recipes.iter().filter_map(|recipe| self.ended.remove(recipe)).collect();
+                    ended.into_iter().for_each(|ended| ended.tell(self.observer));
+                    self.made(&recipes);
+                }
                 Ok(Message::Broken) => return Ok(()),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
@@ -220,10 +251,9 @@ impl Run<'_> {
             Standing::Fresh => {
                 self.trees[id] = judged.tree;
                 self.observer.event(&Event::Fresh { id });
-                self.summary.fresh.push(id);
-                self.settle(id);
+                self.settle(id, |summary| &mut summary.fresh);
             }
-            Standing::Restorable => self.restore(id, recipe)?,
+            Standing::Restorable(_) => self.restore(id, recipe)?,
             Standing::Stale(_) | Standing::Waiting(_) => drop(self.queued.insert(id, recipe)),
         }
         Ok(())
@@ -244,10 +274,10 @@ impl Run<'_> {
         match restored {
             Some(Ok(((draft, content), record))) => {
                 store.used(recipe.digest());
-                self.show(id, recipe.digest(), record.tree, draft, content, None)?;
+                let kept = self.show(id, recipe.digest(), record.tree, draft, content, None)?;
                 self.observer.event(&Event::Restored { id });
-                self.summary.restored.push(id);
-                self.settle(id);
+                kept.into_iter().for_each(|line| self.observer.event(&Event::Said { id, line }));
+                self.settle(id, |summary| &mut summary.restored);
             }
             Some(Err(error @ EngineError::Damaged { .. })) => {
                 self.observer.event(&Event::Said { id, line: format!("{error}; it is made again") });

@@ -6,7 +6,7 @@
 //! never by hard link: editing an artifact cannot reach the cache.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, ErrorKind, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
@@ -23,6 +23,7 @@ use crate::{
     error::{Context, EngineError},
     place::{passable, with_parent},
     record::Record,
+    state::Entry,
 };
 
 /// Files up to this size are read once, hashed and kept from memory.
@@ -311,7 +312,7 @@ impl Store {
     }
 
     /// A draft with a recorded result's files, each checked against its digest. An object that fails
-    /// is deleted, so that it is made anew.
+    /// is deleted, so that it is made anew; so is one that cannot be read.
     pub(crate) fn restore(&self, record: &Record) -> Result<(Draft, Content), EngineError> {
         let draft = self.begin()?;
         let mut content = Content { outputs: record.outputs.clone(), ..Content::default() };
@@ -324,7 +325,9 @@ impl Store {
                 continue;
             }
             let object = self.object(output.digest);
-            with_parent(&copy, || fs::copy(&object, &copy)).context("restore from", &object)?;
+            if let Err(error) = with_parent(&copy, || fs::copy(&object, &copy)) {
+                return Err(unusable(object, error));
+            }
             let mode = if output.executable { 0o755 } else { 0o644 };
             fs::set_permissions(&copy, fs::Permissions::from_mode(mode)).context("write", &copy)?;
             let Output { path, digest, executable, .. } = output.clone();
@@ -351,9 +354,17 @@ impl Store {
         checks.filter_map(Result::err).next()
     }
 
-    /// Moves a complete draft to where people look for it; what lay there before goes. Moving changes
-    /// the stamp of the draft's own folder and no other.
-    pub(crate) fn show(&self, draft: Draft, key: &str, content: &mut Content) -> Result<(), EngineError> {
+    /// Moves a complete draft to where people look for it; what lay there before goes, unless part of it is
+    /// neither of `old`, the result that was shown, nor the same now: somebody made that. Then it is kept, and
+    /// this says what it is and where. Moving changes the stamp of the draft's own folder and no other.
+    pub(crate) fn show(
+        &self,
+        draft: Draft,
+        key: &str,
+        content: &mut Content,
+        old: Option<&Entry>,
+    ) -> Result<Option<(PathBuf, PathBuf)>, EngineError> {
+        let mut kept = None;
         let place = self.shown(key);
         match with_parent(&place, || fs::rename(&draft.path, &place)) {
             Err(error) if error.kind() == ErrorKind::CrossesDevices => {
@@ -362,8 +373,12 @@ impl Store {
             Err(error) if in_the_way(error.kind()) => {
                 passable(&place)?;
                 let aside = self.begin()?;
-                fs::rename(&place, aside.path.join("old")).context("move aside", &place)?;
+                let away = aside.path.join("old");
+                fs::rename(&place, &away).context("move aside", &place)?;
                 fs::rename(&draft.path, &place).context("create", &place)?;
+                if let Some(path) = foreign(&away, old, content) {
+                    kept = Some((place.join(path), self.keep_aside(&away, key)?));
+                }
             }
             moved => moved.context("create", &place)?,
         }
@@ -372,7 +387,64 @@ impl Store {
                 *old = stamp(&place)?;
             }
         }
-        Ok(())
+        Ok(kept)
+    }
+
+    /// Puts a folder where the collection of garbage finds it in due time.
+    fn keep_aside(&self, away: &Path, key: &str) -> Result<PathBuf, EngineError> {
+        let name = key.replace('/', "~");
+        let places = (1..).map(|n| self.cache.join("replaced").join(format!("{name}~{n}")));
+        let place = places.into_iter().find(|place| !place.exists()).unwrap_or_default();
+        with_parent(&place, || fs::rename(away, &place)).context("create", &place)?;
+        // Its age counts from now. Best effort.
+        let _ = fs::File::open(&place).and_then(|folder| folder.set_modified(SystemTime::now()));
+        Ok(place)
+    }
+
+    /// Makes an object again of `place`, if that has its content.
+    pub(crate) fn refill(&self, digest: Digest, place: &Path) -> Result<(), EngineError> {
+        self.put(digest, |temporary| {
+            fs::copy(place, temporary)?;
+            if Digest::of_file(temporary)? != digest {
+                return Err(io::Error::other("it has another content"));
+            }
+            fs::set_permissions(temporary, fs::Permissions::from_mode(0o444))
+        })
+    }
+}
+
+/// A file in `folder` that is neither of the `old` result nor of the new one.
+fn foreign(folder: &Path, old: Option<&Entry>, new: &Content) -> Option<PathBuf> {
+    let old: BTreeMap<&str, &Shown> =
+        old.iter().flat_map(|old| &old.files).map(|file| (file.path.as_str(), file)).collect();
+    let new: BTreeMap<&str, Digest> =
+        new.files.iter().map(|file| (file.path.as_str(), file.digest)).collect();
+    let files = walkdir::WalkDir::new(folder).sort_by_file_name().into_iter().filter_map(Result::ok);
+    files.filter(|entry| !entry.file_type().is_dir()).find_map(|entry| {
+        let path = entry.path().strip_prefix(folder).ok()?;
+        let name = path.to_str().unwrap_or_default();
+        let known = old.get(name);
+        if known.is_some_and(|known| entry.metadata().is_ok_and(|meta| Stamp::of(&meta) == known.stamp)) {
+            return None;
+        }
+        let digests = known.map(|known| known.digest).into_iter().chain(new.get(name).copied());
+        let digests: Vec<Digest> = digests.collect();
+        let same =
+            !digests.is_empty() && Digest::of_file(entry.path()).is_ok_and(|now| digests.contains(&now));
+        (!same).then(|| path.to_owned())
+    })
+}
+
+/// What it means that `object` could not be copied. One that a disk does not give back is deleted, or every run
+/// would end here.
+fn unusable(object: PathBuf, error: io::Error) -> EngineError {
+    let read = fs::File::open(&object).and_then(|mut file| io::copy(&mut file, &mut io::sink()));
+    match read {
+        Err(error) if error.kind() != ErrorKind::PermissionDenied => {
+            let _ = fs::remove_file(&object);
+            EngineError::Damaged { path: object, message: format!("it cannot be read: {error}") }
+        }
+        _ => EngineError::Io { action: "restore from", path: object, source: error },
     }
 }
 

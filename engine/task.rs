@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     fs,
-    io::{Read as _, Seek as _, SeekFrom, Write},
+    io::{self, Read as _, Seek as _, SeekFrom, Write},
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -23,8 +23,9 @@ use crate::{
     error::{Context, EngineError},
     instance::InstanceId,
     kind::{self, Input, Progress, StageError},
+    pipeline::matrix::show,
     process::{Running, follow, inherit, open_log},
-    recipe::{Recipe, value_text},
+    recipe::Recipe,
     record::{Facts, Machine, Record, now, recordable},
     store::{Content, Draft, Store},
 };
@@ -50,6 +51,8 @@ pub(crate) struct Made {
     pub(crate) record: Record,
     /// Did the same recipe once make other bytes?
     pub(crate) differs: bool,
+    /// What it left beside its outputs.
+    pub(crate) dropped: Vec<String>,
 }
 
 /// All that a process needs to know.
@@ -142,8 +145,7 @@ impl Task {
         process.env("OUT", &order.out).env("SCRATCH", &order.scratch);
         process.env("THREADS", order.resources.threads.to_string());
         for (axis, value) in &order.axes {
-            let text = value.as_str().map_or_else(|| value_text(value), str::to_owned);
-            process.env(format!("AXIS_{}", variable(axis)), text);
+            process.env(format!("AXIS_{}", variable(axis)), show(value));
         }
         fs::create_dir_all(&order.scratch).context("create", &order.scratch)?;
         let mut lists = None;
@@ -233,6 +235,11 @@ impl Member {
                 });
             }
         }
+        let mut dropped = Vec::new();
+        if !outputs.is_empty() {
+            drop_others(self.draft.path(), "".as_ref(), outputs, &mut dropped)
+                .context("clear", self.draft.path())?;
+        }
         let content = store.keep(&self.draft)?;
         if content.outputs.is_empty() {
             let message = "it ended well but left no file in its output folder".into();
@@ -256,8 +263,34 @@ impl Member {
         let differs = store.record(self.recipe.digest()).is_some_and(|old| old.tree != tree);
         let recipe = self.recipe.text().to_owned();
         let record = Record { recipe, tree, outputs: content.outputs.clone(), run };
-        Ok(Made { draft: self.draft, content, record, differs })
+        Ok(Made { draft: self.draft, content, record, differs, dropped })
     }
+}
+
+/// Deletes what lies in `folder`, `below` the draft, and neither is in one of the outputs nor leads to one.
+fn drop_others(
+    folder: &Path,
+    below: &Path,
+    outputs: &[PathBuf],
+    dropped: &mut Vec<String>,
+) -> io::Result<()> {
+    let mut names: Vec<_> =
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<_>>()?;
+    names.sort();
+    for name in names {
+        let (place, path) = (folder.join(&name), below.join(&name));
+        if outputs.iter().any(|output| path.starts_with(output)) {
+            continue;
+        }
+        let is_folder = fs::symlink_metadata(&place)?.is_dir();
+        if outputs.iter().any(|output| output.starts_with(&path)) {
+            drop_others(&place, &path, outputs, dropped)?;
+            continue;
+        }
+        dropped.push(format!("`{}`", path.display()));
+        if is_folder { fs::remove_dir_all(place) } else { fs::remove_file(place) }?;
+    }
+    Ok(())
 }
 
 /// The last few lines of a log, which may be huge.
@@ -277,7 +310,7 @@ fn last_lines(log: &Path) -> Vec<String> {
 }
 
 /// A name as part of an environment variable.
-fn variable(name: &str) -> String {
+pub(crate) fn variable(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
 }
 

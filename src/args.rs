@@ -18,18 +18,21 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
+/// The pipeline file, when no other is named.
+pub(crate) const FILE: &str = "pipeline.toml";
+
 /// Options of every command.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Pipeline")]
 pub(crate) struct Global {
-    /// The pipeline file
-    #[arg(short, long, global = true, value_name = "FILE", default_value = "pipeline.toml")]
+    /// The pipeline file; that of a folder above, where this one has none
+    #[arg(short, long, global = true, value_name = "FILE", default_value = FILE)]
     pub(crate) file: PathBuf,
     /// Lay `[profile.NAME]` over the file
     #[arg(long, global = true, value_name = "NAME", env = "REPRO_PROFILE")]
     pub(crate) profile: Option<String>,
-    /// Override a parameter, such as `epochs=10`, or a stage's, such as `stage.train.lr=0.2`; a list
-    /// or a range (`0..5`) there sweeps (repeatable)
+    /// Override a parameter, such as `epochs=10`, or a stage's, such as
+    /// `stage.train.learning_rate=0.2`; a list or a range (`0..5`) there sweeps (repeatable)
     #[arg(short = 'S', long = "set", global = true, value_name = "KEY=VALUE")]
     pub(crate) sets: Vec<String>,
     /// Work in this folder
@@ -81,7 +84,7 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show what the cache holds and nothing needs: no result shown, no lock file, no recent run
+    /// Show what the cache holds and nothing needs: no result shown, no lock file in the project, no recent run
     Gc {
         /// Delete it
         #[arg(long)]
@@ -219,12 +222,12 @@ pub(crate) struct Export {
 
 const RUN_EXAMPLES: &str = "\
 Examples:
-  repro run                                   everything
-  repro run --profile quick                   everything, as `[profile.quick]` has it
-  repro run 'train[mode=bn]'                  the BatchNorm trainings and what they need
-  repro run -S epochs=10                      with another value of `[params]`
-  repro run -S 'stage.train.lr=[0.1, 0.2]'    with two values of a stage's parameter
-  repro run --dry-run                         what would run, and why
+  repro run                                 everything
+  repro run --profile quick                 everything, as `[profile.quick]` has it
+  repro run 'train[mode=bn]'                the BatchNorm trainings and what they need
+  repro run -S epochs=10                    with another value of `[params]`
+  repro run -S stage.train.momentum=0.5     with another value of a stage's parameter
+  repro run --dry-run                       what would run, and why
 
 Ctrl-C stops at the next safe point and keeps everything finished; once more stops at once.
 Exit codes: 0 done, 1 a stage failed, 2 you can fix it, 3 damaged data, 130 interrupted.";

@@ -24,8 +24,8 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|word| word == "__stage") {
         return code(engine::child::serve(&stages::kinds()));
     }
-    let args = args::Args::parse();
-    match commands::dispatch(&args) {
+    let mut args = args::Args::parse();
+    match commands::dispatch(&mut args) {
         Ok(code) => code,
         Err(failure) => {
             ui::failure(&failure);

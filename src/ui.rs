@@ -10,9 +10,22 @@ use engine::pipeline::{Diagnostic, LoadError};
 
 use crate::error::{Failure, Message};
 
-/// Results go to stdout. A reader that has gone away (`| head`) is no error.
+/// Results go to stdout. A reader that has gone away (`| head`) is no error; anything else ends the program, or
+/// what was written would be taken for the whole.
 pub(crate) fn print(text: &str) {
-    let _ = io::stdout().lock().write_all(text.as_bytes());
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            note(&format!("error: cannot write what was asked for: {error}"));
+            std::process::exit(2);
+        }
+        _ => {}
+    }
+}
+
+/// `1 file`, `2 files`.
+pub(crate) fn count(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 /// A line of the results.

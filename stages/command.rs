@@ -36,7 +36,7 @@ struct CommandParams {
 
 /// A value that has one obvious spelling in an environment variable.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a number, a text or a truth value")]
 enum Scalar {
     Bool(bool),
     Integer(i64),
@@ -128,6 +128,10 @@ fn faults(params: &CommandParams) -> Vec<ParamError> {
         if !is_variable(name) {
             let message = format!("`{name}` cannot be an environment variable");
             fault(key, message, "use letters, digits and `_`, not beginning with a digit");
+        } else if ["OUT", "SCRATCH", "THREADS"].contains(&name.as_str())
+            || ["IN_", "AXIS_"].iter().any(|prefix| name.starts_with(prefix))
+        {
+            fault(key, format!("`{name}` is set by the runner"), "choose another name");
         }
     }
     for name in params.values.keys().filter(|name| params.env.contains_key(*name)) {
@@ -137,7 +141,11 @@ fn faults(params: &CommandParams) -> Vec<ParamError> {
 }
 
 fn stays_inside(path: &Path) -> bool {
-    path.components().next().is_some() && path.components().all(|part| matches!(part, Component::Normal(_)))
+    let mut named = false;
+    path.components().all(|part| {
+        named |= matches!(part, Component::Normal(_));
+        matches!(part, Component::Normal(_) | Component::CurDir)
+    }) && named
 }
 
 fn is_variable(name: &str) -> bool {

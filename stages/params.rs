@@ -78,8 +78,21 @@ fn faults<T: DeserializeOwned + JsonSchema>(given: &Table) -> Vec<ParamError> {
 fn read<T: DeserializeOwned>(table: Table) -> Result<T, String> {
     T::deserialize(Value::Table(table)).map_err(|e| {
         // The library adds a line that names the key; the caller has said it.
-        e.to_string().lines().next().unwrap_or_default().to_owned()
+        plain(e.to_string().lines().next().unwrap_or_default())
     })
+}
+
+/// A message of the library without the names of Rust's types.
+fn plain(message: &str) -> String {
+    let words = [
+        ("expected usize", "expected a whole number from 0 on"),
+        ("expected u64", "expected a whole number from 0 on"),
+        ("expected f64", "expected a number"),
+        ("expected a sequence", "expected a list: `[...]`"),
+        ("expected a map", "expected a table: `{ ... }`"),
+        ("floating point `", "`"),
+    ];
+    words.iter().fold(message.to_owned(), |message, (rust, plain)| message.replace(rust, plain))
 }
 
 fn keys<T: JsonSchema>() -> Vec<String> {

@@ -1,7 +1,10 @@
 //! Each stage by itself: its kind, its matrix, the parameters of every instance. Knows nothing of
 //! how stages hang together beyond the names in `needs`.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use rayon::prelude::*;
 use toml::{Table, Value};
@@ -11,13 +14,14 @@ use super::{
     hint::did_you_mean,
     matrix::{self, Axes, Matrix},
     overlay::RESERVED,
-    params::substitute,
-    parse::{Data, Entries, Entry, Node, Span, in_order, table},
+    params::{mentions, substitute},
+    parse::{Data, Entries, Entry, Node, Span, a, check_name, in_order, table},
     schema::{Fact, Facts},
 };
 use crate::{
     instance::Resources,
     kind::{Kind, Kinds, Params, Roles},
+    task::variable,
 };
 
 /// A stage, its matrix multiplied out.
@@ -85,10 +89,16 @@ impl Context<'_> {
         let fact = facts.get(kind.name())?;
         let needs = needs_of(name, stage, &entry.key, kind.as_ref(), entries, diagnostics);
         let resources = resources_of(stage, params, diagnostics);
+        if kind.sees_axes() {
+            same_variables(name, stage, diagnostics);
+        }
         let empty = Node::empty_table();
         let matrix = stage.get("matrix").map_or(&empty, |m| &m.node);
         let mut matrix = matrix::expand(name, matrix, params, diagnostics)?;
         let combinations = std::mem::take(&mut matrix.combinations);
+        if !kind.sees_axes() && fact.closed {
+            self.idle_axes(name, stage, &matrix, &needs, fact, diagnostics);
+        }
         let given = known_parameters(name, stage, &matrix, kind.as_ref(), fact, diagnostics);
         let key = &entry.key;
         let expander =
@@ -107,6 +117,45 @@ impl Context<'_> {
     }
 }
 
+impl Context<'_> {
+    /// An axis that neither sets a parameter nor tells inputs apart makes the same result several times, under
+    /// names that say otherwise.
+    fn idle_axes(
+        &self,
+        name: &str,
+        stage: &Entries,
+        matrix: &Matrix,
+        needs: &[StageNeed],
+        fact: &Fact,
+        diagnostics: &mut Diagnostics,
+    ) {
+        let given = |stage: &Entries, axis: &str| match stage.get("matrix").map(|entry| &entry.node.data) {
+            Some(Data::Table(axes)) => axes.contains_key(axis) || axes.contains_key("include"),
+            _ => false,
+        };
+        let joins = |axis: &str| {
+            needs.iter().any(|need| match self.entries.get(&need.from).map(|entry| &entry.node.data) {
+                Some(Data::Table(from)) => given(from, axis),
+                _ => false,
+            })
+        };
+        for axis in matrix.axes.keys().filter(|axis| !fact.properties.contains_key(*axis)) {
+            if mentions(stage, axis) || joins(axis) {
+                continue;
+            }
+            let span = match stage.get("matrix").map(|entry| &entry.node.data) {
+                Some(Data::Table(axes)) => axes.get(axis).map_or(&None, |entry| &entry.key),
+                _ => &None,
+            };
+            let message = format!(
+                "the axis `{axis}` of `{name}` does nothing: it is no parameter of the stage and no axis of what it needs"
+            );
+            let names = fact.properties.keys().map(String::as_str);
+            diagnostics.add(span, message, did_you_mean(axis, names));
+        }
+    }
+}
+
 fn kind_of(
     name: &str,
     stage: &Entries,
@@ -122,7 +171,7 @@ fn kind_of(
     let Data::Leaf(Value::String(word)) = &entry.node.data else {
         diagnostics.add(
             &entry.node.span,
-            format!("`kind` must be a string, not a {}", entry.node.what()),
+            format!("`kind` must be a string, not {}", a(entry.node.what())),
             None,
         );
         return None;
@@ -149,7 +198,7 @@ fn needs_of(
         Some(entry) => match &entry.node.data {
             Data::Table(entries) => entries,
             _ => {
-                let message = format!("`needs` must be a table, not a {}", entry.node.what());
+                let message = format!("`needs` must be a table, not {}", a(entry.node.what()));
                 let hint = "write `needs = { role = \"stage\" }`".to_owned();
                 diagnostics.add(&entry.node.span, message, Some(hint));
                 return out;
@@ -157,6 +206,7 @@ fn needs_of(
         },
     };
     for (role, entry) in in_order(given) {
+        check_name("role", role, &entry.key, diagnostics);
         let many = match kind.roles() {
             Roles::Any => true,
             Roles::Named(specs) => match specs.iter().find(|spec| spec.name == role) {
@@ -178,7 +228,7 @@ fn needs_of(
         for item in items {
             let Data::Leaf(Value::String(from)) = &item.data else {
                 let message =
-                    format!("`{role}` must name a stage or a list of stages, not a {}", item.what());
+                    format!("`{role}` must name a stage or a list of stages, not {}", a(item.what()));
                 diagnostics.add(&item.span, message, None);
                 continue;
             };
@@ -201,6 +251,27 @@ fn needs_of(
         }
     }
     out
+}
+
+/// A command knows its inputs and axes by environment variables, which must not be the same ones.
+fn same_variables(name: &str, stage: &Entries, diagnostics: &mut Diagnostics) {
+    for (key, what, prefix) in [("needs", "role", "IN"), ("matrix", "axis", "AXIS")] {
+        let Some(Entry { node: Node { data: Data::Table(entries), .. }, .. }) = stage.get(key) else {
+            continue;
+        };
+        let mut known = BTreeMap::new();
+        for (word, entry) in
+            in_order(entries).into_iter().filter(|(word, _)| !["exclude", "include"].contains(word))
+        {
+            if let Some(other) = known.insert(variable(word), word) {
+                let message = format!(
+                    "the {what} `{word}` of `{name}` would be `{prefix}_{}`, as `{other}` is",
+                    variable(word)
+                );
+                diagnostics.add(&entry.key, message, Some("rename one of them".into()));
+            }
+        }
+    }
 }
 
 fn resources_of(stage: &Entries, params: &Table, diagnostics: &mut Diagnostics) -> Resources {

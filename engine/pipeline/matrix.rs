@@ -8,8 +8,9 @@ use super::{
     Diagnostics,
     hint::did_you_mean,
     params::substitute,
-    parse::{Data, Entries, Node, Span, check_name, in_order, table},
+    parse::{Data, Entries, Node, Span, a, check_name, in_order, table},
 };
+use crate::recipe::value_text;
 
 /// Most combinations that a stage may have.
 const MOST: usize = 1_000_000;
@@ -25,13 +26,9 @@ pub(super) struct Matrix {
     pub(super) combinations: Vec<Axes>,
 }
 
-/// How a value shows in an instance's name.
-pub(super) fn show(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Integer(number) => number.to_string(),
-        other => other.to_string(),
-    }
+/// How a value shows in an instance's name, and wherever else an instance is named.
+pub(crate) fn show(value: &Value) -> String {
+    value.as_str().map_or_else(|| value_text(value), str::to_owned)
 }
 
 /// The name of a stage's instance.
@@ -74,7 +71,8 @@ pub(super) fn expand(
     let excluded = rules(entries, "exclude", params, diagnostics);
     let included = rules(entries, "include", params, diagnostics);
     // A matrix of nothing but `include` has the axes of its first table.
-    if let (true, Some((_, first))) = (lists.is_empty(), included.first()) {
+    if let (true, Some((span, first))) = (lists.is_empty(), included.first()) {
+        first.keys().for_each(|axis| check_name("axis", axis, span, diagnostics));
         axes = first.keys().map(|axis| (axis.clone(), BTreeMap::new())).collect();
     }
     let names = || axes.keys().map(String::as_str);
@@ -143,7 +141,7 @@ fn axis_values(
 ) -> (Vec<Value>, BTreeMap<String, Span>) {
     let given = substitute(node, &Axes::new(), params, diagnostics);
     let Value::Array(values) = given else {
-        let message = format!("the axis `{axis}` must be a list, not a {}", given.type_str());
+        let message = format!("the axis `{axis}` must be a list, not {}", a(given.type_str()));
         diagnostics.add(&node.span, message, Some(format!("write `{axis} = [...]`")));
         return Default::default();
     };
@@ -185,7 +183,7 @@ fn check_value(axis: &str, value: &Value, span: &Span, diagnostics: &mut Diagnos
 fn rules(entries: &Entries, key: &str, params: &Table, diagnostics: &mut Diagnostics) -> Vec<(Span, Axes)> {
     let Some(entry) = entries.get(key) else { return Vec::new() };
     let Data::List(items) = &entry.node.data else {
-        let message = format!("`{key}` must be a list of tables, not a {}", entry.node.what());
+        let message = format!("`{key}` must be a list of tables, not {}", a(entry.node.what()));
         diagnostics.add(&entry.node.span, message, Some(format!("write `{key} = [{{ axis = value }}]`")));
         return Vec::new();
     };

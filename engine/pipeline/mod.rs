@@ -8,7 +8,7 @@
 mod expand;
 mod hint;
 mod join;
-mod matrix;
+pub(crate) mod matrix;
 mod overlay;
 mod params;
 mod parse;
@@ -131,8 +131,15 @@ pub fn read(file: &Path) -> Result<String, LoadError> {
 /// Checks and expands the text of a pipeline file, as if it stood in `options.file`.
 pub fn load_text(source: String, options: &LoadOptions, kinds: &Kinds) -> Result<Pipeline, LoadError> {
     let file = &options.file;
-    let mut diagnostics = Diagnostics::default();
+    let (root, mut diagnostics) = (root_of(file), Diagnostics::default());
+    let namespace = namespace_of(&root, file, options.profile.as_deref());
+    if let Some(taken) = taken(&root, &namespace, file) {
+        let hint = format!("`artifacts/{taken}/` cannot show the results of both: rename one of them");
+        let message = format!("`{taken}` is also a stage or a profile of `pipeline.toml`");
+        diagnostics.add(&None, message, Some(hint));
+    }
     let instances = expand_text(&source, options, kinds, &mut diagnostics);
+    own_results(&instances, &namespace, &mut diagnostics);
     if !diagnostics.list.is_empty() {
         let mut diagnostics = diagnostics.list;
         // In the order of the file; what is about the command line comes first.
@@ -140,10 +147,10 @@ pub fn load_text(source: String, options: &LoadOptions, kinds: &Kinds) -> Result
         return Err(LoadError { file: file.clone(), source, diagnostics });
     }
     Ok(Pipeline {
-        root: root_of(file),
+        root,
         file: std::path::absolute(file).unwrap_or_else(|_| file.clone()),
         profile: options.profile.clone(),
-        namespace: namespace_of(file, options.profile.as_deref()),
+        namespace,
         instances,
     })
 }
@@ -166,6 +173,24 @@ fn expand_text(
     join::instances(stages, diagnostics)
 }
 
+/// A stage that reads a result as a file would read what is there before that is made anew.
+fn own_results(instances: &[crate::instance::Instance], namespace: &Path, diagnostics: &mut Diagnostics) {
+    let place = Path::new("artifacts").join(namespace);
+    let mut said = BTreeSet::new();
+    for instance in instances {
+        for path in instance.kind.files(&instance.params) {
+            let made = path.strip_prefix(&place).ok().and_then(|below| below.iter().next()?.to_str());
+            let made = made.filter(|stage| instances.iter().any(|other| other.stage == *stage));
+            if let Some(made) = made.filter(|_| said.insert((instance.stage.clone(), path.clone()))) {
+                let message =
+                    format!("`{}` reads `{}`, a result of `{made}`", instance.stage, path.display());
+                let hint = format!("write `needs = {{ {made} = \"{made}\" }}` instead");
+                diagnostics.add(&None, message, Some(hint));
+            }
+        }
+    }
+}
+
 /// The project of a pipeline file: the nearest folder from the file upwards that is a project already, but never
 /// beyond the repository; otherwise the file's own folder.
 pub fn root_of(file: &Path) -> PathBuf {
@@ -182,12 +207,23 @@ pub fn root_of(file: &Path) -> PathBuf {
     own
 }
 
-fn namespace_of(file: &Path, profile: Option<&str>) -> PathBuf {
-    let mut namespace = PathBuf::new();
-    match file.file_stem() {
-        Some(stem) if file.file_name() != Some("pipeline.toml".as_ref()) => namespace.push(stem),
-        _ => {}
-    }
+/// Where below `artifacts/` the results lie: nowhere else than those of another file or profile.
+fn namespace_of(root: &Path, file: &Path, profile: Option<&str>) -> PathBuf {
+    let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf());
+    let below = absolute.strip_prefix(root).unwrap_or(&absolute).with_extension("");
+    let mut namespace = if below == Path::new("pipeline") { PathBuf::new() } else { below };
     namespace.extend(profile);
     namespace
+}
+
+/// The first folder of `namespace`, where `pipeline.toml` shows results of its own in it.
+fn taken<'a>(root: &Path, namespace: &'a Path, file: &Path) -> Option<&'a str> {
+    if file.file_name() == Some("pipeline.toml".as_ref()) {
+        return None;
+    }
+    let first = namespace.iter().next()?.to_str()?;
+    // One that cannot be read shows nothing.
+    let main: toml::Table = std::fs::read_to_string(root.join("pipeline.toml")).ok()?.parse().ok()?;
+    let names = |key: &str| main.get(key).and_then(toml::Value::as_table);
+    ["stage", "profile"].into_iter().filter_map(names).any(|table| table.contains_key(first)).then_some(first)
 }

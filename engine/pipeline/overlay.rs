@@ -6,6 +6,7 @@ use toml::{Value, de::DeValue};
 use super::{
     Diagnostics,
     hint::did_you_mean,
+    params::mentions,
     parse::{Data, Document, Entries, Entry, Node, convert, table},
     schema::Facts,
 };
@@ -36,6 +37,14 @@ pub(super) fn profile(
         };
         if let Some(entries) = table(&entry.node, &format!("`profile.{name}.{key}`"), diagnostics) {
             target.clone_from(entries);
+        }
+    }
+    let known = &document.params;
+    for (param, entry) in overlay.params.iter().filter(|(param, _)| !known.contains_key(*param)) {
+        // A profile may bring a parameter for what it brings.
+        if !mentions(&overlay.stages, param) && !mentions(&overlay.params, param) {
+            let message = format!("profile `{name}` sets a parameter `{param}` that does not exist");
+            diagnostics.add(&entry.key, message, did_you_mean(param, known.keys().map(String::as_str)));
         }
     }
     for (stage, entry) in &overlay.stages {
@@ -69,14 +78,15 @@ pub(super) fn lay(document: &mut Document, over: Document) {
             continue;
         }
         // A parameter that was an axis becomes one value, and the other way round.
-        for key in changes.keys().filter(|key| !RESERVED.contains(&key.as_str())) {
-            axes(stage).remove(key);
+        if let Some(Entry { node: Node { data: Data::Table(axes), .. }, .. }) = stage.get_mut("matrix") {
+            axes.retain(|axis, _| RESERVED.contains(&axis.as_str()) || !changes.contains_key(axis));
         }
         if let Some(Entry { node: Node { data: Data::Table(new), .. }, .. }) = changes.get("matrix") {
             stage.retain(|key, _| RESERVED.contains(&key.as_str()) || !new.contains_key(key));
         }
         merge(stage, changes);
-        if axes(stage).is_empty() {
+        let empty = |entry: &Entry| matches!(&entry.node.data, Data::Table(axes) if axes.is_empty());
+        if stage.get("matrix").is_some_and(empty) {
             stage.remove("matrix");
         }
     }
@@ -86,16 +96,13 @@ fn leaf(entry: &Entry) -> Option<&Value> {
     if let Data::Leaf(value) = &entry.node.data { Some(value) } else { None }
 }
 
-/// The stage's matrix, made when it has none; a matrix that is no table is an error elsewhere.
-fn axes(stage: &mut Entries) -> &mut Entries {
+/// The stage's matrix, made when it has none.
+fn axes(stage: &mut Entries) -> Result<&mut Entries, Refusal> {
     let entry =
         stage.entry("matrix".into()).or_insert_with(|| Entry { key: None, node: Node::empty_table() });
-    if !matches!(entry.node.data, Data::Table(_)) {
-        entry.node.data = Data::Table(Entries::new());
-    }
     match &mut entry.node.data {
-        Data::Table(entries) => entries,
-        Data::Leaf(_) | Data::List(_) => unreachable!("made a table above"),
+        Data::Table(entries) => Ok(entries),
+        Data::Leaf(_) | Data::List(_) => Err(("`matrix` is not a table".into(), None)),
     }
 }
 
@@ -200,14 +207,14 @@ fn set_stage(stage: &mut Entries, path: &[&str], value: Value, facts: &Facts) ->
                 .is_some_and(|m| matches!(&m.node.data, Data::Table(axes) if axes.contains_key(*key)));
             if is_axis || (matches!(node.data, Data::List(_)) && !takes_list) {
                 stage.remove(*key);
-                put(axes(stage), key, as_list(node));
+                put(axes(stage)?, key, as_list(node));
             } else {
                 put(stage, key, node);
             }
         }
         ["matrix", axis] => {
             stage.remove(*axis);
-            put(axes(stage), axis, as_list(node));
+            put(axes(stage)?, axis, as_list(node));
         }
         [between @ .., last] => {
             let mut entries = stage;

@@ -83,7 +83,7 @@ pub(super) fn table<'n>(node: &'n Node, what: &str, diagnostics: &mut Diagnostic
     if let Data::Table(entries) = &node.data {
         return Some(entries);
     }
-    diagnostics.add(&node.span, format!("{what} must be a table, not a {}", node.what()), None);
+    diagnostics.add(&node.span, format!("{what} must be a table, not {}", a(node.what())), None);
     None
 }
 
@@ -153,11 +153,16 @@ pub(super) fn document(
 }
 
 /// Names stand in file names, instance names and `-S` keys.
+/// A word with its article.
+pub(super) fn a(word: &str) -> String {
+    format!("a{} {word}", if word.starts_with(['a', 'e', 'i', 'o', 'u']) { "n" } else { "" })
+}
+
 pub(super) fn check_name(what: &str, name: &str, span: &Span, diagnostics: &mut Diagnostics) {
     let fine = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if name.is_empty() || !name.chars().all(fine) {
         let hint = "use letters, digits, `_` and `-`".to_owned();
-        diagnostics.add(span, format!("`{name}` cannot be the name of a {what}"), Some(hint));
+        diagnostics.add(span, format!("`{name}` cannot be the name of {}", a(what)), Some(hint));
     }
 }
 

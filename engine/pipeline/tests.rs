@@ -304,10 +304,12 @@ fn select_takes_full_stage_and_partial_names() {
 }
 
 #[test]
-fn the_namespace_is_the_files_stem_and_the_profile() {
-    let of = |file: &str, profile| super::namespace_of(file.as_ref(), profile);
-    assert_eq!(of("pipeline.toml", None), PathBuf::new());
-    assert_eq!(of("experiments/depth.toml", Some("quick")), PathBuf::from("depth/quick"));
+fn every_file_and_profile_has_a_namespace_of_its_own() {
+    let of = |file: &str, profile| super::namespace_of("/root".as_ref(), file.as_ref(), profile);
+    assert_eq!(of("/root/pipeline.toml", None), PathBuf::new());
+    assert_eq!(of("/root/pipeline.toml", Some("quick")), PathBuf::from("quick"));
+    assert_eq!(of("/root/experiments/depth.toml", Some("quick")), PathBuf::from("experiments/depth/quick"));
+    assert_eq!(of("/root/experiments/pipeline.toml", None), PathBuf::from("experiments/pipeline"));
 }
 
 #[test]
@@ -392,7 +394,16 @@ fn another_file_in_a_project_shares_its_root() {
     fs::write(&file, "[stage.a]\nkind = 'source'\n").unwrap();
     let pipeline = load(&LoadOptions { file, profile: None, sets: vec![] }, &kinds()).unwrap();
     assert_eq!(pipeline.root, folder.path());
-    assert_eq!(pipeline.namespace, PathBuf::from("depth"));
+    assert_eq!(pipeline.namespace, PathBuf::from("experiments/depth"));
+    let file = folder.path().join("train.toml");
+    fs::write(&file, "[stage.a]\nkind = 'source'\n").unwrap();
+    let options = LoadOptions { file, profile: None, sets: vec![] };
+    assert!(load(&options, &kinds()).is_ok());
+    for main in ["[stage.train]\nkind = 'source'\n", "[profile.train.params]\n"] {
+        fs::write(folder.path().join("pipeline.toml"), main).unwrap();
+        let Err(error) = load(&options, &kinds()) else { panic!("{main}") };
+        assert_eq!(error.diagnostics[0].message, "`train` is also a stage or a profile of `pipeline.toml`");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::btree_map;
 
-use super::{Plan, Run};
+use super::{Ended, Plan, Run};
 use crate::{
     commit::Commit,
     digest::Digest,
@@ -15,12 +15,14 @@ use crate::{
     plan::Found,
     recipe::{Recipe, changes},
     record::Record,
+    run::Summary,
     state::Entry,
     store::{Content, Draft},
     task::Made,
 };
 
 impl Run<'_> {
+    /// Shows a result; says so where something that is of no result had to make way.
     pub(super) fn show(
         &mut self,
         id: InstanceId,
@@ -29,18 +31,25 @@ impl Run<'_> {
         draft: Draft,
         mut content: Content,
         record: Option<Record>,
-    ) -> Result<(), EngineError> {
+    ) -> Result<Option<String>, EngineError> {
         let key = &self.plan.seen[id].key;
-        self.plan.project.store.show(draft, key, &mut content)?;
+        let kept = self.plan.project.store.show(draft, key, &mut content, self.state.results.get(key))?;
         let entry = Entry { recipe, tree, files: content.files, folders: content.folders };
         self.trees[id] = Some(tree);
         self.state.results.insert(key.clone(), entry.clone());
         self.committer.commit(Commit { key: key.clone(), entry: Some(entry), record });
-        Ok(())
+        Ok(kept.map(|(path, kept)| {
+            format!("`{}` is of no result; what was there is kept in `{}`", path.display(), kept.display())
+        }))
     }
 
-    /// Its result is known and shown: publish it and release what waited for it.
-    pub(super) fn settle(&mut self, id: InstanceId) {
+    /// Its result is known and shown: publish it, count it, and release what waited for it. What cannot be
+    /// published has failed, and is published again by the next run.
+    pub(super) fn settle(
+        &mut self,
+        id: InstanceId,
+        count: impl FnOnce(&mut Summary) -> &mut Vec<InstanceId>,
+    ) {
         let instance = &self.plan.pipeline.instances[id];
         if instance.kind.publishes(&instance.params) {
             let result = self.plan.project.store.shown(&self.plan.seen[id].key);
@@ -49,9 +58,10 @@ impl Run<'_> {
                     self.published |= !paths.is_empty();
                     paths.into_iter().for_each(|path| self.observer.event(&Event::Published { id, path }));
                 }
-                Err(error) => self.fail(id, error),
+                Err(error) => return self.fail(id, error),
             }
         }
+        count(&mut self.summary).push(id);
         for dependent in std::mem::take(&mut self.dependents[id]) {
             if let Some(count) = self.blocked.get_mut(&dependent) {
                 *count -= 1;
@@ -90,19 +100,21 @@ impl Run<'_> {
                 return Ok(());
             }
         };
-        let Made { draft, content, record, differs } = made;
+        let Made { draft, content, record, differs, dropped } = made;
         if let Some(what) = self.moved_meanwhile(id, &recipe) {
             self.made(&[recipe.digest()]);
             return self.show_unrecorded(id, draft, content, &what);
         }
+        let mut notes: Vec<_> =
+            self.show(id, recipe.digest(), record.tree, draft, content, Some(record))?.into_iter().collect();
         if differs {
-            let line = "the same recipe once made other bytes: the stage is not reproducible".to_owned();
-            self.observer.event(&Event::Said { id, line });
+            notes.push("the same recipe once made other bytes: the stage is not reproducible".to_owned());
         }
-        self.show(id, recipe.digest(), record.tree, draft, content, Some(record))?;
-        self.observer.event(&Event::Finished { id, seconds });
-        self.summary.ran.push(id);
-        self.settle(id);
+        if !dropped.is_empty() {
+            notes.push(format!("not among its `outputs`, and so dropped: {}", dropped.join(", ")));
+        }
+        self.ended.insert(recipe.digest(), Ended { id, seconds, notes });
+        self.settle(id, |summary| &mut summary.ran);
         Ok(())
     }
 
@@ -135,7 +147,7 @@ impl Run<'_> {
         what: &str,
     ) -> Result<(), EngineError> {
         let key = &self.plan.seen[id].key;
-        self.plan.project.store.show(draft, key, &mut content)?;
+        self.plan.project.store.show(draft, key, &mut content, self.state.results.get(key))?;
         self.state.results.remove(key);
         self.committer.commit(Commit { key: key.clone(), entry: None, record: None });
         let message =

@@ -24,6 +24,7 @@ impl Run<'_> {
     fn start_queued(&mut self, patient: bool) -> Result<(), EngineError> {
         let mut next = self.queued.keys().next().copied();
         while let Some(id) = next
+            && self.may_start()
             && !self.pool.exhausted()
         {
             self.start_queued_one(id, patient)?;
@@ -41,7 +42,8 @@ impl Run<'_> {
         let wanted = self.wanted(id);
         if wanted.gpus > self.pool.gpus() {
             self.queued.remove(&id);
-            let message = format!("it wants {} GPUs, and {} can be seen", wanted.gpus, self.pool.gpus());
+            let (count, s) = (wanted.gpus, if wanted.gpus == 1 { "" } else { "s" });
+            let message = format!("it wants {count} GPU{s}, and {} can be seen", self.pool.gpus());
             self.fail(id, StageError::new(message).hint("lower `gpus` in its `resources`"));
             return Ok(());
         }

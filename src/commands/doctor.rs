@@ -40,8 +40,7 @@ pub(super) fn doctor(global: &Global, json: bool) -> Result<ExitCode, Failure> {
     let (processor, cuda) = (machine::processor(), cuda());
     let (threads, caches, load) = (machine::threads(), machine::cache_bytes(), machine::load());
     let memory = machine::memory();
-    let folder = global.file.parent().unwrap_or(Path::new(""));
-    let cache = cache(folder.join(".repro"));
+    let cache = cache(engine::pipeline::root_of(&global.file).join(".repro"));
     if json {
         ui::json(&json!({
             "version": env!("CARGO_PKG_VERSION"),

@@ -74,7 +74,7 @@ fn why(pipeline: &Pipeline, standing: &Standing) -> String {
     match standing {
         Standing::Stale(whys) => super::reasons(whys),
         Standing::Waiting(on) => format!("for {}", super::names(pipeline, on)),
-        Standing::Restorable => "the cache holds its result".to_owned(),
+        Standing::Restorable(touched) => super::restorable(touched.as_ref()),
         Standing::Fresh => String::new(),
     }
 }

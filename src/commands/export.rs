@@ -10,6 +10,7 @@ use std::{
 
 use engine::{
     instance::{InstanceId, Pipeline},
+    place::write_whole,
     plan::Standing,
     project::Project,
 };
@@ -32,8 +33,13 @@ use crate::{
 };
 
 pub(super) fn export(global: &Global, args: &Export) -> Result<ExitCode, Failure> {
-    let wanted = [&args.full, &args.onnx, &args.hf, &args.tensorboard];
-    for path in wanted.into_iter().flatten() {
+    let wanted: Vec<_> =
+        [&args.full, &args.onnx, &args.hf, &args.tensorboard].into_iter().flatten().collect();
+    for (index, path) in wanted.iter().enumerate() {
+        if wanted[..index].contains(path) {
+            let message = format!("two things cannot both be `{}`", path.display());
+            return Err(Failure::new(FailureKind::User, message));
+        }
         if !args.force && fs::symlink_metadata(path).is_ok() {
             let message = format!("`{}` is there already", path.display());
             return Err(Failure {
@@ -181,20 +187,26 @@ fn save_in(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), Failure> {
     save(&folder.join(name), bytes)
 }
 
-/// Writes a file, whole or not at all.
+/// Writes a file, whole or not at all: that at the end of a link, where `path` is one. What is no file (a device, a
+/// pipe) is written into and not replaced.
 pub(super) fn save(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let draft = path.with_added_extension("draft");
-    let written = write(&draft, bytes).and_then(|()| fs::rename(&draft, path));
-    written.map_err(|e| {
-        let _ = fs::remove_file(&draft); // it may not even be there
-        Failure::new(FailureKind::User, format!("cannot write `{}`: {e}", path.display()))
-    })?;
+    let refused =
+        |e: io::Error| Failure::new(FailureKind::User, format!("cannot write `{}`: {e}", path.display()));
+    match fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => return Err(refused(io::ErrorKind::IsADirectory.into())),
+        Ok(meta) if meta.is_file() && meta.permissions().readonly() => {
+            return Err(refused(io::ErrorKind::PermissionDenied.into()));
+        }
+        Ok(meta) if meta.is_file() => write_whole(&path.canonicalize().map_err(refused)?, bytes)?,
+        Ok(_) => {
+            return File::options()
+                .write(true)
+                .open(path)
+                .and_then(|mut to| to.write_all(bytes))
+                .map_err(refused);
+        }
+        Err(_) => write_whole(path, bytes)?,
+    }
     ui::line(&format!("wrote {} ({} bytes)", path.display(), bytes.len()));
     Ok(())
-}
-
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(bytes)?;
-    file.sync_data()
 }

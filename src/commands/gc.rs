@@ -23,7 +23,8 @@ pub(super) fn gc(global: &Global, apply: bool, keep_days: u32, json: bool) -> Re
         0 => format!("nothing to delete; {kept} in use"),
         files => {
             let word = if apply { "deleted" } else { "would delete" };
-            format!("{word} {files} files, {}; {kept} stay", DecimalBytes(report.bytes))
+            let files = ui::count(files, "file", "files");
+            format!("{word} {files}, {}; {kept} stay", DecimalBytes(report.bytes))
         }
     });
     if !apply && !report.files.is_empty() {

@@ -69,27 +69,50 @@ fn at(global: &Global, revision: &str) -> Result<Values, Failure> {
             lost += 1;
             continue;
         };
-        values.extend(fields(&bytes, &format!("{revision}'s {FILE}"))?.map(|fields| (name, fields)));
+        let place = format!("{revision}'s {FILE} of `{name}`");
+        values.extend(fields(&bytes, &place).map(|fields| (name, fields)));
     }
     if lost > 0 {
-        ui::note(&format!("{lost} results of `{revision}` are neither in the cache nor in the commit"));
+        let are = ui::count(lost, "result of", "results of");
+        ui::note(&format!("{are} `{revision}` can be found neither in the cache nor in the commit"));
     }
     Ok(values)
 }
 
-/// The texts and numbers of a `metrics.json`; none where it holds something else.
-fn fields(text: &[u8], place: &str) -> Result<Option<Map<String, Value>>, Failure> {
-    let value: Value = serde_json::from_slice(text).map_err(|e| Failure {
-        hint: Some("`repro run` restores it if it was altered".into()),
-        ..Failure::new(FailureKind::Integrity, format!("`{place}` is not JSON: {e}"))
-    })?;
-    // What a command calls so need not be metrics.
-    let Value::Object(mut fields) = value else { return Ok(None) };
-    fields.retain(|_, value| value.is_string() || value.is_number());
-    Ok(Some(fields))
+/// The texts, numbers and truths of a `metrics.json`, those of tables in it as `table.key`; none, with a word
+/// about it, where it holds something else. One result must not hide the others.
+fn fields(text: &[u8], place: &str) -> Option<Map<String, Value>> {
+    match serde_json::from_slice(text) {
+        Ok(Value::Object(fields)) => {
+            let mut flat = Map::new();
+            flatten("", fields, &mut flat);
+            Some(flat)
+        }
+        Ok(_) => {
+            ui::note(&format!("warning: `{place}` holds no table of names and numbers; it is left out"));
+            None
+        }
+        Err(error) => {
+            ui::note(&format!(
+                "warning: `{place}` is not JSON, which knows no NaN or Infinity either ({error}); it is left out"
+            ));
+            None
+        }
+    }
 }
 
-/// Every shown result that has a `metrics.json`; lists and tables in it are left out.
+fn flatten(prefix: &str, fields: Map<String, Value>, into: &mut Map<String, Value>) {
+    for (key, value) in fields {
+        let key = format!("{prefix}{key}");
+        match value {
+            Value::Object(inner) => flatten(&format!("{key}."), inner, into),
+            Value::String(_) | Value::Number(_) | Value::Bool(_) => drop(into.insert(key, value)),
+            Value::Array(_) | Value::Null => {}
+        }
+    }
+}
+
+/// Every shown result that has a `metrics.json`; lists in it are left out.
 pub(super) fn rows(global: &Global, names: &[String]) -> Result<Vec<Row>, Failure> {
     let (pipeline, project) = super::project(global)?;
     let standings = project.status(pipeline)?;
@@ -97,7 +120,7 @@ pub(super) fn rows(global: &Global, names: &[String]) -> Result<Vec<Row>, Failur
     for id in super::selected_or_all(pipeline, names)? {
         let path = project.result(pipeline, id).join(FILE);
         let Ok(text) = fs::read(&path) else { continue };
-        let Some(fields) = fields(&text, &ui::path(&path))? else { continue };
+        let Some(fields) = fields(&text, &ui::path(&path)) else { continue };
         let fresh = standings[id] == Standing::Fresh;
         rows.push(Row { name: pipeline.instances[id].name.clone(), fresh, fields });
     }

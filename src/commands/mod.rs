@@ -17,7 +17,10 @@ mod schema;
 mod status;
 mod verify;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use engine::{
     idle::Question,
@@ -28,16 +31,19 @@ use engine::{
 };
 
 use crate::{
-    args::{Args, Command, Global},
+    args::{Args, Command, FILE, Global},
     error::{Failure, FailureKind},
 };
 
 /// Does what the command line says.
-pub(crate) fn dispatch(args: &Args) -> Result<ExitCode, Failure> {
+pub(crate) fn dispatch(args: &mut Args) -> Result<ExitCode, Failure> {
     if let Some(directory) = &args.global.directory {
         std::env::set_current_dir(directory).map_err(|e| {
             Failure::new(FailureKind::User, format!("cannot work in `{}`: {e}", directory.display()))
         })?;
+    }
+    if let Some(file) = above(&args.global.file) {
+        args.global.file = file;
     }
     let global = &args.global;
     match &args.command {
@@ -57,6 +63,19 @@ pub(crate) fn dispatch(args: &Args) -> Result<ExitCode, Failure> {
         Command::Schema => schema::schema(),
         Command::Completions { shell } => completions::completions(*shell),
     }
+}
+
+/// The pipeline file of the project around this folder, where `file` is none here and no other was asked for. As git
+/// does it, but never beyond the repository.
+fn above(file: &Path) -> Option<PathBuf> {
+    if file != Path::new(FILE) || file.exists() {
+        return None;
+    }
+    let here = std::env::current_dir().ok()?;
+    let inside = |folder: &&Path| !folder.join(".git").exists();
+    let outside = here.ancestors().find(|folder| !inside(folder));
+    let folders = here.ancestors().take_while(inside).chain(outside).skip(1);
+    folders.map(|folder| folder.join(FILE)).find(|file| file.is_file())
 }
 
 /// Reads the pipeline that the options name and opens its project.
@@ -116,7 +135,9 @@ fn keep(pipeline: Pipeline) -> &'static Pipeline {
 }
 
 fn options(global: &Global) -> LoadOptions {
-    LoadOptions { file: global.file.clone(), profile: global.profile.clone(), sets: global.sets.clone() }
+    // `REPRO_PROFILE=` means none.
+    let profile = global.profile.clone().filter(|name| !name.is_empty());
+    LoadOptions { file: global.file.clone(), profile, sets: global.sets.clone() }
 }
 
 /// The instances that the words on the command line mean, each once, in order; all of them where
@@ -140,10 +161,16 @@ fn selected(pipeline: &Pipeline, names: &[String]) -> Result<Vec<InstanceId>, Fa
 fn word(standing: &Standing) -> &'static str {
     match standing {
         Standing::Fresh => "fresh",
-        Standing::Restorable => "restorable",
+        Standing::Restorable(_) => "restorable",
         Standing::Stale(_) => "stale",
         Standing::Waiting(_) => "waiting",
     }
+}
+
+/// Why an instance is to be restored.
+fn restorable(touched: Option<&Why>) -> String {
+    let touched = touched.map_or_else(String::new, |why| format!("{why}; "));
+    format!("{touched}the cache holds its result")
 }
 
 /// Why an instance is stale.

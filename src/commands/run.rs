@@ -118,7 +118,7 @@ fn plan(pipeline: &Pipeline, plan: &[(InstanceId, Standing)]) -> String {
                 (3, "fail", super::reasons(whys))
             }
             Standing::Stale(whys) => (0, "run", super::reasons(whys)),
-            Standing::Restorable => (1, "restore", "the cache holds it".to_owned()),
+            Standing::Restorable(touched) => (1, "restore", super::restorable(touched.as_ref())),
             Standing::Waiting(on) => {
                 (2, "maybe", format!("depends on what comes of {}", super::names(pipeline, on)))
             }

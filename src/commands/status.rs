@@ -48,7 +48,8 @@ fn as_json(pipeline: &Pipeline, id: InstanceId, standing: &Standing) -> serde_js
     match standing {
         Standing::Stale(whys) => reasons.extend(whys.iter().map(ToString::to_string)),
         Standing::Waiting(on) => waits_for.extend(on.iter().map(|&id| &pipeline.instances[id].name)),
-        Standing::Fresh | Standing::Restorable => {}
+        Standing::Restorable(touched) => reasons.extend(touched.iter().map(ToString::to_string)),
+        Standing::Fresh => {}
     }
     json!({
         "name": pipeline.instances[id].name,
@@ -68,7 +69,7 @@ fn as_text(pipeline: &Pipeline, all: &[(InstanceId, &Standing)], brief: bool) ->
         let why = match standing {
             Standing::Fresh if brief => continue,
             Standing::Fresh => String::new(),
-            Standing::Restorable => ": the cache holds its result".to_owned(),
+            Standing::Restorable(touched) => format!(": {}", super::restorable(touched.as_ref())),
             Standing::Stale(whys) => format!(": {}", super::reasons(whys)),
             Standing::Waiting(on) => format!(": for {}", super::names(pipeline, on)),
         };

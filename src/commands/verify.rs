@@ -15,17 +15,24 @@ pub(super) fn verify(global: &Global, json: bool) -> Result<ExitCode, Failure> {
     let findings = project.verify(pipeline)?;
     if json {
         let findings = findings.iter().map(|finding| {
-            json!({ "instance": finding.instance, "path": finding.path, "problem": finding.problem })
+            json!({
+                "instance": finding.instance, "path": finding.path, "problem": finding.problem,
+                "mended": finding.mended,
+            })
         });
         ui::json(&findings.collect());
     } else {
         for finding in &findings {
-            ui::line(&format!("{}: `{}`: {}", finding.instance, ui::path(&finding.path), finding.problem));
+            let mended = if finding.mended { "; made again of what is shown" } else { "" };
+            let path = ui::path(&finding.path);
+            ui::line(&format!("{}: `{path}`: {}{mended}", finding.instance, finding.problem));
         }
-        ui::line(&match findings.len() {
-            0 => "every result is what it was".to_owned(),
-            count => {
-                format!("{count} damaged; delete them, and `repro run` restores or makes anew what is needed")
+        let left = findings.iter().filter(|finding| !finding.mended).count();
+        ui::line(&match (findings.len(), left) {
+            (0, _) => "every result is what it was".to_owned(),
+            (_, 0) => "what was damaged is mended; a disk that damages files should be checked".to_owned(),
+            _ => {
+                format!("{left} damaged; delete them, and `repro run` restores or makes anew what is needed")
             }
         });
     }

@@ -93,6 +93,70 @@ fn a_misspelt_stage_axis_or_value_is_suggested_with_exit_code_2() {
 }
 
 #[test]
+fn what_would_do_nothing_is_refused() {
+    let model = "[params]\nepochs = 3\n[stage.model]\nkind = \"model\"\narch = \"resnet8\"\nmatrix = { seed = [0, 1] }\n";
+    let project = TestProject::new(model);
+    for (setting, hint) in [("sead=[0, 1]", "did you mean `seed`?"), ("sead=0", "did you mean `seed`?")] {
+        let told = project.ends(&["status", "-S", &format!("stage.model.{setting}")], 2).err;
+        assert!(told.contains("`sead`") && told.contains(hint), "{told}");
+    }
+    project.write("pipeline.toml", &format!("{model}[profile.quick]\nparams.epoch = 1\n"));
+    let told = project.ends(&["status"], 2).err;
+    assert!(told.contains("profile `quick` sets a parameter `epoch` that does not exist"), "{told}");
+    assert!(told.contains("did you mean `epochs`?"), "{told}");
+    // It may bring one for a stage of its own.
+    let own = "params.word = \"w\"\n[profile.quick.stage.more]\nkind = \"model\"\narch = \"${word}\"\n";
+    project.write("pipeline.toml", &format!("{model}[profile.quick]\n{own}"));
+    project.ends(&["status"], 0);
+    project.write("pipeline.toml", "[stage.model]\nkind = \"model\"\nmatrix = 3\n");
+    for args in [&["status"][..], &["status", "-S", "stage.model.seed=[1, 2]"]] {
+        let told = project.ends(args, 2).err;
+        assert!(told.contains("table"), "{told}");
+    }
+}
+
+#[test]
+fn names_that_a_command_could_not_tell_apart_are_refused() {
+    let stage = "[stage.a]\nkind = \"command\"\nrun = \"true\"\noutputs = [\"x\"]\n";
+    let twice = format!(
+        "{stage}matrix = {{ n-layers = [4], N_LAYERS = [8] }}\nvalues = {{ OUT = 1 }}\nenv = {{ AXIS_Q = \"\" }}\n"
+    );
+    let roles = format!(
+        "{stage}\n{}needs = {{ eval-set = \"a\", eval_set = \"a\" }}\n",
+        stage.replace("stage.a", "stage.b")
+    );
+    for (text, said) in [
+        (&twice, "would be `AXIS_N_LAYERS`"),
+        (&twice, "`OUT` is set by the runner"),
+        (&twice, "`AXIS_Q` is set by the runner"),
+        (&roles, "would be `IN_EVAL_SET`"),
+    ] {
+        let told = TestProject::new(text).ends(&["status"], 2).err;
+        assert!(told.contains(said), "{said}:\n{told}");
+    }
+}
+
+#[test]
+fn a_small_number_has_one_name_and_may_be_spelt_otherwise() {
+    let project = TestProject::new(
+        "[stage.a]\nkind = \"command\"\nrun = \"echo $AXIS_RATE > $OUT/x\"\noutputs = [\"x\"]\nmatrix = { rate = [0.00001, 1.0] }\n",
+    );
+    project.ends(&["run", "a[rate=0.00001]"], 0);
+    assert_eq!(project.read("artifacts/a/rate=1e-5/x"), "1e-5\n");
+    assert!(project.ends(&["status", "a[rate=1e-5]"], 0).out.starts_with("fresh      a[rate=1e-5]\n"));
+    assert!(project.ends(&["status", "a[rate=1]"], 0).out.starts_with("stale      a[rate=1.0]"));
+}
+
+#[test]
+fn an_empty_profile_is_none() {
+    let project = TestProject::new(CHAINS);
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_repro"));
+    let output =
+        command.arg("status").env("REPRO_PROFILE", "").current_dir(project.path(".")).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
 fn an_unknown_profile_is_named_with_exit_code_2() {
     let quick = "\n[profile.quick.params]\nword = \"quick\"\n";
     let project = TestProject::new(&format!("{CHAINS}{quick}"));

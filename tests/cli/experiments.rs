@@ -39,10 +39,15 @@ pub(crate) fn param(instance: &Instance, key: &str) -> String {
     instance.params.recipe.get(key).and_then(toml::Value::as_str).unwrap_or_default().to_owned()
 }
 
-/// The network of a training: what its model says.
-fn arch(pipeline: &Pipeline, instance: &Instance) -> String {
+/// The model of a training.
+fn model<'a>(pipeline: &'a Pipeline, instance: &Instance) -> &'a Instance {
     let model = instance.needs.iter().find(|need| need.role == "model").map(|need| need.from);
-    param(&pipeline.instances[model.expect("a model")], "arch")
+    &pipeline.instances[model.expect("a model")]
+}
+
+/// The network of a training.
+fn arch(pipeline: &Pipeline, instance: &Instance) -> String {
+    param(model(pipeline, instance), "arch")
 }
 
 #[test]
@@ -55,7 +60,8 @@ fn every_experiment_says_what_it_costs_and_has_its_profiles() {
         for profile in [None, Some("jpeg"), Some("quick")] {
             let pipeline = expanded(&file, profile);
             assert_eq!(pipeline.root, Path::new(env!("CARGO_MANIFEST_DIR")));
-            assert_eq!(pipeline.namespace, Path::new(stem).join(profile.unwrap_or_default()));
+            let namespace = Path::new("experiments").join(stem).join(profile.unwrap_or_default());
+            assert_eq!(pipeline.namespace, namespace);
         }
     }
 }
@@ -130,8 +136,9 @@ fn trainings_that_several_files_want_have_one_recipe() {
                     instance.axes.get(key).map(|axis| axis.as_str().map_or(axis.to_string(), str::to_owned));
                 axis.is_none_or(|axis| axis == value)
             };
-            let paper = usual("bn_init", "uniform") && usual("variant", "paper");
-            if paper
+            let of = model(&pipeline, instance);
+            if param(of, "bn_init") == "uniform"
+                && param(of, "variant") == "paper"
                 && usual("shortcut_bn", "variant")
                 && usual("weight_decay", "0.0001")
                 && usual("mode", "bn")

@@ -6,6 +6,7 @@ mod diff;
 mod errors;
 mod experiments;
 mod export;
+mod files;
 mod gpus;
 mod project;
 mod read;

@@ -52,7 +52,7 @@ fn pipelines_in_a_folder_share_the_project_and_do_a_common_stage_once() {
     let width = project.ends(&["-f", "experiments/width.toml", "run"], 0).out;
     assert!(width.starts_with("ran 1, restored 1 in "), "{width}");
     assert_eq!(project.read("done"), "first\nown\n");
-    for name in ["artifacts/depth/first/x", "artifacts/width/first/x"] {
+    for name in ["artifacts/experiments/depth/first/x", "artifacts/experiments/width/first/x"] {
         assert_eq!(project.read(name), "1\n");
     }
     assert!(

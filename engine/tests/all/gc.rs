@@ -19,12 +19,55 @@ fn gc(space: &Space, delete: bool) -> GcReport {
 
 /// Makes everything in the cache 31 days old, and takes away what has no other reason to stay.
 fn age(space: &Space) {
+    age_all(space);
+    fs::remove_dir_all(space.path(".repro/idle")).unwrap();
+}
+
+fn age_all(space: &Space) {
     let then = SystemTime::now() - Duration::from_secs(31 * 24 * 60 * 60);
     for entry in walkdir::WalkDir::new(space.path(".repro")) {
         let file = fs::File::open(entry.unwrap().path()).unwrap();
         file.set_modified(then).unwrap();
     }
-    fs::remove_dir_all(space.path(".repro/idle")).unwrap();
+}
+
+/// Of two pipelines in a project, one has run since the index was lost: it knows nothing of the other.
+#[test]
+fn what_a_lock_file_names_stays_although_the_index_does_not_know_the_file() {
+    let space = Space::new();
+    space.ran(&["a", "b", "c", "d"], &[]);
+    fs::create_dir(space.path("experiments")).unwrap();
+    fs::rename(space.path("pipeline.lock"), space.path("experiments/depth.lock")).unwrap();
+    fs::remove_dir_all(space.path("artifacts")).unwrap();
+    let recorded = fs::read(space.path(".repro/state")).unwrap();
+    let kept = recorded
+        .split_inclusive(|&byte| byte == b'\n')
+        .filter(|line| line.starts_with(b"{\"result\":[\"d\""));
+    fs::write(space.path(".repro/state"), kept.flatten().copied().collect::<Vec<u8>>()).unwrap();
+    age(&space);
+    let records = || {
+        gc(&space, true).files.iter().filter(|file| file.extension().is_some_and(|end| end == "json")).count()
+    };
+    assert_eq!(records(), 0);
+    fs::remove_file(space.path("experiments/depth.lock")).unwrap();
+    assert_eq!(records(), 4);
+}
+
+#[test]
+fn a_scratch_folder_goes_as_a_whole_and_not_before_its_youngest_file_is_old() {
+    let space = Space::new();
+    space.ran(&["a", "b", "c", "d"], &[]);
+    let scratch = space.path(".repro/scratch/of-a-stage");
+    fs::create_dir_all(scratch.join("part")).unwrap();
+    fs::write(scratch.join("part/old"), "12").unwrap();
+    age(&space);
+    fs::write(scratch.join("young"), "3").unwrap();
+    assert_eq!(gc(&space, false).files.len(), 0);
+    fs::remove_file(scratch.join("young")).unwrap();
+    age_all(&space);
+    let report = gc(&space, true);
+    assert_eq!((report.files, report.bytes), (vec![scratch.canonicalize().unwrap_or(scratch.clone())], 2));
+    assert!(!scratch.exists());
 }
 
 #[test]

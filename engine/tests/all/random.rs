@@ -152,7 +152,7 @@ impl Halves {
         for (id, standing) in plan {
             let kept = match standing {
                 Standing::Fresh => summary.fresh.contains(&id),
-                Standing::Restorable => summary.restored.contains(&id),
+                Standing::Restorable(_) => summary.restored.contains(&id),
                 Standing::Stale(_) => summary.ran.contains(&id),
                 Standing::Waiting(_) => true,
             };

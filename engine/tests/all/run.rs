@@ -96,7 +96,12 @@ fn a_damaged_cache_object_is_found_by_verify_and_made_again_when_it_is_needed() 
     fs::remove_file(&object).unwrap();
     fs::write(&object, "wrong\n").unwrap();
     let project = Project::open(space.folder.path()).unwrap();
-    assert_eq!(project.verify(&space.pipeline()).unwrap()[0].path, object.canonicalize().unwrap());
+    let found = project.verify(&space.pipeline()).unwrap();
+    assert_eq!((&found[0].path, found[0].mended), (&object.canonicalize().unwrap(), true), "{found:?}");
+    assert_eq!(read(&object), "alone\n", "what is shown still had its content");
+    assert_eq!(project.verify(&space.pipeline()).unwrap(), []);
+    fs::remove_file(&object).unwrap();
+    fs::write(&object, "wrong\n").unwrap();
     space.ran(&[], &[]);
     fs::remove_file(space.path("artifacts/d/x")).unwrap();
     let (summary, events) = space.run();
@@ -122,6 +127,55 @@ fn a_stop_ends_the_running_command_and_exits_130() {
     let (summary, events) = space.run_with(&options);
     assert_eq!((summary.exit_code(), summary.failed, summary.ran), (130, vec![], vec![3]));
     assert!(events.contains(&Event::Stopped { id: 0 }), "{events:?}");
+}
+
+#[test]
+fn other_bytes_of_the_same_recipe_are_told_after_the_end_of_the_stage() {
+    let mut space = Space::new();
+    space.edit("d", "date +%N > $OUT/x");
+    space.ran(&["a", "b", "c", "d"], &[]);
+    let options = RunOptions { force: true, targets: vec![3], ..RunOptions::default() };
+    let (summary, events) = space.run_with(&options);
+    assert_eq!(summary.ran, [3]);
+    let at = |wanted: fn(&Event) -> bool| events.iter().position(wanted);
+    let finished = at(|event| matches!(event, Event::Finished { id: 3, .. }));
+    let told = at(|event| matches!(event, Event::Said { id: 3, line } if line.contains("not reproducible")));
+    assert!(finished.is_some() && told > finished, "{events:?}");
+}
+
+#[test]
+fn what_cannot_be_published_has_failed_and_holds_up_what_needs_it() {
+    let mut space = Space::new();
+    space.give("a", "publish", "missing/folder");
+    let (summary, _) = space.run();
+    assert_eq!((summary.ran, summary.failed, summary.skipped), (vec![3], vec![0], vec![1, 2]));
+    fs::create_dir(space.path("missing")).unwrap();
+    let (summary, _) = space.run();
+    assert_eq!((summary.fresh, summary.failed), (vec![0, 3], vec![]));
+    assert_eq!(summary.ran, [1, 2]);
+}
+
+#[test]
+fn what_somebody_made_in_a_results_folder_is_kept_when_the_result_makes_way() {
+    let mut space = Space::new();
+    space.ran(&["a", "b", "c", "d"], &[]);
+    fs::write(space.path("artifacts/d/notes"), "mine").unwrap();
+    space.edit("d", "echo other > $OUT/x");
+    let (summary, events) = space.run();
+    assert_eq!(summary.ran, [3]);
+    assert_eq!(read(&space.path("artifacts/d/x")), "other\n");
+    assert_eq!(read(&space.path(".repro/replaced/d~1/notes")), "mine");
+    let told = |event: &Event| {
+        let Event::Said { id: 3, line } = event else { return false };
+        line.contains("artifacts/d/notes") && line.contains(".repro/replaced/d~1")
+    };
+    assert!(events.iter().any(told), "{events:?}");
+    // An old result, and one without the index that has the same bytes, are nobody's work.
+    space.edit("d", "echo more > $OUT/x");
+    space.ran(&["d"], &[]);
+    fs::remove_dir_all(space.path(".repro")).unwrap();
+    space.ran(&["a", "b", "c", "d"], &[]);
+    assert!(!space.path(".repro/replaced").exists());
 }
 
 #[test]

@@ -1,0 +1,132 @@
+//! Files that people have in a project, beside what the runner makes: they are neither lost nor mistaken.
+
+use std::{fs, process::Command};
+
+use crate::project::TestProject;
+
+const ONE: &str = "[stage.one]\nkind = \"command\"\noutputs = [\"x\"]\n";
+
+fn with(run: &str) -> TestProject {
+    TestProject::new(&format!("{ONE}run = \"{run}\"\n"))
+}
+
+#[test]
+fn what_a_command_leaves_beside_its_outputs_is_named_and_spreads_nothing() {
+    let project = with("date +%N > $OUT/debug.log; mkdir $OUT/d; echo > $OUT/d/e; echo 1 > $OUT/x");
+    project.edit("pipeline.toml", "[\"x\"]", "[\"x\", \"d/e\"]");
+    project.edit("pipeline.toml", "echo > $OUT/d/e", "touch $OUT/d/e $OUT/d/f");
+    let two = "\n[stage.two]\nkind = \"command\"\nneeds = { one = \"one\" }\nrun = \"cp $IN_ONE/x $OUT\"\noutputs = [\"x\"]\n";
+    project.write("pipeline.toml", &(project.read("pipeline.toml") + two));
+    let told = project.ends(&["run"], 0).err;
+    assert!(
+        told.contains("warning: `one`: not among its `outputs`, and so dropped: `d/f`, `debug.log`\n"),
+        "{told}"
+    );
+    assert!(project.path("artifacts/one/d/e").exists() && !project.path("artifacts/one/debug.log").exists());
+    let again = project.ends(&["run", "--force", "one"], 0);
+    assert!(again.out.starts_with("ran 1 in ") && !again.err.contains("not reproducible"), "{}", again.err);
+    assert!(project.ends(&["run"], 0).out.starts_with("nothing to do: 2 fresh"));
+}
+
+#[test]
+fn a_result_that_is_read_as_a_file_is_refused() {
+    let project = with("echo 1 > $OUT/x");
+    let two = "\n[stage.two]\nkind = \"command\"\nrun = \"cp artifacts/one/x $OUT\"\noutputs = [\"x\"]\ndeps = [\"artifacts/one/x\"]\n";
+    project.write("pipeline.toml", &(project.read("pipeline.toml") + two));
+    let told = project.ends(&["run"], 2).err;
+    assert!(told.contains("`two` reads `artifacts/one/x`, a result of `one`"), "{told}");
+    assert!(told.contains("write `needs = { one = \"one\" }` instead"), "{told}");
+}
+
+#[test]
+fn python_may_leave_its_caches_beside_what_a_stage_reads() {
+    let project = with("mkdir -p src/__pycache__; date +%N > src/__pycache__/m.pyc; cp src/m.py $OUT/x");
+    project.write("pipeline.toml", &(project.read("pipeline.toml") + "deps = [\"./src\"]\n"));
+    fs::create_dir(project.path("src")).unwrap();
+    project.write("src/m.py", "1");
+    project.ends(&["run"], 0);
+    project.ends(&["run", "--force"], 0);
+    assert!(project.ends(&["run"], 0).out.starts_with("nothing to do"));
+    project.write("src/m.py", "2");
+    assert!(project.ends(&["run"], 0).out.starts_with("ran 1"));
+}
+
+#[test]
+fn the_project_is_found_from_its_folders_but_not_from_outside_of_its_repository() {
+    let project = with("echo 1 > $OUT/x");
+    fs::create_dir_all(project.path("a/b/.git")).unwrap();
+    fs::create_dir_all(project.path("a/b/c")).unwrap();
+    assert!(project.ends(&["-C", "a", "run"], 0).out.starts_with("ran 1 in "));
+    assert!(project.path("artifacts/one/x").exists());
+    let told = project.ends(&["-C", "a/b/c", "run"], 2).err;
+    assert!(told.contains("cannot read the pipeline file"), "{told}");
+}
+
+#[test]
+fn git_sees_nothing_of_the_cache() {
+    let project = with("echo 1 > $OUT/x");
+    project.ends(&["run"], 0);
+    assert!(project.read(".repro/.gitignore").lines().any(|line| line == "*"));
+}
+
+#[test]
+fn status_names_what_was_touched() {
+    let project = with("echo 1 > $OUT/x");
+    project.ends(&["run"], 0);
+    fs::remove_file(project.path("artifacts/one/x")).unwrap();
+    let text = project.ends(&["status"], 0).out;
+    let missing = text.lines().next().unwrap();
+    assert!(
+        missing.starts_with("restorable one: `") && missing.contains("artifacts/one/x` is missing; "),
+        "{text}"
+    );
+    let json = project.json(&["status", "--json"], 0);
+    assert!(json[0]["reasons"][0].as_str().unwrap().ends_with("is missing"), "{json}");
+}
+
+#[test]
+fn one_unreadable_metrics_file_hides_no_other_and_tables_are_flattened() {
+    let stage = |name: &str, text: &str| {
+        format!(
+            "[stage.{name}]\nkind = \"command\"\noutputs = [\"metrics.json\"]\nrun = '''echo '{text}' > $OUT/metrics.json'''\n"
+        )
+    };
+    let good = stage("good", r#"{"train": {"acc": 0.5, "of": [1]}, "done": true, "none": null}"#);
+    let project = TestProject::new(&(good + &stage("nan", r#"{"loss": NaN}"#) + &stage("list", "[1]")));
+    project.ends(&["run"], 0);
+    let answer = project.ends(&["metrics", "--json"], 0);
+    let rows: serde_json::Value = serde_json::from_str(&answer.out).unwrap();
+    assert_eq!(rows.as_array().unwrap().len(), 1, "{rows}");
+    assert_eq!(rows[0]["metrics"], serde_json::json!({ "train.acc": 0.5, "done": true }));
+    for name in ["nan", "list"] {
+        assert!(answer.err.contains(&format!("artifacts/{name}/metrics.json`")), "{}", answer.err);
+    }
+    project.ends(&["report"], 0);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_report_goes_through_links_and_into_pipes() {
+    let project = with("echo 1 > $OUT/x");
+    project.write("real.html", "old");
+    std::os::unix::fs::symlink("real.html", project.path("link.html")).unwrap();
+    project.ends(&["report", "-o", "link.html"], 0);
+    assert!(project.read("real.html").starts_with("<!"));
+    assert!(fs::symlink_metadata(project.path("link.html")).unwrap().is_symlink());
+    assert!(project.ends(&["report", "-o", "/dev/stdout"], 0).out.starts_with("<!"));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn output_that_cannot_be_written_is_no_success() {
+    let project = with("echo 1 > $OUT/x");
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let schema = Command::new(env!("CARGO_BIN_EXE_repro"))
+        .arg("schema")
+        .current_dir(project.path("."))
+        .stdout(full)
+        .output();
+    let schema = schema.unwrap();
+    assert_eq!(schema.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&schema.stderr).starts_with("error: cannot write what was asked for"));
+}
