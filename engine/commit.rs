@@ -99,7 +99,7 @@ fn work(
             record.run.machine.clone_from(machine.wait());
             store.write_record(recipe, record)?;
             // Only what an interrupted run needs lies there.
-            store.drop_scratch(recipe);
+            store.forget_attempts(recipe);
             lasting.push(recipe);
         }
         let lines = batch.iter().map(|commit| match &commit.entry {

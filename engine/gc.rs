@@ -7,9 +7,10 @@
 //! 3. it was made or restored within the last [`GcOptions::keep`].
 //!
 //! An object is kept when a kept record names it. Scratch folders of interrupted stages (each as a whole),
-//! what had to make way for results, logs of stages without a result, tables of folders that no stage reads, and what runs with nothing to do
-//! are known by are kept as long as rule 3 says. Everything else in those folders goes. Losing a record
-//! never loses a result that is shown: it only means that going back to that configuration runs again.
+//! what had to make way for results, notes on failures, logs of stages without a result, tables of folders
+//! that no stage reads, and what runs with nothing to do are known by are kept as long as rule 3 says.
+//! Everything else in those folders goes. Losing a record never loses a result that is shown: it only means
+//! that going back to that configuration runs again.
 
 use std::{
     collections::BTreeSet,
@@ -111,7 +112,9 @@ impl Project {
         }
         let [scratch, replaced] =
             ["scratch", "replaced"].map(|name| folders(&cache.join(name), options.keep));
-        for file in scratch?.into_iter().chain(replaced?).chain(files(&cache.join("idle"), options.keep)?) {
+        let notes = ["failed", "idle"].map(|name| files(&cache.join(name), options.keep));
+        let notes = notes.into_iter().collect::<Result<Vec<_>, _>>()?;
+        for file in scratch?.into_iter().chain(replaced?).chain(notes.into_iter().flatten()) {
             let young = file.young;
             sort(file, young);
         }

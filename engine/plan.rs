@@ -40,6 +40,8 @@ pub enum Why {
     FileMissing(PathBuf, String),
     /// It was asked for with `--force`.
     Asked,
+    /// It was tried, and this is how that ended.
+    Failed(String),
 }
 
 impl fmt::Display for Why {
@@ -61,6 +63,7 @@ impl fmt::Display for Why {
             Self::CacheDamaged(what) => f.write_str(what),
             Self::FileMissing(path, reason) => write!(f, "it reads `{}`: {reason}", path.display()),
             Self::Asked => f.write_str("asked for"),
+            Self::Failed(how) => write!(f, "its last run failed: {how}"),
         }
     }
 }

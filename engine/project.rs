@@ -219,7 +219,7 @@ impl Project {
             Err(why) => return Judged { standing: Standing::Stale(vec![why]), recipe: None, tree: None },
         };
         let mut cached = None;
-        let standing = judge(
+        let mut standing = judge(
             &recipe,
             &seen.found,
             || {
@@ -228,6 +228,9 @@ impl Project {
             },
             |then| self.store.record(then).map(|record| record.recipe),
         );
+        if let Standing::Stale(whys) = &mut standing {
+            whys.extend(self.store.failure(recipe.digest()).map(Why::Failed));
+        }
         let tree = match standing {
             Standing::Fresh => state.results.get(&seen.key).map(|entry| entry.tree),
             Standing::Restorable(_) => cached,

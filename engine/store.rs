@@ -145,10 +145,26 @@ impl Store {
         self.cache.join("scratch").join(recipe.to_string())
     }
 
-    /// Deletes the private state of a stage that is finished; best effort.
-    pub(crate) fn drop_scratch(&self, recipe: Digest) {
+    /// Deletes what a stage that is finished left on its way; best effort.
+    pub(crate) fn forget_attempts(&self, recipe: Digest) {
         let scratch = self.scratch(recipe);
         let _ = fs::remove_dir(&scratch).or_else(|_| fs::remove_dir_all(&scratch));
+        let _ = fs::remove_file(self.failed(recipe));
+    }
+
+    fn failed(&self, recipe: Digest) -> PathBuf {
+        self.cache.join("failed").join(recipe.to_string())
+    }
+
+    /// Notes why a recipe came to nothing, for who asks later; best effort.
+    pub(crate) fn note_failure(&self, recipe: Digest, message: &str) {
+        let line = message.lines().next().unwrap_or_default();
+        let _ = self.leave(&self.failed(recipe), line.as_bytes());
+    }
+
+    /// Why a recipe came to nothing the last time.
+    pub(crate) fn failure(&self, recipe: Digest) -> Option<String> {
+        fs::read_to_string(self.failed(recipe)).ok()
     }
 
     pub(crate) fn object(&self, digest: Digest) -> PathBuf {

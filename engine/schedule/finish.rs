@@ -92,6 +92,7 @@ impl Run<'_> {
                 self.made(&[recipe.digest()]);
                 // It was told to stop; that it did is no failure.
                 if self.told == 0 {
+                    self.plan.project.store.note_failure(recipe.digest(), &error.message);
                     self.fail(id, error);
                 } else {
                     self.summary.stopped.push(id);

@@ -85,6 +85,24 @@ fn status_names_what_was_touched() {
 }
 
 #[test]
+fn status_says_how_the_last_run_failed_until_one_succeeds() {
+    let project = with("test -e good && echo 1 > $OUT/x");
+    project.ends(&["run"], 1);
+    let text = project.ends(&["status"], 0).out;
+    assert!(
+        text.starts_with(
+            "stale      one: never ran; its last run failed: its process ended with exit code 1\n"
+        ),
+        "{text}"
+    );
+    project.write("good", "");
+    project.ends(&["run"], 0);
+    fs::remove_dir_all(project.path(".repro/records")).unwrap();
+    fs::remove_dir_all(project.path("artifacts")).unwrap();
+    assert!(!project.ends(&["status"], 0).out.contains("failed"));
+}
+
+#[test]
 fn one_unreadable_metrics_file_hides_no_other_and_tables_are_flattened() {
     let stage = |name: &str, text: &str| {
         format!(
