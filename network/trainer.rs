@@ -136,8 +136,12 @@ pub trait Trainer {
     /// A copy of all that changes.
     fn state(&mut self) -> Result<State>;
 
-    /// Goes on from `state`; errors when its names or shapes are not this network's.
+    /// Goes on from `state`; [`Error::Invalid`] when its names or shapes are not this network's, before
+    /// anything is changed.
     fn restore(&mut self, state: &State) -> Result<()>;
+
+    /// The engine in one word: `cpu`, `cuda`, `reference`. Another one rounds otherwise.
+    fn engine(&self) -> &'static str;
 
     /// What computes: engine, instruction set, threads, precision; for the record of a run.
     fn describe(&self) -> String;

@@ -225,7 +225,8 @@ impl Kind for Train {
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
         let work = Work::of(job)?;
         let TrainParams { device, engine, .. } = work.params;
-        work.train(job, true, |job| compute::start(job, &work.spec, &work.data, device, engine))
+        let trainer = compute::start(job, &work.spec, &work.data, device, engine)?;
+        work.train(job, trainer, true)
     }
 
     fn run_group(&self, jobs: &mut [Job<'_>]) -> Vec<Result<(), StageError>> {
@@ -257,39 +258,22 @@ impl Work {
         Ok(Self { params, model, data, spec, protocol, seed })
     }
 
-    /// Trains with what `start` gives, which is asked again when what an earlier run saved cannot be used.
-    /// Saves at the end of each epoch, and `within` it too.
-    fn train(
-        &self,
-        job: &mut Job<'_>,
-        within: bool,
-        start: impl Fn(&mut Job<'_>) -> Result<Box<dyn Trainer>, StageError>,
-    ) -> Result<(), StageError> {
+    /// Trains with `trainer`. Saves at the end of each epoch, and `within` it too.
+    fn train(&self, job: &mut Job<'_>, trainer: Box<dyn Trainer>, within: bool) -> Result<(), StageError> {
         let Self { params, model, data, spec, protocol, seed } = self;
-        let start = |job: &mut Job<'_>| {
-            let trainer = start(job)?;
-            Training::new(trainer, data.clone(), spec, protocol.clone(), *seed).map_err(failed)
-        };
-        let mut training = start(job)?;
+        let training = Training::new(trainer, data.clone(), spec, protocol.clone(), *seed);
+        let mut training = training.map_err(failed)?;
         let saved = job.scratch.join(SAVED);
         if let Some(bytes) = read(&saved)? {
-            if let Err(reason) = training.resume(&bytes) {
-                job.reporter
-                    .say(&format!("what an earlier run saved cannot be used ({reason}); starting anew"));
-                training = start(job)?;
-            } else {
-                let place = if saved_within_epoch(&bytes) { "within" } else { "after" };
-                let epoch = training.history().len() + usize::from(place == "within");
-                job.reporter.say(&format!("going on {place} epoch {epoch}"));
-            }
+            go_on(&mut *job.reporter, &mut training, &bytes)?;
         }
         let mut watch = Watch::new(data.len(Split::Train), protocol.epochs, within, training.history());
         while !training.finished() {
             let ended = training.epoch(&mut |progress| watch.look(&mut *job.reporter, progress));
             match ended.map_err(failed)? {
                 Epoch::Finished(row) => watch.finished(&mut *job.reporter, &row),
-                Epoch::Paused => {}
-                Epoch::Stopped => return Err(StageError::interrupted()),
+                Epoch::Paused if within => {}
+                Epoch::Paused | Epoch::Stopped => return Err(StageError::interrupted()),
             }
             save(&saved, &training.save().map_err(failed)?)
                 .map_err(|error| output::failed("save the training to", &saved, &error))?;
@@ -308,6 +292,21 @@ impl Work {
         job.reporter.finished();
         Ok(())
     }
+}
+
+/// From what an earlier run saved, if that can be used.
+fn go_on(reporter: &mut dyn Reporter, training: &mut Training, saved: &[u8]) -> Result<(), StageError> {
+    match training.resume(saved) {
+        Ok(()) if saved_within_epoch(saved) => {
+            reporter.say(&format!("going on within epoch {}", training.history().len() + 1));
+        }
+        Ok(()) => reporter.say(&format!("going on after epoch {}", training.history().len())),
+        Err(reason @ (Error::Malformed(_) | Error::Invalid(_))) => {
+            reporter.say(&format!("what an earlier run saved cannot be used ({reason}); starting anew"));
+        }
+        Err(error) => return Err(failed(error)),
+    }
+    Ok(())
 }
 
 fn failed(error: Error) -> StageError {

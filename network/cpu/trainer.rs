@@ -342,6 +342,10 @@ impl<S: Stored> Trainer for CpuTrainer<S> {
         Ok(())
     }
 
+    fn engine(&self) -> &'static str {
+        "cpu"
+    }
+
     fn describe(&self) -> String {
         let again = match self.step.repeated() {
             0 => String::new(),

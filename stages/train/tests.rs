@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     evaluate::Evaluate,
     model::Model,
-    testing::{Listener, run, run_with},
+    testing::{Listener, run, run_with, with_job},
 };
 
 const CLASSES: usize = 3;
@@ -134,6 +134,34 @@ fn an_interrupted_training_ends_with_the_same_bytes() {
 }
 
 #[test]
+fn a_member_of_a_group_that_is_stopped_saves_nothing_within_an_epoch() {
+    let root = project(CLASSES);
+    let out = root.path().join("cut");
+    run(&Train, SHORT, &inputs(&root), &root.path().join("straight")).unwrap();
+    let member = |listener: &mut Listener| {
+        with_job(listener, &Train, SHORT, &inputs(&root), &out, |job| {
+            let work = Work::of(job)?;
+            let trainer = compute::start(job, &work.spec, &work.data, Device::Cpu, Engine::Cpu)?;
+            work.train(job, trainer, false)
+        })
+    };
+    // Three steps and one test batch are an epoch; before the first of either it might pause.
+    for patience in 0..4 {
+        let mut listener = Listener { patience: Some(Cell::new(patience)), ..Listener::default() };
+        let error = member(&mut listener).unwrap_err();
+        assert!(error.interrupted, "{patience}: {}", error.message);
+        assert!(!root.path().join("cut.scratch").join(SAVED).exists(), "{patience}");
+    }
+    let mut listener = Listener { patience: Some(Cell::new(7)), ..Listener::default() };
+    assert!(member(&mut listener).unwrap_err().interrupted);
+    assert!(!saved_within_epoch(&fs::read(root.path().join("cut.scratch").join(SAVED)).unwrap()));
+    let mut listener = Listener::default();
+    member(&mut listener).unwrap();
+    assert!(listener.said.contains(&"going on after epoch 1".to_owned()), "{:?}", listener.said);
+    assert_eq!(bytes(&root, "cut"), bytes(&root, "straight"));
+}
+
+#[test]
 fn a_training_is_saved_each_minute_and_stops_where_it_may_pause_or_after_some_seconds() {
     let (watched, asked) =
         (Listener::default(), Listener { patience: Some(Cell::new(0)), ..Default::default() });
@@ -159,12 +187,19 @@ fn a_training_is_saved_each_minute_and_stops_where_it_may_pause_or_after_some_se
 fn a_damaged_or_foreign_state_is_named_and_left_aside() {
     let root = project(CLASSES);
     train(&root, "a", "");
-    train(&root, "b", "weight_decay = 0");
-    let foreign = fs::read(root.path().join("b.scratch/resume.safetensors")).unwrap();
-    for (bad, why) in [(b"nonsense".to_vec(), "resume state: "), (foreign, "it belongs to another training")]
-    {
+    let saved = |name: &str, params: &str| {
+        train(&root, name, params);
+        fs::read(root.path().join(name).with_extension("scratch").join(SAVED)).unwrap()
+    };
+    let foreign = saved("b", "weight_decay = 0");
+    let slow = saved("d", "engine = 'reference'");
+    for (bad, why) in [
+        (b"nonsense".to_vec(), "resume state: "),
+        (foreign, "it belongs to another training"),
+        (slow, "it was saved by the engine `reference`"),
+    ] {
         fs::create_dir_all(root.path().join("c.scratch")).unwrap();
-        fs::write(root.path().join("c.scratch/resume.safetensors"), bad).unwrap();
+        fs::write(root.path().join("c.scratch").join(SAVED), bad).unwrap();
         let said = train(&root, "c", "").said;
         let told = |line: &String| line.contains(why) && line.ends_with("starting anew");
         assert!(said.iter().any(told), "{said:?}");
