@@ -1,6 +1,6 @@
 //! The one interface that the training loop speaks. Behind it stand the reference (candle), the
-//! CPU engine and the CUDA engine; which one runs changes the speed and nothing else that a
-//! caller can see. Knows no epochs, schedules or files.
+//! CPU engine and the CUDA engine, which agree with one another within rounding; how one of them may
+//! spend the machine changes none of its bits in float32. Knows no epochs, schedules or files.
 
 use std::{ops::Range, sync::Arc};
 
@@ -152,7 +152,8 @@ pub trait Trainer {
     }
 }
 
-/// Which engine, and how it may spend the machine. On the processor nothing here changes a result in float32.
+/// Which engine, and how it may spend the machine. Engines agree within rounding; what else stands here changes
+/// no bit of a result that the CPU engine gives in float32.
 #[derive(Clone, Debug)]
 pub struct EngineChoice {
     /// `auto`, `reference`, `cpu`, ...
