@@ -162,28 +162,6 @@ fn a_member_of_a_group_that_is_stopped_saves_nothing_within_an_epoch() {
 }
 
 #[test]
-fn a_training_is_saved_each_minute_and_stops_where_it_may_pause_or_after_some_seconds() {
-    let (watched, asked) =
-        (Listener::default(), Listener { patience: Some(Cell::new(0)), ..Default::default() });
-    let at = |split, safe| Progress { epoch: 1, split, done: 8, loss: None, safe };
-    let (safe, unsafe_, test) = (at(Split::Train, true), at(Split::Train, false), at(Split::Test, true));
-    let ago = |time: Duration| Instant::now().checked_sub(time).unwrap();
-    let mut watch = Watch::new(20, 2, true, &[]);
-    assert!(!watch.halt(&watched, &safe), "it was just saved");
-    watch.saved = ago(SAVE_EVERY);
-    assert!(!watch.halt(&watched, &unsafe_) && !watch.halt(&watched, &test) && watch.halt(&watched, &safe));
-    assert!(watch.saved() && !watch.halt(&watched, &safe));
-    assert!(!watch.halt(&asked, &unsafe_) && watch.halt(&asked, &test) && watch.halt(&asked, &safe));
-    assert!(!watch.saved(), "it goes on though it should stop");
-    watch.stop = Some(ago(GRACE));
-    assert!(watch.halt(&asked, &unsafe_));
-    // In a group neither: the others would not.
-    let mut watch = Watch::new(20, 2, false, &[]);
-    watch.saved = ago(SAVE_EVERY);
-    assert!(!watch.halt(&watched, &safe) && watch.halt(&asked, &unsafe_));
-}
-
-#[test]
 fn a_damaged_or_foreign_state_is_named_and_left_aside() {
     let root = project(CLASSES);
     train(&root, "a", "");
