@@ -189,7 +189,10 @@ pub fn trainer(
 ) -> Result<(Box<dyn Trainer>, Option<String>)> {
     let reference =
         |data, note| Ok((Box::new(Reference::new(spec, data, DType::F32)?) as Box<dyn Trainer>, note));
-    let cpu = |data| -> Result<Box<dyn Trainer>> {
+    let cpu = |data: Arc<Dataset>| -> Result<Box<dyn Trainer>> {
+        // No room for more images than the larger split has: neither a step nor a prediction takes more at once.
+        let most = data.len(Split::Train).max(data.len(Split::Test)).max(1);
+        let spec = &TrainSpec { batch: spec.batch.min(most), ..spec.clone() };
         let (isa, room) = (Isa::choose(choice.isa.as_deref())?, choice.memory.unwrap_or(usize::MAX));
         Ok(match spec.precision {
             Precision::F32 => Box::new(CpuTrainer::<f32>::within(spec, data, isa, choice.threads, room)?),

@@ -37,6 +37,9 @@ mod watch;
 /// The kind `train`.
 pub struct Train;
 
+/// A step of more would fit no machine.
+const MOST_IMAGES: usize = 65_536;
+
 /// Parameters of a `train` stage. The defaults are the paper's.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -54,7 +57,7 @@ struct TrainParams {
     #[schemars(range(min = 1))]
     epochs: usize,
     /// Images per step.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = MOST_IMAGES))]
     batch: usize,
     /// Learning rate of the first epoch.
     learning_rate: f64,
@@ -160,7 +163,7 @@ impl TrainParams {
         let checks = [
             ("k", self.k > 0, "a number from 1 on"),
             ("epochs", self.epochs > 0, "a number from 1 on"),
-            ("batch", self.batch > 0, "a number from 1 on"),
+            ("batch", (1..=MOST_IMAGES).contains(&self.batch), "a number from 1 to 65536"),
             ("learning_rate", size(self.learning_rate), "a number from 0 on"),
             ("milestones", self.milestones.is_sorted(), "a list of rising numbers"),
             ("factor", size(self.factor), "a number from 0 on"),

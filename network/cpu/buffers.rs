@@ -26,7 +26,7 @@ unsafe impl<T: Copy + Send> Sync for Images<T> {}
 impl<T: Copy + Default> Images<T> {
     /// Slices of `size` elements, all of them the default.
     pub fn new(count: usize, size: usize) -> Self {
-        let layout = Self::layout(count * size);
+        let layout = Self::layout(count, size);
         let start = if layout.size() == 0 {
             NonNull::dangling()
         } else {
@@ -50,13 +50,14 @@ impl<T: Copy + Default> Images<T> {
 }
 
 impl<T: Copy> Images<T> {
-    fn layout(len: usize) -> Layout {
-        match Layout::array::<T>(len)
-            .and_then(|layout| layout.align_to(if layout.size() < LARGE { ALIGN } else { LARGE }))
-        {
-            Ok(layout) => layout,
-            Err(_) => panic!("a buffer of {len} elements does not fit the address space"),
-        }
+    fn layout(count: usize, size: usize) -> Layout {
+        let layout = || {
+            let layout = Layout::array::<T>(count.checked_mul(size)?).ok()?;
+            layout.align_to(if layout.size() < LARGE { ALIGN } else { LARGE }).ok()
+        };
+        layout().unwrap_or_else(|| {
+            panic!("a buffer of {count} slices of {size} elements does not fit the address space")
+        })
     }
 
     /// Where the slice of image `n` begins; it holds [`Images::size`] elements.
@@ -90,16 +91,27 @@ impl<T: Copy> Images<T> {
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        Self::layout(self.count * self.size).size()
+        Self::layout(self.count, self.size).size()
     }
 }
 
 impl<T: Copy> Drop for Images<T> {
     fn drop(&mut self) {
-        let layout = Self::layout(self.count * self.size);
+        let layout = Self::layout(self.count, self.size);
         if layout.size() > 0 {
             // SAFETY: allocated with this layout.
             unsafe { dealloc(self.start.as_ptr().cast(), layout) }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "slices of 3 elements does not fit the address space")]
+    fn a_buffer_whose_size_would_wrap_is_refused() {
+        Images::<f32>::new(usize::MAX / 3 + 2, 3); // wraps to 5 elements
     }
 }

@@ -287,6 +287,9 @@ fn every_parameter_that_could_not_work_is_named() {
     let errors = Train.resolve(&wrong.parse().unwrap()).unwrap_err();
     let keys: Vec<_> = errors.iter().map(|e| e.key.as_str()).collect();
     assert_eq!(keys, ["k", "epochs", "batch", "learning_rate", "milestones", "momentum"]);
+    let errors = Train.resolve(&"batch = 65537".parse().unwrap()).unwrap_err();
+    assert_eq!(errors[0].message, "`batch` must be a number from 1 to 65536");
+    assert!(Train.resolve(&"batch = 65536".parse().unwrap()).is_ok());
     let errors = Train.resolve(&"mode = 'bm'".parse().unwrap()).unwrap_err();
     assert!(errors[0].message.contains("unknown mode `bm`; known: all, bn, random"), "{}", errors[0].message);
 }
