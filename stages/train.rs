@@ -2,13 +2,7 @@
 //! [`network::train`]; here are the parameters and the file from which a killed training
 //! goes on. Knows no engine.
 
-use std::{
-    collections::BTreeMap,
-    fs::{self, File},
-    io::{self, Write as _},
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc};
 
 use engine::kind::{Group, Input, Job, Kind, ParamError, Params, Reporter, RoleSpec, Roles, StageError};
 use network::{
@@ -276,7 +270,7 @@ impl Work {
                 Epoch::Paused if within => {}
                 Epoch::Paused | Epoch::Stopped => return Err(StageError::interrupted()),
             }
-            save(&saved, &training.save().map_err(failed)?)
+            output::replace(&saved, &training.save().map_err(failed)?)
                 .map_err(|error| output::failed("save the training to", &saved, &error))?;
             if !watch.saved() {
                 return Err(StageError::interrupted());
@@ -326,15 +320,6 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, StageError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(output::failed("read", path, &error)),
     }
-}
-
-/// Whole or not at all, also when the machine goes down.
-fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let draft = path.with_extension("draft");
-    let mut file = File::create(&draft)?;
-    file.write_all(bytes)?;
-    file.sync_data()?;
-    fs::rename(&draft, path)
 }
 
 /// From what a training that was stopped goes on.
