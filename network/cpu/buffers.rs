@@ -12,7 +12,7 @@ const ALIGN: usize = 64;
 const LARGE: usize = 2 << 20;
 
 /// `count` slices of one size in one allocation, whose pages are touched.
-pub struct Images<T: Copy> {
+pub(crate) struct Images<T: Copy> {
     start: NonNull<T>,
     count: usize,
     size: usize,
@@ -25,7 +25,7 @@ unsafe impl<T: Copy + Send> Sync for Images<T> {}
 
 impl<T: Copy + Default> Images<T> {
     /// Slices of `size` elements, all of them the default.
-    pub fn new(count: usize, size: usize) -> Self {
+    pub(crate) fn new(count: usize, size: usize) -> Self {
         let layout = Self::layout(count, size);
         let start = if layout.size() == 0 {
             NonNull::dangling()
@@ -61,36 +61,36 @@ impl<T: Copy> Images<T> {
     }
 
     /// Where the slice of image `n` begins; it holds [`Images::size`] elements.
-    pub fn ptr(&self, n: usize) -> *mut T {
+    pub(crate) fn ptr(&self, n: usize) -> *mut T {
         assert!(n < self.count, "image {n} of {}", self.count);
         // SAFETY: the slice lies inside the allocation.
         unsafe { self.start.as_ptr().add(n * self.size) }
     }
 
     /// How many slices.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.count
     }
 
     /// Elements of a slice.
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.size
     }
 
     /// The slice of image `n`, of a buffer that nobody else holds.
-    pub fn get(&mut self, n: usize) -> &mut [T] {
+    pub(crate) fn get(&mut self, n: usize) -> &mut [T] {
         // SAFETY: the slice is inside, initialised, and `&mut self` keeps others away.
         unsafe { std::slice::from_raw_parts_mut(self.ptr(n), self.size) }
     }
 
     /// All slices, of a buffer that nobody else holds.
-    pub fn all(&mut self) -> &mut [T] {
+    pub(crate) fn all(&mut self) -> &mut [T] {
         // SAFETY: the whole allocation, initialised, and `&mut self` keeps others away.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.count * self.size) }
     }
 
     /// Bytes held.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         Self::layout(self.count, self.size).size()
     }
 }
