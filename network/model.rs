@@ -115,6 +115,12 @@ impl Model {
         Ok(weights)
     }
 
+    /// Bytes of every parameter and running statistic.
+    pub fn weights_bytes(&self) -> usize {
+        let running: usize = self.graph().batch_norms().map(|(_, channels)| 2 * channels).sum();
+        4 * (self.counts().total + running)
+    }
+
     /// The parameter table.
     pub fn counts(&self) -> Counts {
         let params = self.graph().params();
@@ -188,5 +194,6 @@ mod tests {
         assert_eq!(shortcut, 16 * 16 + 16 * 32 + 32 * 64);
         let convs = 9 * (3 * 16 + 2 * 16 * 16 + 16 * 32 + 32 * 32 + 32 * 64 + 64 * 64);
         assert_eq!(total, convs + batch_norm + output + shortcut);
+        assert_eq!(model().weights_bytes(), 4 * (total + batch_norm), "two statistics for two values");
     }
 }

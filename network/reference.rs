@@ -312,6 +312,10 @@ impl Trainer for Reference {
         Ok(())
     }
 
+    fn engine(&self) -> &'static str {
+        "reference"
+    }
+
     fn describe(&self) -> String {
         format!("reference engine (candle), {}", self.dtype.as_str())
     }

@@ -18,7 +18,7 @@ pub struct Stream {
 ///
 /// ```
 /// let mut s = network::rng::stream(0, "conv1.weight");
-/// assert_eq!(s.next_u64(), network::rng::stream(0, "conv1.weight").next_u64());
+/// assert_eq!(s.next_u64(), 0x93dc_e452_1a51_8d68);
 /// ```
 pub fn stream(seed: u64, name: &str) -> Stream {
     let mut hasher = blake3::Hasher::new_derive_key("repro random stream v1");
@@ -70,5 +70,41 @@ impl Stream {
             order.swap(i, self.below(i as u64 + 1) as usize);
         }
         order
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn weights() -> Stream {
+        stream(0, "conv1.weight")
+    }
+
+    /// As an implementation in another language has them.
+    #[test]
+    fn a_stream_is_the_same_for_ever() {
+        let mut s = weights();
+        let words = [0x93dc_e452_1a51_8d68, 0x5002_4656_13a9_8906, 0xf6ec_f0d9_c949_3d47];
+        assert_eq!([(); 3].map(|()| s.next_u64()), words);
+        let mut s = weights();
+        assert_eq!([(); 8].map(|()| s.below(10)), [5, 3, 9, 2, 2, 1, 3, 5]);
+        let mut s = weights();
+        let normals = [-0.5026674332952293, 1.212798353916579, 0.4533172586540738, 2.5443924279467702];
+        assert_eq!([(); 4].map(|()| s.normal()), normals);
+        assert_ne!(stream(1, "conv1.weight").next_u64(), words[0]);
+        assert_ne!(stream(0, "conv2.weight").next_u64(), words[0]);
+    }
+
+    #[test]
+    fn whoever_seeks_leaves_no_normal_behind() {
+        let (mut s, mut fresh) = (weights(), weights());
+        let first = s.normal(); // its pair waits
+        s.seek(0);
+        assert_eq!((s.normal(), s.normal()), (first, 1.212798353916579));
+        s.seek(2);
+        fresh.next_u64();
+        fresh.next_u64();
+        assert_eq!(s.next_u64(), fresh.next_u64());
     }
 }

@@ -55,12 +55,17 @@ pub fn write(metadata: &Metadata, scalars: &BTreeMap<String, i64>, tensors: &Ten
     Ok(bytes)
 }
 
+/// Metadata of a file, whose tensors are not read; `what` is named in errors.
+pub fn metadata(what: &str, bytes: &[u8]) -> Result<Metadata> {
+    let header = SafeTensors::read_metadata(bytes).map_err(|e| Error::Malformed(format!("{what}: {e}")));
+    Ok(header?.1.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect())
+}
+
 /// Metadata and f32 tensors of a file; `what` is named in errors.
 pub fn read(what: &str, bytes: &[u8]) -> Result<(Metadata, Tensors)> {
     let bad = |reason: String| Error::Malformed(format!("{what}: {reason}"));
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| bad(e.to_string()))?;
+    let metadata = metadata(what, bytes)?;
     let file = SafeTensors::deserialize(bytes).map_err(|e| bad(e.to_string()))?;
-    let metadata = header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
     let mut tensors = Tensors::new();
     for (name, view) in file.iter() {
         if view.dtype() != Dtype::F32 {

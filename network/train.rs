@@ -12,7 +12,7 @@ use crate::{
     mode::TrainSet,
     model::Model,
     tensor::Tensors,
-    tensorfile::{self, Metadata},
+    tensorfile::{self, Metadata, entry},
     trainer::{Example, Precision, Split, State, Tally, TrainSpec, Trainer},
 };
 
@@ -202,7 +202,7 @@ const WHAT: &str = "resume state";
 
 /// Was what [`Training::save`] made saved within an epoch? No, where it cannot be read.
 pub fn saved_within_epoch(bytes: &[u8]) -> bool {
-    let part = tensorfile::read(WHAT, bytes).ok().and_then(|(m, _)| Part::parse(m.get("part")?));
+    let part = tensorfile::metadata(WHAT, bytes).ok().and_then(|words| Part::parse(words.get("part")?));
     part.is_some_and(|part| part != Part::default())
 }
 
@@ -361,6 +361,7 @@ impl Training {
         self.whole()?;
         let metadata = Metadata::from(
             [
+                ("engine", self.trainer.engine().into()),
                 ("fingerprint", self.fingerprint.clone()),
                 ("format", FORMAT.into()),
                 ("history", csv(&self.history)),
@@ -376,8 +377,8 @@ impl Training {
         tensorfile::write(&metadata, &Default::default(), &tensors)
     }
 
-    /// Goes on from what [`Training::save`] made; an error when that is damaged or belongs to another
-    /// training. To begin at the start then, make a new one.
+    /// Goes on from what [`Training::save`] made. [`Error::Malformed`] or [`Error::Invalid`] when that is
+    /// damaged, or belongs to another training or engine; this one is then as it was.
     pub fn resume(&mut self, bytes: &[u8]) -> Result<()> {
         let bad = |reason: &str| Error::Malformed(format!("{WHAT}: {reason}"));
         let (metadata, tensors) = tensorfile::read(WHAT, bytes)?;
@@ -386,6 +387,10 @@ impl Training {
         }
         if metadata.get("fingerprint") != Some(&self.fingerprint) {
             return Err(bad("it belongs to another training"));
+        }
+        let (engine, saved_by) = (self.trainer.engine(), entry::<String>(WHAT, &metadata, "engine")?);
+        if saved_by != engine {
+            return Err(bad(&format!("it was saved by the engine `{saved_by}`, and this is `{engine}`")));
         }
         let history = metadata.get("history").and_then(|text| parse(text));
         let history = history.filter(|rows| rows.len() <= self.protocol.epochs);

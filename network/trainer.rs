@@ -1,6 +1,6 @@
 //! The one interface that the training loop speaks. Behind it stand the reference (candle), the
-//! CPU engine and the CUDA engine; which one runs changes the speed and nothing else that a
-//! caller can see. Knows no epochs, schedules or files.
+//! CPU engine and the CUDA engine, which agree with one another within rounding; how one of them may
+//! spend the machine changes none of its bits in float32. Knows no epochs, schedules or files.
 
 use std::{ops::Range, sync::Arc};
 
@@ -136,8 +136,12 @@ pub trait Trainer {
     /// A copy of all that changes.
     fn state(&mut self) -> Result<State>;
 
-    /// Goes on from `state`; errors when its names or shapes are not this network's.
+    /// Goes on from `state`; [`Error::Invalid`] when its names or shapes are not this network's, before
+    /// anything is changed.
     fn restore(&mut self, state: &State) -> Result<()>;
+
+    /// The engine in one word: `cpu`, `cuda`, `reference`. Another one rounds otherwise.
+    fn engine(&self) -> &'static str;
 
     /// What computes: engine, instruction set, threads, precision; for the record of a run.
     fn describe(&self) -> String;
@@ -148,7 +152,8 @@ pub trait Trainer {
     }
 }
 
-/// Which engine, and how it may spend the machine. On the processor nothing here changes a result in float32.
+/// Which engine, and how it may spend the machine. Engines agree within rounding; what else stands here changes
+/// no bit of a result that the CPU engine gives in float32.
 #[derive(Clone, Debug)]
 pub struct EngineChoice {
     /// `auto`, `reference`, `cpu`, ...
@@ -184,7 +189,10 @@ pub fn trainer(
 ) -> Result<(Box<dyn Trainer>, Option<String>)> {
     let reference =
         |data, note| Ok((Box::new(Reference::new(spec, data, DType::F32)?) as Box<dyn Trainer>, note));
-    let cpu = |data| -> Result<Box<dyn Trainer>> {
+    let cpu = |data: Arc<Dataset>| -> Result<Box<dyn Trainer>> {
+        // No room for more images than the larger split has: neither a step nor a prediction takes more at once.
+        let most = data.len(Split::Train).max(data.len(Split::Test)).max(1);
+        let spec = &TrainSpec { batch: spec.batch.min(most), ..spec.clone() };
         let (isa, room) = (Isa::choose(choice.isa.as_deref())?, choice.memory.unwrap_or(usize::MAX));
         Ok(match spec.precision {
             Precision::F32 => Box::new(CpuTrainer::<f32>::within(spec, data, isa, choice.threads, room)?),

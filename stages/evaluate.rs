@@ -146,7 +146,7 @@ impl Kind for Evaluate {
         let subject = subject(&checkpoint);
 
         let mut looks = Looks { trainer: &mut *trainer, data: &data, batch, done: 0 };
-        let (rectifiers, total) = (rectifiers(&model.graph()), model.counts().total);
+        let rectifiers = rectifiers(&model.graph());
         let mut zeros = no_zeros(&rectifiers);
         let metrics = looks.look(job, &state, Some(&mut zeros))?;
         let zeroing = looks.without_small_gammas(job, state, &metrics, &checkpoint)?;
@@ -155,9 +155,8 @@ impl Kind for Evaluate {
         write_json(job, "features.json", &FeaturesFile { subject: &subject, features })?;
         let gammas = gammas(&model.graph(), &weights).map_err(failed)?;
         write_json(job, "gamma.json", &GammaFile { subject: &subject, gammas, zeroing })?;
-        let running: usize = model.graph().batch_norms().map(|(_, channels)| 2 * channels).sum();
         let checkpoint_bytes = checkpoint.to_bytes().map_err(failed)?.len();
-        let sizes = Sizes { checkpoint_bytes, weights_bytes: 4 * (total + running) };
+        let sizes = Sizes { checkpoint_bytes, weights_bytes: model.weights_bytes() };
         let classes = data.classes();
         write_json(job, "metrics.json", &MetricsFile { subject: &subject, metrics, sizes, classes })
     }

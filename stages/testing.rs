@@ -36,14 +36,15 @@ impl Reporter for Listener {
     }
 }
 
-/// Runs `kind` with `params` (TOML) and an input folder per role; `out` is its scratch folder's
-/// parent too.
-pub(crate) fn run_with(
+/// Has `work` do a job with `params` of `kind` (TOML) and an input folder per role; its scratch folder lies
+/// beside `out`.
+pub(crate) fn with_job(
     listener: &mut Listener,
     kind: &dyn Kind,
     params: &str,
     inputs: &[(&str, PathBuf)],
     out: &Path,
+    work: impl FnOnce(&mut Job<'_>) -> Result<(), StageError>,
 ) -> Result<(), StageError> {
     let params = kind.resolve(&params.parse().unwrap()).unwrap();
     let inputs = inputs.iter().map(|(role, dir)| {
@@ -53,7 +54,7 @@ pub(crate) fn run_with(
     let scratch = out.with_extension("scratch");
     std::fs::create_dir_all(&scratch).unwrap();
     std::fs::create_dir_all(out).unwrap();
-    kind.run(&mut Job {
+    work(&mut Job {
         instance: kind.name(),
         axes: &BTreeMap::new(),
         params: &params,
@@ -65,6 +66,17 @@ pub(crate) fn run_with(
         offline: true,
         reporter: listener,
     })
+}
+
+/// Runs `kind`.
+pub(crate) fn run_with(
+    listener: &mut Listener,
+    kind: &dyn Kind,
+    params: &str,
+    inputs: &[(&str, PathBuf)],
+    out: &Path,
+) -> Result<(), StageError> {
+    with_job(listener, kind, params, inputs, out, |job| kind.run(job))
 }
 
 /// The same, unheard.

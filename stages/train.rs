@@ -1,20 +1,10 @@
 //! Kind `train`: a dataset and a model become a checkpoint and a history. The mathematics is
-//! [`network::train`]; here are the parameters, the progress and the file from which a killed
-//! training goes on.
+//! [`network::train`]; here are the parameters and the file from which a killed training
+//! goes on. Knows no engine.
 
-use std::{
-    collections::BTreeMap,
-    fs::{self, File},
-    io::{self, Write as _},
-    ops::ControlFlow,
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc};
 
-use engine::kind::{
-    self, Group, Input, Job, Kind, ParamError, Params, Reporter, RoleSpec, Roles, StageError,
-};
+use engine::kind::{Group, Input, Job, Kind, ParamError, Params, Reporter, RoleSpec, Roles, StageError};
 use network::{
     Error,
     arch::Variant,
@@ -22,7 +12,7 @@ use network::{
     data::Dataset,
     mode::Mode,
     model::Model,
-    train::{Epoch, Progress, Protocol, Row, Training, csv, json_lines, saved_within_epoch},
+    train::{Epoch, Protocol, Training, csv, json_lines, saved_within_epoch},
     trainer::{Precision, Split, TrainSpec, Trainer},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -36,9 +26,13 @@ use crate::{
 };
 
 mod group;
+mod watch;
 
 /// The kind `train`.
 pub struct Train;
+
+/// A step of more would fit no machine.
+const MOST_IMAGES: usize = 65_536;
 
 /// Parameters of a `train` stage. The defaults are the paper's.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -57,7 +51,7 @@ struct TrainParams {
     #[schemars(range(min = 1))]
     epochs: usize,
     /// Images per step.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = MOST_IMAGES))]
     batch: usize,
     /// Learning rate of the first epoch.
     learning_rate: f64,
@@ -163,7 +157,7 @@ impl TrainParams {
         let checks = [
             ("k", self.k > 0, "a number from 1 on"),
             ("epochs", self.epochs > 0, "a number from 1 on"),
-            ("batch", self.batch > 0, "a number from 1 on"),
+            ("batch", (1..=MOST_IMAGES).contains(&self.batch), "a number from 1 to 65536"),
             ("learning_rate", size(self.learning_rate), "a number from 0 on"),
             ("milestones", self.milestones.is_sorted(), "a list of rising numbers"),
             ("factor", size(self.factor), "a number from 0 on"),
@@ -225,7 +219,8 @@ impl Kind for Train {
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
         let work = Work::of(job)?;
         let TrainParams { device, engine, .. } = work.params;
-        work.train(job, true, |job| compute::start(job, &work.spec, &work.data, device, engine))
+        let trainer = compute::start(job, &work.spec, &work.data, device, engine)?;
+        work.train(job, trainer, true)
     }
 
     fn run_group(&self, jobs: &mut [Job<'_>]) -> Vec<Result<(), StageError>> {
@@ -257,41 +252,25 @@ impl Work {
         Ok(Self { params, model, data, spec, protocol, seed })
     }
 
-    /// Trains with what `start` gives, which is asked again when what an earlier run saved cannot be used.
-    /// Saves at the end of each epoch, and `within` it too.
-    fn train(
-        &self,
-        job: &mut Job<'_>,
-        within: bool,
-        start: impl Fn(&mut Job<'_>) -> Result<Box<dyn Trainer>, StageError>,
-    ) -> Result<(), StageError> {
+    /// Trains with `trainer`. Saves at the end of each epoch, and `within` it too.
+    fn train(&self, job: &mut Job<'_>, trainer: Box<dyn Trainer>, within: bool) -> Result<(), StageError> {
         let Self { params, model, data, spec, protocol, seed } = self;
-        let start = |job: &mut Job<'_>| {
-            let trainer = start(job)?;
-            Training::new(trainer, data.clone(), spec, protocol.clone(), *seed).map_err(failed)
-        };
-        let mut training = start(job)?;
+        let training = Training::new(trainer, data.clone(), spec, protocol.clone(), *seed);
+        let mut training = training.map_err(failed)?;
         let saved = job.scratch.join(SAVED);
         if let Some(bytes) = read(&saved)? {
-            if let Err(reason) = training.resume(&bytes) {
-                job.reporter
-                    .say(&format!("what an earlier run saved cannot be used ({reason}); starting anew"));
-                training = start(job)?;
-            } else {
-                let place = if saved_within_epoch(&bytes) { "within" } else { "after" };
-                let epoch = training.history().len() + usize::from(place == "within");
-                job.reporter.say(&format!("going on {place} epoch {epoch}"));
-            }
+            go_on(&mut *job.reporter, &mut training, &bytes)?;
         }
-        let mut watch = Watch::new(data.len(Split::Train), protocol.epochs, within, training.history());
+        let mut watch =
+            watch::Watch::new(data.len(Split::Train), protocol.epochs, within, training.history());
         while !training.finished() {
             let ended = training.epoch(&mut |progress| watch.look(&mut *job.reporter, progress));
             match ended.map_err(failed)? {
                 Epoch::Finished(row) => watch.finished(&mut *job.reporter, &row),
-                Epoch::Paused => {}
-                Epoch::Stopped => return Err(StageError::interrupted()),
+                Epoch::Paused if within => {}
+                Epoch::Paused | Epoch::Stopped => return Err(StageError::interrupted()),
             }
-            save(&saved, &training.save().map_err(failed)?)
+            output::replace(&saved, &training.save().map_err(failed)?)
                 .map_err(|error| output::failed("save the training to", &saved, &error))?;
             if !watch.saved() {
                 return Err(StageError::interrupted());
@@ -308,6 +287,21 @@ impl Work {
         job.reporter.finished();
         Ok(())
     }
+}
+
+/// From what an earlier run saved, if that can be used.
+fn go_on(reporter: &mut dyn Reporter, training: &mut Training, saved: &[u8]) -> Result<(), StageError> {
+    match training.resume(saved) {
+        Ok(()) if saved_within_epoch(saved) => {
+            reporter.say(&format!("going on within epoch {}", training.history().len() + 1));
+        }
+        Ok(()) => reporter.say(&format!("going on after epoch {}", training.history().len())),
+        Err(reason @ (Error::Malformed(_) | Error::Invalid(_))) => {
+            reporter.say(&format!("what an earlier run saved cannot be used ({reason}); starting anew"));
+        }
+        Err(error) => return Err(failed(error)),
+    }
+    Ok(())
 }
 
 fn failed(error: Error) -> StageError {
@@ -328,140 +322,8 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, StageError> {
     }
 }
 
-/// Whole or not at all, also when the machine goes down.
-fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let draft = path.with_extension("draft");
-    let mut file = File::create(&draft)?;
-    file.write_all(bytes)?;
-    file.sync_data()?;
-    fs::rename(&draft, path)
-}
-
 /// From what a training that was stopped goes on.
 const SAVED: &str = "resume.safetensors";
-/// So much of a training may be lost to a crash.
-const SAVE_EVERY: Duration = Duration::from_secs(60);
-/// So long a training that is asked to stop may look for a place to pause; whoever asks may not wait for long.
-const GRACE: Duration = Duration::from_secs(5);
-
-/// Tells how far a training is, and how fast; and has it pause to be saved.
-struct Watch {
-    images: usize,
-    epochs: usize,
-    last: Option<Row>,
-    reported: Option<Instant>,
-    /// May it be saved within an epoch?
-    within: bool,
-    saved: Instant,
-    /// Since when it should stop.
-    stop: Option<Instant>,
-    /// Start of the running epoch, once its first batch is asked for, and the images that were done then.
-    epoch: Option<(Instant, usize)>,
-    /// Images trained on since the start of the program, and the time that took.
-    trained: (usize, Duration),
-}
-
-/// A report more often than this is more than anyone reads.
-const REPORT_EVERY: Duration = Duration::from_millis(250);
-
-impl Watch {
-    fn new(images: usize, epochs: usize, within: bool, history: &[Row]) -> Self {
-        Self {
-            images,
-            epochs,
-            last: history.last().copied(),
-            reported: None,
-            within,
-            saved: Instant::now(),
-            stop: None,
-            epoch: None,
-            trained: Default::default(),
-        }
-    }
-
-    /// It was saved; go on?
-    fn saved(&mut self) -> bool {
-        self.saved = Instant::now();
-        self.stop.is_none()
-    }
-
-    /// Should it stop or pause here?
-    fn halt(&mut self, reporter: &dyn Reporter, progress: &Progress) -> bool {
-        if reporter.stop_requested() {
-            let since = *self.stop.get_or_insert_with(Instant::now);
-            return !self.within || progress.safe || since.elapsed() >= GRACE;
-        }
-        // A pause among the test images would begin these anew.
-        self.within && progress.safe && progress.split == Split::Train && self.saved.elapsed() >= SAVE_EVERY
-    }
-
-    fn look(&mut self, reporter: &mut dyn Reporter, progress: &Progress) -> ControlFlow<()> {
-        if self.halt(reporter, progress) {
-            return ControlFlow::Break(());
-        }
-        let done = match progress.split {
-            Split::Train => progress.done,
-            Split::Test => self.images,
-        };
-        let (start, from) = *self.epoch.get_or_insert_with(|| (Instant::now(), done));
-        let trained = || (self.trained.0 + done - from, self.trained.1 + start.elapsed());
-        let (images, time) = match progress.split {
-            Split::Train => trained(),
-            Split::Test if progress.done == 0 => {
-                self.trained = trained();
-                self.trained
-            }
-            Split::Test => self.trained,
-        };
-        if self.reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
-            self.reported = Some(Instant::now());
-            let mut readings = vec![format!("epoch {}/{}", progress.epoch, self.epochs)];
-            let loss = progress.loss.or(self.last.map(|row| row.train_loss));
-            readings.extend(loss.map(|loss| format!("loss {loss:.3}")));
-            readings.extend(self.last.map(|row| format!("test {:.1} %", 100.0 * row.test_accuracy)));
-            readings.extend(speed(images, time).map(|speed| format!("{speed:.0} images/s")));
-            self.report(reporter, progress.epoch - 1, done, readings);
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn finished(&mut self, reporter: &mut dyn Reporter, row: &Row) {
-        (self.epoch, self.last) = (None, Some(*row));
-        let Row { epoch, train_loss, test_accuracy, .. } = row;
-        let test = 100.0 * test_accuracy;
-        reporter.say(&format!("epoch {epoch}/{}: loss {train_loss:.4}, test {test:.2} %", self.epochs));
-        if *epoch == self.epochs {
-            self.report(reporter, *epoch, 0, vec![format!("test {test:.1} %")]);
-        }
-    }
-
-    fn report(&self, reporter: &mut dyn Reporter, epochs: usize, images: usize, readings: Vec<String>) {
-        let (done, total) = (epochs * self.images + images, self.epochs * self.images);
-        let unit = "image".to_owned();
-        reporter.progress(&kind::Progress { done: done as u64, total: total as u64, unit, readings });
-    }
-
-    /// What the record should say of it.
-    fn note(&self, reporter: &mut dyn Reporter) {
-        if let Some(speed) = speed(self.trained.0, self.trained.1) {
-            reporter.note("images_per_second", ((10.0 * speed).round() / 10.0).into());
-        }
-        if let Some(bytes) = peak_memory() {
-            reporter.note("peak_rss_bytes", bytes.into());
-        }
-    }
-}
-
-fn speed(images: usize, time: Duration) -> Option<f64> {
-    (images > 0 && !time.is_zero()).then(|| images as f64 / time.as_secs_f64())
-}
-
-/// Most memory that this process has held, where the system tells it.
-fn peak_memory() -> Option<i64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(1024 * line.split_whitespace().next()?.parse::<i64>().ok()?)
-}
 
 #[cfg(test)]
 mod tests;

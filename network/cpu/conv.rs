@@ -10,17 +10,17 @@
 use super::lanes::{Isa, Lanes};
 
 /// A convolution of padding `kernel / 2` with fixed weights, packed for both directions.
-pub struct Conv {
+pub(crate) struct Conv {
     /// Input channels (a multiple of 16, or less than 16).
-    pub cin: usize,
+    pub(crate) cin: usize,
     /// Output channels, a multiple of 16.
-    pub cout: usize,
+    pub(crate) cout: usize,
     kernel: usize,
     stride: usize,
     /// Input rows and columns.
-    pub input: [usize; 2],
+    pub(crate) input: [usize; 2],
     /// Output rows and columns.
-    pub output: [usize; 2],
+    pub(crate) output: [usize; 2],
     /// `[K/16][C/16][R][S][16 c][16 k]`
     forward: Vec<f32>,
     /// `[C/16][K/16][R][S][16 k][16 c]`
@@ -28,18 +28,18 @@ pub struct Conv {
 }
 
 /// Floats of a bordered image.
-pub fn bordered(channels: usize, [h, w]: [usize; 2]) -> usize {
+pub(crate) fn bordered(channels: usize, [h, w]: [usize; 2]) -> usize {
     channels.div_ceil(16) * (h + 2) * (w + 2) * 16
 }
 
 /// Floats of an image.
-pub fn plain(channels: usize, [h, w]: [usize; 2]) -> usize {
+pub(crate) fn plain(channels: usize, [h, w]: [usize; 2]) -> usize {
     channels.div_ceil(16) * h * w * 16
 }
 
 impl Conv {
     /// Packs `weights` (`K C R S`); `kernel` is 3 or 1, `stride` 1 or 2.
-    pub fn new(shape: [usize; 4], stride: usize, input: [usize; 2], weights: &[f32]) -> Self {
+    pub(crate) fn new(shape: [usize; 4], stride: usize, input: [usize; 2], weights: &[f32]) -> Self {
         let [cout, cin, kernel, _] = shape;
         assert!(
             cout.is_multiple_of(16) && (cin.is_multiple_of(16) || cin < 16) && (stride == 1 || stride == 2)
@@ -61,7 +61,7 @@ impl Conv {
     }
 
     /// Packs other `weights` of the same shape.
-    pub fn set(&mut self, weights: &[f32]) {
+    pub(crate) fn set(&mut self, weights: &[f32]) {
         let taps = self.kernel * self.kernel;
         assert_eq!(weights.len(), self.cout * self.cin * taps, "weights do not fill their shape");
         let (inputs, outputs) = (self.cin.div_ceil(16), self.cout / 16);
@@ -79,12 +79,12 @@ impl Conv {
     }
 
     /// Floats of the packed filters.
-    pub fn filters_len(&self) -> usize {
+    pub(crate) fn filters_len(&self) -> usize {
         self.forward.len() + self.backward.len()
     }
 
     /// `out` = the convolution of the bordered image `x`.
-    pub fn forward(&self, isa: Isa, x: &[f32], out: &mut [f32]) {
+    pub(crate) fn forward(&self, isa: Isa, x: &[f32], out: &mut [f32]) {
         assert_eq!(x.len(), bordered(self.cin, self.input), "bordered input");
         assert_eq!(out.len(), plain(self.cout, self.output), "output");
         let row = (self.input[1] + 2) * 16;
@@ -120,7 +120,7 @@ impl Conv {
 
     /// `dx` = the gradient of the input, or that added to `dx`, for the bordered gradient `g` of
     /// the output. Not for a first layer of fewer than 16 channels.
-    pub fn backward(&self, isa: Isa, g: &[f32], dx: &mut [f32], accumulate: bool) {
+    pub(crate) fn backward(&self, isa: Isa, g: &[f32], dx: &mut [f32], accumulate: bool) {
         assert!(self.cin >= 16, "nothing asks for the gradient of the images");
         assert_eq!(g.len(), bordered(self.cout, self.output), "bordered gradient");
         assert_eq!(dx.len(), plain(self.cin, self.input), "input gradient");

@@ -19,7 +19,7 @@ use super::{
 ///
 /// # Panics
 /// Where a part has another shape than the bordered image.
-pub unsafe fn read<S: Stored>(
+pub(crate) unsafe fn read<S: Stored>(
     isa: Isa,
     source: &Source<'_, S>,
     n: usize,
@@ -63,7 +63,7 @@ unsafe fn read_with<L: Lanes, S: Stored>(
 ///
 /// # Panics
 /// Where a part has another shape, or the row is too short.
-pub unsafe fn mean<S: Stored>(
+pub(crate) unsafe fn mean<S: Stored>(
     isa: Isa,
     source: &Source<'_, S>,
     n: usize,
@@ -108,7 +108,7 @@ unsafe fn mean_with<L: Lanes, S: Stored>(
 
 /// What goes into a sink without a convolution.
 #[derive(Clone, Copy)]
-pub enum Values<'a> {
+pub(crate) enum Values<'a> {
     /// An image `[C/16][H][W][16]`.
     Image(&'a [f32]),
     /// One value per channel, for all pixels.
@@ -122,7 +122,13 @@ pub enum Values<'a> {
 ///
 /// # Panics
 /// Where a part has another shape than the values.
-pub unsafe fn write<S: Stored>(isa: Isa, sink: &Sink<'_, S>, n: usize, size: [usize; 2], values: Values<'_>) {
+pub(crate) unsafe fn write<S: Stored>(
+    isa: Isa,
+    sink: &Sink<'_, S>,
+    n: usize,
+    size: [usize; 2],
+    values: Values<'_>,
+) {
     let blocks = match values {
         Values::Image(image) => image.len() / plain(16, size),
         Values::Channels(channels) => channels.len() / 16,

@@ -21,7 +21,7 @@ use super::{
 
 /// The filter gradient of one convolution of padding `kernel / 2`.
 #[derive(Clone, Debug)]
-pub struct FilterGradient {
+pub(crate) struct FilterGradient {
     shape: Direct,
     way: Way,
     /// Flat indices into `K C R S` of what is wanted, where that is not all and not a way of its own.
@@ -41,7 +41,7 @@ impl FilterGradient {
     ///
     /// # Panics
     /// On any other shape.
-    pub fn new(shape: [usize; 4], stride: usize, input: [usize; 2]) -> Self {
+    pub(crate) fn new(shape: [usize; 4], stride: usize, input: [usize; 2]) -> Self {
         let [filters, channels, kernel, _] = shape;
         let way = if Winograd::serves(channels, filters, kernel, stride) {
             Way::Winograd(WinogradGradient { channels, filters, size: input })
@@ -56,7 +56,12 @@ impl FilterGradient {
     ///
     /// # Panics
     /// On other shapes, and where a filter has another number of positions.
-    pub fn of_positions(shape: [usize; 4], stride: usize, input: [usize; 2], positions: &[u32]) -> Self {
+    pub(crate) fn of_positions(
+        shape: [usize; 4],
+        stride: usize,
+        input: [usize; 2],
+        positions: &[u32],
+    ) -> Self {
         let mut this = Self::new(shape, stride, input);
         // From about one weight per channel on, all of them come cheaper than the wanted ones alone.
         if positions.len() <= this.shape.filters * this.shape.channels {
@@ -78,13 +83,13 @@ impl FilterGradient {
 
     /// Images that share one sum: the first `group()` of a batch the first sum, and so on. A question
     /// of shape alone.
-    pub fn group(&self) -> usize {
+    pub(crate) fn group(&self) -> usize {
         // Sums of wide layers are large, and there is work for several threads in few images.
         if self.shape.channels * self.shape.filters <= 128 * 128 { 16 } else { 64 }
     }
 
     /// Floats of one sum.
-    pub fn sum_len(&self) -> usize {
+    pub(crate) fn sum_len(&self) -> usize {
         match &self.way {
             Way::Direct => self.shape.len(),
             Way::Winograd(winograd) => winograd.sum_len(),
@@ -93,7 +98,7 @@ impl FilterGradient {
     }
 
     /// Floats of scratch memory that one thread needs; what they hold before does not matter.
-    pub fn scratch_len(&self) -> usize {
+    pub(crate) fn scratch_len(&self) -> usize {
         match &self.way {
             Way::Direct => 0,
             Way::Winograd(winograd) => winograd.scratch_len(),
@@ -106,7 +111,15 @@ impl FilterGradient {
     ///
     /// # Panics
     /// Where a slice is shorter than its layout.
-    pub fn add(&self, isa: Isa, images: usize, x: &[f32], g: &[f32], sum: &mut [f32], scratch: &mut [f32]) {
+    pub(crate) fn add(
+        &self,
+        isa: Isa,
+        images: usize,
+        x: &[f32],
+        g: &[f32],
+        sum: &mut [f32],
+        scratch: &mut [f32],
+    ) {
         self.add_before(isa, images, [x, g], sum, scratch, &mut Next::default());
     }
 
@@ -141,7 +154,7 @@ impl FilterGradient {
     ///
     /// # Panics
     /// Where `sums` is not a positive number of sums or `out` not one gradient.
-    pub fn finish(&self, isa: Isa, sums: &mut [f32], out: &mut [f32]) {
+    pub(crate) fn finish(&self, isa: Isa, sums: &mut [f32], out: &mut [f32]) {
         let len = self.sum_len();
         assert!(!sums.is_empty() && sums.len().is_multiple_of(len), "whole sums");
         let (total, others) = sums.split_at_mut(len);

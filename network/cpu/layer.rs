@@ -9,19 +9,19 @@ use super::{
     conv::{Conv, bordered, plain},
     gradient::FilterGradient,
     lanes::Isa,
-    winograd::{self, Winograd},
+    winograd::Winograd,
 };
 
 /// A convolution of padding `kernel / 2` with its filters prepared.
-pub struct Layer {
+pub(crate) struct Layer {
     /// Filters, channels, rows and columns of a filter: `K C R S`.
-    pub shape: [usize; 4],
+    pub(crate) shape: [usize; 4],
     /// 1 or 2.
-    pub stride: usize,
+    pub(crate) stride: usize,
     /// Input rows and columns.
-    pub input: [usize; 2],
+    pub(crate) input: [usize; 2],
     /// Output rows and columns.
-    pub output: [usize; 2],
+    pub(crate) output: [usize; 2],
     pub(super) way: Way,
 }
 
@@ -37,7 +37,7 @@ impl Layer {
     ///
     /// # Panics
     /// On any other shape.
-    pub fn new(shape: [usize; 4], stride: usize, input: [usize; 2]) -> Self {
+    pub(crate) fn new(shape: [usize; 4], stride: usize, input: [usize; 2]) -> Self {
         let [filters, channels, kernel, _] = shape;
         let way = if Winograd::serves(channels, filters, kernel, stride) {
             Way::Winograd {
@@ -54,7 +54,7 @@ impl Layer {
     ///
     /// # Panics
     /// Where they are not as many as that.
-    pub fn set(&mut self, isa: Isa, weights: &[f32]) {
+    pub(crate) fn set(&mut self, isa: Isa, weights: &[f32]) {
         match &mut self.way {
             Way::Direct(conv) => conv.set(weights),
             Way::Winograd { forward, backward } => {
@@ -64,17 +64,9 @@ impl Layer {
         }
     }
 
-    /// How many images a call should be given, or a multiple of that, to be fast.
-    pub fn chunk(&self) -> usize {
-        match &self.way {
-            Way::Direct(_) => 1,
-            Way::Winograd { .. } => winograd::chunk(self.input),
-        }
-    }
-
     /// Floats of scratch memory that one thread needs for either direction; what they hold before does
     /// not matter.
-    pub fn scratch_len(&self) -> usize {
+    pub(crate) fn scratch_len(&self) -> usize {
         match &self.way {
             Way::Direct(_) => 0,
             Way::Winograd { forward, backward } => forward.scratch_len().max(backward.scratch_len()),
@@ -82,7 +74,7 @@ impl Layer {
     }
 
     /// Floats of the prepared filters.
-    pub fn filters_len(&self) -> usize {
+    pub(crate) fn filters_len(&self) -> usize {
         match &self.way {
             Way::Direct(conv) => conv.filters_len(),
             Way::Winograd { forward, backward } => forward.filters_len() + backward.filters_len(),
@@ -93,7 +85,7 @@ impl Layer {
     ///
     /// # Panics
     /// Where a slice is shorter than its layout.
-    pub fn forward(&self, isa: Isa, images: usize, x: &[f32], y: &mut [f32], scratch: &mut [f32]) {
+    pub(crate) fn forward(&self, isa: Isa, images: usize, x: &[f32], y: &mut [f32], scratch: &mut [f32]) {
         let [filters, channels, ..] = self.shape;
         match &self.way {
             Way::Winograd { forward, .. } => forward.run(isa, images, x, y, false, scratch),
@@ -111,7 +103,7 @@ impl Layer {
     ///
     /// # Panics
     /// For such a layer, and where a slice is shorter than its layout.
-    pub fn backward(
+    pub(crate) fn backward(
         &self,
         isa: Isa,
         images: usize,
@@ -133,7 +125,7 @@ impl Layer {
     }
 
     /// The gradient of all its filters, or of the weights at `positions` (`K k` flat indices).
-    pub fn gradient(&self, positions: Option<&[u32]>) -> FilterGradient {
+    pub(crate) fn gradient(&self, positions: Option<&[u32]>) -> FilterGradient {
         match positions {
             None => FilterGradient::new(self.shape, self.stride, self.input),
             Some(positions) => FilterGradient::of_positions(self.shape, self.stride, self.input, positions),

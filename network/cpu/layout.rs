@@ -8,24 +8,24 @@ use crate::{
 
 /// A convolution and the BatchNorm behind it.
 #[derive(Clone, Debug)]
-pub struct Unit {
+pub(crate) struct Unit {
     /// The convolution.
-    pub conv: Conv,
+    pub(crate) conv: Conv,
     /// PyTorch's name of the BatchNorm.
-    pub norm: String,
+    pub(crate) norm: String,
     /// The feature that it reads; none: the image.
-    pub reads: Option<usize>,
+    pub(crate) reads: Option<usize>,
     /// Rows and columns that it reads.
-    pub input: [usize; 2],
+    pub(crate) input: [usize; 2],
     /// Rows and columns that it writes.
-    pub output: [usize; 2],
+    pub(crate) output: [usize; 2],
     /// Index in [`Layout::shapes`] of what it writes.
-    pub shape: usize,
+    pub(crate) shape: usize,
 }
 
 /// What is added before a feature's rectifier.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Added {
+pub(crate) enum Added {
     /// Nothing.
     None,
     /// An earlier feature.
@@ -36,37 +36,37 @@ pub enum Added {
 
 /// A map that convolutions read, as a function of what they wrote.
 #[derive(Clone, Debug)]
-pub struct Feature {
+pub(crate) struct Feature {
     /// The unit that is rectified.
-    pub unit: usize,
+    pub(crate) unit: usize,
     /// The shortcut.
-    pub added: Added,
+    pub(crate) added: Added,
     /// Is the maximum of each 2x2 taken?
-    pub pooled: bool,
+    pub(crate) pooled: bool,
     /// Index in [`Layout::shapes`].
-    pub shape: usize,
+    pub(crate) shape: usize,
     /// The units that read it.
-    pub readers: Vec<usize>,
+    pub(crate) readers: Vec<usize>,
     /// The feature to which it is added, as an identity shortcut.
-    pub joins: Option<usize>,
+    pub(crate) joins: Option<usize>,
 }
 
 /// Channels, rows, columns.
-pub type Shape = (usize, [usize; 2]);
+pub(crate) type Shape = (usize, [usize; 2]);
 
 /// A network's units and features, each in an order in which they can be computed.
 #[derive(Clone, Debug, Default)]
-pub struct Layout {
+pub(crate) struct Layout {
     /// In the order of the graph; the first one alone reads the image.
-    pub units: Vec<Unit>,
+    pub(crate) units: Vec<Unit>,
     /// The last one is averaged for the output layer.
-    pub features: Vec<Feature>,
+    pub(crate) features: Vec<Feature>,
     /// The different shapes of what units write and read (but for the image).
-    pub shapes: Vec<Shape>,
+    pub(crate) shapes: Vec<Shape>,
     /// PyTorch's name of the output layer.
-    pub output: String,
+    pub(crate) output: String,
     /// Classes.
-    pub classes: usize,
+    pub(crate) classes: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -83,7 +83,7 @@ impl Layout {
     /// # Errors
     /// [`Error::Unsupported`] where operations follow each other in an order that the engine has no
     /// sweep for.
-    pub fn new(graph: &Graph) -> Result<Self> {
+    pub(crate) fn new(graph: &Graph) -> Result<Self> {
         let mut layout = Self::default();
         let mut values: Vec<Value> = Vec::with_capacity(graph.nodes.len());
         for (i, node) in graph.nodes.iter().enumerate() {
@@ -166,19 +166,19 @@ impl Layout {
 
     /// Is feature `f` on the trunk, that is, added to something or a sum itself? The gradients of the
     /// others live from one convolution to the next only.
-    pub fn trunk(&self, f: usize) -> bool {
+    pub(crate) fn trunk(&self, f: usize) -> bool {
         self.features[f].added != Added::None || self.features[f].joins.is_some()
     }
 
     /// The units that end in feature `f`: the rectified one, and a projection.
-    pub fn ends(&self, f: usize) -> impl Iterator<Item = usize> + use<> {
+    pub(crate) fn ends(&self, f: usize) -> impl Iterator<Item = usize> + use<> {
         let Feature { unit, added, .. } = self.features[f];
         std::iter::once(unit).chain(if let Added::Unit(side) = added { Some(side) } else { None })
     }
 
     /// The units whose outputs can be computed again on the way back from outputs that are kept, largest
     /// first: those that end in a sum and alone read what another convolution wrote.
-    pub fn repeatable(&self) -> Vec<usize> {
+    pub(crate) fn repeatable(&self) -> Vec<usize> {
         let alone = |u: usize| {
             self.units[u].reads.map(|f| &self.features[f]).is_some_and(|read| {
                 read.added == Added::None && read.joins.is_none() && !read.pooled && read.readers == [u]
@@ -193,13 +193,13 @@ impl Layout {
     }
 
     /// The feature in which unit `u` ends.
-    pub fn end_of(&self, u: usize) -> usize {
+    pub(crate) fn end_of(&self, u: usize) -> usize {
         let ends = |f: &usize| self.ends(*f).any(|end| end == u);
         (0..self.features.len()).find(ends).unwrap_or(self.features.len() - 1)
     }
 }
 
 /// The engine's refusal.
-pub fn uncovered(what: &str) -> Error {
+pub(crate) fn uncovered(what: &str) -> Error {
     Error::Unsupported { engine: "cpu", reason: format!("it does not cover {what}; use the reference") }
 }

@@ -72,7 +72,7 @@ impl<S: Stored> Sink<'_, S> {
 
 impl<S: Stored> Step<S> {
     /// What it does and holds. Gradients of features that nothing below wants are made all the same.
-    pub fn plan(&self) -> Plan {
+    pub(crate) fn plan(&self) -> Plan {
         let mut passes = vec![self.first()];
         for (f, feature) in self.layout.features.iter().enumerate().filter(|(_, f)| !f.readers.is_empty()) {
             passes.push(self.forward_pass(f, &feature.readers));

@@ -82,7 +82,7 @@ fn last_uses(layout: &Layout) -> Vec<usize> {
 impl<S: Stored> Step<S> {
     /// The logits of `count` images, normalised by mean and variance of each channel of each unit;
     /// `load(n, bordered)` writes the inside of image `n`, channels innermost of 16.
-    pub fn predict(
+    pub(crate) fn predict(
         &mut self,
         count: usize,
         statistics: &[Vec<[f64; 2]>],

@@ -17,7 +17,7 @@ use super::{
 
 /// Which elements of a gradient pass a rectifier.
 #[derive(Clone, Copy)]
-pub enum Pass<'a> {
+pub(crate) enum Pass<'a> {
     /// Those whose bit is set.
     Bits(&'a Images<u16>),
     /// Those where the line through z is above zero.
@@ -25,11 +25,11 @@ pub enum Pass<'a> {
 }
 
 /// Sums per channel of each image: C of one thing, then C of another.
-pub type Sums<'a> = &'a Images<f32>;
+pub(crate) type Sums<'a> = &'a Images<f32>;
 
 /// Where outputs `[C/16][H][W][16]` go.
 #[derive(Clone, Copy)]
-pub enum Sink<'a, S: Stored> {
+pub(crate) enum Sink<'a, S: Stored> {
     /// Into `z`; sums of z and its squares.
     Keep {
         /// The outputs.
@@ -77,7 +77,7 @@ pub enum Sink<'a, S: Stored> {
 impl<S: Stored> Sink<'_, S> {
     /// Panics unless all parts hold images of `blocks` blocks of 16 channels and `size` rows and
     /// columns: a bug of the caller.
-    pub fn check(&self, blocks: usize, [h, w]: [usize; 2]) {
+    pub(crate) fn check(&self, blocks: usize, [h, w]: [usize; 2]) {
         let (len, channels) = (blocks * h * w * 16, blocks * 16);
         let line = |line: &Line<'_>| line.scale.len() == channels && line.shift.len() == channels;
         let summed = |sums: &Sums<'_>| sums.size() == 2 * channels;

@@ -6,25 +6,25 @@ use super::{buffers::Images, lanes::Lanes, stored::Stored};
 
 /// A per-channel line: `scale z + shift`.
 #[derive(Clone, Copy)]
-pub struct Line<'a> {
+pub(crate) struct Line<'a> {
     /// One per channel.
-    pub scale: &'a [f32],
+    pub(crate) scale: &'a [f32],
     /// One per channel.
-    pub shift: &'a [f32],
+    pub(crate) shift: &'a [f32],
 }
 
 /// The outputs of a convolution and the BatchNorm behind it.
 #[derive(Clone, Copy)]
-pub struct Normal<'a, S: Stored> {
+pub(crate) struct Normal<'a, S: Stored> {
     /// `[image][C/16][H][W][16]`
-    pub z: &'a Images<S>,
+    pub(crate) z: &'a Images<S>,
     /// The BatchNorm.
-    pub line: Line<'a>,
+    pub(crate) line: Line<'a>,
 }
 
 /// What is added before a rectifier.
 #[derive(Clone, Copy)]
-pub enum Side<'a, S: Stored> {
+pub(crate) enum Side<'a, S: Stored> {
     /// Nothing.
     None,
     /// An earlier input.
@@ -46,7 +46,7 @@ impl<'a, S: Stored> Side<'a, S> {
 
 /// Images of `[C/16][H][W][16]` that do not exist until they are read.
 #[derive(Clone, Copy)]
-pub enum Source<'a, S: Stored> {
+pub(crate) enum Source<'a, S: Stored> {
     /// These.
     Plain(&'a Images<S>),
     /// relu(line(z) + side). Where they are given, `x` gets the result (it may be the side's) and
@@ -87,7 +87,7 @@ pub enum Source<'a, S: Stored> {
 impl<S: Stored> Source<'_, S> {
     /// Panics unless all parts hold images of `blocks` blocks of 16 channels and `size` rows and
     /// columns: a bug of the caller.
-    pub fn check(&self, blocks: usize, [h, w]: [usize; 2]) {
+    pub(crate) fn check(&self, blocks: usize, [h, w]: [usize; 2]) {
         let len = blocks * h * w * 16;
         let lines = |line: &Line<'_>| line.scale.len() == blocks * 16 && line.shift.len() == blocks * 16;
         let three = |abc: &[&[f32]; 3]| abc.iter().all(|p| p.len() == blocks * 16);
@@ -130,7 +130,14 @@ impl<S: Stored> Source<'_, S> {
     /// [`Source::check`] passed for this size; the row exists; `out` holds `w` pixels; the caller
     /// has image `n` of every part to itself.
     #[inline(always)]
-    pub unsafe fn row<L: Lanes>(&self, n: usize, block: usize, y: usize, [h, w]: [usize; 2], out: *mut f32) {
+    pub(crate) unsafe fn row<L: Lanes>(
+        &self,
+        n: usize,
+        block: usize,
+        y: usize,
+        [h, w]: [usize; 2],
+        out: *mut f32,
+    ) {
         let first = (block * h + y) * w;
         // SAFETY: all parts hold the row, by the caller's promise.
         unsafe {
@@ -204,9 +211,9 @@ impl<S: Stored> Source<'_, S> {
 
 /// A row of z and its channels' line.
 pub(super) struct At<L, S> {
-    pub z: *const S,
-    pub scale: L,
-    pub shift: L,
+    pub(crate) z: *const S,
+    pub(crate) scale: L,
+    pub(crate) shift: L,
 }
 
 impl<L: Lanes, S: Stored> At<L, S> {

@@ -30,13 +30,13 @@ use crate::{Error, Result, arch::Graph, tensor::Tensors};
 use outputs::Outputs;
 
 /// A network with its buffers.
-pub struct Step<S: Stored> {
+pub(crate) struct Step<S: Stored> {
     /// Convolutions with their BatchNorms, in the order of the graph.
-    pub units: Vec<Unit<S>>,
+    pub(crate) units: Vec<Unit<S>>,
     /// The output layer.
-    pub output: Output,
+    pub(crate) output: Output,
     /// Logits of the last forward pass, one slice per image.
-    pub logits: Vec<f64>,
+    pub(crate) logits: Vec<f64>,
     pub(super) isa: Isa,
     pub(super) layout: Layout,
     pub(super) pool: Pool,
@@ -52,15 +52,15 @@ pub struct Step<S: Stored> {
 
 /// The output layer and its gradients.
 #[derive(Default)]
-pub struct Output {
+pub(crate) struct Output {
     /// Weights, `K C`.
-    pub weights: Vec<f32>,
+    pub(crate) weights: Vec<f32>,
     /// Biases.
-    pub bias: Vec<f32>,
+    pub(crate) bias: Vec<f32>,
     /// Gradient of the weights.
-    pub d_weights: Vec<f32>,
+    pub(crate) d_weights: Vec<f32>,
     /// Gradient of the biases.
-    pub d_bias: Vec<f32>,
+    pub(crate) d_bias: Vec<f32>,
 }
 
 impl<S: Stored> Step<S> {
@@ -70,7 +70,7 @@ impl<S: Stored> Step<S> {
     ///
     /// # Errors
     /// Where the engine does not cover the graph, a value is missing, or `trained` errs.
-    pub fn new(
+    pub(crate) fn new(
         graph: &Graph,
         values: &Tensors,
         trained: impl Fn(&str) -> Result<Trained>,
@@ -111,20 +111,20 @@ impl<S: Stored> Step<S> {
     }
 
     /// Runs `work` on each unit and its element of `with`.
-    pub fn update<T: Send>(&mut self, with: &mut [T], work: impl Fn(&mut Unit<S>, &mut T) + Sync) {
+    pub(crate) fn update<T: Send>(&mut self, with: &mut [T], work: impl Fn(&mut Unit<S>, &mut T) + Sync) {
         let mut pairs: Vec<(&mut Unit<S>, &mut T)> = self.units.iter_mut().zip(with).collect();
         self.pool.each_of(&mut pairs, |(unit, with)| work(unit, with));
     }
 
     /// The logits of `count` images, normalised by their own statistics; `load(n, bordered)` writes the
     /// inside of image `n`, channels innermost of 16.
-    pub fn forward(&mut self, count: usize, load: impl Fn(usize, &mut [f32]) + Sync) {
+    pub(crate) fn forward(&mut self, count: usize, load: impl Fn(usize, &mut [f32]) + Sync) {
         self.sweep(count, |_, unit| unit.normalise(count), load);
     }
 
     /// The same, normalised by mean and variance of each channel of each unit. Leaves behind what a
     /// training step does, which [`Step::predict`] does not.
-    pub fn forward_by(
+    pub(crate) fn forward_by(
         &mut self,
         count: usize,
         statistics: &[Vec<[f64; 2]>],
@@ -218,7 +218,12 @@ impl<S: Stored> Step<S> {
 
     /// All gradients, after a forward pass of the same `count` images;
     /// `d_logits` are the loss's.
-    pub fn backward(&mut self, count: usize, d_logits: &[f64], load: impl Fn(usize, &mut [f32]) + Sync) {
+    pub(crate) fn backward(
+        &mut self,
+        count: usize,
+        d_logits: &[f64],
+        load: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
         self.head_back(count, d_logits);
         let mut waiting = None;
         for f in (0..self.last().0).rev() {

@@ -6,7 +6,7 @@ use super::lanes::Lanes;
 use crate::Error;
 
 /// A number as it is kept in memory.
-pub trait Stored: Copy + Default + Send + Sync + 'static {
+pub(crate) trait Stored: Copy + Default + Send + Sync + 'static {
     /// Its name, as in a record of a run.
     const NAME: &'static str;
     /// Is it bf16, for which some instruction sets have instructions of their own?
@@ -27,7 +27,7 @@ pub trait Stored: Copy + Default + Send + Sync + 'static {
 /// The upper half of an f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
-pub struct Bf16(u16);
+pub(crate) struct Bf16(u16);
 
 impl From<Bf16> for f32 {
     fn from(x: Bf16) -> Self {
@@ -69,7 +69,7 @@ impl Stored for Bf16 {
 }
 
 /// The engine's refusal of tf32, which is how tensor cores round.
-pub fn no_tf32() -> Error {
+pub(crate) fn no_tf32() -> Error {
     let reason = "the processor has no tf32; use precision = \"f32\", or device = \"cuda\"".into();
     Error::Unsupported { engine: "cpu", reason }
 }

@@ -30,12 +30,12 @@ fn tiles(channels: usize, filters: usize) -> usize {
 const RING: usize = 8;
 
 /// Images that one call should be given so that groups are full: a question of shape alone.
-pub fn images_per_call(channels: usize, filters: usize, [h, w]: [usize; 2]) -> usize {
+pub(crate) fn images_per_call(channels: usize, filters: usize, [h, w]: [usize; 2]) -> usize {
     (tiles(channels, filters) / (h.div_ceil(M) * w.div_ceil(M))).max(1)
 }
 
 /// Floats of scratch memory that a call needs.
-pub fn scratch_len(channels: usize, filters: usize, size: [usize; 2]) -> usize {
+pub(crate) fn scratch_len(channels: usize, filters: usize, size: [usize; 2]) -> usize {
     let sums = images_per_call(channels, filters, size) * filters / LANES * HELD;
     N * N * (stride(channels) + stride(panel(filters))) + channels / LANES * ring_len(size[1]) + sums
 }
@@ -57,7 +57,7 @@ fn ring_row(w: usize) -> usize {
 ///
 /// # Panics
 /// Where a part has another shape than the convolution, or the scratch is too short.
-pub unsafe fn run<S: Stored>(
+pub(crate) unsafe fn run<S: Stored>(
     isa: Isa,
     conv: &Winograd,
     source: Source<'_, S>,
@@ -94,11 +94,11 @@ pub unsafe fn run<S: Stored>(
 
 /// Images of a source on their way through a convolution into a sink.
 pub(super) struct Job<'a, S: Stored> {
-    pub conv: &'a Winograd,
-    pub source: Source<'a, S>,
-    pub sink: Sink<'a, S>,
-    pub images: Range<usize>,
-    pub far: bool,
+    pub(crate) conv: &'a Winograd,
+    pub(crate) source: Source<'a, S>,
+    pub(crate) sink: Sink<'a, S>,
+    pub(crate) images: Range<usize>,
+    pub(crate) far: bool,
     spectra: *mut f32,
     products: *mut f32,
     rings: *mut f32,

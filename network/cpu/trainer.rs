@@ -28,7 +28,7 @@ use crate::{
 const MOMENTUM: f64 = 0.1;
 
 /// A network in training on the CPU, its activations and their gradients stored as `S`.
-pub struct CpuTrainer<S: Stored> {
+pub(crate) struct CpuTrainer<S: Stored> {
     spec: TrainSpec,
     data: Arc<Dataset>,
     isa: Isa,
@@ -51,7 +51,7 @@ impl<S: Stored> CpuTrainer<S> {
     /// # Errors
     /// [`Error::Unsupported`] where the engine does not cover the network; where `k` positions do not
     /// fit a filter.
-    pub fn new(spec: &TrainSpec, data: Arc<Dataset>, isa: Isa, threads: usize) -> Result<Self> {
+    pub(crate) fn new(spec: &TrainSpec, data: Arc<Dataset>, isa: Isa, threads: usize) -> Result<Self> {
         Self::with(spec, data, isa, threads, 0)
     }
 
@@ -60,7 +60,7 @@ impl<S: Stored> CpuTrainer<S> {
     ///
     /// # Errors
     /// As [`CpuTrainer::new`].
-    pub fn within(
+    pub(crate) fn within(
         spec: &TrainSpec,
         data: Arc<Dataset>,
         isa: Isa,
@@ -340,6 +340,10 @@ impl<S: Stored> Trainer for CpuTrainer<S> {
             }
         }
         Ok(())
+    }
+
+    fn engine(&self) -> &'static str {
+        "cpu"
     }
 
     fn describe(&self) -> String {

@@ -21,7 +21,7 @@ const EPS: f64 = 1e-5;
 
 /// Which weights of a convolution train.
 #[derive(Clone, Debug)]
-pub enum Trained {
+pub(crate) enum Trained {
     /// None.
     None,
     /// All.
@@ -31,9 +31,9 @@ pub enum Trained {
 }
 
 /// The gradient of a convolution's filters.
-pub struct Filters {
+pub(crate) struct Filters {
     /// `K C R S`, or one per trained position.
-    pub values: Vec<f32>,
+    pub(crate) values: Vec<f32>,
     pub(super) gradient: FilterGradient,
 }
 
@@ -45,32 +45,32 @@ impl Filters {
 }
 
 /// A convolution and the BatchNorm behind it.
-pub struct Unit<S: Stored> {
+pub(crate) struct Unit<S: Stored> {
     /// PyTorch's name of the BatchNorm.
-    pub name: String,
+    pub(crate) name: String,
     /// PyTorch's name of the convolution.
-    pub conv: String,
+    pub(crate) conv: String,
     /// BatchNorm scales.
-    pub gamma: Vec<f32>,
+    pub(crate) gamma: Vec<f32>,
     /// BatchNorm shifts.
-    pub beta: Vec<f32>,
+    pub(crate) beta: Vec<f32>,
     /// Mean and (biased) variance per channel of the last batch.
-    pub batch: Vec<[f64; 2]>,
+    pub(crate) batch: Vec<[f64; 2]>,
     /// Values per channel in the last batch.
-    pub count: usize,
+    pub(crate) count: usize,
     /// Gradient of `gamma`.
-    pub d_gamma: Vec<f32>,
+    pub(crate) d_gamma: Vec<f32>,
     /// Gradient of `beta`.
-    pub d_beta: Vec<f32>,
+    pub(crate) d_beta: Vec<f32>,
     /// The gradient of the filters, where they train.
-    pub filters: Option<Filters>,
+    pub(crate) filters: Option<Filters>,
     pub(super) layer: Layer,
     /// Its own, or what units that do not keep theirs share.
     pub(super) z: Arc<Images<S>>,
     pub(super) sums: Images<f32>,
     /// The convolution's bias (or zeros), which BatchNorm takes away again: z is without it, and its
     /// gradient is zero.
-    pub bias: Vec<f32>,
+    pub(crate) bias: Vec<f32>,
     area: usize,
     scale: Vec<f32>,
     shift: Vec<f32>,
@@ -80,7 +80,7 @@ pub struct Unit<S: Stored> {
 impl<S: Stored> Unit<S> {
     /// With filters, bias (or nothing), gamma and beta = `values`; outputs go to `z`, a slice per image of the
     /// largest batch.
-    pub fn new(
+    pub(crate) fn new(
         unit: &layout::Unit,
         values: [&[f32]; 4],
         trained: &Trained,
@@ -121,17 +121,17 @@ impl<S: Stored> Unit<S> {
     }
 
     /// The outputs and the line of the BatchNorm.
-    pub fn normal(&self) -> Normal<'_, S> {
+    pub(crate) fn normal(&self) -> Normal<'_, S> {
         Normal { z: &self.z, line: self.line() }
     }
 
     /// The BatchNorm.
-    pub fn line(&self) -> Line<'_> {
+    pub(crate) fn line(&self) -> Line<'_> {
         Line { scale: &self.scale, shift: &self.shift }
     }
 
     /// The gradient of the outputs, from `g`, that of the BatchNorm's.
-    pub fn gradient<'a>(&'a self, g: &'a Images<S>, pooled: bool) -> Source<'a, S> {
+    pub(crate) fn gradient<'a>(&'a self, g: &'a Images<S>, pooled: bool) -> Source<'a, S> {
         let abc = [self.back[0].as_slice(), &self.back[1], &self.back[2]];
         if pooled {
             Source::Unpooled { g, main: self.normal(), abc }
@@ -154,7 +154,7 @@ impl<S: Stored> Unit<S> {
     }
 
     /// After a forward pass of `images` images: the BatchNorm by their statistics.
-    pub fn normalise(&mut self, images: usize) {
+    pub(crate) fn normalise(&mut self, images: usize) {
         self.count = images * self.area;
         let count = self.count as f64;
         let moments = |([s, q], bias): ([f64; 2], &f32)| {
@@ -167,7 +167,7 @@ impl<S: Stored> Unit<S> {
     }
 
     /// The BatchNorm by given means and variances.
-    pub fn normalise_by(&mut self, statistics: &[[f64; 2]]) {
+    pub(crate) fn normalise_by(&mut self, statistics: &[[f64; 2]]) {
         for (c, [mean, variance]) in statistics.iter().enumerate() {
             let scale = f64::from(self.gamma[c]) / (variance + EPS).sqrt();
             self.scale[c] = scale as f32;
@@ -177,7 +177,7 @@ impl<S: Stored> Unit<S> {
 
     /// From the sums of g and g z over `images` images: the gradients of gamma and beta, and a, b, c
     /// of the outputs' gradient a g + b z + c.
-    pub fn differentiate(&mut self, images: usize) {
+    pub(crate) fn differentiate(&mut self, images: usize) {
         let count = self.count as f64;
         for (c, [g, gz]) in self.total(images).into_iter().enumerate() {
             let (mean, variance) = (self.batch[c][0] - f64::from(self.bias[c]), self.batch[c][1]);
@@ -193,7 +193,7 @@ impl<S: Stored> Unit<S> {
     }
 
     /// Takes over other filters, `K C R S`.
-    pub fn set_filters(&mut self, isa: Isa, weights: &[f32]) {
+    pub(crate) fn set_filters(&mut self, isa: Isa, weights: &[f32]) {
         self.layer.set(isa, weights);
     }
 

@@ -33,12 +33,12 @@ const ROOM: usize = GROUP;
 
 /// Images of `size` = rows, columns that fill one group of tiles: a call is fast with a multiple of
 /// that.
-pub fn chunk(size: [usize; 2]) -> usize {
+pub(crate) fn chunk(size: [usize; 2]) -> usize {
     (GROUP / size.map(|n| n.div_ceil(M)).iter().product::<usize>()).max(1)
 }
 
 /// A 3x3 convolution of stride 1 and padding 1 with its filters transformed.
-pub struct Winograd {
+pub(crate) struct Winograd {
     pub(super) channels: usize,
     pub(super) filters: usize,
     /// Rows and columns.
@@ -52,7 +52,7 @@ pub struct Winograd {
 impl Winograd {
     /// Does this algorithm serve a convolution? A question of shape alone, so that every machine
     /// answers alike.
-    pub fn serves(channels: usize, filters: usize, kernel: usize, stride: usize) -> bool {
+    pub(crate) fn serves(channels: usize, filters: usize, kernel: usize, stride: usize) -> bool {
         kernel == 3 && stride == 1 && channels.is_multiple_of(LANES) && filters.is_multiple_of(LANES)
     }
 
@@ -61,7 +61,7 @@ impl Winograd {
     ///
     /// # Panics
     /// Where [`Winograd::serves`] says no.
-    pub fn forward(filters: usize, channels: usize, size: [usize; 2]) -> Self {
+    pub(crate) fn forward(filters: usize, channels: usize, size: [usize; 2]) -> Self {
         assert!(Self::serves(channels, filters, 3, 1), "channels come in blocks of 16");
         let transformed = vec![0.0; N * N * channels * filters];
         Self { channels, filters, size, turned: false, transformed }
@@ -72,7 +72,7 @@ impl Winograd {
     ///
     /// # Panics
     /// Where [`Winograd::serves`] says no.
-    pub fn backward(filters: usize, channels: usize, size: [usize; 2]) -> Self {
+    pub(crate) fn backward(filters: usize, channels: usize, size: [usize; 2]) -> Self {
         Self { turned: true, ..Self::forward(channels, filters, size) }
     }
 
@@ -80,7 +80,7 @@ impl Winograd {
     ///
     /// # Panics
     /// Where they are not as many as that.
-    pub fn set(&mut self, isa: Isa, weights: &[f32]) {
+    pub(crate) fn set(&mut self, isa: Isa, weights: &[f32]) {
         assert_eq!(weights.len(), 9 * self.channels * self.filters, "weights do not fill their shape");
         // SAFETY: the length is checked.
         unsafe { set_in(isa, self, weights) }
@@ -92,12 +92,12 @@ impl Winograd {
     }
 
     /// Floats of the transformed filters.
-    pub fn filters_len(&self) -> usize {
+    pub(crate) fn filters_len(&self) -> usize {
         self.transformed.len()
     }
 
     /// Floats of scratch memory that one thread needs.
-    pub fn scratch_len(&self) -> usize {
+    pub(crate) fn scratch_len(&self) -> usize {
         N * N * (stride(self.channels) + stride(self.width()))
     }
 
@@ -107,7 +107,7 @@ impl Winograd {
     ///
     /// # Panics
     /// Where a slice is shorter than its layout.
-    pub fn run(
+    pub(crate) fn run(
         &self,
         isa: Isa,
         images: usize,
@@ -145,9 +145,9 @@ pub(super) fn stride(channels: usize) -> usize {
 /// Where a tile lies.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
-    pub image: usize,
-    pub y: usize,
-    pub x: usize,
+    pub(crate) image: usize,
+    pub(crate) y: usize,
+    pub(crate) x: usize,
 }
 
 lanes_dispatch!(

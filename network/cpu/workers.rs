@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_micros(50);
 type Work = dyn Fn(usize) + Sync;
 
 /// Threads that wait for work.
-pub struct Pool {
+pub(crate) struct Pool {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     ranges: Vec<Range>,
@@ -86,7 +86,7 @@ fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Pool {
     /// A pool of `workers` (at least one), the calling thread among them.
-    pub fn new(workers: usize) -> Self {
+    pub(crate) fn new(workers: usize) -> Self {
         let shared = Arc::new(Shared {
             call: AtomicUsize::new(0),
             busy: AtomicUsize::new(0),
@@ -104,7 +104,7 @@ impl Pool {
     }
 
     /// Threads that work, the calling one included.
-    pub fn workers(&self) -> usize {
+    pub(crate) fn workers(&self) -> usize {
         self.ranges.len()
     }
 
@@ -113,7 +113,7 @@ impl Pool {
     ///
     /// # Panics
     /// Where `work` does, or `own` are fewer than the workers.
-    pub fn each<S: Send>(&mut self, own: &mut [S], items: usize, work: impl Fn(usize, &mut S) + Sync) {
+    pub(crate) fn each<S: Send>(&mut self, own: &mut [S], items: usize, work: impl Fn(usize, &mut S) + Sync) {
         let workers = self.workers();
         assert!(own.len() >= workers, "every worker needs its own");
         for (i, range) in self.ranges.iter_mut().enumerate() {
@@ -140,7 +140,7 @@ impl Pool {
     ///
     /// # Panics
     /// Where `work` does.
-    pub fn each_of<T: Send>(&mut self, items: &mut [T], work: impl Fn(&mut T) + Sync) {
+    pub(crate) fn each_of<T: Send>(&mut self, items: &mut [T], work: impl Fn(&mut T) + Sync) {
         let all = Apart(items.as_mut_ptr());
         let mut own = vec![(); self.workers()];
         self.each(&mut own, items.len(), |item, ()| {

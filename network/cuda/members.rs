@@ -162,6 +162,10 @@ impl Trainer for Member {
         }
     }
 
+    fn engine(&self) -> &'static str {
+        "cuda"
+    }
+
     fn describe(&self) -> String {
         format!("cuda engine, {}", self.describe)
     }

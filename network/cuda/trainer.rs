@@ -75,6 +75,10 @@ impl<D: Device> Trainer for CudaTrainer<D> {
         self.group.restore(0, state)
     }
 
+    fn engine(&self) -> &'static str {
+        "cuda"
+    }
+
     fn describe(&self) -> String {
         format!("cuda engine, {}", self.group.describe())
     }

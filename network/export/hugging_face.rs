@@ -124,7 +124,7 @@ fn text(checkpoint: &Checkpoint, card: &Card<'_>, bytes: usize) -> String {
     let Checkpoint { model, mode, .. } = checkpoint;
     let (trained, total) = (checkpoint.trained(), model.counts().total);
     let percent = 100.0 * trained as f64 / total as f64;
-    let full = 4 * (total + 2 * model.graph().batch_norms().map(|(_, channels)| channels).sum::<usize>());
+    let full = model.weights_bytes();
     let accuracy = card.accuracy.map_or(String::new(), |accuracy| {
         format!("It recognises {:.2} % of the test images. ", 100.0 * accuracy)
     });

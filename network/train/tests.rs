@@ -14,14 +14,19 @@ struct Toy {
     state: State,
     tally: Tally,
     sgd: Sgd,
+    engine: &'static str,
 }
 
 impl Toy {
     fn boxed(data: &Arc<Dataset>) -> Box<dyn Trainer> {
+        Self::of("toy", data)
+    }
+
+    fn of(engine: &'static str, data: &Arc<Dataset>) -> Box<dyn Trainer> {
         let zeros = |name: &str| (name.to_owned(), Tensor::full([3, 2], 0.0));
         let state = State { values: [zeros("w"), zeros("seen")].into(), momentum: [zeros("w")].into() };
         let sgd = Sgd { rate: 0.0, momentum: 0.9, weight_decay: 1e-4 };
-        Box::new(Self { data: data.clone(), state, tally: Tally::default(), sgd })
+        Box::new(Self { data: data.clone(), state, tally: Tally::default(), sgd, engine })
     }
 
     fn logits(&self, split: Split, example: &Example) -> ([f32; 3], f32) {
@@ -80,6 +85,10 @@ impl Trainer for Toy {
     fn restore(&mut self, state: &State) -> Result<()> {
         self.state = state.clone();
         Ok(())
+    }
+
+    fn engine(&self) -> &'static str {
+        self.engine
     }
 
     fn describe(&self) -> String {
@@ -179,6 +188,22 @@ fn a_resumed_training_ends_with_the_same_bits() {
 }
 
 #[test]
+fn a_state_of_another_engine_is_refused_and_changes_nothing() {
+    let data = dataset();
+    let of =
+        |engine| Training::new(Toy::of(engine, &data), data.clone(), &spec(&short()), short(), 1).unwrap();
+    let mut other = of("reference");
+    other.epoch(&mut |_| ControlFlow::Continue(())).unwrap();
+    let saved = other.save().unwrap();
+    let (mut training, before) = (of("toy"), of("toy").save().unwrap());
+    let error = training.resume(&saved).unwrap_err();
+    assert!(matches!(error, Error::Malformed(_)));
+    assert_eq!(error.to_string(), "resume state: it was saved by the engine `reference`, and this is `toy`");
+    assert_eq!(training.save().unwrap(), before);
+    of("reference").resume(&saved).unwrap();
+}
+
+#[test]
 fn foreign_and_damaged_states_are_refused() {
     let saved = training(short()).save().unwrap();
     for other in [Protocol { weight_decay: 0.0, ..short() }, Protocol { epochs: 5, ..short() }] {
@@ -191,6 +216,10 @@ fn foreign_and_damaged_states_are_refused() {
     metadata.insert("history".into(), format!("{COLUMNS}\n2,0.1,1,1,1,1\n"));
     let wrong = tensorfile::write(&metadata, &Default::default(), &tensors).unwrap();
     assert!(training(short()).resume(&wrong).unwrap_err().to_string().contains("history is damaged"));
+    metadata.remove("engine");
+    let wrong = tensorfile::write(&metadata, &Default::default(), &tensors).unwrap();
+    assert!(training(short()).resume(&wrong).unwrap_err().to_string().contains("does not say its `engine`"));
+    metadata.insert("engine".into(), "toy".into());
     metadata.insert("history".into(), format!("{COLUMNS}\n"));
     metadata.insert("part".into(), "8 64 3".into());
     let wrong = tensorfile::write(&metadata, &Default::default(), &tensors).unwrap();

@@ -11,8 +11,6 @@ const EXAMPLES: u64 = 10_000;
 /// The classes of CIFAR-10, sorted.
 const CLASSES: [&str; 10] =
     ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
-/// Weights of each filter that are as many as BatchNorm's values.
-const K: u64 = 2;
 /// The batch of the protocol.
 const BATCH: u64 = 128;
 
@@ -102,8 +100,7 @@ impl Quantity {
         let network = Network::new(self.network.as_deref().unwrap_or(network));
         let meant = |of: &Network, line: &Line, whose: &str| {
             let same = *of == network || (of.of(Family::Depth) && of.label() == network.label());
-            let k = line.k().is_none_or(|k| k == K);
-            same && line.mode() == self.mode && k && line.is_standard() && whose == variant
+            same && line.mode() == self.mode && line.is_as_many() && line.is_standard() && whose == variant
         };
         if matches!(self.of, Measure::Buffers | Measure::LargestBatch) {
             let memory = results.memory.iter().filter(|m| meant(&m.network, &m.line, &m.variant));

@@ -1,6 +1,6 @@
 //! Blocks between markers in Markdown, and figures as Markdown. Knows no files.
 
-use std::path::Path;
+use std::path::{Component, Path};
 
 use engine::kind::StageError;
 
@@ -28,12 +28,20 @@ pub(super) fn figures(list: &[Entry], prefix: &str) -> String {
 
 /// From the page to the folder of the figures, as a link has it: `docs/figures/`, `figures/`.
 pub(super) fn way(page: &Path, folder: &Path) -> String {
-    let here: Vec<_> = page.parent().into_iter().flat_map(Path::components).collect();
-    let there: Vec<_> = folder.components().collect();
+    fn parts(path: &Path) -> Vec<Component<'_>> {
+        path.components().filter(|part| *part != Component::CurDir).collect()
+    }
+    let (here, there) = (page.parent().map(parts).unwrap_or_default(), parts(folder));
     let shared = here.iter().zip(&there).take_while(|(a, b)| a == b).count();
     let up = "../".repeat(here.len() - shared);
     let down = there[shared..].iter().map(|part| format!("{}/", part.as_os_str().to_string_lossy()));
     up + &down.collect::<String>()
+}
+
+/// What stands before and behind the block of `stage` called `name`.
+pub(super) fn markers(stage: &str, name: &str) -> [String; 2] {
+    let name = if stage.is_empty() { name.to_owned() } else { format!("{stage}/{name}") };
+    [format!("<!-- repro:{name} -->"), format!("<!-- /repro:{name} -->")]
 }
 
 /// `text` with `content` in the block of `stage` called `name`; unchanged where there is none.
@@ -44,8 +52,7 @@ pub(super) fn replace(
     name: &str,
     content: &str,
 ) -> Result<String, StageError> {
-    let name = if stage.is_empty() { name.to_owned() } else { format!("{stage}/{name}") };
-    let (open, close) = (format!("<!-- repro:{name} -->"), format!("<!-- /repro:{name} -->"));
+    let [open, close] = markers(stage, name);
     let Some((before, rest)) = text.split_once(&open) else {
         return Ok(text.to_owned());
     };
@@ -66,6 +73,8 @@ mod tests {
         assert_eq!(way("README.md", "docs/figures"), "docs/figures/");
         assert_eq!(way("docs/results.md", "docs/figures/depth"), "figures/depth/");
         assert_eq!(way("notes/a/b.md", "docs/figures"), "../../docs/figures/");
+        assert_eq!(way("./docs/./results.md", "docs/figures"), "figures/");
+        assert_eq!(way("./README.md", "docs/figures"), "docs/figures/");
     }
 
     #[test]

@@ -2,11 +2,12 @@
 //! project that show them. Knows nothing of what the figures show.
 
 mod blocks;
+mod place;
 mod speed;
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use engine::kind::{Job, Kind, ParamError, Params, RoleSpec, Roles, StageError};
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     claims,
     output::failed,
-    params::resolve,
+    params::resolve_and_read,
     plot::{Entry, LIST},
 };
 
@@ -50,6 +51,34 @@ fn pages() -> Vec<PathBuf> {
     vec!["README.md".into()]
 }
 
+impl ReadmeParams {
+    /// Names that lead out of their place.
+    fn faults(&self) -> Vec<ParamError> {
+        let fault = |key: &str, message: String, hint: &str| ParamError {
+            key: key.into(),
+            message,
+            hint: Some(hint.into()),
+        };
+        let mut faults = Vec::new();
+        let name = &self.name;
+        if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+            let message = format!("`name` is `{name}`; it becomes a folder");
+            faults.push(fault("name", message, "use letters, digits and `-`"));
+        }
+        let inside = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+        for page in self.pages.iter().filter(|page| !page.components().all(inside)) {
+            let message =
+                format!("`pages` has `{}`, and links are written for a page in the project", page.display());
+            faults.push(fault(
+                "pages",
+                message,
+                "name it by its path from the project's folder, without `..`",
+            ));
+        }
+        faults
+    }
+}
+
 impl Kind for Readme {
     fn name(&self) -> &'static str {
         "readme"
@@ -71,14 +100,9 @@ impl Kind for Readme {
     }
 
     fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
-        let params = resolve::<ReadmeParams>(given)?;
-        let name = params.recipe.get("name").and_then(toml::Value::as_str).unwrap_or_default();
-        if name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
-            return Ok(params);
-        }
-        let message = format!("`name` is `{name}`; it becomes a folder");
-        let hint = Some("use letters, digits and `-`".into());
-        Err(vec![ParamError { key: "name".into(), message, hint }])
+        let (read, params) = resolve_and_read::<ReadmeParams>(given)?;
+        let faults = read.faults();
+        if faults.is_empty() { Ok(params) } else { Err(faults) }
     }
 
     fn files(&self, params: &Params) -> Vec<PathBuf> {
@@ -126,6 +150,9 @@ impl Kind for Readme {
         let mut files = Vec::new();
         for page in pages {
             let mut text = read(&project.join(&page))?;
+            if !has_block(&text, &name) {
+                return Err(no_block(&page, &name));
+            }
             let links = blocks::figures(&list, &blocks::way(&page, &folder));
             text = blocks::replace(&text, &page, &name, "figures", &links)?;
             for table in TABLES {
@@ -143,12 +170,26 @@ impl Kind for Readme {
         }
         let mut changed = Vec::new();
         for (file, bytes) in files {
-            if write_changed(&project.join(&file), &bytes)? {
+            if place::write_changed(&project.join(&file), &bytes)? {
                 changed.push(file);
             }
         }
+        changed.extend(place::remove_old(project, &folder, &list)?);
         Ok(changed)
     }
+}
+
+/// Does a page want anything of the stage of that `name`?
+fn has_block(text: &str, name: &str) -> bool {
+    let mut blocks = TABLES.iter().chain(&["figures"]);
+    blocks.any(|block| text.contains(&blocks::markers(name, block)[0]))
+}
+
+fn no_block(page: &Path, name: &str) -> StageError {
+    let [open, close] = blocks::markers(name, TABLES[0]);
+    StageError::new(format!("`{}` has no block of this stage, such as `{open}`", page.display())).hint(
+        format!("write `{open}` and `{close}` where the table should stand, or take the page out of `pages`"),
+    )
 }
 
 fn read_params(params: &Params) -> Result<ReadmeParams, StageError> {
@@ -163,21 +204,6 @@ fn list(folder: &Path) -> Result<Vec<Entry>, StageError> {
         StageError::new(format!("`{}` is no list of figures: {e}", path.display()))
             .hint("`figures` wants an instance of kind `plot`")
     })
-}
-
-/// Writes a file unless it already says so; does it say something new now?
-fn write_changed(path: &Path, bytes: &[u8]) -> Result<bool, StageError> {
-    if fs::read(path).is_ok_and(|there| there == bytes) {
-        return Ok(false);
-    }
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(|e| failed("create", folder, &e))?;
-    }
-    // Beside and renamed, so that a full disk never leaves half a README.md.
-    let draft = path.with_extension("repro-draft");
-    write(&draft, bytes)?;
-    fs::rename(&draft, path).map_err(|e| failed("write", path, &e))?;
-    Ok(true)
 }
 
 fn copy(from: &Path, name: &str, to: &Path) -> Result<(), StageError> {

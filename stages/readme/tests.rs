@@ -42,13 +42,50 @@ fn several_pages_and_stages_keep_their_blocks_apart() {
     fs::create_dir(project.path().join("docs")).unwrap();
     let page = "<!-- repro:depth/claims --><!-- /repro:depth/claims --><!-- repro:depth/figures --><!-- /repro:depth/figures -->";
     fs::write(project.path().join("docs/results.md"), page).unwrap();
-    let params = params("publish = true\nname = \"depth\"\npages = [\"README.md\", \"docs/results.md\"]");
+    Readme.publish(&params("publish = true"), result.path(), project.path()).unwrap();
+    let readme = fs::read_to_string(project.path().join("README.md")).unwrap();
+    let params = params("publish = true\nname = \"depth\"\npages = [\"./docs/results.md\"]");
     Readme.publish(&params, result.path(), project.path()).unwrap();
     let read = |name: &str| fs::read_to_string(project.path().join(name)).unwrap();
-    assert_eq!(read("README.md"), "<!-- repro:table -->mine<!-- /repro:table -->");
+    assert_eq!(read("README.md"), readme);
     assert!(read("docs/results.md").contains("| claim |"), "{}", read("docs/results.md"));
     assert!(read("docs/results.md").contains("![Loss](figures/depth/loss-curves.svg)"));
     assert_eq!(read("docs/figures/depth/loss-curves.svg"), "<svg/>");
+}
+
+#[test]
+fn a_page_without_a_block_of_the_stage_is_an_error_with_a_way_out_that_changes_nothing() {
+    let text = "<!-- repro:table --><!-- /repro:table -->";
+    let (result, project) = result_and_project(text);
+    let params = params("publish = true\nname = 'depth'");
+    let error = Readme.publish(&params, result.path(), project.path()).unwrap_err();
+    assert_eq!(error.message, "`README.md` has no block of this stage, such as `<!-- repro:depth/table -->`");
+    assert!(error.hint.unwrap().ends_with("or take the page out of `pages`"));
+    assert_eq!(fs::read_to_string(project.path().join("README.md")).unwrap(), text);
+    assert!(!project.path().join(FIGURES).exists());
+}
+
+#[test]
+fn figures_that_are_no_longer_made_are_removed_and_nothing_else_is() {
+    let (result, project) = result_and_project(
+        "<!-- repro:a/table --><!-- /repro:a/table --><!-- repro:table --><!-- /repro:table -->",
+    );
+    let figures = project.path().join(FIGURES);
+    for (folder, files) in
+        [("", ["old.svg", "note.md"]), ("a", ["old.svg", "loss-curves.svg.png"]), ("b", ["old.svg", "x"])]
+    {
+        fs::create_dir_all(figures.join(folder)).unwrap();
+        files.iter().for_each(|file| fs::write(figures.join(folder).join(file), "").unwrap());
+    }
+    let publish = |text: &str| Readme.publish(&params(text), result.path(), project.path()).unwrap();
+    let changed = publish("publish = true\nname = 'a'");
+    assert_eq!(changed[2..], [PathBuf::from("docs/figures/a/old.svg")], "{changed:?}");
+    assert!(publish("publish = true\nname = 'a'").is_empty());
+    assert!(figures.join("old.svg").exists());
+    assert_eq!(publish("publish = true")[2..], [PathBuf::from("docs/figures/old.svg")]);
+    for left in ["note.md", "loss-curves.svg", "a/loss-curves.svg", "a/loss-curves.svg.png", "b/old.svg"] {
+        assert!(figures.join(left).exists(), "{left}");
+    }
 }
 
 #[test]
@@ -71,6 +108,9 @@ fn a_block_without_end_is_an_error_that_changes_nothing() {
 fn a_name_that_leads_elsewhere_is_refused() {
     let errors = Readme.resolve(&"name = \"../up\"".parse().unwrap()).unwrap_err();
     assert_eq!(errors[0].key, "name");
+    let errors = Readme.resolve(&"pages = ['a.md', '../b.md', '/c.md']".parse().unwrap()).unwrap_err();
+    assert_eq!(errors.iter().map(|e| e.key.as_str()).collect::<Vec<_>>(), ["pages"; 2]);
+    assert!(errors[1].message.starts_with("`pages` has `/c.md`"), "{}", errors[1].message);
 }
 
 /// The pages of this repository say what its committed results and its benchmark report say.
@@ -81,9 +121,9 @@ fn the_committed_pages_are_those_of_the_committed_results() {
     let params = params("publish = true\npages = [\"README.md\", \"docs/results.md\"]");
     let project = tempfile::tempdir().unwrap();
     let mut files = vec![PathBuf::from("README.md"), "docs/results.md".into()];
-    files.extend(
-        list(&result).unwrap().iter().map(|entry| Path::new(FIGURES).join(format!("{}.svg", entry.name))),
-    );
+    let figures = fs::read_dir(root.join(FIGURES)).unwrap().map(|entry| entry.unwrap());
+    let figures = figures.filter(|entry| entry.file_type().unwrap().is_file());
+    files.extend(figures.map(|entry| Path::new(FIGURES).join(entry.file_name())));
     for file in &files {
         let copy = project.path().join(file);
         fs::create_dir_all(copy.parent().unwrap()).unwrap();

@@ -72,7 +72,7 @@ impl Line {
     /// In legends and tables.
     pub(crate) fn label(&self) -> String {
         let mut label = match self.k {
-            Some(k) if k != AS_MANY => {
+            Some(k) if !self.is_as_many() => {
                 format!("{k} random weight{} of each filter", if k == 1 { "" } else { "s" })
             }
             _ => MODES.get(self.rank).map_or(&*self.mode, |(_, words)| words).to_owned(),

@@ -98,7 +98,7 @@ pub(crate) struct Dead {
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Features {
     pub(crate) all: Dead,
-    pub(crate) after_bn: Dead,
+    pub(crate) after_bn: Option<Dead>,
     pub(crate) after_addition: Option<Dead>,
 }
 
@@ -303,4 +303,16 @@ fn checkpoint(path: &Path) -> Option<Subject> {
     let word = |key: &str| words.get(key).cloned();
     let k = word("k").and_then(|k| k.parse().ok());
     Some(Subject { arch: word("arch"), mode: word("mode"), k, variant: word("variant").unwrap_or_default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_may_lack_either_kind_of_rectifier() {
+        let features = r#"{"all":{"dead_99":0.5},"after_bn":null,"after_addition":null}"#;
+        let features: Features = serde_json::from_str(features).unwrap();
+        assert!(features.after_bn.is_none() && features.after_addition.is_none());
+    }
 }

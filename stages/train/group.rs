@@ -1,7 +1,7 @@
 //! Trainings that share a card: those of one network, mode, batch and dataset step together, and differ in
 //! seed, initialisation and rates. Each has the bits that it would have alone. Knows no kernel.
 
-use std::{cell::Cell, collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs};
 
 use engine::kind::{Group, Input, Job, Kind as _, Params, StageError};
 use network::{
@@ -12,7 +12,6 @@ use network::{
     },
     model::Model,
     train::saved_within_epoch,
-    trainer::State,
 };
 use serde::Deserialize as _;
 
@@ -73,14 +72,7 @@ fn all(jobs: &mut [Job<'_>]) -> Result<Vec<Result<(), StageError>>, StageError> 
 }
 
 fn one(job: &mut Job<'_>, work: &Work, seat: &Seat) -> Result<(), StageError> {
-    let again = Cell::new(false);
-    work.train(job, false, |job| {
-        let mut trainer = seat.trainer();
-        if again.replace(true) {
-            let (state, _) = State::initial(&work.model.graph(), &work.spec).map_err(failed)?;
-            trainer.restore(&state).map_err(failed)?;
-        }
-        job.reporter.note("engine", trainer.describe().into());
-        Ok(trainer)
-    })
+    let trainer = seat.trainer();
+    job.reporter.note("engine", trainer.describe().into());
+    work.train(job, trainer, false)
 }

@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     evaluate::Evaluate,
     model::Model,
-    testing::{Listener, run, run_with},
+    testing::{Listener, run, run_with, with_job},
 };
 
 const CLASSES: usize = 3;
@@ -134,37 +134,50 @@ fn an_interrupted_training_ends_with_the_same_bytes() {
 }
 
 #[test]
-fn a_training_is_saved_each_minute_and_stops_where_it_may_pause_or_after_some_seconds() {
-    let (watched, asked) =
-        (Listener::default(), Listener { patience: Some(Cell::new(0)), ..Default::default() });
-    let at = |split, safe| Progress { epoch: 1, split, done: 8, loss: None, safe };
-    let (safe, unsafe_, test) = (at(Split::Train, true), at(Split::Train, false), at(Split::Test, true));
-    let ago = |time: Duration| Instant::now().checked_sub(time).unwrap();
-    let mut watch = Watch::new(20, 2, true, &[]);
-    assert!(!watch.halt(&watched, &safe), "it was just saved");
-    watch.saved = ago(SAVE_EVERY);
-    assert!(!watch.halt(&watched, &unsafe_) && !watch.halt(&watched, &test) && watch.halt(&watched, &safe));
-    assert!(watch.saved() && !watch.halt(&watched, &safe));
-    assert!(!watch.halt(&asked, &unsafe_) && watch.halt(&asked, &test) && watch.halt(&asked, &safe));
-    assert!(!watch.saved(), "it goes on though it should stop");
-    watch.stop = Some(ago(GRACE));
-    assert!(watch.halt(&asked, &unsafe_));
-    // In a group neither: the others would not.
-    let mut watch = Watch::new(20, 2, false, &[]);
-    watch.saved = ago(SAVE_EVERY);
-    assert!(!watch.halt(&watched, &safe) && watch.halt(&asked, &unsafe_));
+fn a_member_of_a_group_that_is_stopped_saves_nothing_within_an_epoch() {
+    let root = project(CLASSES);
+    let out = root.path().join("cut");
+    run(&Train, SHORT, &inputs(&root), &root.path().join("straight")).unwrap();
+    let member = |listener: &mut Listener| {
+        with_job(listener, &Train, SHORT, &inputs(&root), &out, |job| {
+            let work = Work::of(job)?;
+            let trainer = compute::start(job, &work.spec, &work.data, Device::Cpu, Engine::Cpu)?;
+            work.train(job, trainer, false)
+        })
+    };
+    // Three steps and one test batch are an epoch; before the first of either it might pause.
+    for patience in 0..4 {
+        let mut listener = Listener { patience: Some(Cell::new(patience)), ..Listener::default() };
+        let error = member(&mut listener).unwrap_err();
+        assert!(error.interrupted, "{patience}: {}", error.message);
+        assert!(!root.path().join("cut.scratch").join(SAVED).exists(), "{patience}");
+    }
+    let mut listener = Listener { patience: Some(Cell::new(7)), ..Listener::default() };
+    assert!(member(&mut listener).unwrap_err().interrupted);
+    assert!(!saved_within_epoch(&fs::read(root.path().join("cut.scratch").join(SAVED)).unwrap()));
+    let mut listener = Listener::default();
+    member(&mut listener).unwrap();
+    assert!(listener.said.contains(&"going on after epoch 1".to_owned()), "{:?}", listener.said);
+    assert_eq!(bytes(&root, "cut"), bytes(&root, "straight"));
 }
 
 #[test]
 fn a_damaged_or_foreign_state_is_named_and_left_aside() {
     let root = project(CLASSES);
     train(&root, "a", "");
-    train(&root, "b", "weight_decay = 0");
-    let foreign = fs::read(root.path().join("b.scratch/resume.safetensors")).unwrap();
-    for (bad, why) in [(b"nonsense".to_vec(), "resume state: "), (foreign, "it belongs to another training")]
-    {
+    let saved = |name: &str, params: &str| {
+        train(&root, name, params);
+        fs::read(root.path().join(name).with_extension("scratch").join(SAVED)).unwrap()
+    };
+    let foreign = saved("b", "weight_decay = 0");
+    let slow = saved("d", "engine = 'reference'");
+    for (bad, why) in [
+        (b"nonsense".to_vec(), "resume state: "),
+        (foreign, "it belongs to another training"),
+        (slow, "it was saved by the engine `reference`"),
+    ] {
         fs::create_dir_all(root.path().join("c.scratch")).unwrap();
-        fs::write(root.path().join("c.scratch/resume.safetensors"), bad).unwrap();
+        fs::write(root.path().join("c.scratch").join(SAVED), bad).unwrap();
         let said = train(&root, "c", "").said;
         let told = |line: &String| line.contains(why) && line.ends_with("starting anew");
         assert!(said.iter().any(told), "{said:?}");
@@ -274,6 +287,9 @@ fn every_parameter_that_could_not_work_is_named() {
     let errors = Train.resolve(&wrong.parse().unwrap()).unwrap_err();
     let keys: Vec<_> = errors.iter().map(|e| e.key.as_str()).collect();
     assert_eq!(keys, ["k", "epochs", "batch", "learning_rate", "milestones", "momentum"]);
+    let errors = Train.resolve(&"batch = 65537".parse().unwrap()).unwrap_err();
+    assert_eq!(errors[0].message, "`batch` must be a number from 1 to 65536");
+    assert!(Train.resolve(&"batch = 65536".parse().unwrap()).is_ok());
     let errors = Train.resolve(&"mode = 'bm'".parse().unwrap()).unwrap_err();
     assert!(errors[0].message.contains("unknown mode `bm`; known: all, bn, random"), "{}", errors[0].message);
 }

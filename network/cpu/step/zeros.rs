@@ -14,7 +14,7 @@ use crate::cpu::{
 impl<S: Stored> Step<S> {
     /// After a forward pass of `count` images: adds to `zeros`, one list for each feature, at how many
     /// positions (before pooling) each channel was zero.
-    pub fn count_zeros(&mut self, count: usize, zeros: &mut [Vec<u64>]) {
+    pub(crate) fn count_zeros(&mut self, count: usize, zeros: &mut [Vec<u64>]) {
         let Self { units, layout, pool, scratch, maps, .. } = self;
         let isa = self.isa;
         let total = zeros.iter().map(Vec::len).sum();

@@ -4,10 +4,10 @@ use network::{
     arch::{Graph, Variant},
     init::random_positions,
     mode::{Mode, VALUES},
-    trainer::{Split, State, Tally, Trainer},
+    trainer::{EngineName, Split, State, Tally, Trainer},
 };
 
-use crate::support::{batch, engines, in_f64, spec};
+use crate::support::{TEST, TRAIN, batch, engine, engines, in_f64, spec};
 
 fn run(trainer: &mut dyn Trainer, steps: std::ops::Range<usize>) -> Tally {
     for step in steps {
@@ -64,6 +64,18 @@ fn what_does_not_train_stays_where_the_seed_put_it() {
             assert!(got.len() == 160 && apart < 1e-4, "{}, {mode}: {apart}", engine.describe());
         }
     }
+}
+
+#[test]
+fn a_batch_larger_than_the_dataset_takes_no_more_memory_and_changes_no_bit() {
+    let run = |most: usize| {
+        let spec = spec("resnet8", Variant::Origin, Mode::Random, most);
+        let mut trainer = engine(&spec, EngineName::Cpu).unwrap();
+        trainer.step(&batch(0, 0, TRAIN), 0.1).unwrap();
+        let logits = trainer.predict(Split::Test, 0..TEST).unwrap();
+        (trainer.plan().unwrap().buffer_bytes(false), trainer.state().unwrap(), logits)
+    };
+    assert_eq!(run(TRAIN), run(65_536));
 }
 
 #[test]

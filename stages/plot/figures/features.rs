@@ -11,7 +11,7 @@ type Part = (&'static str, Dashes, fn(&Evaluation) -> Option<f64>);
 
 const PARTS: [Part; 3] = [
     ("all channels", Dashes::Solid, |run| Some(run.features.as_ref()?.all.dead_99)),
-    ("behind BatchNorm", Dashes::Long, |run| Some(run.features.as_ref()?.after_bn.dead_99)),
+    ("behind BatchNorm", Dashes::Long, |run| Some(run.features.as_ref()?.after_bn.as_ref()?.dead_99)),
     ("behind an addition", Dashes::Dots, |run| Some(run.features.as_ref()?.after_addition.as_ref()?.dead_99)),
 ];
 
