@@ -21,21 +21,35 @@ pub(crate) fn with_parent<T>(path: &Path, mut act: impl FnMut() -> io::Result<T>
     }
 }
 
-/// Writes a file so that it is there whole or not at all.
+/// Writes a file, and the folder that it is in, as [`replace`] does.
+pub(crate) fn write_whole(place: &Path, bytes: &[u8]) -> Result<(), EngineError> {
+    let folder = folder_of(place);
+    fs::create_dir_all(folder).context("create", folder)?;
+    replace(place, bytes).context("write", place)
+}
+
+/// Writes a file so that it is there whole or not at all, also when the machine goes down. Where a link leads to
+/// it, it is the file behind the link that is written; it keeps its mode.
 ///
 /// # Errors
-/// When the file system refuses; then the old file is as it was.
-pub fn write_whole(place: &Path, bytes: &[u8]) -> Result<(), EngineError> {
-    let folder = place.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).context("create", folder)?;
-    let mut file = tempfile::Builder::new()
-        .permissions(fs::Permissions::from_mode(0o644))
-        .tempfile_in(folder)
-        .context("write in", folder)?;
-    file.write_all(bytes).context("write", place)?;
-    file.as_file().sync_data().context("sync", place)?;
-    file.persist(place).map_err(|e| e.error).context("write", place)?;
+/// When the file system refuses; then what was there is as it was.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let place = match fs::canonicalize(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => path.to_owned(),
+        place => place?,
+    };
+    let mode = fs::metadata(&place).map_or(fs::Permissions::from_mode(0o644), |there| there.permissions());
+    let mut file = tempfile::Builder::new().permissions(mode.clone()).tempfile_in(folder_of(&place))?;
+    file.write_all(bytes)?;
+    // What the process may not give to new files is left out at first.
+    file.as_file().set_permissions(mode)?;
+    file.as_file().sync_data()?;
+    file.persist(&place).map_err(|e| e.error)?;
     Ok(())
+}
+
+fn folder_of(place: &Path) -> &Path {
+    place.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Says what stands where a folder above `place` must be, if something does.
@@ -47,5 +61,51 @@ pub(crate) fn passable(place: &Path) -> Result<(), EngineError> {
             message: format!("`{}` is not a folder, and results are to be shown in it", path.display()),
             hint: "move it away, then run again".into(),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_behind_its_link_and_keeps_its_mode() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("far/page.md"), folder.path().join("page.md"));
+        fs::create_dir(folder.path().join("far")).unwrap();
+        fs::write(&file, "old").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        symlink("far/page.md", &link).unwrap();
+        replace(&link, b"new").unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "new");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+        replace(&folder.path().join("first.md"), b"1").unwrap();
+        let left = walk(folder.path());
+        assert_eq!(left, ["far", "far/page.md", "first.md", "page.md"]);
+    }
+
+    #[test]
+    fn a_draft_that_cannot_take_its_place_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("page.md/full")).unwrap();
+        assert!(replace(&folder.path().join("page.md"), b"new").is_err());
+        assert_eq!(walk(folder.path()), ["page.md", "page.md/full"]);
+    }
+
+    /// All that is below a folder, sorted.
+    fn walk(folder: &Path) -> Vec<String> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
+            let name = entry.file_name().into_string().unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                names.extend(walk(&entry.path()).into_iter().map(|inner| format!("{name}/{inner}")));
+            }
+            names.push(name);
+        }
+        names.sort();
+        names
     }
 }

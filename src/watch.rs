@@ -198,7 +198,10 @@ impl Observer for Watch<'_> {
                 self.settle(*id, Some(&text));
             }
             Event::Failed { id, message, hint } => self.fail(*id, message, hint.as_deref()),
-            Event::Published { path, .. } => self.note(&format!("wrote    {}", ui::path(path))),
+            Event::Published { path, .. } => {
+                let word = if self.pipeline.root.join(path).exists() { "wrote" } else { "removed" };
+                self.note(&format!("{word:<8} {}", ui::path(path)));
+            }
         }
     }
 }

@@ -270,7 +270,7 @@ impl Work {
                 Epoch::Paused if within => {}
                 Epoch::Paused | Epoch::Stopped => return Err(StageError::interrupted()),
             }
-            output::replace(&saved, &training.save().map_err(failed)?)
+            engine::place::replace(&saved, &training.save().map_err(failed)?)
                 .map_err(|error| output::failed("save the training to", &saved, &error))?;
             if !watch.saved() {
                 return Err(StageError::interrupted());

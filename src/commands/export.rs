@@ -10,7 +10,7 @@ use std::{
 
 use engine::{
     instance::{InstanceId, Pipeline},
-    place::write_whole,
+    place::replace,
     plan::Standing,
     project::Project,
 };
@@ -197,15 +197,14 @@ pub(super) fn save(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
         Ok(meta) if meta.is_file() && meta.permissions().readonly() => {
             return Err(refused(io::ErrorKind::PermissionDenied.into()));
         }
-        Ok(meta) if meta.is_file() => write_whole(&path.canonicalize().map_err(refused)?, bytes)?,
-        Ok(_) => {
+        Ok(meta) if !meta.is_file() => {
             return File::options()
                 .write(true)
                 .open(path)
                 .and_then(|mut to| to.write_all(bytes))
                 .map_err(refused);
         }
-        Err(_) => write_whole(path, bytes)?,
+        _ => replace(path, bytes).map_err(refused)?,
     }
     ui::line(&format!("wrote {} ({} bytes)", path.display(), bytes.len()));
     Ok(())

@@ -6,12 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use engine::kind::StageError;
+use engine::{kind::StageError, place::replace};
 
-use crate::{
-    output::{failed, replace},
-    plot::Entry,
-};
+use crate::{output::failed, plot::Entry};
 
 /// Writes a file unless it already says so; does it say something new now?
 pub(super) fn write_changed(path: &Path, bytes: &[u8]) -> Result<bool, StageError> {

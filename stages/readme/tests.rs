@@ -117,21 +117,23 @@ fn a_name_that_leads_elsewhere_is_refused() {
 #[test]
 fn the_committed_pages_are_those_of_the_committed_results() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let result = root.join("artifacts/hour/page");
-    let params = params("publish = true\npages = [\"README.md\", \"docs/results.md\"]");
     let project = tempfile::tempdir().unwrap();
-    let mut files = vec![PathBuf::from("README.md"), "docs/results.md".into()];
-    let figures = fs::read_dir(root.join(FIGURES)).unwrap().map(|entry| entry.unwrap());
-    let figures = figures.filter(|entry| entry.file_type().unwrap().is_file());
-    files.extend(figures.map(|entry| Path::new(FIGURES).join(entry.file_name())));
-    for file in &files {
-        let copy = project.path().join(file);
+    let figures = walkdir::WalkDir::new(root.join(FIGURES)).into_iter().map(|entry| entry.unwrap());
+    let figures = figures.filter(|entry| entry.file_type().is_file()).map(walkdir::DirEntry::into_path);
+    for file in figures.chain(["README.md", "docs/results.md"].map(|page| root.join(page))) {
+        let copy = project.path().join(file.strip_prefix(root).unwrap());
         fs::create_dir_all(copy.parent().unwrap()).unwrap();
-        fs::copy(root.join(file), copy).unwrap();
+        fs::copy(file, copy).unwrap();
     }
-    let changed = Readme.publish(&params, &result, project.path()).unwrap();
-    assert!(changed.is_empty(), "{changed:?} differ: run `repro run --profile hour page`");
+    for (run, name) in [("hour", ""), ("experiments/overnight/jpeg", "overnight")] {
+        let pages = "pages = [\"README.md\", \"docs/results.md\"]";
+        let params = params(&format!("publish = true\nname = \"{name}\"\n{pages}"));
+        let result = root.join("artifacts").join(run).join("page");
+        let changed = Readme.publish(&params, &result, project.path()).unwrap();
+        assert!(changed.is_empty(), "{changed:?} differ: run the `page` of `artifacts/{run}`");
+    }
     let report = Path::new("benches/compare.json");
     let speed = speed::table(&read(&root.join(report)).unwrap(), report).unwrap();
-    assert_eq!(read(&result.join("speed.md")).unwrap(), speed, "run `repro run --profile hour page`");
+    let said = read(&root.join("artifacts/hour/page/speed.md")).unwrap();
+    assert_eq!(said, speed, "run `repro run --profile hour page`");
 }
