@@ -55,7 +55,7 @@ impl Kind for Plot {
     }
 
     fn version(&self) -> u32 {
-        5
+        6
     }
 
     fn roles(&self) -> Roles {
@@ -102,6 +102,9 @@ impl Kind for Plot {
         write_json(job, LIST, &list)?;
         if let Some(table) = table::parameters(&results) {
             write(job, "parameters.md", table.as_bytes())?;
+        }
+        if let Some(table) = table::memory(&results) {
+            write(job, "memory.md", table.as_bytes())?;
         }
         write(job, "table.md", table::accuracies(&results).as_bytes())
     }

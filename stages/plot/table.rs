@@ -1,6 +1,9 @@
 //! The results as Markdown tables. Knows no figure.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use crate::results::{Evaluation, Line, Network, Results, Statistics};
 
@@ -51,6 +54,46 @@ pub(super) fn parameters(results: &Results) -> Option<String> {
             grouped(counts.shortcut_batch_norm),
             grouped(counts.output),
             grouped(counts.shortcut),
+        );
+    }
+    Some(text)
+}
+
+/// Buffers of a training step by mode and batch; nothing where no memory was given.
+pub(super) fn memory(results: &Results) -> Option<String> {
+    let batches: BTreeSet<u64> =
+        results.memory.iter().flat_map(|memory| memory.buffers.iter().map(|of| of.batch)).collect();
+    let budgets: BTreeSet<u64> = results.memory.iter().filter_map(|memory| memory.budget).collect();
+    if batches.is_empty() {
+        return None;
+    }
+    let batch_heads = batches.iter().map(|batch| format!(" {batch} images (MB) |"));
+    let budget_heads =
+        budgets.iter().map(|budget| format!(" most images in {:.2} GB |", *budget as f64 / 1e9));
+    let heads: String = batch_heads.chain(budget_heads).collect();
+    let rule = "---:|".repeat(batches.len() + budgets.len());
+    let mut text = format!("| network | variant | trained |{heads}\n|---|---|---|{rule}\n");
+    // Seeds take the same memory.
+    let rows: BTreeMap<_, _> = results
+        .memory
+        .iter()
+        .map(|memory| ((&memory.network, &memory.variant, &memory.line), memory))
+        .collect();
+    for ((network, variant, line), memory) in rows {
+        let bytes = |batch: &u64| memory.buffers.iter().find(|of| of.batch == *batch).map(|of| of.bytes);
+        let sizes =
+            batches.iter().map(|batch| bytes(batch).map(|bytes| format!("{:.0}", bytes as f64 / 1e6)));
+        let largest = budgets
+            .iter()
+            .map(|budget| memory.largest_batch.filter(|_| memory.budget == Some(*budget)).map(grouped));
+        let cells: String =
+            sizes.chain(largest).map(|text| format!(" {} |", text.unwrap_or_else(|| "–".into()))).collect();
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} |{cells}",
+            cell(&network.label()),
+            cell(variant),
+            cell(&line.label())
         );
     }
     Some(text)

@@ -152,6 +152,12 @@ fn every_figure_has_title_axes_legend_number_of_runs_and_caption() {
         parameters.contains("| ResNet-14 | paper | 175,258 | 1,120 | 0.64 | 192 | 650 | 2,560 |"),
         "{parameters}"
     );
+    let memory = std::fs::read_to_string(out.path().join("memory.md")).unwrap();
+    let heads =
+        "| network | variant | trained | 64 images (MB) | 128 images (MB) | most images in 1.07 GB |\n";
+    assert!(memory.starts_with(heads), "{memory}");
+    assert!(memory.contains("| ResNet-14 | paper | BatchNorm only | 120 | 240 | 512 |\n"), "{memory}");
+    assert_eq!(memory.matches("| ResNet-14 | paper | BatchNorm only |").count(), 1, "seeds take the same");
 }
 
 fn not_blank(path: &Path) {

@@ -24,7 +24,7 @@ use crate::{
 /// Where the figures of the pages lie in the project.
 const FIGURES: &str = "docs/figures";
 /// What a page may show of a result, each as a block of its own.
-const TABLES: [&str; 4] = ["table", "parameters", "claims", "speed"];
+const TABLES: [&str; 5] = ["table", "parameters", "memory", "claims", "speed"];
 
 /// The kind `readme`.
 pub struct Readme;
@@ -85,7 +85,7 @@ impl Kind for Readme {
     }
 
     fn version(&self) -> u32 {
-        3
+        4
     }
 
     fn roles(&self) -> Roles {
@@ -117,8 +117,10 @@ impl Kind for Readme {
         for name in files.chain([LIST.to_owned(), "table.md".into()]) {
             copy(from, &name, job.out)?;
         }
-        if from.join("parameters.md").exists() {
-            copy(from, "parameters.md", job.out)?;
+        for name in ["parameters.md", "memory.md"] {
+            if from.join(name).exists() {
+                copy(from, name, job.out)?;
+            }
         }
         if let Ok(input) = job.input("claims") {
             copy(&input.dir, claims::TABLE, job.out)?;
@@ -128,7 +130,9 @@ impl Kind for Readme {
             write(&job.out.join("speed.md"), table.as_bytes())?;
         }
         let mut page = format!("# Results\n\n{}", blocks::figures(&list, ""));
-        for (name, title) in TABLES.iter().zip(["Accuracy", "Parameters", "Claims", "Speed and memory"]) {
+        for (name, title) in
+            TABLES.iter().zip(["Accuracy", "Parameters", "Memory", "Claims", "Speed and memory"])
+        {
             let path = job.out.join(format!("{name}.md"));
             if path.exists() {
                 page += &format!("\n## {title}\n\n{}", read(&path)?);
