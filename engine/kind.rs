@@ -9,7 +9,7 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
-use crate::instance::Resources;
+use crate::{error::EngineError, instance::Resources};
 
 /// A kind of stage. Registered by the program; looked up by the word after `kind =`.
 pub trait Kind: Send + Sync {
@@ -74,18 +74,25 @@ pub trait Kind: Send + Sync {
         jobs.iter_mut().map(one).collect()
     }
 
-    /// Does [`Kind::publish`] do anything with these parameters?
+    /// Is there a [`Kind::publication`] with these parameters?
     fn publishes(&self, _params: &Params) -> bool {
         false
     }
 
-    /// Writes the finished result into files of the project outside `artifacts/` (the blocks of
-    /// README.md). Called after every run in which the stage is fresh, so it must leave a file
-    /// alone that already says what it should. Returns the files that it changed.
-    fn publish(&self, _params: &Params, _result: &Path, _project: &Path) -> Result<Vec<PathBuf>, StageError> {
-        Ok(Vec::new())
+    /// What of the finished result stands in files of the project outside `artifacts/` (the blocks of README.md). A
+    /// run writes it whenever the stage is fresh; nothing may be written here.
+    fn publication(
+        &self,
+        _params: &Params,
+        _result: &Path,
+        _project: &Path,
+    ) -> Result<Publication, StageError> {
+        Ok(Publication::new())
     }
 }
+
+/// Files of a project, and the bytes that each should hold; none where it should not be there.
+pub type Publication = Vec<(PathBuf, Option<Vec<u8>>)>;
 
 /// The registered kinds, by name.
 #[derive(Clone, Default)]
@@ -264,6 +271,12 @@ impl Job<'_> {
             .get(role)
             .and_then(|inputs| inputs.first())
             .ok_or_else(|| StageError::new(format!("`{}` has no input `{role}`", self.instance)))
+    }
+}
+
+impl From<EngineError> for StageError {
+    fn from(error: EngineError) -> Self {
+        Self { hint: error.hint(), integrity: error.exit_code() == 3, ..Self::new(error.to_string()) }
     }
 }
 

@@ -15,7 +15,7 @@ pub enum Standing {
     /// The stored recipe equals today's and every output is there and intact.
     Fresh,
     /// What is shown is not today's result, but the cache holds that: nothing has to run. Which output was
-    /// touched, where one was.
+    /// touched, or what does not show it, where that is so.
     Restorable(Option<Why>),
     /// It must run; this is why.
     Stale(Vec<Why>),
@@ -42,6 +42,8 @@ pub enum Why {
     Asked,
     /// It was tried, and this is how that ended.
     Failed(String),
+    /// A file of the project does not show it.
+    NotPublished(String),
 }
 
 impl fmt::Display for Why {
@@ -64,6 +66,7 @@ impl fmt::Display for Why {
             Self::FileMissing(path, reason) => write!(f, "it reads `{}`: {reason}", path.display()),
             Self::Asked => f.write_str("asked for"),
             Self::Failed(how) => write!(f, "its last run failed: {how}"),
+            Self::NotPublished(what) => f.write_str(what),
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     look::look,
     pipeline::matrix::show,
     plan::{Found, Standing, Why, judge},
+    publish::outdated,
     recipe::Recipe,
     record::Record,
     state::State,
@@ -99,7 +100,25 @@ impl Project {
     pub fn status(&self, pipeline: &Pipeline) -> Result<Vec<Standing>, EngineError> {
         let (mut state, _) = State::load(self.store.cache())?;
         let seen = self.look_all(pipeline, None, &mut state);
-        Ok(self.judge_all(pipeline, &seen, &mut state).into_iter().map(|judged| judged.standing).collect())
+        let judged = self.judge_all(pipeline, &seen, &mut state).into_iter().zip(&seen).enumerate();
+        Ok(judged.map(|(id, (judged, seen))| self.published(&pipeline.instances[id], seen, judged)).collect())
+    }
+
+    /// Where an instance stands that may also stand in files of the project.
+    fn published(&self, instance: &Instance, seen: &Seen, judged: Judged) -> Standing {
+        let Instance { kind, params, .. } = instance;
+        if judged.standing != Standing::Fresh || !kind.publishes(params) {
+            return judged.standing;
+        }
+        match outdated(&**kind, params, &self.store.shown(&seen.key), &self.root) {
+            Ok(outdated) => outdated.first().map_or(Standing::Fresh, |(path, _)| {
+                Standing::Restorable(Some(Why::NotPublished(format!(
+                    "`{}` does not show it",
+                    path.display()
+                ))))
+            }),
+            Err(error) => Standing::Stale(vec![Why::NotPublished(error.message)]),
+        }
     }
 
     /// The recipe of what is there against today's.

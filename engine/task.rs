@@ -211,12 +211,7 @@ impl Member {
             }
             return Err(failure);
         }
-        self.take(store, heard.notes, outputs, run).map_err(|error| {
-            let mut failure = StageError::new(error.to_string());
-            failure.hint = error.hint();
-            failure.integrity = error.exit_code() == 3;
-            failure
-        })
+        Ok(self.take(store, heard.notes, outputs, run)?)
     }
 
     fn take(

@@ -84,14 +84,15 @@ impl Kind for Command {
 
     fn files(&self, params: &Params) -> Vec<PathBuf> {
         let deps = params.recipe.get("deps").and_then(toml::Value::as_array);
-        deps.into_iter().flatten().filter_map(toml::Value::as_str).map(PathBuf::from).collect()
+        deps.into_iter().flatten().filter_map(toml::Value::as_str).map(|path| plain(path.as_ref())).collect()
     }
 
     fn command(&self, params: &Params) -> Option<kind::Command> {
         let params = read(params)?;
         let mut env = params.env;
         env.extend(params.values.iter().map(|(name, value)| (name.clone(), value.text())));
-        Some(kind::Command { run: params.run, env, outputs: params.outputs })
+        let outputs = params.outputs.iter().map(|path| plain(path)).collect();
+        Some(kind::Command { run: params.run, env, outputs })
     }
 
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
@@ -148,6 +149,11 @@ fn stays_inside(path: &Path) -> bool {
     }) && named
 }
 
+/// `x` for `./x`.
+fn plain(path: &Path) -> PathBuf {
+    path.components().filter(|part| matches!(part, Component::Normal(_))).collect()
+}
+
 fn is_variable(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with(|c: char| c.is_ascii_digit())
@@ -166,7 +172,7 @@ mod tests {
     fn values_and_env_become_variables_and_deps_become_files() {
         let params = Command
             .resolve(&given(
-                "run = 'x'\noutputs = ['o']\ndeps = ['src/x.py']\nvalues = { RATE = 0.1, N = 3, ON = true }\nenv = { LANG = 'C' }",
+                "run = 'x'\noutputs = ['./o']\ndeps = ['./src/./x.py']\nvalues = { RATE = 0.1, N = 3, ON = true }\nenv = { LANG = 'C' }",
             ))
             .unwrap();
         let command = Command.command(&params).unwrap();

@@ -1,7 +1,7 @@
 //! What follows when an instance's result is there, or is not: it is shown, published and made lasting,
 //! and what waited for it is released. Knows nothing of what starts when.
 
-use std::collections::btree_map;
+use std::{collections::btree_map, path::PathBuf};
 
 use super::{Ended, Plan, Run};
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     look::look,
     observer::Event,
     plan::Found,
+    publish::publish,
     recipe::{Recipe, changes},
     record::Record,
     run::Summary,
@@ -38,9 +39,7 @@ impl Run<'_> {
         self.trees[id] = Some(tree);
         self.state.results.insert(key.clone(), entry.clone());
         self.committer.commit(Commit { key: key.clone(), entry: Some(entry), record });
-        Ok(kept.map(|(path, kept)| {
-            format!("`{}` is of no result; what was there is kept in `{}`", path.display(), kept.display())
-        }))
+        Ok(kept.map(told))
     }
 
     /// Its result is known and shown: publish it, count it, and release what waited for it. What cannot be
@@ -53,7 +52,7 @@ impl Run<'_> {
         let instance = &self.plan.pipeline.instances[id];
         if instance.kind.publishes(&instance.params) {
             let result = self.plan.project.store.shown(&self.plan.seen[id].key);
-            match instance.kind.publish(&instance.params, &result, &self.plan.project.root) {
+            match publish(&*instance.kind, &instance.params, &result, &self.plan.project.root) {
                 Ok(paths) => {
                     self.published |= !paths.is_empty();
                     paths.into_iter().for_each(|path| self.observer.event(&Event::Published { id, path }));
@@ -148,11 +147,12 @@ impl Run<'_> {
         what: &str,
     ) -> Result<(), EngineError> {
         let key = &self.plan.seen[id].key;
-        self.plan.project.store.show(draft, key, &mut content, self.state.results.get(key))?;
+        let kept = self.plan.project.store.show(draft, key, &mut content, self.state.results.get(key))?;
         self.state.results.remove(key);
         self.committer.commit(Commit { key: key.clone(), entry: None, record: None });
         let message =
             format!("what it reads changed while it ran ({what}); its result is shown, but does not count");
+        kept.map(told).into_iter().for_each(|line| self.observer.event(&Event::Said { id, line }));
         self.fail(id, StageError::new(message).hint("run again"));
         Ok(())
     }
@@ -170,4 +170,9 @@ impl Run<'_> {
         self.summary.failed.push(id);
         self.observer.event(&Event::Failed { id, message: error.message, hint: error.hint });
     }
+}
+
+/// Says what had to make way for a result, and where it is now.
+fn told((path, kept): (PathBuf, PathBuf)) -> String {
+    format!("`{}` is of no result; what was there is kept in `{}`", path.display(), kept.display())
 }

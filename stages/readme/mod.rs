@@ -2,15 +2,14 @@
 //! project that show them. Knows nothing of what the figures show.
 
 mod blocks;
-mod place;
 mod speed;
 
 use std::{
-    fs,
+    fs, io,
     path::{Component, Path, PathBuf},
 };
 
-use engine::kind::{Job, Kind, ParamError, Params, RoleSpec, Roles, StageError};
+use engine::kind::{Job, Kind, ParamError, Params, Publication, RoleSpec, Roles, StageError};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
@@ -145,13 +144,13 @@ impl Kind for Readme {
         params.recipe.get("publish").and_then(toml::Value::as_bool) == Some(true)
     }
 
-    fn publish(&self, params: &Params, result: &Path, project: &Path) -> Result<Vec<PathBuf>, StageError> {
+    fn publication(&self, params: &Params, result: &Path, project: &Path) -> Result<Publication, StageError> {
         if !self.publishes(params) {
-            return Ok(Vec::new());
+            return Ok(Publication::new());
         }
         let ReadmeParams { pages, name, .. } = read_params(params)?;
         let (list, folder) = (list(result)?, Path::new(FIGURES).join(&name));
-        let mut files = Vec::new();
+        let mut files = Publication::new();
         for page in pages {
             let mut text = read(&project.join(&page))?;
             if !has_block(&text, &name) {
@@ -165,22 +164,34 @@ impl Kind for Readme {
                     text = blocks::replace(&text, &page, &name, table, &read(&path)?)?;
                 }
             }
-            files.push((page, text.into_bytes()));
+            files.push((page, Some(text.into_bytes())));
         }
         for entry in &list {
             let file = format!("{}.svg", entry.name);
             let bytes = fs::read(result.join(&file)).map_err(|e| failed("read", &result.join(&file), &e))?;
-            files.push((folder.join(file), bytes));
+            files.push((folder.join(file), Some(bytes)));
         }
-        let mut changed = Vec::new();
-        for (file, bytes) in files {
-            if place::write_changed(&project.join(&file), &bytes)? {
-                changed.push(file);
-            }
-        }
-        changed.extend(place::remove_old(project, &folder, &list)?);
-        Ok(changed)
+        files.extend(old_figures(project, &folder, &list)?.into_iter().map(|path| (path, None)));
+        Ok(files)
     }
+}
+
+/// The figures in `folder` that are not in the `list`. Folders in it are other stages'.
+fn old_figures(project: &Path, folder: &Path, list: &[Entry]) -> Result<Vec<PathBuf>, StageError> {
+    let place = project.join(folder);
+    let entries = match fs::read_dir(&place) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.and_then(Iterator::collect::<io::Result<Vec<_>>>),
+    };
+    let files = entries.map_err(|e| failed("read", &place, &e))?.into_iter();
+    let files = files.filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_dir()));
+    let mut old: Vec<_> = files.map(|entry| folder.join(entry.file_name())).collect();
+    old.retain(|file| {
+        let made = list.iter().any(|made| file.file_stem().is_some_and(|name| name == made.name.as_str()));
+        file.extension().is_some_and(|end| end == "svg") && !made
+    });
+    old.sort();
+    Ok(old)
 }
 
 /// Does a page want anything of the stage of that `name`?

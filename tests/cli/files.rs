@@ -85,6 +85,29 @@ fn status_names_what_was_touched() {
 }
 
 #[test]
+fn status_says_which_page_does_not_show_a_result() {
+    let plot = "[stage.model]\nkind = \"model\"\narch = \"resnet8\"\n[stage.memory]\nkind = \"memory\"\nneeds = { model = \"model\" }\n\
+        [stage.plot]\nkind = \"plot\"\nneeds = { memory = \"memory\" }\n[stage.page]\nkind = \"readme\"\npublish = true\nneeds = { figures = \"plot\" }\n";
+    let project = TestProject::new(plot);
+    project.write("README.md", "<!-- repro:memory --><!-- /repro:memory -->");
+    project.ends(&["run"], 0);
+    assert_eq!(project.ends(&["status"], 0).out, "4 fresh\n");
+    let shown = project.read("README.md");
+    project.edit("README.md", "| ResNet-8 | paper |", "| ResNet-8 | mine |");
+    assert!(project.ends(&["status"], 0).out.starts_with("restorable page: `README.md` does not show it; "));
+    project.ends(&["status", "-q"], 1);
+    assert!(project.ends(&["run"], 0).out.starts_with("nothing to do: 4 fresh"));
+    assert_eq!(project.read("README.md"), shown);
+    project.write("README.md", "nothing");
+    assert!(
+        project
+            .ends(&["status"], 0)
+            .out
+            .starts_with("stale      page: `README.md` has no block of this stage")
+    );
+}
+
+#[test]
 fn status_says_how_the_last_run_failed_until_one_succeeds() {
     let project = with("test -e good && echo 1 > $OUT/x");
     project.ends(&["run"], 1);

@@ -146,10 +146,11 @@ fn other_bytes_of_the_same_recipe_are_told_after_the_end_of_the_stage() {
 #[test]
 fn what_cannot_be_published_has_failed_and_holds_up_what_needs_it() {
     let mut space = Space::new();
-    space.give("a", "publish", "missing/folder");
+    space.give("a", "publish", "in-the-way/page");
+    fs::write(space.path("in-the-way"), "").unwrap();
     let (summary, _) = space.run();
     assert_eq!((summary.ran, summary.failed, summary.skipped), (vec![3], vec![0], vec![1, 2]));
-    fs::create_dir(space.path("missing")).unwrap();
+    fs::remove_file(space.path("in-the-way")).unwrap();
     let (summary, _) = space.run();
     assert_eq!((summary.fresh, summary.failed), (vec![0, 3], vec![]));
     assert_eq!(summary.ran, [1, 2]);

@@ -9,7 +9,7 @@ use std::{
 
 use engine::{
     instance::{Instance, Pipeline},
-    kind::{Command, Group, Input, Job, Kind, ParamError, Params, Roles, StageError},
+    kind::{Command, Group, Input, Job, Kind, ParamError, Params, Publication, Roles, StageError},
     observer::Event,
     project::Project,
     run::{RunOptions, Summary},
@@ -49,14 +49,10 @@ impl Kind for Toy {
     fn publishes(&self, params: &Params) -> bool {
         params.recipe.contains_key("publish")
     }
-    fn publish(&self, params: &Params, result: &Path, project: &Path) -> Result<Vec<PathBuf>, StageError> {
+    fn publication(&self, params: &Params, result: &Path, _: &Path) -> Result<Publication, StageError> {
         let place = PathBuf::from(params.recipe["publish"].as_str().unwrap());
         let text = fs::read(result.join("x")).map_err(|e| StageError::new(e.to_string()))?;
-        if fs::read(project.join(&place)).is_ok_and(|there| there == text) {
-            return Ok(Vec::new());
-        }
-        fs::write(project.join(&place), text).map_err(|e| StageError::new(format!("cannot publish: {e}")))?;
-        Ok(vec![place])
+        Ok(vec![(place, Some(text))])
     }
     fn command(&self, params: &Params) -> Option<Command> {
         let run = params.recipe.get("run")?.as_str().unwrap().to_owned();
