@@ -56,9 +56,11 @@ pub struct GcReport {
     pub kept: u64,
 }
 
-/// A file below `.repro/`, or a scratch folder.
+/// A file or folder below `.repro/`.
 struct Found {
     path: PathBuf,
+    folder: bool,
+    /// Of a folder none.
     bytes: u64,
     young: bool,
 }
@@ -110,13 +112,16 @@ impl Project {
             let needed = sharded(&file.path, "").is_some_and(|digest| objects.contains(&digest));
             sort(file, needed);
         }
-        let [scratch, replaced] =
-            ["scratch", "replaced"].map(|name| folders(&cache.join(name), options.keep));
-        let notes = ["failed", "idle"].map(|name| files(&cache.join(name), options.keep));
-        let notes = notes.into_iter().collect::<Result<Vec<_>, _>>()?;
-        for file in scratch?.into_iter().chain(replaced?).chain(notes.into_iter().flatten()) {
-            let young = file.young;
-            sort(file, young);
+        for (name, found) in [
+            ("scratch", wholes as fn(&Path, Duration) -> _),
+            ("replaced", wholes),
+            ("failed", files),
+            ("idle", files),
+        ] {
+            for file in found(&cache.join(name), options.keep)? {
+                let young = file.young;
+                sort(file, young);
+            }
         }
         let tables: BTreeSet<_> = state.memo.all().map(|(path, _)| state.memo.table(path)).collect();
         for file in files(&cache.join("folders"), options.keep)? {
@@ -152,27 +157,26 @@ impl Project {
 
 /// The files below `folder`, sorted.
 fn files(folder: &Path, keep: Duration) -> Result<Vec<Found>, EngineError> {
-    let all = below(folder, keep)?;
-    Ok(all.into_iter().filter(|(is_folder, _)| !is_folder).map(|(_, found)| found).collect())
+    Ok(below(folder, keep)?.into_iter().filter(|found| !found.folder).collect())
 }
 
-/// The folders in `folder`, sorted; young is each in which anything is.
-fn folders(folder: &Path, keep: Duration) -> Result<Vec<Found>, EngineError> {
-    let mut found: Vec<Found> = Vec::new();
-    for (is_folder, entry) in below(folder, keep)? {
-        if entry.path.parent() == Some(folder) {
-            found.push(Found { bytes: if is_folder { 0 } else { entry.bytes }, ..entry });
-        } else if let Some(whole) = found.last_mut() {
-            whole.bytes += if is_folder { 0 } else { entry.bytes };
-            whole.young |= entry.young;
+/// What lies in `folder`, each with all that is below it; young is each in which anything is.
+fn wholes(folder: &Path, keep: Duration) -> Result<Vec<Found>, EngineError> {
+    let mut wholes: Vec<Found> = Vec::new();
+    for found in below(folder, keep)? {
+        match wholes.last_mut() {
+            Some(whole) if found.path.parent() != Some(folder) => {
+                whole.bytes += found.bytes;
+                whole.young |= found.young;
+            }
+            _ => wholes.push(found),
         }
     }
-    Ok(found)
+    Ok(wholes)
 }
 
-/// All that is below `folder`, sorted, each folder before what is in it: is it a folder? What a run removes
-/// meanwhile is left out.
-fn below(folder: &Path, keep: Duration) -> Result<Vec<(bool, Found)>, EngineError> {
+/// All that is below `folder`, sorted, each folder before what is in it. What a run removes meanwhile is left out.
+fn below(folder: &Path, keep: Duration) -> Result<Vec<Found>, EngineError> {
     let oldest = SystemTime::now().checked_sub(keep).unwrap_or(SystemTime::UNIX_EPOCH);
     let mut found = Vec::new();
     for entry in walkdir::WalkDir::new(folder).min_depth(1).sort_by_file_name() {
@@ -182,7 +186,8 @@ fn below(folder: &Path, keep: Duration) -> Result<Vec<(bool, Found)>, EngineErro
             read => read.context("read", folder)?,
         };
         let young = meta.modified().is_ok_and(|modified| modified > oldest);
-        found.push((meta.is_dir(), Found { path: entry.into_path(), bytes: meta.len(), young }));
+        let (folder, bytes) = if meta.is_dir() { (true, 0) } else { (false, meta.len()) };
+        found.push(Found { path: entry.into_path(), folder, bytes, young });
     }
     Ok(found)
 }

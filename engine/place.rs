@@ -97,15 +97,9 @@ mod tests {
 
     /// All that is below a folder, sorted.
     fn walk(folder: &Path) -> Vec<String> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
-            let name = entry.file_name().into_string().unwrap();
-            if entry.file_type().unwrap().is_dir() {
-                names.extend(walk(&entry.path()).into_iter().map(|inner| format!("{name}/{inner}")));
-            }
-            names.push(name);
-        }
-        names.sort();
-        names
+        let entries = walkdir::WalkDir::new(folder).min_depth(1).sort_by_file_name().into_iter();
+        let below =
+            |entry: walkdir::DirEntry| entry.path().strip_prefix(folder).unwrap().display().to_string();
+        entries.map(|entry| below(entry.unwrap())).collect()
     }
 }

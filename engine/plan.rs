@@ -43,7 +43,9 @@ pub enum Why {
     /// It was tried, and this is how that ended.
     Failed(String),
     /// A file of the project does not show it.
-    NotPublished(String),
+    NotPublished(PathBuf),
+    /// Files of the project cannot show it, and this is why.
+    Unpublishable(String),
 }
 
 impl fmt::Display for Why {
@@ -66,7 +68,8 @@ impl fmt::Display for Why {
             Self::FileMissing(path, reason) => write!(f, "it reads `{}`: {reason}", path.display()),
             Self::Asked => f.write_str("asked for"),
             Self::Failed(how) => write!(f, "its last run failed: {how}"),
-            Self::NotPublished(what) => f.write_str(what),
+            Self::NotPublished(path) => write!(f, "`{}` does not show it", path.display()),
+            Self::Unpublishable(why) => f.write_str(why),
         }
     }
 }

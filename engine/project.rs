@@ -101,23 +101,24 @@ impl Project {
         let (mut state, _) = State::load(self.store.cache())?;
         let seen = self.look_all(pipeline, None, &mut state);
         let judged = self.judge_all(pipeline, &seen, &mut state).into_iter().zip(&seen).enumerate();
-        Ok(judged.map(|(id, (judged, seen))| self.published(&pipeline.instances[id], seen, judged)).collect())
+        let published = |(id, (judged, seen)): (InstanceId, (Judged, &Seen))| {
+            self.published(&pipeline.instances[id], seen, judged.standing)
+        };
+        Ok(judged.map(published).collect())
     }
 
     /// Where an instance stands that may also stand in files of the project.
-    fn published(&self, instance: &Instance, seen: &Seen, judged: Judged) -> Standing {
+    pub(crate) fn published(&self, instance: &Instance, seen: &Seen, standing: Standing) -> Standing {
         let Instance { kind, params, .. } = instance;
-        if judged.standing != Standing::Fresh || !kind.publishes(params) {
-            return judged.standing;
+        if standing != Standing::Fresh || !kind.publishes(params) {
+            return standing;
         }
         match outdated(&**kind, params, &self.store.shown(&seen.key), &self.root) {
-            Ok(outdated) => outdated.first().map_or(Standing::Fresh, |(path, _)| {
-                Standing::Restorable(Some(Why::NotPublished(format!(
-                    "`{}` does not show it",
-                    path.display()
-                ))))
-            }),
-            Err(error) => Standing::Stale(vec![Why::NotPublished(error.message)]),
+            Ok(outdated) => outdated
+                .into_iter()
+                .next()
+                .map_or(Standing::Fresh, |(path, _)| Standing::Restorable(Some(Why::NotPublished(path)))),
+            Err(error) => Standing::Stale(vec![Why::Unpublishable(error.message)]),
         }
     }
 

@@ -88,3 +88,15 @@ impl Pool {
         self.slots == 0 || self.threads == 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_counted_in_bytes() {
+        // No machine that builds this has less, and none has so many MiB.
+        let memory = Pool::of_machine(1).all.memory;
+        assert!(memory > 1 << 28, "{memory}");
+    }
+}

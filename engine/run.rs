@@ -166,6 +166,7 @@ impl Project {
             let mut waits: Vec<_> = needs.filter(|&from| unknown[from]).collect();
             waits.sort_unstable();
             waits.dedup();
+            standing = self.published(&pipeline.instances[id], &seen[id], standing);
             // What is not known yet is not known of what depends on it either.
             let recipe = recipe.map(|recipe| recipe.digest()).filter(|_| waits.is_empty());
             if forced.contains(&id) && (recipe.is_some() || !waits.is_empty()) {

@@ -125,7 +125,7 @@ struct Ended {
 }
 
 impl Ended {
-    /// Not before its result is lasting: "done" is a promise. And not before the notes: what is said of a stage
+    /// Not before its result is lasting, for "done" is a promise; and before the notes, for what is said of a stage
     /// that runs is taken for its own words.
     fn tell(self, observer: &mut dyn Observer) {
         let Self { id, seconds, notes } = self;
@@ -250,8 +250,10 @@ impl Run<'_> {
             _ if self.plan.forced.contains(&id) => drop(self.queued.insert(id, recipe)),
             Standing::Fresh => {
                 self.trees[id] = judged.tree;
-                self.observer.event(&Event::Fresh { id });
-                self.settle(id, |summary| &mut summary.fresh);
+                if self.settle(id) {
+                    self.observer.event(&Event::Fresh { id });
+                    self.summary.fresh.push(id);
+                }
             }
             Standing::Restorable(_) => self.restore(id, recipe)?,
             Standing::Stale(_) | Standing::Waiting(_) => drop(self.queued.insert(id, recipe)),
@@ -275,9 +277,11 @@ impl Run<'_> {
             Some(Ok(((draft, content), record))) => {
                 store.used(recipe.digest());
                 let kept = self.show(id, recipe.digest(), record.tree, draft, content, None)?;
-                self.observer.event(&Event::Restored { id });
+                if self.settle(id) {
+                    self.observer.event(&Event::Restored { id });
+                    self.summary.restored.push(id);
+                }
                 kept.into_iter().for_each(|line| self.observer.event(&Event::Said { id, line }));
-                self.settle(id, |summary| &mut summary.restored);
             }
             Some(Err(error @ EngineError::Damaged { .. })) => {
                 self.observer.event(&Event::Said { id, line: format!("{error}; it is made again") });

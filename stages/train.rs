@@ -31,6 +31,8 @@ mod watch;
 /// The kind `train`.
 pub struct Train;
 
+/// From what a training that was stopped goes on.
+const SAVED: &str = "resume.safetensors";
 /// A step of more would fit no machine.
 const MOST_IMAGES: usize = 65_536;
 
@@ -321,9 +323,6 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, StageError> {
         Err(error) => Err(output::failed("read", path, &error)),
     }
 }
-
-/// From what a training that was stopped goes on.
-const SAVED: &str = "resume.safetensors";
 
 #[cfg(test)]
 mod tests;

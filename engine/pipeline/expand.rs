@@ -31,8 +31,17 @@ pub(super) struct Stage {
     pub(super) kind: Arc<dyn Kind>,
     pub(super) needs: Vec<StageNeed>,
     pub(super) axes: BTreeSet<String>,
+    pub(super) joining: Vec<Joining>,
     pub(super) resources: Resources,
     pub(super) instances: Vec<(Axes, Params)>,
+}
+
+/// An axis that has no other use than to tell inputs apart.
+pub(super) struct Joining {
+    pub(super) axis: String,
+    pub(super) span: Span,
+    /// What else it could have been meant to be.
+    pub(super) hint: Option<String>,
 }
 
 /// One name in a stage's `needs`.
@@ -96,9 +105,8 @@ impl Context<'_> {
         let matrix = stage.get("matrix").map_or(&empty, |m| &m.node);
         let mut matrix = matrix::expand(name, matrix, params, diagnostics)?;
         let combinations = std::mem::take(&mut matrix.combinations);
-        if !kind.sees_axes() && fact.closed {
-            self.idle_axes(name, stage, &matrix, &needs, fact, diagnostics);
-        }
+        let sees_all = kind.sees_axes() || !fact.closed;
+        let joining = if sees_all { Vec::new() } else { joining(stage, &matrix, fact) };
         let given = known_parameters(name, stage, &matrix, kind.as_ref(), fact, diagnostics);
         let key = &entry.key;
         let expander =
@@ -112,48 +120,28 @@ impl Context<'_> {
             kind,
             needs,
             axes: matrix.axes.into_keys().collect(),
+            joining,
             resources,
         })
     }
 }
 
-impl Context<'_> {
-    /// An axis that neither sets a parameter nor tells inputs apart makes the same result several times, under
-    /// names that say otherwise.
-    fn idle_axes(
-        &self,
-        name: &str,
-        stage: &Entries,
-        matrix: &Matrix,
-        needs: &[StageNeed],
-        fact: &Fact,
-        diagnostics: &mut Diagnostics,
-    ) {
-        let given = |stage: &Entries, axis: &str| match stage.get("matrix").map(|entry| &entry.node.data) {
-            Some(Data::Table(axes)) => axes.contains_key(axis) || axes.contains_key("include"),
-            _ => false,
-        };
-        let joins = |axis: &str| {
-            needs.iter().any(|need| match self.entries.get(&need.from).map(|entry| &entry.node.data) {
-                Some(Data::Table(from)) => given(from, axis),
-                _ => false,
-            })
-        };
-        for axis in matrix.axes.keys().filter(|axis| !fact.properties.contains_key(*axis)) {
-            if mentions(stage, axis) || joins(axis) {
-                continue;
-            }
-            let span = match stage.get("matrix").map(|entry| &entry.node.data) {
-                Some(Data::Table(axes)) => axes.get(axis).map_or(&None, |entry| &entry.key),
-                _ => &None,
-            };
-            let message = format!(
-                "the axis `{axis}` of `{name}` does nothing: it is no parameter of the stage and no axis of what it needs"
-            );
-            let names = fact.properties.keys().map(String::as_str);
-            diagnostics.add(span, message, did_you_mean(axis, names));
-        }
-    }
+/// The axes that neither set a parameter nor are written into one: they must tell inputs apart.
+fn joining(stage: &Entries, matrix: &Matrix, fact: &Fact) -> Vec<Joining> {
+    let given: Vec<_> = stage.iter().filter(|(key, _)| !RESERVED.contains(&key.as_str())).collect();
+    let axes = matrix.axes.keys().filter(|axis| {
+        !fact.properties.contains_key(*axis) && !given.iter().any(|(_, entry)| mentions(&entry.node, axis))
+    });
+    let entries = match stage.get("matrix").map(|entry| &entry.node.data) {
+        Some(Data::Table(entries)) => Some(entries),
+        _ => None,
+    };
+    let joining = |axis: &String| Joining {
+        axis: axis.clone(),
+        span: entries.and_then(|entries| entries.get(axis)).and_then(|entry| entry.key.clone()),
+        hint: did_you_mean(axis, fact.properties.keys().map(String::as_str)),
+    };
+    axes.map(joining).collect()
 }
 
 fn kind_of(

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Diagnostics,
-    expand::Stage,
+    expand::{Joining, Stage, StageNeed},
     matrix::{Axes, instance_name, show},
 };
 use crate::instance::{Instance, InstanceId, Need};
@@ -17,6 +17,7 @@ pub(super) fn instances(stages: Vec<Stage>, diagnostics: &mut Diagnostics) -> Ve
     let index: BTreeMap<String, usize> =
         stages.iter().enumerate().map(|(i, s)| (s.name.clone(), i)).collect();
     let order = order(&stages, &index, diagnostics);
+    refuse_idle_axes(&stages, &index, diagnostics);
     // With errors so far some stages or instances are missing; joining would invent more.
     if !diagnostics.list.is_empty() {
         return Vec::new();
@@ -95,6 +96,25 @@ pub(super) fn instances(stages: Vec<Stage>, diagnostics: &mut Diagnostics) -> Ve
         ranges[at] = start..out.len();
     }
     out
+}
+
+/// An axis that neither decides a result nor tells inputs apart would make one result several times, under names
+/// that say otherwise.
+fn refuse_idle_axes(stages: &[Stage], index: &BTreeMap<String, usize>, diagnostics: &mut Diagnostics) {
+    for stage in stages {
+        for Joining { axis, span, hint } in &stage.joining {
+            let from = |need: &StageNeed| index.get(&need.from).map(|&at| &stages[at]);
+            // Of a stage that is missing because something is wrong with it nobody knows.
+            if stage.needs.iter().all(|need| from(need).is_some_and(|from| !from.axes.contains(axis))) {
+                let message = format!(
+                    "the axis `{axis}` of `{}` does nothing: it is no parameter of the stage and no axis of \
+                     what it needs",
+                    stage.name
+                );
+                diagnostics.add(span, message, hint.clone());
+            }
+        }
+    }
 }
 
 fn projection(axes: &Axes, shared: &[&String]) -> String {

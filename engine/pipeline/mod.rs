@@ -27,7 +27,10 @@ use std::{
 pub use schema::schema;
 pub use select::select;
 
-use crate::{instance::Pipeline, kind::Kinds};
+use crate::{
+    instance::{Instance, Pipeline},
+    kind::Kinds,
+};
 use parse::Span;
 
 /// What to load, and what to change about it.
@@ -160,7 +163,7 @@ fn expand_text(
     options: &LoadOptions,
     kinds: &Kinds,
     diagnostics: &mut Diagnostics,
-) -> Vec<crate::instance::Instance> {
+) -> Vec<Instance> {
     let Some(mut document) = parse::document(source, options.profile.as_deref(), diagnostics) else {
         return Vec::new();
     };
@@ -174,7 +177,7 @@ fn expand_text(
 }
 
 /// A stage that reads a result as a file would read what is there before that is made anew.
-fn own_results(instances: &[crate::instance::Instance], namespace: &Path, diagnostics: &mut Diagnostics) {
+fn own_results(instances: &[Instance], namespace: &Path, diagnostics: &mut Diagnostics) {
     let place = Path::new("artifacts").join(namespace);
     let mut said = BTreeSet::new();
     for instance in instances {

@@ -42,7 +42,8 @@ pub(super) fn profile(
     let known = &document.params;
     for (param, entry) in overlay.params.iter().filter(|(param, _)| !known.contains_key(*param)) {
         // A profile may bring a parameter for what it brings.
-        if !mentions(&overlay.stages, param) && !mentions(&overlay.params, param) {
+        let mut brought = overlay.stages.values().chain(overlay.params.values());
+        if !brought.any(|entry| mentions(&entry.node, param)) {
             let message = format!("profile `{name}` sets a parameter `{param}` that does not exist");
             diagnostics.add(&entry.key, message, did_you_mean(param, known.keys().map(String::as_str)));
         }

@@ -144,20 +144,17 @@ pub(super) fn substitute(
     }
 }
 
-/// Does anything in `entries` refer to `name`, or to something in it?
-pub(super) fn mentions(entries: &Entries, name: &str) -> bool {
-    fn in_node(node: &Node, name: &str) -> bool {
-        match &node.data {
-            Data::List(items) => items.iter().any(|item| in_node(item, name)),
-            Data::Table(entries) => mentions(entries, name),
-            Data::Leaf(Value::String(text)) => text.split("${").skip(1).any(|rest| {
-                let inside = rest.split_once('}').map_or("", |(inside, _)| inside.trim());
-                inside.split('.').next() == Some(name)
-            }),
-            Data::Leaf(_) => false,
-        }
+/// Does anything in `node` refer to `name`, or to something in it?
+pub(super) fn mentions(node: &Node, name: &str) -> bool {
+    match &node.data {
+        Data::List(items) => items.iter().any(|item| mentions(item, name)),
+        Data::Table(entries) => entries.values().any(|entry| mentions(&entry.node, name)),
+        Data::Leaf(Value::String(text)) => text.split("${").skip(1).any(|rest| {
+            let inside = rest.split_once('}').map_or("", |(inside, _)| inside.trim());
+            inside.split('.').next() == Some(name)
+        }),
+        Data::Leaf(_) => false,
     }
-    entries.values().any(|entry| in_node(&entry.node, name))
 }
 
 fn find_value<'a>(params: &'a Table, path: &str) -> Option<&'a Value> {

@@ -152,12 +152,12 @@ pub(super) fn document(
     Some(document)
 }
 
-/// Names stand in file names, instance names and `-S` keys.
 /// A word with its article.
 pub(super) fn a(word: &str) -> String {
     format!("a{} {word}", if word.starts_with(['a', 'e', 'i', 'o', 'u']) { "n" } else { "" })
 }
 
+/// Names stand in file names, instance names and `-S` keys.
 pub(super) fn check_name(what: &str, name: &str, span: &Span, diagnostics: &mut Diagnostics) {
     let fine = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if name.is_empty() || !name.chars().all(fine) {

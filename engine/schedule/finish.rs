@@ -16,7 +16,6 @@ use crate::{
     publish::publish,
     recipe::{Recipe, changes},
     record::Record,
-    run::Summary,
     state::Entry,
     store::{Content, Draft},
     task::Made,
@@ -42,13 +41,9 @@ impl Run<'_> {
         Ok(kept.map(told))
     }
 
-    /// Its result is known and shown: publish it, count it, and release what waited for it. What cannot be
-    /// published has failed, and is published again by the next run.
-    pub(super) fn settle(
-        &mut self,
-        id: InstanceId,
-        count: impl FnOnce(&mut Summary) -> &mut Vec<InstanceId>,
-    ) {
+    /// Its result is known and shown: publish it and release what waited for it. No, where it cannot be published:
+    /// then it has failed, and holds up what waits until a run succeeds with that.
+    pub(super) fn settle(&mut self, id: InstanceId) -> bool {
         let instance = &self.plan.pipeline.instances[id];
         if instance.kind.publishes(&instance.params) {
             let result = self.plan.project.store.shown(&self.plan.seen[id].key);
@@ -57,10 +52,12 @@ impl Run<'_> {
                     self.published |= !paths.is_empty();
                     paths.into_iter().for_each(|path| self.observer.event(&Event::Published { id, path }));
                 }
-                Err(error) => return self.fail(id, error),
+                Err(error) => {
+                    self.fail(id, error);
+                    return false;
+                }
             }
         }
-        count(&mut self.summary).push(id);
         for dependent in std::mem::take(&mut self.dependents[id]) {
             if let Some(count) = self.blocked.get_mut(&dependent) {
                 *count -= 1;
@@ -70,6 +67,7 @@ impl Run<'_> {
                 }
             }
         }
+        true
     }
 
     pub(super) fn done(
@@ -113,8 +111,12 @@ impl Run<'_> {
         if !dropped.is_empty() {
             notes.push(format!("not among its `outputs`, and so dropped: {}", dropped.join(", ")));
         }
-        self.ended.insert(recipe.digest(), Ended { id, seconds, notes });
-        self.settle(id, |summary| &mut summary.ran);
+        if self.settle(id) {
+            self.ended.insert(recipe.digest(), Ended { id, seconds, notes });
+            self.summary.ran.push(id);
+        } else {
+            notes.into_iter().for_each(|line| self.observer.event(&Event::Said { id, line }));
+        }
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::{
     process::ExitCode,
 };
 
+use engine::pipeline::root_of;
 use indicatif::{BinaryBytes, HumanCount};
 use network::{
     cpu::lanes::Isa,
@@ -40,7 +41,7 @@ pub(super) fn doctor(global: &Global, json: bool) -> Result<ExitCode, Failure> {
     let (processor, cuda) = (machine::processor(), cuda());
     let (threads, caches, load) = (machine::threads(), machine::cache_bytes(), machine::load());
     let memory = machine::memory();
-    let cache = cache(engine::pipeline::root_of(&global.file).join(".repro"));
+    let cache = cache(root_of(&global.file).join(".repro"));
     if json {
         ui::json(&json!({
             "version": env!("CARGO_PKG_VERSION"),

@@ -65,17 +65,13 @@ pub(crate) fn dispatch(args: &mut Args) -> Result<ExitCode, Failure> {
     }
 }
 
-/// The pipeline file of the project around this folder, where `file` is none here and no other was asked for. As git
-/// does it, but never beyond the repository.
+/// The pipeline file of the project around this folder, where `file` is none here and no other was asked for.
 fn above(file: &Path) -> Option<PathBuf> {
     if file != Path::new(FILE) || file.exists() {
         return None;
     }
-    let here = std::env::current_dir().ok()?;
-    let inside = |folder: &&Path| !folder.join(".git").exists();
-    let outside = here.ancestors().find(|folder| !inside(folder));
-    let folders = here.ancestors().take_while(inside).chain(outside).skip(1);
-    folders.map(|folder| folder.join(FILE)).find(|file| file.is_file())
+    let found = pipeline::root_of(file).join(FILE);
+    found.is_file().then_some(found)
 }
 
 /// Reads the pipeline that the options name and opens its project.
@@ -169,8 +165,11 @@ fn word(standing: &Standing) -> &'static str {
 
 /// Why an instance is to be restored.
 fn restorable(touched: Option<&Why>) -> String {
-    let touched = touched.map_or_else(String::new, |why| format!("{why}; "));
-    format!("{touched}the cache holds its result")
+    match touched {
+        Some(why @ Why::NotPublished(_)) => format!("{why}; a run writes it"),
+        Some(why) => format!("{why}; the cache holds its result"),
+        None => "the cache holds its result".to_owned(),
+    }
 }
 
 /// Why an instance is stale.

@@ -51,8 +51,8 @@ pub(super) fn run(jobs: &mut [Job<'_>]) -> Vec<Result<(), StageError>> {
 /// Fails before anything is trained, or not as a whole.
 fn all(jobs: &mut [Job<'_>]) -> Result<Vec<Result<(), StageError>>, StageError> {
     for job in &*jobs {
-        // The steps of all must fall together; so alone it comes to the epoch's end, and here nothing is saved
-        // within an epoch.
+        // The steps of all must fall together. So who goes on within an epoch does that alone, to its end; and here
+        // nothing is saved within one.
         if read(&job.scratch.join(SAVED))?.is_some_and(|bytes| saved_within_epoch(&bytes)) {
             return Err(StageError::new("it goes on within an epoch"));
         }

@@ -141,4 +141,9 @@ fn doctor_tells_what_the_machine_has() {
     let shown = project.ends(&["doctor"], 0).out;
     assert!(shown.contains("CUDA driver") && shown.contains("CUDA compiler"), "{shown}");
     assert!(shown.contains("`.repro`: 1 files, 5 B"), "{shown}");
+    // A file in a folder has the cache of its project.
+    std::fs::create_dir(project.path("experiments")).unwrap();
+    project.write("experiments/depth.toml", "");
+    let found = project.json(&["-f", "experiments/depth.toml", "doctor", "--json"], 0);
+    assert_eq!(found["cache"]["bytes"], 5);
 }

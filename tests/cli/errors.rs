@@ -100,6 +100,10 @@ fn what_would_do_nothing_is_refused() {
         let told = project.ends(&["status", "-S", &format!("stage.model.{setting}")], 2).err;
         assert!(told.contains("`sead`") && told.contains(hint), "{told}");
     }
+    // Also where a parameter of that name lists its values.
+    let listed = model.replace("epochs = 3", "sead = [0, 1]").replace("seed = [0, 1]", "sead = \"${sead}\"");
+    let told = TestProject::new(&listed).ends(&["status"], 2).err;
+    assert!(told.contains("the axis `sead` of `model` does nothing"), "{told}");
     project.write("pipeline.toml", &format!("{model}[profile.quick]\nparams.epoch = 1\n"));
     let told = project.ends(&["status"], 2).err;
     assert!(told.contains("profile `quick` sets a parameter `epoch` that does not exist"), "{told}");

@@ -12,6 +12,8 @@ use engine::{
 };
 use network::mode::Mode;
 
+use crate::project::TestProject;
+
 pub(crate) fn files() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = fs::read_dir(root.join("experiments")).expect("the folder of experiments");
@@ -120,6 +122,17 @@ fn the_quick_profiles_draw_both_variants_and_every_initialisation() {
         }
     }
     assert!(inits.contains(&["he-normal", "fixed", "origin"].map(String::from)));
+}
+
+#[test]
+fn the_settings_of_the_help_work_on_the_projects_own_pipeline() {
+    let help = TestProject::new("").ends(&["run", "--help"], 0).out;
+    let sets: Vec<_> = help.lines().filter_map(|line| line.trim().strip_prefix("repro run -S ")).collect();
+    assert!(sets.len() >= 2, "{help}");
+    for set in sets {
+        let set = set.split("  ").next().expect("a setting").trim_matches('\'');
+        with(&Path::new(env!("CARGO_MANIFEST_DIR")).join("pipeline.toml"), &[set]);
+    }
 }
 
 /// A training is known by what it is, not by the file that lists it.

@@ -94,7 +94,9 @@ fn status_says_which_page_does_not_show_a_result() {
     assert_eq!(project.ends(&["status"], 0).out, "4 fresh\n");
     let shown = project.read("README.md");
     project.edit("README.md", "| ResNet-8 | paper |", "| ResNet-8 | mine |");
-    assert!(project.ends(&["status"], 0).out.starts_with("restorable page: `README.md` does not show it; "));
+    let told = "page: `README.md` does not show it; a run writes it\n";
+    assert!(project.ends(&["status"], 0).out.starts_with(&format!("restorable {told}")));
+    assert!(project.ends(&["run", "-n"], 0).out.starts_with(&format!("restore  {told}")));
     project.ends(&["status", "-q"], 1);
     assert!(project.ends(&["run"], 0).out.starts_with("nothing to do: 4 fresh"));
     assert_eq!(project.read("README.md"), shown);

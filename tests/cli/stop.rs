@@ -54,6 +54,29 @@ fn a_second_signal_ends_at_once_what_does_not_listen_to_the_first() {
     assert!(!project.path("artifacts/slow").exists());
 }
 
+/// The command of a killed run goes on; the cache may be a link to somewhere else.
+#[test]
+#[cfg(target_os = "linux")]
+fn what_a_killed_run_left_behind_is_ended_by_the_next() {
+    for linked in [false, true] {
+        let project = TestProject::new(SLOW);
+        if linked {
+            std::fs::create_dir(project.path("elsewhere")).unwrap();
+            std::os::unix::fs::symlink("elsewhere", project.path(".repro")).unwrap();
+        }
+        let run = project.start(&["run"]);
+        project.wait_for("started");
+        run.signal("KILL");
+        run.wait();
+        std::fs::remove_file(project.path("started")).unwrap();
+        let next = project.start(&["run"]);
+        project.wait_for("started");
+        project.write("go", "");
+        let answer = next.wait();
+        assert_eq!(answer.code, Some(0), "linked: {linked}\n{}", answer.err);
+    }
+}
+
 #[test]
 fn a_second_run_at_the_same_time_is_refused_with_exit_code_2() {
     let project = TestProject::new(SLOW);
