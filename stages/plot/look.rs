@@ -72,10 +72,13 @@ pub(super) fn looks<'a>(lines: impl Iterator<Item = &'a Line>) -> Vec<Look> {
 /// Dashes cannot tell so many twins apart: colours and markers tell what they differ in, dashes what is
 /// trained.
 fn by_settings(lines: &[&Line]) -> Vec<Look> {
-    let settings: BTreeSet<_> = lines.iter().map(|line| (line.others(), line.k())).collect();
+    // Neighbours in a legend get neighbours in the palette.
+    let settings: BTreeSet<_> =
+        lines.iter().map(|line| (line.departure(), line.others(), line.k())).collect();
     let modes: BTreeSet<_> = lines.iter().map(|line| line.mode()).collect();
     let look = |line: &&Line| {
-        let place = settings.iter().position(|of| *of == (line.others(), line.k())).unwrap_or(0);
+        let place =
+            settings.iter().position(|of| *of == (line.departure(), line.others(), line.k())).unwrap_or(0);
         let mode = modes.iter().position(|mode| *mode == line.mode()).unwrap_or(0);
         Look {
             color: PALETTE[place % PALETTE.len()],

@@ -1,6 +1,8 @@
 //! What was trained, in plain words: the line of a figure, the row of a table. Knows the names of
 //! the modes and no switches behind them.
 
+use super::Departure;
+
 /// Modes in the order of the legends, and what they train.
 const MODES: [(&str, &str); 10] = [
     ("all", "everything"),
@@ -24,6 +26,8 @@ pub(crate) struct Line {
     rank: usize,
     mode: String,
     k: Option<u64>,
+    /// What `others` amount to, where several of them are settings of the paper's protocol.
+    departure: Option<Departure>,
     others: Vec<(String, String)>,
 }
 
@@ -31,7 +35,8 @@ impl Line {
     /// `k` counts in mode `random` only.
     pub(crate) fn new(mode: &str, k: Option<u64>, others: Vec<(String, String)>) -> Self {
         let rank = MODES.iter().position(|(name, _)| *name == mode).unwrap_or(MODES.len());
-        Self { rank, mode: mode.to_owned(), k: k.filter(|_| mode == "random"), others }
+        let departure = Some(&*others).filter(|others| others.len() > 1).and_then(Departure::of);
+        Self { rank, mode: mode.to_owned(), k: k.filter(|_| mode == "random"), departure, others }
     }
 
     /// The mode's name.
@@ -59,6 +64,11 @@ impl Line {
         &self.others
     }
 
+    /// How it differs from the paper's protocol or the origin's; nothing where a single axis tells it from others.
+    pub(crate) fn departure(&self) -> Option<&Departure> {
+        self.departure.as_ref()
+    }
+
     /// Nothing but mode and k tells it from others.
     pub(crate) fn is_plain(&self) -> bool {
         self.others.is_empty()
@@ -77,6 +87,9 @@ impl Line {
             }
             _ => MODES.get(self.rank).map_or(&*self.mode, |(_, words)| words).to_owned(),
         };
+        if let Some(departure) = &self.departure {
+            return format!("{label}: {}", departure.name());
+        }
         for (axis, value) in &self.others {
             label += ", ";
             label += &setting(axis, value);
@@ -93,6 +106,9 @@ pub(crate) fn setting(axis: &str, value: &str) -> String {
         ("bn_init", "oneone") => "scales and shifts begin at\u{a0}1".into(),
         ("bn_init", "positive-negative") => "scales from U(-1,\u{a0}1)".into(),
         ("init", _) => format!("filters {value}"),
+        ("precision", "f32") => "in float32".into(),
+        ("precision", "bf16") => "in bfloat16".into(),
+        ("precision", "tf32") => "in TF32".into(),
         ("shortcut_bn", "trained" | "frozen") => format!("shortcuts' BatchNorms {value}"),
         ("variant", "origin") => "stride 2 in the first stage".into(),
         ("variant", "paper") => "stride 1 in the first stage".into(),
@@ -114,5 +130,13 @@ mod tests {
         assert_eq!(label("mine", None), "mine");
         let decayed = Line::new("bn", None, vec![("weight_decay".into(), "0.0".into())]);
         assert_eq!(decayed.label(), "BatchNorm only, no weight decay");
+        let axes = [
+            ("bn_init", "fixed"),
+            ("shortcut_bn", "variant"),
+            ("variant", "origin"),
+            ("weight_decay", "0.0001"),
+        ];
+        let between = Line::new("bn", None, axes.map(|(axis, value)| (axis.into(), value.into())).into());
+        assert_eq!(between.label(), "BatchNorm only: the origin's, but weight decay 0.0001");
     }
 }

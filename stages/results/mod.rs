@@ -4,12 +4,14 @@
 mod history;
 mod line;
 mod network;
+mod protocol;
 mod read;
 
 pub(crate) use self::{
     history::History,
     line::{Line, setting},
     network::{Family, Network},
+    protocol::Departure,
     read::{Evaluation, Gammas, Memory, Results},
 };
 

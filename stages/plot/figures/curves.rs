@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Axis, Chart, Drawing, Given, Series, counted, looks};
+use super::{Axis, Chart, Drawing, Given, MANY, Series, counted, looks};
 use crate::{
     plot::chart::{Dashes, Look, Marker},
     results::{History, Line, Network, Statistics},
@@ -38,9 +38,6 @@ const ACCURACY: Columns = Columns {
     caption: "How often the network is right after each pass over the training images.",
 };
 
-/// More lines than this leave no room for the training images.
-const MANY: usize = 6;
-
 pub(super) fn loss(given: &Given<'_>) -> Vec<Drawing> {
     drawings(given, &LOSS)
 }
@@ -71,7 +68,8 @@ fn drawing(network: &Network, lines: &BTreeMap<&Line, Vec<&History>>, columns: &
             // Dashes tell train from test where both are there, and markers alone tell the modes apart.
             let dashes = if many { look.dashes } else { dashes };
             let marker = if look.marker == Marker::Fall { Marker::Diamond } else { look.marker };
-            let label = counted(&format!("{}, {set}", line.label()), &[runs.len()]);
+            let label = if many { line.label() } else { format!("{}, {set}", line.label()) };
+            let label = counted(&label, &[runs.len()]);
             series.push(Series {
                 label,
                 look: Look { dashes, marker, hollow: set == "train", ..look },

@@ -1,6 +1,6 @@
 //! Channels that are zero on nearly every image. Knows where `features.json` counts them.
 
-use super::{Axis, Chart, Drawing, Given, Places, Series, counted, grouped, looks, over_places};
+use super::{Axis, Chart, Drawing, Given, MANY, Places, Series, counted, grouped, looks, over_places};
 use crate::{
     plot::chart::{Dashes, Look},
     results::Evaluation,
@@ -21,19 +21,25 @@ pub(super) fn dead(given: &Given<'_>) -> Vec<Drawing> {
 
 fn drawing(given: &Given<'_>, places: &Places) -> Drawing {
     let groups = grouped(given.results, |line| line.trains_scales() || line.mode() == "random");
+    let many = groups.len() > MANY;
+    let parts = if many { &PARTS[..1] } else { &PARTS[..] };
     let mut series = Vec::new();
     for ((line, runs), look) in groups.iter().zip(looks(groups.keys().copied())) {
-        for (part, dashes, share) in PARTS {
+        for &(part, dashes, share) in parts {
             let (points, n) = over_places(places, runs, |run| Some(100.0 * share(run)?));
             if !points.is_empty() {
-                let label = counted(&format!("{}, {part}", line.label()), &n);
+                let label = if many { line.label() } else { format!("{}, {part}", line.label()) };
+                let label = counted(&label, &n);
                 series.push(Series { label, look: Look { dashes, ..look }, points });
             }
         }
     }
-    let caption = "Share of channels behind a ReLU that are zero at 99 % or more of all positions of the test images: \
-                   features that the network does without. Those behind the addition of a shortcut carry older features on."
-        .into();
+    let older = " Those behind the addition of a shortcut carry older features on.";
+    let caption = format!(
+        "Share of channels behind a ReLU that are zero at 99 % or more of all positions of the test images: features \
+         that the network does without.{}",
+        if many { "" } else { older }
+    );
     let chart = Chart {
         title: places.title("Dead features"),
         x: places.axis(),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Axis, Chart, Drawing, Given, Places, Series, counted, grouped, looks, over_places};
+use super::{Axis, Chart, Drawing, Given, MANY, Places, Series, counted, grouped, looks, over_places};
 use crate::{
     plot::chart::{Dashes, Look},
     results::{Evaluation, Gammas, Line, Network, Statistics},
@@ -142,9 +142,10 @@ fn by_threshold(
     value: impl Fn(&Evaluation, f64) -> Option<f64>,
 ) -> Vec<Series> {
     let groups = grouped(given.results, Line::trains_scales);
+    let thresholds = if groups.len() > MANY { &THRESHOLDS[..1] } else { &THRESHOLDS[..] };
     let mut series = Vec::new();
     for ((line, runs), look) in groups.iter().zip(looks(groups.keys().copied())) {
-        for (threshold, dashes) in THRESHOLDS {
+        for &(threshold, dashes) in thresholds {
             let (points, n) = over_places(places, runs, |run| value(run, threshold));
             if !points.is_empty() {
                 let label = counted(&format!("{}, below {threshold}", line.label()), &n);

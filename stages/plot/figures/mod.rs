@@ -132,6 +132,9 @@ impl Drawing {
     }
 }
 
+/// More lines than this leave no room for parts of each.
+const MANY: usize = 6;
+
 /// Under the axis of accuracies.
 const TOP1: &str = "top-1 test accuracy (%)";
 
