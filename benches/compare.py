@@ -389,11 +389,11 @@ def conditions(sections):
         memory = [run["memory_gbytes_per_second"] for r in found["results"]
                   if r["program"] == "repro" and r["threads"] == 1 for run in r["runs"]]
         lines.append([
-            section, about["date"], about["commit"] or "", about["processor"], about["cores"],
+            section, max((len(r["runs"]) for r in found["results"]), default=0), about["date"], about["commit"] or "", about["processor"], about["cores"],
             " to ".join("?" if x is None else str(x) for x in found["load"]),
             f"{statistics.median(peaks):.0f}" if peaks else "", f"{statistics.median(memory):.0f}" if memory else "",
         ])
-    heading = ["measured", "on", "commit", "processor", "cores", "load", "GFLOP/s", "GB/s"]
+    heading = ["measured", "rounds", "on", "commit", "processor", "cores", "load", "GFLOP/s", "GB/s"]
     return table(heading, lines)
 
 
@@ -407,8 +407,8 @@ def write_report(sections, path):
 Written by `python3 benches/compare.py`, which anyone can run; `compare.json` holds every measurement.
 All numbers are images per second of whole training steps (forward, backward, SGD; ours with augmentation) at
 batch 128 where nothing else is said, medians over rounds in which all programs take turns on the same
-machine. PyTorch stands with the fastest of its configurations: channels-last or not, compiled or not, at the
-same number of threads.
+machine; "Conditions" says how many rounds. PyTorch stands with the fastest of its configurations, channels-last
+or not and, where the last table but one has numbers of it, compiled, at the same number of threads.
 
 {chr(10).join("- " + version for version in versions)}
 

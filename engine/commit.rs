@@ -1,8 +1,8 @@
-//! Makes results lasting, many at once: the files first, then the records, then the index. Knows
+//! Makes results lasting, many at once: the files first, then the records and the index. Knows
 //! nothing of stages and of what else runs.
 //!
 //! A sync of the disk costs as much for one small result as for a hundred. So results that finish
-//! while one sync is under way, or within [`PAUSE`] of it, share the next. Nothing waits for it but
+//! while others are synced, or within [`PAUSE`] of it, share the next two. Nothing waits for it but
 //! the end of the run: what a result is needed for starts at once, because its recipe names content.
 
 #[cfg(target_os = "linux")]
@@ -26,7 +26,7 @@ use crate::{
     task::Message,
 };
 
-/// At least so long lies between two syncs, and at least four times as long as a sync takes.
+/// At least so long lies between two batches, and at least four times as long as the syncs of one take.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// A result that is shown.
@@ -92,14 +92,11 @@ fn work(
         }
         let started = Instant::now();
         sync(store).context("sync", store.cache())?;
-        next = Instant::now() + PAUSE.max(4 * started.elapsed());
         let mut lasting = Vec::new();
         for record in batch.iter_mut().filter_map(|commit| commit.record.as_mut()) {
             let recipe = Digest::of(&record.recipe);
             record.run.machine.clone_from(machine.wait());
             store.write_record(recipe, record)?;
-            // Only what an interrupted run needs lies there.
-            store.forget_attempts(recipe);
             lasting.push(recipe);
         }
         let lines = batch.iter().map(|commit| match &commit.entry {
@@ -107,6 +104,12 @@ fn work(
             None => Line::Gone((&commit.key).into()),
         });
         journal.append(&lines.collect::<Vec<_>>())?;
+        sync(store).context("sync", store.cache())?;
+        for recipe in &lasting {
+            // Only what an interrupted run needs lies there, and that is over now.
+            store.forget_attempts(*recipe);
+        }
+        next = Instant::now() + PAUSE.max(4 * started.elapsed());
         let _ = scheduler.send(Message::Lasting(lasting));
     }
     Ok(())

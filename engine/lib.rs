@@ -10,7 +10,6 @@
 //! - a *record* is what a finished instance left behind;
 //! - a *standing* says whether an instance is fresh, stale (and why), or waits for another.
 
-mod across;
 pub mod child;
 mod commit;
 pub mod digest;
@@ -36,6 +35,7 @@ pub mod record;
 mod resources;
 pub mod run;
 mod schedule;
+mod show;
 mod state;
 mod store;
 mod task;

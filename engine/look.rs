@@ -60,8 +60,8 @@ fn compare(place: &Path, entry: &Entry, now: &mut Option<Entry>) -> Result<(), F
         if !meta.is_dir() {
             return Err(Fault::Altered(path));
         }
-        if let Some(name) = surplus(&path, folder, entry) {
-            return Err(Fault::Altered(path.join(name)));
+        if let Some(path) = surplus(&path, folder, entry).into_iter().next() {
+            return Err(Fault::Altered(path));
         }
         if !stamp.too_young() {
             now.get_or_insert_with(|| entry.clone()).folders[at].1 = stamp;
@@ -77,14 +77,32 @@ fn metadata(path: &Path) -> Result<fs::Metadata, Fault> {
     })
 }
 
-/// Something in `folder` that is not of the result; the stage that reads the folder would see it.
-fn surplus(path: &Path, folder: &str, entry: &Entry) -> Option<PathBuf> {
+/// What else is wrong with the result in `place` than the content of its files: folders without files of it that are
+/// missing, and whatever is not of the result.
+pub(crate) fn strays(place: &Path, entry: &Entry) -> Vec<PathBuf> {
+    let mut strays = Vec::new();
+    for Folder(folder, _) in &entry.folders {
+        let path = place.join(folder);
+        if path.is_dir() {
+            strays.extend(surplus(&path, folder, entry));
+        } else if !entry.files.iter().any(|file| file.path.starts_with(folder)) {
+            strays.push(path);
+        }
+    }
+    strays
+}
+
+/// What is in `folder` and not of the result, sorted; the stage that reads the folder would see it.
+fn surplus(path: &Path, folder: &str, entry: &Entry) -> Vec<PathBuf> {
     let paths = entry.files.iter().map(|file| file.path.as_str());
     let paths = paths.chain(entry.folders.iter().map(|Folder(path, _)| path.as_str()));
     let own: BTreeSet<&str> = paths
         .filter_map(|path| path.strip_prefix(folder)?.split('/').next())
         .filter(|name| !name.is_empty())
         .collect();
-    let there = fs::read_dir(path).ok()?.flatten().map(|entry| entry.file_name());
-    there.into_iter().find(|name| name.to_str().is_none_or(|name| !own.contains(name))).map(PathBuf::from)
+    let there = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let not_own = there.filter(|name| name.to_str().is_none_or(|name| !own.contains(name)));
+    let mut surplus: Vec<_> = not_own.map(|name| path.join(name)).collect();
+    surplus.sort();
+    surplus
 }

@@ -13,7 +13,7 @@ use crate::{
     digest::Digest,
     error::{Context, EngineError},
     instance::{Instance, InstanceId, Pipeline},
-    look::look,
+    look::{look, strays},
     pipeline::matrix::show,
     plan::{Found, Standing, Why, judge},
     publish::outdated,
@@ -181,12 +181,10 @@ impl Project {
                 files.insert(place.join(&file.path), (id, file.digest));
                 objects.entry(file.digest).or_insert_with(|| (id, place.join(&file.path)));
             }
-            // Its files are read below; this finds what else there is to find.
-            if let (Found::Missing(_, path) | Found::Altered(_, path), _) = look(&place, entry)
-                && !files.contains_key(&path)
-            {
-                findings.push((id, path, "is missing, or is not part of the result".to_owned(), false));
-            }
+            findings.extend(strays(&place, entry).into_iter().map(|path| {
+                let problem = if path.exists() { "is not part of the result" } else { "is missing" };
+                (id, path, problem.to_owned(), false)
+            }));
         }
         let problem = |path: &Path, expected: Digest| match Digest::of_file(path) {
             Ok(digest) if digest == expected => None,

@@ -6,7 +6,7 @@
 //! never by hard link: editing an artifact cannot reach the cache.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs,
     io::{self, ErrorKind, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
@@ -18,12 +18,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    across,
     digest::{Digest, Stamp, executable},
     error::{Context, EngineError},
-    place::{passable, with_parent},
+    place::with_parent,
     record::Record,
-    state::Entry,
 };
 
 /// Files up to this size are read once, hashed and kept from memory.
@@ -183,7 +181,7 @@ impl Store {
     }
 
     /// A name in `drafts/` that nothing has.
-    fn temporary(&self) -> PathBuf {
+    pub(crate) fn temporary(&self) -> PathBuf {
         let number = self.drafts.fetch_add(1, Ordering::Relaxed);
         self.cache.join("drafts").join(format!("{}-{number}", std::process::id()))
     }
@@ -370,53 +368,6 @@ impl Store {
         checks.filter_map(Result::err).next()
     }
 
-    /// Moves a complete draft to where people look for it; what lay there before goes, unless part of it is
-    /// neither of `old`, the result that was shown, nor the same now: somebody made that. Then it is kept, and
-    /// this says what it is and where. Moving changes the stamp of the draft's own folder and no other.
-    pub(crate) fn show(
-        &self,
-        draft: Draft,
-        key: &str,
-        content: &mut Content,
-        old: Option<&Entry>,
-    ) -> Result<Option<(PathBuf, PathBuf)>, EngineError> {
-        let mut kept = None;
-        let place = self.shown(key);
-        match with_parent(&place, || fs::rename(&draft.path, &place)) {
-            Err(error) if error.kind() == ErrorKind::CrossesDevices => {
-                across::show(&draft.path, &place, content)?;
-            }
-            Err(error) if in_the_way(error.kind()) => {
-                passable(&place)?;
-                let aside = self.begin()?;
-                let away = aside.path.join("old");
-                fs::rename(&place, &away).context("move aside", &place)?;
-                fs::rename(&draft.path, &place).context("create", &place)?;
-                if let Some(path) = foreign(&away, old, content) {
-                    kept = Some((place.join(path), self.keep_aside(&away, key)?));
-                }
-            }
-            moved => moved.context("create", &place)?,
-        }
-        for Folder(path, old) in &mut content.folders {
-            if path.is_empty() {
-                *old = stamp(&place)?;
-            }
-        }
-        Ok(kept)
-    }
-
-    /// Puts a folder where the collection of garbage finds it in due time.
-    fn keep_aside(&self, away: &Path, key: &str) -> Result<PathBuf, EngineError> {
-        let name = key.replace('/', "~");
-        let places = (1..).map(|n| self.cache.join("replaced").join(format!("{name}~{n}")));
-        let place = places.into_iter().find(|place| !place.exists()).unwrap_or_default();
-        with_parent(&place, || fs::rename(away, &place)).context("create", &place)?;
-        // Its age counts from now. Best effort.
-        let _ = fs::File::open(&place).and_then(|folder| folder.set_modified(SystemTime::now()));
-        Ok(place)
-    }
-
     /// Makes an object again of `place`, if that has its content.
     pub(crate) fn refill(&self, digest: Digest, place: &Path) -> Result<(), EngineError> {
         self.put(digest, |temporary| {
@@ -427,28 +378,6 @@ impl Store {
             fs::set_permissions(temporary, fs::Permissions::from_mode(0o444))
         })
     }
-}
-
-/// A file in `folder` that is neither of the `old` result nor of the new one.
-fn foreign(folder: &Path, old: Option<&Entry>, new: &Content) -> Option<PathBuf> {
-    let old: BTreeMap<&str, &Shown> =
-        old.iter().flat_map(|old| &old.files).map(|file| (file.path.as_str(), file)).collect();
-    let new: BTreeMap<&str, Digest> =
-        new.files.iter().map(|file| (file.path.as_str(), file.digest)).collect();
-    let files = walkdir::WalkDir::new(folder).sort_by_file_name().into_iter().filter_map(Result::ok);
-    files.filter(|entry| !entry.file_type().is_dir()).find_map(|entry| {
-        let path = entry.path().strip_prefix(folder).ok()?;
-        let name = path.to_str().unwrap_or_default();
-        let known = old.get(name);
-        if known.is_some_and(|known| entry.metadata().is_ok_and(|meta| Stamp::of(&meta) == known.stamp)) {
-            return None;
-        }
-        let digests = known.map(|known| known.digest).into_iter().chain(new.get(name).copied());
-        let digests: Vec<Digest> = digests.collect();
-        let same =
-            !digests.is_empty() && Digest::of_file(entry.path()).is_ok_and(|now| digests.contains(&now));
-        (!same).then(|| path.to_owned())
-    })
 }
 
 /// What it means that `object` could not be copied. One that a disk does not give back is deleted, or every run
@@ -464,12 +393,8 @@ fn unusable(object: PathBuf, error: io::Error) -> EngineError {
     }
 }
 
-fn stamp(path: &Path) -> Result<Stamp, EngineError> {
+pub(crate) fn stamp(path: &Path) -> Result<Stamp, EngineError> {
     Ok(Stamp::of(&fs::symlink_metadata(path).context("read", path)?))
-}
-
-fn in_the_way(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists | ErrorKind::NotADirectory)
 }
 
 /// Is what can be `read` the content of `object`?

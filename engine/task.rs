@@ -111,8 +111,8 @@ impl Task {
             let status = listen(&mut child, group, &self, &mut heard, &sender);
             let seconds = started.1.elapsed().as_secs_f64();
             let Self { members, command, gpus, .. } = self;
-            let (together, errors) = (members.len(), members[0].log.clone());
-            let run = Ran { started: started.0, seconds, gpus, errors, together };
+            let (together, errors, by_shell) = (members.len(), members[0].log.clone(), command.is_some());
+            let run = Ran { started: started.0, seconds, gpus, errors, together, by_shell };
             let outputs = command.map_or_else(Vec::new, |command| command.outputs);
             for (member, heard) in members.into_iter().zip(heard) {
                 let id = member.id;
@@ -183,6 +183,8 @@ struct Ran {
     errors: PathBuf,
     /// How many stages it ran.
     together: usize,
+    /// Was it a shell? Then its exit code alone says how it ended.
+    by_shell: bool,
 }
 
 impl Member {
@@ -197,8 +199,9 @@ impl Member {
         if let Some(failure) = heard.failure {
             return Err(failure);
         }
-        if !status.success() && !heard.finished {
+        if !(heard.finished || run.by_shell && status.success()) {
             let how = match (status.code(), status.signal()) {
+                (Some(0), _) => "ended before it said that it was done".to_owned(),
                 (Some(code), _) => format!("ended with exit code {code}"),
                 (None, Some(9)) => "was killed (signal 9), perhaps for want of memory".to_owned(),
                 (None, signal) => format!("was ended by signal {}", signal.unwrap_or(0)),

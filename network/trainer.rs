@@ -30,7 +30,7 @@ pub struct TrainSpec {
     pub arch: Arch,
     /// Which reading of it.
     pub variant: Variant,
-    /// Seed of the initial weights, the random positions, the data order and the augmentation.
+    /// Seed of the initial weights and the random positions.
     pub seed: u64,
     /// How the weights are drawn.
     pub init: Init,
@@ -162,7 +162,7 @@ pub struct EngineChoice {
     pub threads: usize,
     /// Bytes that the buffers of a step should fit, where the engine can save some by computing more.
     pub memory: Option<usize>,
-    /// Forces an instruction set, for tests: `avx512`, `avx2`, `portable`.
+    /// Forces an instruction set, for measurements and tests: `avx512bf16`, `avx512`, `avx2`, `portable`.
     pub isa: Option<String>,
     /// Where CUDA's parts lie; without it no card is used.
     pub card: Option<Places>,

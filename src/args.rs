@@ -72,7 +72,7 @@ pub(crate) enum Command {
     Metrics(Listing),
     /// Show every parameter of every instance, defaults included, as a table
     Params(Listing),
-    /// Write everything about the results into one HTML file that needs no network
+    /// Write everything about the results of the pipeline, under its profile, into one HTML file that needs no network
     Report {
         /// The file, which is replaced
         #[arg(short, long, value_name = "FILE", default_value = "report.html")]

@@ -27,10 +27,15 @@ pub(crate) fn process_time() -> f64 {
     ProcessTime::now().as_duration().as_secs_f64()
 }
 
-/// The middle of `values`, of an even number the upper one; 0 of none.
+/// The middle of `values`, of an even number the mean of both; 0 of none.
 pub(crate) fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
+    let (Some(low), Some(high)) =
+        (values.get(values.len().saturating_sub(1) / 2), values.get(values.len() / 2))
+    else {
+        return 0.0;
+    };
+    0.5 * (low + high)
 }
 
 /// How fast `threads` threads multiply and add.

@@ -71,6 +71,12 @@ pub(crate) fn seconds(seconds: f64) -> String {
     }
 }
 
+/// A text as it is, anything else or what would break the line as JSON.
+pub(crate) fn cell(value: &serde_json::Value) -> String {
+    let plain = value.as_str().filter(|text| !text.contains(char::is_control));
+    plain.map_or_else(|| value.to_string(), str::to_owned)
+}
+
 /// Lines of cells, the heading first, as columns: numbers stand to the right, texts to the left.
 pub(crate) fn table(table: &[Vec<String>]) -> String {
     let mut text = String::new();

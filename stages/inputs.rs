@@ -15,7 +15,8 @@ pub(crate) fn dataset(job: &Job<'_>) -> Result<Arc<Dataset>, StageError> {
     let hint =
         "`data` wants an instance of kind `dataset`; if it is one, `repro verify` says what is damaged";
     let mapped = File::open(&path).and_then(|file| {
-        // SAFETY: the runner never writes into a finished result: it replaces files by renaming.
+        // SAFETY: the runner never writes into a finished result: it replaces files by renaming. Who cuts the file
+        // while it is read ends this process by a signal, which the runner reports and a next run goes on from.
         #[allow(unsafe_code, reason = "mapping a file is unsafe because others may write to it")]
         unsafe {
             memmap2::Mmap::map(&file)

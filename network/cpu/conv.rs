@@ -9,7 +9,7 @@
 
 use super::lanes::{Isa, Lanes};
 
-/// A convolution of padding `kernel / 2` with fixed weights, packed for both directions.
+/// A convolution of padding `kernel / 2` whose weights are packed for both directions.
 pub(crate) struct Conv {
     /// Input channels (a multiple of 16, or less than 16).
     pub(crate) cin: usize,

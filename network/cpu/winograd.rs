@@ -1,5 +1,5 @@
 //! 3x3 convolutions of stride 1 by Winograd's F(4x4, 3x3): 16 outputs for 36 multiplications
-//! instead of 144. The filters never change during training, so they are transformed once.
+//! instead of 144. Filters are transformed once, and again only where they train.
 //! Knows nothing of BatchNorm, threads or which layers it serves.
 //!
 //! A tile of 6x6 inputs becomes 36 numbers per channel; each of the 36 is then one small matrix

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::device::{Address, Arg, Device, Kernel, Launch, Source};
-use crate::Result;
+use crate::{Error, Result};
 
 /// What all kernels share.
 pub(super) const COMMON: &str = include_str!("common.cu");
@@ -42,7 +42,9 @@ impl<'a, D: Device> Launches<'a, D> {
 
     /// Adds a launch of `kernel` of `source` for all instances.
     pub(super) fn add(&mut self, source: Source, kernel: &str, size: Size, args: Vec<Arg>) -> Result<()> {
-        let index = source.kernels.iter().position(|k| *k == kernel).unwrap_or(0);
+        let index = source.kernels.iter().position(|k| *k == kernel);
+        let index =
+            index.ok_or_else(|| Error::Invalid(format!("{} has no kernel `{kernel}`", source.name)))?;
         if !self.loaded.contains_key(&source) {
             let kernels = self.device.load(&source)?;
             self.loaded.insert(source.clone(), kernels);

@@ -157,7 +157,6 @@ pub(super) fn table(rows: &[Row]) -> Vec<Vec<String>> {
 
 fn cell(value: &Value) -> String {
     match (value, value.as_f64()) {
-        (Value::String(text), _) => text.clone(),
         (Value::Number(number), Some(value)) if number.is_f64() => {
             if value != 0.0 && value.abs() < 0.001 {
                 format!("{value:.3e}")
@@ -165,6 +164,6 @@ fn cell(value: &Value) -> String {
                 format!("{value:.4}")
             }
         }
-        (other, _) => other.to_string(),
+        (other, _) => ui::cell(other),
     }
 }

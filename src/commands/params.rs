@@ -19,7 +19,7 @@ pub(super) fn params(global: &Global, listing: &Listing) -> Result<ExitCode, Fai
     let pipeline = super::pipeline(global)?;
     if let Some(from) = diff::from(listing)? {
         let old = diff::from_file(from, "params")?.map_or_else(|| at(global, from), Ok)?;
-        return Ok(diff::print(&old, &all(pipeline), "parameter", listing.form, cell));
+        return Ok(diff::print(&old, &all(pipeline), "parameter", listing.form, ui::cell));
     }
     let ids = super::selected_or_all(pipeline, &listing.instances)?;
     if listing.form.json {
@@ -30,7 +30,7 @@ pub(super) fn params(global: &Global, listing: &Listing) -> Result<ExitCode, Fai
     let mut lines = vec![["instance", "parameter", "value"].map(str::to_owned).to_vec()];
     for id in ids {
         let name = &pipeline.instances[id].name;
-        let line = |(key, value): (String, Value)| vec![name.clone(), key, cell(&value)];
+        let line = |(key, value): (String, Value)| vec![name.clone(), key, ui::cell(&value)];
         lines.extend(values(pipeline, id).into_iter().map(line));
     }
     ui::print(&ui::formed(&lines, listing.form.md));
@@ -65,10 +65,4 @@ fn values(pipeline: &Pipeline, id: InstanceId) -> Map<String, Value> {
     let mut all: Vec<_> = all.map(|(key, value)| (key.clone(), json!(value))).collect();
     all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     all.into_iter().collect()
-}
-
-/// A text as it is, unless it would break the line.
-fn cell(value: &Value) -> String {
-    let plain = value.as_str().filter(|text| !text.contains(char::is_control));
-    plain.map_or_else(|| value.to_string(), str::to_owned)
 }

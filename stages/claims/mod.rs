@@ -99,7 +99,7 @@ impl Kind for Claims {
     }
 
     fn version(&self) -> u32 {
-        3
+        4
     }
 
     fn roles(&self) -> Roles {

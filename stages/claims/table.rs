@@ -32,7 +32,7 @@ pub(super) fn numbers(network: &str, quantities: &[&Quantity], found: &[Evidence
 pub(super) fn verdicts(judged: &[Judged]) -> String {
     let count = |verdict| judged.iter().filter(|claim| claim.verdict == verdict).count();
     let mut text = format!(
-        "{} claims: {} hold, {} do not hold, {} have not been run to the end.\n\n\
+        "{} claims: holds {}, does not hold {}, not run to the end {}.\n\n\
          | # | claim | source | our numbers | verdict |\n|---:|---|---|---|---|\n",
         judged.len(),
         count(Verdict::Holds),

@@ -55,7 +55,7 @@ impl Kind for Plot {
     }
 
     fn version(&self) -> u32 {
-        7
+        8
     }
 
     fn roles(&self) -> Roles {

@@ -26,7 +26,7 @@ pub(crate) struct Line {
     rank: usize,
     mode: String,
     k: Option<u64>,
-    /// What `others` amount to, where several of them are settings of the paper's protocol.
+    /// What `others` amount to, where they are settings of the paper's protocol: orders those before it.
     departure: Option<Departure>,
     others: Vec<(String, String)>,
 }
@@ -35,7 +35,7 @@ impl Line {
     /// `k` counts in mode `random` only.
     pub(crate) fn new(mode: &str, k: Option<u64>, others: Vec<(String, String)>) -> Self {
         let rank = MODES.iter().position(|(name, _)| *name == mode).unwrap_or(MODES.len());
-        let departure = Some(&*others).filter(|others| others.len() > 1).and_then(Departure::of);
+        let departure = Departure::of(&others);
         Self { rank, mode: mode.to_owned(), k: k.filter(|_| mode == "random"), departure, others }
     }
 
@@ -64,7 +64,7 @@ impl Line {
         &self.others
     }
 
-    /// How it differs from the paper's protocol or the origin's; nothing where a single axis tells it from others.
+    /// How it differs from the paper's protocol or the origin's, as far as its axes say.
     pub(crate) fn departure(&self) -> Option<&Departure> {
         self.departure.as_ref()
     }
@@ -87,12 +87,13 @@ impl Line {
             }
             _ => MODES.get(self.rank).map_or(&*self.mode, |(_, words)| words).to_owned(),
         };
-        if let Some(departure) = &self.departure {
+        if let Some(departure) = self.departure.as_ref().filter(|_| self.others.len() > 1) {
             return format!("{label}: {}", departure.name());
         }
         for (axis, value) in &self.others {
             label += ", ";
-            label += &setting(axis, value);
+            // The variant alone stands for all in which the two differ.
+            label += &if axis == "variant" { format!("the {value}'s network") } else { setting(axis, value) };
         }
         label
     }

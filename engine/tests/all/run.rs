@@ -88,6 +88,26 @@ fn a_stage_without_output_is_an_error() {
 }
 
 #[test]
+fn verify_lists_everything_that_is_not_of_a_result() {
+    let mut space = Space::new();
+    space.edit("d", "mkdir $OUT/empty; echo alone > $OUT/x");
+    space.ran(&["a", "b", "c", "d"], &[]);
+    for name in ["one", "two"] {
+        fs::write(space.path("artifacts/d").join(name), "mine").unwrap();
+    }
+    fs::remove_dir(space.path("artifacts/d/empty")).unwrap();
+    fs::write(space.path("artifacts/d/x"), "other").unwrap();
+    let found = Project::open(space.folder.path()).unwrap().verify(&space.pipeline()).unwrap();
+    let names = found.iter().map(|f| (f.path.file_name().unwrap().to_str().unwrap(), f.problem.as_str()));
+    let (missing, not_its) = ("is missing", "is not part of the result");
+    let altered = "its content is not what was recorded";
+    assert_eq!(
+        names.collect::<Vec<_>>(),
+        [("empty", missing), ("one", not_its), ("two", not_its), ("x", altered)]
+    );
+}
+
+#[test]
 fn a_damaged_cache_object_is_found_by_verify_and_made_again_when_it_is_needed() {
     let space = Space::new();
     space.ran(&["a", "b", "c", "d"], &[]);

@@ -73,6 +73,7 @@ impl Kind for Toy {
         match word {
             "fail" => return Err(StageError::new("it was told to fail")),
             "crash" => std::process::abort(),
+            "leave" => std::process::exit(0),
             "sleep" => std::thread::sleep(Duration::from_millis(300)),
             _ => {}
         }

@@ -1,7 +1,7 @@
 //! BatchNorm's scales after training: their distribution, the share near zero, and what setting those
 //! to zero costs. Knows `gamma.json`'s thresholds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Axis, Chart, Drawing, Given, MANY, Places, Series, counted, grouped, looks, over_places};
 use crate::{
@@ -12,17 +12,19 @@ use crate::{
 const THRESHOLDS: [(f64, Dashes); 3] = [(0.01, Dashes::Solid), (0.05, Dashes::Long), (0.1, Dashes::Dots)];
 
 /// What the origin's reading of BatchNorm only leaves in the figure.
-const FROZEN: &str = " A narrow peak at 1 with BatchNorm only are the scales of the shortcuts: they begin there, and \
-                      the origin does not train them.";
+const FROZEN: &str = " The narrow peak at 1 with BatchNorm only is the scales of the shortcuts in the origin's network: \
+                      they begin there and are not trained.";
 
 /// One figure for each network.
 pub(super) fn distribution(given: &Given<'_>) -> Vec<Drawing> {
     let mut networks = BTreeMap::<&Network, BTreeMap<&Line, Vec<&Gammas>>>::new();
-    let mut frozen = false;
+    let mut frozen = BTreeSet::new();
     for run in given.results.evaluations.iter().filter(|run| run.line.trains_scales()) {
         if let Some(gammas) = &run.gammas {
             networks.entry(&run.network).or_default().entry(&run.line).or_default().push(gammas);
-            frozen |= run.line.mode() == "bn" && run.metrics.subject.variant == "origin";
+            if run.line.mode() == "bn" && run.metrics.subject.variant == "origin" {
+                frozen.insert(&run.network);
+            }
         }
     }
     let drawing = |(network, lines): (&Network, BTreeMap<&Line, Vec<&Gammas>>)| {
@@ -35,7 +37,7 @@ pub(super) fn distribution(given: &Given<'_>) -> Vec<Drawing> {
             "How BatchNorm's scales (gamma) are distributed in the trained {}: the higher a line, the more scales have \
              that value. A peak at 0 means channels that the network has switched off.{}",
             network.label(),
-            if frozen { FROZEN } else { "" }
+            if frozen.contains(network) { FROZEN } else { "" }
         );
         let chart = Chart {
             title: format!("Distribution of BatchNorm's scales in {}", network.label()),

@@ -229,6 +229,7 @@ fn others(they: &str, sources: &[&Source]) -> String {
     if sources.is_empty() {
         return String::new();
     }
-    let words = sources.iter().map(|s| format!("{} ({}, grade {})", s.label, s.source, s.grade));
+    let how = |grade: &str| if grade == "C" { ", read off the figure" } else { "" };
+    let words = sources.iter().map(|s| format!("{} ({}{})", s.label, s.source, how(&s.grade)));
     format!(" {they} are published by others: {}.", words.collect::<Vec<_>>().join("; "))
 }

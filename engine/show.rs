@@ -1,0 +1,220 @@
+//! Puts results in the place where people look for them, and keeps what people made there. Knows nothing of what the
+//! files mean.
+//!
+//! A result comes to its place by one rename, so that it is there whole or not at all. Where the cache lies on another
+//! file system, beyond the reach of renames and clones (a link or a mount below `artifacts/`, or in the place of
+//! `.repro`), a copy beside the place is renamed.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, ErrorKind},
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use crate::{
+    digest::{Digest, Stamp},
+    error::{Context, EngineError},
+    place::{passable, with_parent},
+    state::Entry,
+    store::{Content, Draft, Folder, Shown, Store, stamp},
+};
+
+impl Store {
+    /// Moves a complete draft to where people look for it; what lay there before goes, unless part of it is
+    /// neither of `old`, the result that was shown, nor the same now: somebody made that. Then it is kept, and
+    /// this says what it is and where. The content gets the stamps of what is shown.
+    pub(crate) fn show(
+        &self,
+        draft: Draft,
+        key: &str,
+        content: &mut Content,
+        old: Option<&Entry>,
+    ) -> Result<Option<(PathBuf, PathBuf)>, EngineError> {
+        let place = self.shown(key);
+        let mut ready = draft.path().to_owned();
+        let mut moved = with_parent(&place, || fs::rename(&ready, &place));
+        if moved.as_ref().is_err_and(crosses) {
+            ready = beside(&place, "new");
+            copy_beside(draft.path(), &ready, content)?;
+            moved = fs::rename(&ready, &place);
+        }
+        let kept = match moved {
+            Err(error) if in_the_way(error.kind()) => self.replace(&ready, &place, key, content, old)?,
+            moved => {
+                moved.context("create", &place)?;
+                None
+            }
+        };
+        // Moving changes the stamp of the result's own folder and no other.
+        for Folder(path, old) in &mut content.folders {
+            if path.is_empty() {
+                *old = stamp(&place)?;
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Puts `ready` in the place of something. Whatever fails, and whenever this ends, what people made lies in its
+    /// place or is kept.
+    fn replace(
+        &self,
+        ready: &Path,
+        place: &Path,
+        key: &str,
+        content: &Content,
+        old: Option<&Entry>,
+    ) -> Result<Option<(PathBuf, PathBuf)>, EngineError> {
+        passable(place)?;
+        let kept = foreign(place, old, content).map(|path| (place.join(path), self.kept(key)));
+        let mut away = kept.as_ref().map_or_else(|| self.temporary(), |(_, kept)| kept.clone());
+        let mut moved = with_parent(&away, || fs::rename(place, &away));
+        if moved.as_ref().is_err_and(crosses) {
+            if let Some((_, kept)) = &kept {
+                with_parent(kept, || copy(place, kept)).context("keep", place)?;
+            }
+            away = beside(place, "old");
+            clear(&away).context("delete", &away)?;
+            moved = fs::rename(place, &away);
+        }
+        moved.context("move aside", place)?;
+        if let Err(error) = fs::rename(ready, place) {
+            // Best effort: it is kept where it is, or nothing but an older result.
+            let _ = fs::rename(&away, place);
+            return Err(error).context("create", place);
+        }
+        match &kept {
+            Some((_, kept)) => {
+                // Its age counts from now. Best effort.
+                let _ = fs::File::open(kept).and_then(|folder| folder.set_modified(SystemTime::now()));
+                if *kept != away {
+                    clear(&away).context("delete", &away)?;
+                }
+            }
+            None => clear(&away).context("delete", &away)?,
+        }
+        Ok(kept)
+    }
+
+    /// A place where nothing is, for what people made in a result's; the collection of garbage finds it in due time.
+    fn kept(&self, key: &str) -> PathBuf {
+        let name = key.replace('/', "~");
+        let places = (1..).map(|n| self.cache().join("replaced").join(format!("{name}~{n}")));
+        places.into_iter().find(|place| !place.exists()).unwrap_or_default()
+    }
+}
+
+/// A file in `folder` that is neither of the `old` result nor of the new one.
+fn foreign(folder: &Path, old: Option<&Entry>, new: &Content) -> Option<PathBuf> {
+    let old: BTreeMap<&str, &Shown> =
+        old.iter().flat_map(|old| &old.files).map(|file| (file.path.as_str(), file)).collect();
+    let new: BTreeMap<&str, Digest> =
+        new.files.iter().map(|file| (file.path.as_str(), file.digest)).collect();
+    let files = walkdir::WalkDir::new(folder).sort_by_file_name().into_iter().filter_map(Result::ok);
+    files.filter(|entry| !entry.file_type().is_dir()).find_map(|entry| {
+        let path = entry.path().strip_prefix(folder).ok()?;
+        let name = path.to_str().unwrap_or_default();
+        let known = old.get(name);
+        if known.is_some_and(|known| entry.metadata().is_ok_and(|meta| Stamp::of(&meta) == known.stamp)) {
+            return None;
+        }
+        let digests = known.map(|known| known.digest).into_iter().chain(new.get(name).copied());
+        let digests: Vec<Digest> = digests.collect();
+        let same =
+            !digests.is_empty() && Digest::of_file(entry.path()).is_ok_and(|now| digests.contains(&now));
+        (!same).then(|| path.to_owned())
+    })
+}
+
+fn in_the_way(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists | ErrorKind::NotADirectory)
+}
+
+fn crosses(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::CrossesDevices
+}
+
+/// Copies the result in `draft` to `new`. The content gets the stamps of the copies.
+fn copy_beside(draft: &Path, new: &Path, content: &mut Content) -> Result<(), EngineError> {
+    clear(new).context("delete", new)?;
+    copy(draft, new).context("write", new)?;
+    for file in &mut content.files {
+        file.stamp = stamp(&new.join(&file.path))?;
+    }
+    for Folder(path, then) in &mut content.folders {
+        *then = stamp(&new.join(path))?;
+    }
+    Ok(())
+}
+
+/// A name that no result has: stages and axes have none with a dot in front.
+fn beside(place: &Path, what: &str) -> PathBuf {
+    let name = place.file_name().unwrap_or_default().to_string_lossy();
+    // Long names are cut elsewhere to leave room for this much.
+    place.with_file_name(format!(".{what}-{name}"))
+}
+
+fn clear(path: &Path) -> io::Result<()> {
+    let gone = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    gone.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+/// Copies files, folders and links; nothing else has content.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let kind = fs::symlink_metadata(from)?.file_type();
+    if kind.is_dir() {
+        fs::create_dir_all(to)?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            copy(&entry.path(), &to.join(entry.file_name()))?;
+        }
+    } else if kind.is_symlink() {
+        symlink(fs::read_link(from)?, to)?;
+    } else if kind.is_file() {
+        fs::copy(from, to)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_lie_beside_the_place_and_their_stamps_are_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let (draft, new) = (folder.path().join("draft"), beside(&folder.path().join("shown/place"), "new"));
+        fs::create_dir_all(draft.join("sub")).unwrap();
+        fs::write(draft.join("sub/x"), "new").unwrap();
+        symlink("sub/x", draft.join("link")).unwrap();
+        fs::create_dir_all(new.join("left over")).unwrap();
+        let any = Stamp::of(&fs::metadata(&draft).unwrap());
+        let file = Shown { path: "sub/x".into(), digest: Digest::of("new"), executable: false, stamp: any };
+        let folders = vec![Folder("sub/".into(), any), Folder(String::new(), any)];
+        let mut content = Content { files: vec![file], folders, ..Content::default() };
+        copy_beside(&draft, &new, &mut content).unwrap();
+        assert_eq!(fs::read_to_string(new.join("link")).unwrap(), "new");
+        assert!(new.join("link").is_symlink() && !new.join("left over").exists());
+        let now = |path: &str| Stamp::of(&fs::metadata(new.join(path)).unwrap());
+        assert_eq!((content.files[0].stamp, content.folders[0].1), (now("sub/x"), now("sub/")));
+    }
+
+    #[test]
+    fn what_people_made_stays_when_the_new_result_cannot_take_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path());
+        let place = store.shown("d");
+        fs::create_dir_all(&place).unwrap();
+        fs::write(place.join("notes"), "mine").unwrap();
+        let gone = folder.path().join("gone");
+        let error = store.replace(&gone, &place, "d", &Content::default(), None).unwrap_err();
+        assert!(error.to_string().contains("artifacts/d"), "{error}");
+        assert_eq!(fs::read_to_string(place.join("notes")).unwrap(), "mine");
+    }
+}
