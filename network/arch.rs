@@ -9,6 +9,11 @@ use std::{fmt, str::FromStr};
 
 use crate::{Error, Result};
 
+/// What BatchNorm adds to a variance; PyTorch's default.
+pub const BN_EPS: f64 = 1e-5;
+/// The share of a batch in BatchNorm's running statistics; PyTorch's default.
+pub const BN_MOMENTUM: f64 = 0.1;
+
 /// Which of two readings of the architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Variant {
@@ -129,7 +134,7 @@ pub enum Op {
     Input,
     /// A convolution with padding `kernel / 2`.
     Conv(Conv),
-    /// Batch normalisation over N, H, W: eps 1e-5, momentum 0.1, unbiased running variance.
+    /// Batch normalisation over N, H, W: [`BN_EPS`], [`BN_MOMENTUM`], unbiased running variance.
     BatchNorm {
         /// PyTorch's module name, e.g. `layer1.0.bn1`.
         name: String,

@@ -12,7 +12,7 @@ use candle_nn::loss::cross_entropy;
 
 use crate::{
     Error, Result,
-    arch::{Conv, Graph, IMAGE_CHANNELS, IMAGE_SIZE, Op},
+    arch::{BN_EPS, BN_MOMENTUM, Conv, Graph, IMAGE_CHANNELS, IMAGE_SIZE, Op},
     data::{self, Dataset, PADDING},
     init,
     mode::Share,
@@ -20,9 +20,6 @@ use crate::{
     tensor::{Tensor, Tensors},
     trainer::{Example, Precision, Split, State, Tally, TrainSpec, Trainer},
 };
-
-const EPS: f64 = 1e-5;
-const RUNNING: f64 = 0.1; // the new batch's share in the running statistics
 
 /// A network in training, computed by candle.
 pub struct Reference {
@@ -163,7 +160,7 @@ impl Reference {
                         Statistics::Batch => batch_statistics(&x)?,
                         Statistics::Running => self.running_statistics(name)?,
                     };
-                    let scale = (&variance + EPS)?.sqrt()?;
+                    let scale = (&variance + BN_EPS)?.sqrt()?;
                     let x = x.broadcast_sub(&mean)?.broadcast_div(&scale)?;
                     let x = x.broadcast_mul(&gamma.unsqueeze(1)?)?.broadcast_add(&beta.unsqueeze(1)?)?;
                     seen.push((name.clone(), [mean, variance], x.dim(1)?));
@@ -270,7 +267,7 @@ impl Trainer for Reference {
             for (part, new) in [("running_mean", mean), ("running_var", &unbiased)] {
                 let Some(running) = values.get_mut(&format!("{name}.{part}")) else { continue };
                 for (r, x) in running.data.iter_mut().zip(numbers(new)?) {
-                    *r = ((1.0 - RUNNING) * f64::from(*r) + RUNNING * x) as f32;
+                    *r = ((1.0 - BN_MOMENTUM) * f64::from(*r) + BN_MOMENTUM * x) as f32;
                 }
             }
         }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    arch::{Graph, IMAGE_SIZE, Param, Role},
+    arch::{BN_MOMENTUM, Graph, IMAGE_SIZE, Param, Role},
     data::{self, Dataset},
     init::random_positions,
     mode::Share,
@@ -23,9 +23,6 @@ use crate::{
     tensor::{Tensor, Tensors},
     trainer::{Example, Split, State, Tally, TrainSpec, Trainer},
 };
-
-/// Share of a batch in the running statistics.
-const MOMENTUM: f64 = 0.1;
 
 /// A network in training on the CPU, its activations and their gradients stored as `S`.
 pub(crate) struct CpuTrainer<S: Stored> {
@@ -182,7 +179,7 @@ impl<S: Stored> CpuTrainer<S> {
             let unbiased = unit.count as f64 / (unit.count.max(2) - 1) as f64;
             for ([mean, variance], batch) in running.iter_mut().zip(&unit.batch) {
                 let move_to =
-                    |old: f32, new: f64| ((1.0 - MOMENTUM) * f64::from(old) + MOMENTUM * new) as f32;
+                    |old: f32, new: f64| ((1.0 - BN_MOMENTUM) * f64::from(old) + BN_MOMENTUM * new) as f32;
                 *mean = move_to(*mean, batch[0]);
                 *variance = move_to(*variance, batch[1] * unbiased);
             }

@@ -16,8 +16,7 @@ use super::{
     sources::{Line, Normal, Source},
     stored::Stored,
 };
-
-const EPS: f64 = 1e-5;
+use crate::arch::BN_EPS;
 
 /// Which weights of a convolution train.
 #[derive(Clone, Debug)]
@@ -169,7 +168,7 @@ impl<S: Stored> Unit<S> {
     /// The BatchNorm by given means and variances.
     pub(crate) fn normalise_by(&mut self, statistics: &[[f64; 2]]) {
         for (c, [mean, variance]) in statistics.iter().enumerate() {
-            let scale = f64::from(self.gamma[c]) / (variance + EPS).sqrt();
+            let scale = f64::from(self.gamma[c]) / (variance + BN_EPS).sqrt();
             self.scale[c] = scale as f32;
             self.shift[c] = (f64::from(self.beta[c]) - (mean - f64::from(self.bias[c])) * scale) as f32;
         }
@@ -181,7 +180,7 @@ impl<S: Stored> Unit<S> {
         let count = self.count as f64;
         for (c, [g, gz]) in self.total(images).into_iter().enumerate() {
             let (mean, variance) = (self.batch[c][0] - f64::from(self.bias[c]), self.batch[c][1]);
-            let inverse = 1.0 / (variance + EPS).sqrt();
+            let inverse = 1.0 / (variance + BN_EPS).sqrt();
             let d_gamma = (gz - mean * g) * inverse;
             (self.d_gamma[c], self.d_beta[c]) = (d_gamma as f32, g as f32);
             let a = f64::from(self.gamma[c]) * inverse;

@@ -3,7 +3,7 @@
 // order. A block has 16 channels.
 
 constexpr int CHANNELS = 16, SLICES = 16;
-constexpr double EPS = 1e-5, SHARE = 0.1; // of the batch in the running statistics
+constexpr double EPS = 1e-5, SHARE = 0.1; // of the batch in the running statistics; as in arch.rs
 
 __device__ __forceinline__ double total(double *memory, const float *partial, int tiles, int channels, int which) {
     const int lane = threadIdx.x % CHANNELS, slice = threadIdx.x / CHANNELS;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::protobuf::Message;
 use crate::{
     Error, Result,
-    arch::{Graph, Op},
+    arch::{BN_EPS, Graph, Op},
     tensor::{Tensor, Tensors},
 };
 
@@ -111,7 +111,7 @@ fn nodes(graph: &Graph) -> Vec<Message> {
             }
             Op::BatchNorm { name, .. } => {
                 inputs.extend(BATCH_NORM.map(|part| format!("{name}.{part}")));
-                ("BatchNormalization", vec![float("epsilon", 1e-5)])
+                ("BatchNormalization", vec![float("epsilon", BN_EPS as f32)])
             }
             Op::Relu => ("Relu", vec![]),
             Op::Add => ("Add", vec![]),

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use network::{
     arch::Graph,
     cost::{Operation, operations},
+    memory::STEP,
     plan::{Direction, Pass, Plan},
 };
 use serde_json::{Value, json};
@@ -161,9 +162,6 @@ impl Known<'_> {
 
 /// What would compute, what it would do and hold, and a note about it.
 fn engine(options: &args::Plan) -> Result<(String, Option<Plan>, Option<String>), Failure> {
-    /// Buffers grow evenly from one multiple of that many images to the next; so those of two small
-    /// batches tell about a large one that would fill the memory.
-    const STEP: usize = 64;
     let of = |batch: usize| {
         let (trainer, note) = bench::trainer(options.arch, &options.work, batch)?;
         Ok::<_, Failure>((trainer.describe(), trainer.plan(), note))
@@ -172,11 +170,14 @@ fn engine(options: &args::Plan) -> Result<(String, Option<Plan>, Option<String>)
     if options.work.memory.is_some() {
         return of(batch); // which outputs are kept depends on all of them
     }
-    let (engine, mut plan, note) = of(batch.min(STEP))?;
-    if let (Some(plan), true) = (&mut plan, batch > STEP) {
-        let larger = of(2 * STEP)?.1.unwrap_or_default();
+    // Buffers grow evenly by steps; so those of two small batches tell about a large one that would fill the memory.
+    let steps = (batch / STEP).saturating_sub(1);
+    let small = batch - steps * STEP;
+    let (engine, mut plan, note) = of(small)?;
+    if let (Some(plan), true) = (&mut plan, steps > 0) {
+        let larger = of(small + STEP)?.1.unwrap_or_default();
         for (buffer, larger) in plan.buffers.iter_mut().zip(larger.buffers) {
-            buffer.bytes += larger.bytes.saturating_sub(buffer.bytes) * (batch - STEP) / STEP;
+            buffer.bytes += larger.bytes.saturating_sub(buffer.bytes) * steps;
         }
     }
     Ok((engine, plan, note))
