@@ -34,7 +34,7 @@ pub(crate) struct Locked {
     outputs: BTreeMap<String, LockedOutput>,
 }
 
-#[derive(Deserialize)]
+#[derive(PartialEq, Deserialize)]
 struct LockedOutput {
     blake3: Digest,
     size: u64,
@@ -43,6 +43,11 @@ struct LockedOutput {
 }
 
 impl Locked {
+    /// Did the same recipe come to other files here?
+    pub(crate) fn differs(&self, entry: &Entry) -> bool {
+        self.recipe == entry.recipe && self.outputs != Self::from(entry).outputs
+    }
+
     /// The digest of an output.
     pub(crate) fn output(&self, path: &str) -> Option<Digest> {
         self.outputs.get(path).map(|output| output.blake3)
@@ -81,13 +86,14 @@ pub(crate) fn section(profile: Option<&str>) -> &str {
     profile.unwrap_or("default")
 }
 
-/// An error if the lock file could not be written after the run, because it cannot be read.
-pub(crate) fn check(pipeline: &Pipeline, state: &State) -> Result<(), EngineError> {
+/// What the profile's part of the lock file says by instance, if others wrote it. An error if it could not be written
+/// after the run, because it cannot be read.
+pub(crate) fn of_others(pipeline: &Pipeline, state: &State) -> Result<BTreeMap<String, Locked>, EngineError> {
     let place = place(pipeline);
     if stamp(&place)? == state.locks.get(&place).map(|(stamp, _)| *stamp) {
-        return Ok(());
+        return Ok(BTreeMap::new());
     }
-    read(&place).map(drop)
+    Ok(read(&place)?.remove(section(pipeline.profile.as_deref())).unwrap_or_default())
 }
 
 /// Brings the profile's part of the lock file up to date: `current` says which of the shown results

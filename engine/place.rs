@@ -52,6 +52,26 @@ fn folder_of(place: &Path) -> &Path {
     place.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// Deletes what is at `path`, if there is something; also folders in which nobody may write.
+pub(crate) fn clear(path: &Path) -> io::Result<()> {
+    let remove = || match fs::symlink_metadata(path)?.is_dir() {
+        true => fs::remove_dir_all(path),
+        false => fs::remove_file(path),
+    };
+    let gone = match remove() {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            let inside = walkdir::WalkDir::new(path).into_iter().filter_map(Result::ok);
+            for folder in inside.filter(|entry| entry.file_type().is_dir()) {
+                // Best effort: the next attempt tells.
+                let _ = fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755));
+            }
+            remove()
+        }
+        gone => gone,
+    };
+    gone.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
 /// Says what stands where a folder above `place` must be, if something does.
 pub(crate) fn passable(place: &Path) -> Result<(), EngineError> {
     let mut above = place.ancestors().skip(1);
@@ -69,6 +89,20 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    #[test]
+    fn a_folder_in_which_nobody_may_write_can_be_deleted() {
+        let folder = tempfile::tempdir().unwrap();
+        let (top, inner) = (folder.path().join("top"), folder.path().join("top/inner"));
+        fs::create_dir_all(&inner).unwrap();
+        fs::write(inner.join("x"), "").unwrap();
+        for place in [&inner, &top] {
+            fs::set_permissions(place, fs::Permissions::from_mode(0o555)).unwrap();
+        }
+        clear(&top).unwrap();
+        assert!(!top.exists());
+        clear(&top).unwrap();
+    }
 
     #[test]
     fn a_file_is_replaced_behind_its_link_and_keeps_its_mode() {

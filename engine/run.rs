@@ -103,7 +103,7 @@ impl Project {
         let _lock = Lock::take(self.store.cache())?;
         self.store.sweep();
         let (mut state, journal) = State::load(self.store.cache())?;
-        lockfile::check(pipeline, &state)?;
+        let locked = lockfile::of_others(pipeline, &state)?;
         let seen = self.look_all(pipeline, (!options.only).then_some(&wanted), &mut state);
         let asked = options.question.as_ref().filter(|_| options.targets.is_empty());
         let asked = asked.and_then(|question| Some((question, idle::reads(pipeline, &state.memo)?)));
@@ -112,7 +112,7 @@ impl Project {
             let judged = self.judge_all(pipeline, &seen, &mut state);
             trees = inputs_of_only(pipeline, &wanted, &judged)?;
         }
-        let plan = Plan { project: self, pipeline, options, wanted: &wanted, forced, seen: &seen };
+        let plan = Plan { project: self, pipeline, options, wanted: &wanted, forced, seen: &seen, locked };
         let Outcome { mut summary, trees, mut state, journal, result } =
             schedule(plan, trees, state, journal, observer);
         let mut current: Vec<_> = trees.iter().map(Option::is_some).collect();

@@ -17,7 +17,7 @@ use std::{
 use crate::{
     digest::{Digest, Stamp},
     error::{Context, EngineError},
-    place::{passable, with_parent},
+    place::{clear, passable, with_parent},
     state::Entry,
     store::{Content, Draft, Folder, Shown, Store, stamp},
 };
@@ -154,15 +154,6 @@ fn beside(place: &Path, what: &str) -> PathBuf {
     let name = place.file_name().unwrap_or_default().to_string_lossy();
     // Long names are cut elsewhere to leave room for this much.
     place.with_file_name(format!(".{what}-{name}"))
-}
-
-fn clear(path: &Path) -> io::Result<()> {
-    let gone = match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    gone.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 /// Copies files, folders and links; nothing else has content.

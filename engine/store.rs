@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     digest::{Digest, Stamp, executable},
     error::{Context, EngineError},
-    place::with_parent,
+    place::{clear, with_parent},
     record::Record,
 };
 
@@ -111,7 +111,7 @@ pub(crate) struct Draft {
 impl Drop for Draft {
     fn drop(&mut self) {
         // Best effort: what stays behind is swept at the start of the next run.
-        let _ = fs::remove_dir_all(&self.path);
+        let _ = clear(&self.path);
     }
 }
 
@@ -146,7 +146,7 @@ impl Store {
     /// Deletes what a stage that is finished left on its way; best effort.
     pub(crate) fn forget_attempts(&self, recipe: Digest) {
         let scratch = self.scratch(recipe);
-        let _ = fs::remove_dir(&scratch).or_else(|_| fs::remove_dir_all(&scratch));
+        let _ = fs::remove_dir(&scratch).or_else(|_| clear(&scratch));
         let _ = fs::remove_file(self.failed(recipe));
     }
 
@@ -177,7 +177,7 @@ impl Store {
 
     /// Deletes what interrupted runs left in the making.
     pub(crate) fn sweep(&self) {
-        let _ = fs::remove_dir_all(self.cache.join("drafts"));
+        let _ = clear(&self.cache.join("drafts"));
     }
 
     /// A name in `drafts/` that nothing has.

@@ -135,6 +135,15 @@ fn faults(params: &CommandParams) -> Vec<ParamError> {
             fault(key, format!("`{name}` is set by the runner"), "choose another name");
         }
     }
+    let texts = params.env.iter().map(|(name, text)| ("env", name, text.clone()));
+    let texts = texts.chain(params.values.iter().map(|(name, value)| ("values", name, value.text())));
+    for (key, name, _) in texts.filter(|(_, _, text)| text.contains('\0')) {
+        fault(
+            key,
+            format!("`{name}` has a NUL in its text"),
+            "the environment of a process cannot hold that",
+        );
+    }
     for name in params.values.keys().filter(|name| params.env.contains_key(*name)) {
         fault("env", format!("`{name}` is in `values` too"), "keep it in one of them");
     }

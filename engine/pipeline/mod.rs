@@ -21,7 +21,7 @@ use std::{
     collections::BTreeSet,
     fmt,
     ops::Range,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 pub use schema::schema;
@@ -141,6 +141,12 @@ pub fn load_text(source: String, options: &LoadOptions, kinds: &Kinds) -> Result
         let message = format!("`{taken}` is also a stage or a profile of `pipeline.toml`");
         diagnostics.add(&None, message, Some(hint));
     }
+    if file.extension() != Some("toml".as_ref()) {
+        let message = format!("`{}` does not end in `.toml`", file.display());
+        let hint =
+            "its results and its lock file are named after it without that ending: rename it".to_owned();
+        diagnostics.add(&None, message, Some(hint));
+    }
     let instances = expand_text(&source, options, kinds, &mut diagnostics);
     own_results(&instances, &namespace, &mut diagnostics);
     if !diagnostics.list.is_empty() {
@@ -149,13 +155,7 @@ pub fn load_text(source: String, options: &LoadOptions, kinds: &Kinds) -> Result
         diagnostics.sort_by_key(|d| d.span.as_ref().map(|s| s.start));
         return Err(LoadError { file: file.clone(), source, diagnostics });
     }
-    Ok(Pipeline {
-        root,
-        file: std::path::absolute(file).unwrap_or_else(|_| file.clone()),
-        profile: options.profile.clone(),
-        namespace,
-        instances,
-    })
+    Ok(Pipeline { root, file: in_full(file), profile: options.profile.clone(), namespace, instances })
 }
 
 fn expand_text(
@@ -197,7 +197,7 @@ fn own_results(instances: &[Instance], namespace: &Path, diagnostics: &mut Diagn
 /// The project of a pipeline file: the nearest folder from the file upwards that is a project already, but never
 /// beyond the repository; otherwise the file's own folder.
 pub fn root_of(file: &Path) -> PathBuf {
-    let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf());
+    let absolute = in_full(file);
     let own = absolute.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf);
     for folder in own.ancestors() {
         if folder.join("pipeline.toml").is_file() || folder.join(".repro").is_dir() {
@@ -210,9 +210,20 @@ pub fn root_of(file: &Path) -> PathBuf {
     own
 }
 
+/// The path of `file` from the root on, without `..`.
+fn in_full(file: &Path) -> PathBuf {
+    let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf());
+    if !absolute.components().any(|part| part == Component::ParentDir) {
+        return absolute;
+    }
+    // Where `..` leads from a link, only the file system knows.
+    let folder = absolute.parent().and_then(|folder| folder.canonicalize().ok());
+    folder.zip(absolute.file_name()).map_or_else(|| absolute.clone(), |(folder, name)| folder.join(name))
+}
+
 /// Where below `artifacts/` the results lie: nowhere else than those of another file or profile.
 fn namespace_of(root: &Path, file: &Path, profile: Option<&str>) -> PathBuf {
-    let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf());
+    let absolute = in_full(file);
     let below = absolute.strip_prefix(root).unwrap_or(&absolute).with_extension("");
     let mut namespace = if below == Path::new("pipeline") { PathBuf::new() } else { below };
     namespace.extend(profile);

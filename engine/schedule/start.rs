@@ -71,7 +71,20 @@ impl Run<'_> {
         let hide = self.pool.gpus() > 0 && command.is_none();
         let (gpus, exe) = (share.gpus.clone(), self.plan.options.exe.clone());
         let task = Task { members, command, gpus, hide, exe };
-        let (running, listener) = task.start(Arc::clone(&self.plan.project.store), self.sender.clone())?;
+        let (running, listener) = match task.start(Arc::clone(&self.plan.project.store), self.sender.clone())
+        {
+            Ok(started) => started,
+            Err(error) => {
+                // Its environment may be at fault; others have another.
+                let error = StageError::from(error);
+                self.pool.give(share);
+                for (member, recipe) in taken {
+                    self.plan.project.store.note_failure(recipe.digest(), &error.message);
+                    self.fail(member, error.again());
+                }
+                return Ok(());
+            }
+        };
         self.processes.insert(id, Process { running, listener, share, left: taken.len() });
         for (member, recipe) in taken {
             self.observer.event(&Event::Started { id: member });

@@ -32,7 +32,9 @@ pub(super) fn verify(global: &Global, json: bool) -> Result<ExitCode, Failure> {
             (0, _) => "every result is what it was".to_owned(),
             (_, 0) => "what was damaged is mended; a disk that damages files should be checked".to_owned(),
             _ => {
-                format!("{left} damaged; delete them, and `repro run` restores or makes anew what is needed")
+                format!(
+                    "{left} damaged or missing; delete what is there, and `repro run` restores or makes anew what is needed"
+                )
             }
         });
     }

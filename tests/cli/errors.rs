@@ -50,6 +50,35 @@ fn a_stage_that_finds_the_disk_full_fails_with_its_own_words() {
 }
 
 #[test]
+fn a_stage_that_cannot_be_started_fails_by_itself() {
+    let project = TestProject::new(CHAINS);
+    let large = format!("kind = \"command\"\nenv = {{ LARGE = \"{}\" }}", "x".repeat(200_000));
+    project.edit("pipeline.toml", "kind = \"command\"", &large);
+    let answer = project.ends(&["run", "--keep-going"], 1);
+    assert!(answer.err.contains("Argument list too long"), "{}", answer.err);
+    project.edit("pipeline.toml", &"x".repeat(200_000), "a\\u0000b");
+    let answer = project.ends(&["run"], 2);
+    assert!(answer.err.contains("`LARGE` has a NUL in its text"), "{}", answer.err);
+}
+
+#[test]
+fn a_file_above_is_a_project_of_its_own_however_it_is_named() {
+    let project = TestProject::new("");
+    std::fs::create_dir(project.path("inner")).unwrap();
+    project.write("inner/pipeline.toml", "");
+    project.write("other.toml", CHAINS);
+    let above = ["-C", "inner", "-f", "../other.toml"];
+    project.ends(&[&above[..], &["run"]].concat(), 0);
+    assert!(project.path("artifacts/other/join/all").exists());
+    assert!(!project.path("inner/other").exists() && !project.path("other").exists());
+    let again = project.ends(&["-f", "other.toml", "run"], 0);
+    assert!(again.out.contains("nothing to do"), "{}", again.out);
+    project.write("other.tml", CHAINS);
+    let answer = project.ends(&["-f", "other.tml", "run"], 2);
+    assert!(answer.err.contains("does not end in `.toml`"), "{}", answer.err);
+}
+
+#[test]
 fn an_unknown_key_is_shown_with_place_caret_suggestion_and_exit_code_2() {
     let project = TestProject::new("[stage.a]\nkind = \"command\"\nrum = \"true\"\noutputs = []\n");
     let answer = project.repro(&["dag"]);

@@ -28,6 +28,19 @@ needs = { all = "second" }
 "#;
 
 #[test]
+fn a_result_that_is_not_what_the_lock_file_says_is_told() {
+    let random = "[stage.a]\nkind = \"command\"\nrun = \"cat /proc/sys/kernel/random/uuid > $OUT/x\"\noutputs = [\"x\"]";
+    let project = TestProject::new(random);
+    let told = "the lock file has other bytes for the same recipe";
+    assert!(!project.ends(&["run"], 0).err.contains(told));
+    for folder in [".repro", "artifacts"] {
+        std::fs::remove_dir_all(project.path(folder)).unwrap();
+    }
+    let answer = project.ends(&["run"], 0);
+    assert!(answer.err.contains(told), "{}{}", answer.out, answer.err);
+}
+
+#[test]
 fn a_second_run_has_nothing_to_do() {
     let project = TestProject::new(CHAINS);
     let first = project.repro(&["run"]);
