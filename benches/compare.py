@@ -389,7 +389,8 @@ def conditions(sections):
         memory = [run["memory_gbytes_per_second"] for r in found["results"]
                   if r["program"] == "repro" and r["threads"] == 1 for run in r["runs"]]
         lines.append([
-            section, max((len(r["runs"]) for r in found["results"]), default=0), about["date"], about["commit"] or "", about["processor"], about["cores"],
+            section, max((len(r["runs"]) for r in found["results"]), default=0),
+            about["date"], about["commit"] or "", about["processor"], about["cores"],
             " to ".join("?" if x is None else str(x) for x in found["load"]),
             f"{statistics.median(peaks):.0f}" if peaks else "", f"{statistics.median(memory):.0f}" if memory else "",
         ])

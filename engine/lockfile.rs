@@ -14,7 +14,7 @@ use serde::Deserialize;
 use crate::{
     digest::{Digest, Stamp},
     error::{Context, EngineError},
-    instance::Pipeline,
+    instance::{InstanceId, Pipeline},
     place::write_whole,
     project::Seen,
     recipe::write_quoted,
@@ -86,24 +86,24 @@ pub(crate) fn section(profile: Option<&str>) -> &str {
     profile.unwrap_or("default")
 }
 
-/// What the profile's part of the lock file says by instance, if others wrote it. An error if it could not be written
-/// after the run, because it cannot be read.
-pub(crate) fn of_others(pipeline: &Pipeline, state: &State) -> Result<BTreeMap<String, Locked>, EngineError> {
+/// An error if the lock file could not be written after the run, because it cannot be read.
+pub(crate) fn check(pipeline: &Pipeline, state: &State) -> Result<(), EngineError> {
     let place = place(pipeline);
     if stamp(&place)? == state.locks.get(&place).map(|(stamp, _)| *stamp) {
-        return Ok(BTreeMap::new());
+        return Ok(());
     }
-    Ok(read(&place)?.remove(section(pipeline.profile.as_deref())).unwrap_or_default())
+    read(&place).map(drop)
 }
 
 /// Brings the profile's part of the lock file up to date: `current` says which of the shown results
-/// are today's. Others keep their lines; those of instances that are gone go.
+/// are today's. Others keep their lines; those of instances that are gone go. Answers with those of which another
+/// project says that the same recipe came to other files.
 pub(crate) fn write(
     pipeline: &Pipeline,
     seen: &[Seen],
     current: &[bool],
     state: &mut State,
-) -> Result<(), EngineError> {
+) -> Result<Vec<InstanceId>, EngineError> {
     let place = place(pipeline);
     let section = section(pipeline.profile.as_deref());
     let entry = |id: usize| if current[id] { state.results.get(&seen[id].key) } else { None };
@@ -119,7 +119,7 @@ pub(crate) fn write(
     let now = stamp(&place)?;
     let known = state.locks.get(&place).filter(|(then, _)| Some(*then) == now).map(|(_, sections)| sections);
     if known.is_some_and(|sections| sections.get(section) == Some(&Some(said))) {
-        return Ok(());
+        return Ok(Vec::new());
     }
     // Nothing of the old file stays when it had no other part and every instance is current.
     let replaced = known.is_some_and(|sections| sections.keys().all(|name| name == section))
@@ -127,7 +127,14 @@ pub(crate) fn write(
     let mut whole = if replaced { Lock::new() } else { read(&place)? };
     let mut old = whole.remove(section).unwrap_or_default();
     let mut new = BTreeMap::new();
+    let mut others = Vec::new();
     for (id, instance) in pipeline.instances.iter().enumerate() {
+        // Of what was written here, the run knows by itself whether it came out otherwise.
+        if known.is_none()
+            && old.get(&instance.name).zip(entry(id)).is_some_and(|(old, entry)| old.differs(entry))
+        {
+            others.push(id);
+        }
         let locked = entry(id).map(Locked::from).or_else(|| old.remove(&instance.name));
         new.extend(locked.map(|locked| (instance.name.clone(), locked)));
     }
@@ -141,7 +148,7 @@ pub(crate) fn write(
     sections.insert(section.to_owned(), Some(said));
     let text = render(&whole);
     if now.is_none() && whole.is_empty() {
-        return Ok(());
+        return Ok(others);
     }
     if fs::read(&place).ok().as_deref() != Some(text.as_bytes()) {
         write_whole(&place, text.as_bytes())?;
@@ -149,7 +156,7 @@ pub(crate) fn write(
     if let Some(stamp) = stamp(&place)? {
         state.locked(place, stamp, sections);
     }
-    Ok(())
+    Ok(others)
 }
 
 /// The lock files of the project in `root`, as far as they can be found. Hidden folders and what stages made

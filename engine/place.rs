@@ -60,16 +60,23 @@ pub(crate) fn clear(path: &Path) -> io::Result<()> {
     };
     let gone = match remove() {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            let inside = walkdir::WalkDir::new(path).into_iter().filter_map(Result::ok);
-            for folder in inside.filter(|entry| entry.file_type().is_dir()) {
-                // Best effort: the next attempt tells.
-                let _ = fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755));
-            }
+            let _ = open_up(path); // the next attempt tells
             remove()
         }
         gone => gone,
     };
     gone.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+/// Lets the owner write in all folders from `path` on.
+fn open_up(path: &Path) -> io::Result<()> {
+    for entry in walkdir::WalkDir::new(path) {
+        let entry = entry?;
+        if entry.file_type().is_dir() {
+            fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o755))?;
+        }
+    }
+    Ok(())
 }
 
 /// Says what stands where a folder above `place` must be, if something does.
@@ -97,6 +104,12 @@ mod tests {
         fs::create_dir_all(&inner).unwrap();
         fs::write(inner.join("x"), "").unwrap();
         for place in [&inner, &top] {
+            fs::set_permissions(place, fs::Permissions::from_mode(0o555)).unwrap();
+        }
+        // To the superuser all folders are open, so that this part is looked at by itself.
+        open_up(&top).unwrap();
+        for place in [&inner, &top] {
+            assert_eq!(fs::metadata(place).unwrap().permissions().mode() & 0o777, 0o755);
             fs::set_permissions(place, fs::Permissions::from_mode(0o555)).unwrap();
         }
         clear(&top).unwrap();

@@ -182,7 +182,8 @@ impl Project {
                 objects.entry(file.digest).or_insert_with(|| (id, place.join(&file.path)));
             }
             findings.extend(strays(&place, entry).into_iter().map(|path| {
-                let problem = if path.exists() { "is not part of the result" } else { "is missing" };
+                let problem =
+                    if path.symlink_metadata().is_ok() { "is not part of the result" } else { "is missing" };
                 (id, path, problem.to_owned(), false)
             }));
         }

@@ -14,7 +14,7 @@ use crate::{
     instance::{InstanceId, Pipeline},
     lock::Lock,
     lockfile,
-    observer::Observer,
+    observer::{Event, Observer},
     plan::{Standing, Why},
     project::{Judged, Project},
     schedule::{Outcome, Plan, schedule},
@@ -103,7 +103,7 @@ impl Project {
         let _lock = Lock::take(self.store.cache())?;
         self.store.sweep();
         let (mut state, journal) = State::load(self.store.cache())?;
-        let locked = lockfile::of_others(pipeline, &state)?;
+        lockfile::check(pipeline, &state)?;
         let seen = self.look_all(pipeline, (!options.only).then_some(&wanted), &mut state);
         let asked = options.question.as_ref().filter(|_| options.targets.is_empty());
         let asked = asked.and_then(|question| Some((question, idle::reads(pipeline, &state.memo)?)));
@@ -112,14 +112,19 @@ impl Project {
             let judged = self.judge_all(pipeline, &seen, &mut state);
             trees = inputs_of_only(pipeline, &wanted, &judged)?;
         }
-        let plan = Plan { project: self, pipeline, options, wanted: &wanted, forced, seen: &seen, locked };
+        let plan = Plan { project: self, pipeline, options, wanted: &wanted, forced, seen: &seen };
         let Outcome { mut summary, trees, mut state, journal, result } =
             schedule(plan, trees, state, journal, observer);
         let mut current: Vec<_> = trees.iter().map(Option::is_some).collect();
         summary.failed.iter().for_each(|&id| current[id] = false);
         // What was finished is kept whatever happened; the first error is the one to tell.
         let kept = journal.map_or(Ok(()), |journal| {
-            let locked = lockfile::write(pipeline, &seen, &current, &mut state);
+            let locked = lockfile::write(pipeline, &seen, &current, &mut state).map(|others| {
+                for id in others {
+                    let line = "the lock file had other bytes for the same recipe".to_owned();
+                    observer.event(&Event::Said { id, line });
+                }
+            });
             locked.and(state.settle(journal))
         });
         result.and(kept)?;

@@ -22,7 +22,6 @@ use crate::{
     error::EngineError,
     instance::{InstanceId, Pipeline},
     kind::{Input, StageError},
-    lockfile::Locked,
     observer::{Event, Observer},
     plan::{Found, Standing},
     process::Running,
@@ -44,8 +43,6 @@ pub(crate) struct Plan<'a> {
     pub(crate) forced: BTreeSet<InstanceId>,
     /// What was shown before, by instance.
     pub(crate) seen: &'a [Seen],
-    /// What the lock file says, by instance, where others wrote it.
-    pub(crate) locked: BTreeMap<String, Locked>,
 }
 
 /// What was done.

@@ -85,15 +85,13 @@ impl Store {
             let _ = fs::rename(&away, place);
             return Err(error).context("create", place);
         }
-        match &kept {
-            Some((_, kept)) => {
-                // Its age counts from now. Best effort.
-                let _ = fs::File::open(kept).and_then(|folder| folder.set_modified(SystemTime::now()));
-                if *kept != away {
-                    clear(&away).context("delete", &away)?;
-                }
-            }
-            None => clear(&away).context("delete", &away)?,
+        // Best effort: the new result is in its place, and what stays behind is cleared by a later run.
+        if let Some((_, kept)) = &kept {
+            // Its age counts from now.
+            let _ = fs::File::open(kept).and_then(|folder| folder.set_modified(SystemTime::now()));
+        }
+        if kept.as_ref().is_none_or(|(_, kept)| *kept != away) {
+            let _ = clear(&away);
         }
         Ok(kept)
     }

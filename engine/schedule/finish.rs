@@ -105,13 +105,7 @@ impl Run<'_> {
         }
         let mut notes: Vec<_> =
             self.show(id, recipe.digest(), record.tree, draft, content, Some(record))?.into_iter().collect();
-        let name = &self.plan.pipeline.instances[id].name;
-        let entry = self.state.results.get(&self.plan.seen[id].key);
-        if let (Some(locked), Some(entry)) = (self.plan.locked.get(name), entry)
-            && locked.differs(entry)
-        {
-            notes.push("the lock file has other bytes for the same recipe, and has these now".to_owned());
-        } else if differs {
+        if differs {
             notes.push("the same recipe once made other bytes: the stage is not reproducible".to_owned());
         }
         if !dropped.is_empty() {
