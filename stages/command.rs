@@ -135,14 +135,11 @@ fn faults(params: &CommandParams) -> Vec<ParamError> {
             fault(key, format!("`{name}` is set by the runner"), "choose another name");
         }
     }
-    let texts = params.env.iter().map(|(name, text)| ("env", name, text.clone()));
-    let texts = texts.chain(params.values.iter().map(|(name, value)| ("values", name, value.text())));
-    for (key, name, _) in texts.filter(|(_, _, text)| text.contains('\0')) {
-        fault(
-            key,
-            format!("`{name}` has a NUL in its text"),
-            "the environment of a process cannot hold that",
-        );
+    let env = params.env.iter().filter(|(_, text)| text.contains('\0')).map(|(name, _)| ("env", name));
+    let values = params.values.iter().filter(|(_, value)| value.text().contains('\0'));
+    for (key, name) in env.chain(values.map(|(name, _)| ("values", name))) {
+        let hint = "the environment of a process cannot hold that";
+        fault(key, format!("`{name}` has a NUL in its text"), hint);
     }
     for name in params.values.keys().filter(|name| params.env.contains_key(*name)) {
         fault("env", format!("`{name}` is in `values` too"), "keep it in one of them");

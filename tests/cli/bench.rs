@@ -114,7 +114,7 @@ fn plan_tells_the_passes_of_the_engine_and_the_memory_that_it_holds() {
 #[test]
 fn plan_knows_the_buffers_of_large_batches_without_making_them() {
     let project = TestProject::new("");
-    let tiny = ["--variant", "origin", "--mode", "all", "--batch", "192", "--json"];
+    let tiny = ["--variant", "origin", "--mode", "all", "--batch", "200", "--json"];
     let plan = project.json(&[&["plan", "resnet8"][..], &tiny].concat(), 0);
     let one = ["bench", "step", "--arch", "resnet8", "--warmup", "0", "--repeats", "1"];
     let made = project.json(&[&one[..], &tiny].concat(), 0);
