@@ -6,6 +6,9 @@
 //     of the right one, 8 words of 8 columns   b[0], b[1] = (t, g), (t + 4, g)
 //     of the sums, 16 rows of 8 columns        sums[0], sums[1] = (g, 2 t), (g, 2 t + 1); sums[2], sums[3] in row g + 8
 //
+// In f32 a word is a float, which is the sum of two numbers of tf32 but for 2^-22 of it; of a product of two such sums
+// three parts of four are computed, the smallest being below what is lost anyhow (as CUTLASS's 3xTF32 has it).
+//
 // An emulation has its own words for them. Pasted behind `stored.cu`.
 
 constexpr int WARP = 32, EACH = PRECISION == BF16 ? 2 : 1; // numbers in a word
@@ -38,31 +41,52 @@ __device__ __forceinline__ void load_matrices_across(unsigned (&words)[4], const
 }
 
 __device__ __forceinline__ void multiply_add_tf32(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
                  "{%0, %1, %2, %3};"
                  : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
 __device__ __forceinline__ void multiply_add_bf16(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
                  "{%0, %1, %2, %3};"
                  : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 #endif
 
+// Floats as what tf32 holds of them, and of the rest.
+template <int n> __device__ __forceinline__ void halve(unsigned (&high)[n], unsigned (&low)[n], const unsigned (&all)[n]) {
+#pragma unroll
+    for (int i = 0; i < n; i++) {
+        high[i] = tf32(__uint_as_float(all[i]));
+        low[i] = tf32(__uint_as_float(all[i]) - __uint_as_float(high[i]));
+    }
+}
+
 // sums += left * right.
 __device__ __forceinline__ void multiply_add(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-    if constexpr (PRECISION == BF16) multiply_add_bf16(sums, a, b);
-    else multiply_add_tf32(sums, a, b);
+    if constexpr (PRECISION == BF16) {
+        multiply_add_bf16(sums, a, b);
+    } else if constexpr (PRECISION == TF32) {
+        multiply_add_tf32(sums, a, b);
+    } else {
+        unsigned high_a[4], low_a[4], high_b[2], low_b[2];
+        halve(high_a, low_a, a);
+        halve(high_b, low_b, b);
+        multiply_add_tf32(sums, low_a, high_b);
+        multiply_add_tf32(sums, high_a, low_b);
+        multiply_add_tf32(sums, high_a, high_b);
+    }
 }
 
 // Four numbers as words of a matrix in shared memory, the first of which is `to`.
 __device__ __forceinline__ void store_words(unsigned *to, float4 v) {
     if constexpr (PRECISION == BF16) {
         *reinterpret_cast<uint2 *>(to) = make_uint2(pair(v.x, v.y), pair(v.z, v.w));
-    } else {
+    } else if constexpr (PRECISION == TF32) {
         *reinterpret_cast<uint4 *>(to) = make_uint4(tf32(v.x), tf32(v.y), tf32(v.z), tf32(v.w));
+    } else {
+        store(reinterpret_cast<float *>(to), v);
     }
 }

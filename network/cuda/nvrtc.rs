@@ -34,6 +34,8 @@ pub struct Places {
 /// The loaded compiler.
 pub struct Nvrtc {
     library: Library,
+    /// What it looks for by name while it compiles; held so that the loader knows it.
+    _builtins: Option<Library>,
     /// Major and minor.
     version: [u32; 2],
     place: String,
@@ -89,7 +91,12 @@ impl Nvrtc {
             version(&raw mut major, &raw mut minor);
         }
         let place = if path.is_absolute() { place() } else { loaded_as(path).unwrap_or_else(place) };
-        Ok(Self { library, version: [major.cast_unsigned(), minor.cast_unsigned()], place })
+        let builtins = Path::new(&place).with_file_name(format!("libnvrtc-builtins.so.{major}.{minor}"));
+        // NVIDIA's Python packages lie where the loader does not look. A compiler that has them elsewhere
+        // finds them itself, or says what it lacks.
+        // SAFETY: as above.
+        let _builtins = unsafe { Library::new(builtins) }.ok();
+        Ok(Self { library, _builtins, version: [major.cast_unsigned(), minor.cast_unsigned()], place })
     }
 
     /// Its version, `13.0`.

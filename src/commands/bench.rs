@@ -178,11 +178,15 @@ fn step(options: &BenchStep) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Steps that a card is given before it has to tell, as in a training.
+const STEPS_ON_A_CARD: usize = 8;
+
 /// Times whole steps (or evaluations), each beside a measurement of the peak.
 fn repeat(trainer: &mut dyn Trainer, options: &BenchStep, isa: Isa) -> Result<Measured, Failure> {
     let (batch, threads) = (options.work.batch as usize, options.work.threads.into());
     let arithmetic = measure::Arithmetic::new(isa, threads, measure::wall);
     let mut measured = Measured { seconds: Vec::new(), cpu: Vec::new(), peak: 0.0 };
+    let steps = if options.work.device == Device::Cpu || options.predict { 1 } else { STEPS_ON_A_CARD };
     for repetition in 0..options.warmup + options.repeats {
         let epoch = repetition as usize;
         let order = data::epoch_order(0, epoch, batch);
@@ -191,12 +195,12 @@ fn repeat(trainer: &mut dyn Trainer, options: &BenchStep, isa: Isa) -> Result<Me
         if options.predict {
             trainer.predict(Split::Test, 0..batch)?;
         } else {
-            trainer.step(&examples, 0.01)?;
+            (0..steps).try_for_each(|_| trainer.step(&examples, 0.01))?;
             trainer.take_tally()?; // an engine may still be at work until it has to tell
         }
         if repetition >= options.warmup {
-            measured.seconds.push(measure::wall() - start);
-            measured.cpu.push(measure::process_time() - cpu);
+            measured.seconds.push((measure::wall() - start) / steps as f64);
+            measured.cpu.push((measure::process_time() - cpu) / steps as f64);
         }
         if options.work.device == Device::Cpu {
             measured.peak = measured.peak.max(arithmetic.gflops());
