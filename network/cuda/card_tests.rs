@@ -47,7 +47,7 @@ fn every_kernel_compiles_for_cards_of_two_generations() {
         ("vgg11", Mode::Bn, Bf16),
     ] {
         let spec = TrainSpec { precision, ..spec(arch, Variant::Paper, mode, 128) };
-        for source in sources(&spec, 10).unwrap() {
+        for source in [true, false].iter().flat_map(|cores| sources(&spec, 10, *cores).unwrap()) {
             if compiled.contains(&source) {
                 continue;
             }

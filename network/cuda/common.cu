@@ -21,3 +21,15 @@ __device__ __forceinline__ bool last_block(unsigned *counter, unsigned blocks) {
     }
     return __syncthreads_or(last);
 }
+
+// A launch that may begin before the one before it has ended: where it waits for that, and where the next may begin.
+__device__ __forceinline__ void await_launches() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void let_next_begin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}

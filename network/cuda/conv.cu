@@ -13,12 +13,12 @@ constexpr int STRIPS_X = WIDTH / TX, STRIPS = IMAGES * ROWS * STRIPS_X, THREADS 
 
 // The tile's channels c .. c + CB, as [channel][image][row][column].
 __device__ __forceinline__ void load_tile(float *tile, const Block &b, int c) {
-    constexpr int QUADS = CB / 4, PIXELS = TILE_H * TILE_W;
-    for (int i = threadIdx.x; i < IMAGES * PIXELS * QUADS; i += THREADS) {
-        const int quad = i % QUADS, pixel = i / QUADS % PIXELS, image = i / QUADS / PIXELS;
-        const int ty = pixel / TILE_W, tx = pixel % TILE_W;
-        const float4 v = tile_pixel(b, image, ty, tx, c + quad * 4);
-        float *to = tile + quad * 4 * PLANE + (image * TILE_H + ty) * PITCH + tx;
+    constexpr int QUADS = CB / 4;
+    for (int i = threadIdx.x; i < IMAGES * TILE_H * TILE_W * QUADS; i += THREADS) {
+        const int quad = i % QUADS, pixel = i / QUADS;
+        const Lines line = lines<KIND>(b.from, c + quad * 4);
+        const float4 v = make_pixel(b, line, fetch_pixel(b, line, pixel, c + quad * 4));
+        float *to = tile + quad * 4 * PLANE + pixel / TILE_W * PITCH + pixel % TILE_W;
         to[0] = v.x;
         to[PLANE] = v.y;
         to[2 * PLANE] = v.z;
@@ -82,6 +82,7 @@ __device__ __forceinline__ void convolve(const Block &b) {
     const int x = lane % STRIPS_X * TX, y = lane / STRIPS_X % ROWS, n = lane / STRIPS_X / ROWS;
     const float *strip = tile + (n * TILE_H + y * STEP / DILATE) * PITCH + x * STEP / DILATE;
     float sums[TX][TK] = {};
+    await_launches();
     for (int c = 0; c < b.from.channels; c += CB) {
         load_tile(tile, b, c);
         load_filters(own_filters, b, c);
@@ -89,6 +90,7 @@ __device__ __forceinline__ void convolve(const Block &b) {
         multiply(sums, strip, own_filters + group * TK, y % 2);
         __syncthreads();
     }
+    let_next_begin();
 
     float4 totals[TK / 4][3] = {};
     if (b.image + n < b.count) {

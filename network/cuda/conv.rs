@@ -4,8 +4,10 @@
 
 use super::{
     device::{Address, Device, Source},
-    launches::{Args, COMMON, Launches, MAPS, MMA, STORED, Size, TILES},
-    maps::{Kind, Read, Write},
+    launches::{Args, COMMON, Launches, MAPS, MMA, NORMS, STORED, Size, TILES},
+    maps::{Kind, Read, Target, Write},
+    memory::COUNTERS,
+    statistics::{self, Sums},
     stored, tensor,
 };
 use crate::{Result, trainer::Precision};
@@ -26,6 +28,8 @@ pub(super) struct Conv {
     /// Images that maps have room for.
     pub(super) batch: usize,
     pub(super) precision: Precision,
+    /// Has the device any?
+    pub(super) tensor_cores: bool,
 }
 
 /// What one block computes.
@@ -48,7 +52,7 @@ const FULL: usize = 800;
 impl Conv {
     /// Do tensor cores compute it?
     pub(super) fn on_tensor_cores(&self) -> bool {
-        self.precision != Precision::F32 && self.kind != Kind::Image
+        self.tensor_cores && self.kind != Kind::Image
     }
 
     fn tile(&self) -> Tile {
@@ -90,12 +94,13 @@ impl Conv {
         let plane = (images * self.behind(rows) * pitch).next_multiple_of(8) + 4;
         let inputs = chunk * (plane + self.filter * self.filter * outputs);
         let sums = 3 * outputs * (strips + 1);
+        let threads = strips * outputs / channels;
         Tile {
             rows,
             images,
             outputs,
-            threads: strips * outputs / channels,
-            shared: 4 * inputs.max(sums),
+            threads,
+            shared: (4 * inputs.max(sums)).max(statistics::shared(threads, outputs)),
             constants: vec![("TX", pixels), ("TK", channels), ("CB", chunk)],
         }
     }
@@ -114,9 +119,9 @@ impl Conv {
     fn source(&self, tile: &Tile, write: &Write) -> Source {
         const KERNEL: &str = include_str!("convolve.cu");
         let (name, files): (_, &[&str]) = if self.on_tensor_cores() {
-            ("tensor.cu", &[COMMON, STORED, MAPS, MMA, TILES, include_str!("tensor.cu"), KERNEL])
+            ("tensor.cu", &[COMMON, STORED, MAPS, NORMS, MMA, TILES, include_str!("tensor.cu"), KERNEL])
         } else {
-            ("conv.cu", &[COMMON, STORED, MAPS, TILES, include_str!("conv.cu"), KERNEL])
+            ("conv.cu", &[COMMON, STORED, MAPS, NORMS, TILES, include_str!("conv.cu"), KERNEL])
         };
         let names = [
             ("PRECISION", stored::name(self.precision)),
@@ -132,6 +137,7 @@ impl Conv {
             ("ROWS", tile.rows),
             ("IMAGES", tile.images),
             ("KB", tile.outputs),
+            ("COUNTERS", COUNTERS),
         ];
         let numbers = numbers.into_iter().chain(tile.constants.iter().copied());
         let names = names.map(|(name, value)| (name, value.to_owned()));
@@ -139,15 +145,15 @@ impl Conv {
         Source { name, text: files.concat(), defines, kernels: vec!["conv"] }
     }
 
-    /// Launches it on `count` images; `packed` are its filters (and their distance between instances), `partial` gets
-    /// the sums (likewise).
+    /// Launches it on `count` images; `packed` are its filters (and their distance between instances). From the sums
+    /// of what was written the last block makes the lines of `sums`' BatchNorms.
     pub(super) fn launch<D: Device>(
         &self,
         to: &mut Launches<'_, D>,
         count: usize,
         (read, write): (Read, Write),
         packed: (Address, usize),
-        partial: (Address, usize),
+        sums: &Sums,
     ) -> Result<()> {
         let tile = self.tile();
         let size = Size {
@@ -160,10 +166,11 @@ impl Conv {
             .at(&[read.kept, read.signs, packed.0])
             .unsigned(packed.1)
             .at(&[write.out, write.z[0], write.z[1], write.line, write.pass])
-            .int(&[usize::from(write.add)])
-            .at(&[partial.0])
-            .unsigned(partial.1)
-            .int(&[count, self.batch, self.channels, self.outputs]);
+            .int(&[usize::from(write.add)]);
+        // The maximum of 2x2 is a quarter of what BatchNorm saw.
+        let larger = if write.target == Target::Maximum { 4 } else { 1 };
+        let args = sums.args(args, larger * count * self.size[0] * self.size[1]);
+        let args = args.int(&[count, self.batch, self.channels, self.outputs]);
         to.add(self.source(&tile, &write), "conv", size, args.done())
     }
 }
@@ -174,7 +181,18 @@ mod tests {
 
     fn conv(size: usize, channels: usize, [stride, dilate]: [usize; 2], batch: usize) -> Conv {
         let (kind, size, precision) = (Kind::Rectified, [size, size], Precision::F32);
-        Conv { filter: 3, stride, dilate, kind, channels, outputs: channels, size, batch, precision }
+        Conv {
+            filter: 3,
+            stride,
+            dilate,
+            kind,
+            channels,
+            outputs: channels,
+            size,
+            batch,
+            precision,
+            tensor_cores: true,
+        }
     }
 
     #[test]
@@ -185,7 +203,7 @@ mod tests {
                     for (channels, batch) in [(16, 1), (32, 128), (48, 7), (64, 128), (512, 4096)] {
                         let conv = Conv { precision, ..conv(size, channels, ways, batch) };
                         let tile = conv.tile();
-                        assert!(tile.shared <= 48 * 1024, "{conv:?} {tile:?}");
+                        assert!(tile.shared <= 96 * 1024, "{conv:?} {tile:?}");
                         assert!(tile.threads.is_multiple_of(32) && tile.threads <= 256, "{conv:?} {tile:?}");
                         assert!(size.is_multiple_of(tile.rows) && (tile.images == 1 || tile.rows == size));
                         assert!(

@@ -1,10 +1,12 @@
-// The kernel around `convolve` of `conv.cu` or `tensor.cu`, behind which it is pasted: what the block works on.
+// The kernel around `convolve` of `conv.cu` or `tensor.cu`, behind which it is pasted: what the block works on, and what
+// the last block makes of all blocks' sums.
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+// Sixteen warps on a multiprocessor hide each other's waiting.
+extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS)
     conv(const void *first, const void *second, const float *third, const float *fourth, Stored *kept,
          unsigned char *bits, const Stored *filters, unsigned packed, Stored *out, const Stored *z, const Stored *side,
-         const float *line, const unsigned char *pass, int add, float *partial, unsigned partials, int count,
-         int images, int channels, int outputs) {
+         const float *line, const unsigned char *pass, int add, float *partial, unsigned partials, unsigned *counters,
+         int values, NORM_PARAMETERS(1), NORM_PARAMETERS(2), int count, int images, int channels, int outputs) {
     const size_t size = size_t(images) * IN_H * IN_W * channels;
     const bool keeps = blockIdx.y == 0; // one block for each pixel
     Block b;
@@ -19,4 +21,16 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     b.top = blockIdx.x % TILES_Y * ROWS;
     b.k = blockIdx.y * KB;
     convolve(b);
+
+    if (TARGET == PLAIN || !partial || !last_block(own(counters, COUNTERS) + blockIdx.y, gridDim.x)) return;
+    SHARED_MEMORY(double, doubles);
+    const double *sums = add_up<KB, THREADS>(doubles, b.partial, gridDim.x, outputs, b.k);
+    for (int c = threadIdx.x; c < KB; c += THREADS) {
+        if (TARGET == KEEP) {
+            normalise(OWN_NORM(1, outputs), b.k + c, outputs, values, sums[c], sums[KB + c]);
+        } else {
+            differentiate(OWN_NORM(1, outputs), b.k + c, outputs, values, sums[c], sums[KB + c]);
+            if (back2) differentiate(OWN_NORM(2, outputs), b.k + c, outputs, values, sums[c], sums[2 * KB + c]);
+        }
+    }
 }

@@ -13,7 +13,7 @@ use crate::{
 /// [`Error::Unsupported`] where the engine does not cover them.
 pub fn bytes_needed(spec: &TrainSpec, data: &Dataset, instances: usize) -> Result<usize> {
     let images = data.len(Split::Train) + data.len(Split::Test);
-    Ok(Memory::bytes(&Plan::new(spec, instances, data.classes().len(), images)?))
+    Ok(Memory::bytes(&Plan::new(spec, instances, data.classes().len(), images, true)?))
 }
 
 /// The largest batch whose `instances` trainings fit into `free` bytes; 0: none does.

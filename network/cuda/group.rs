@@ -56,7 +56,7 @@ impl<D: Device> Group<D> {
             ));
         }
         let images = data.len(Split::Train) + data.len(Split::Test);
-        let plan = Plan::new(spec, specs.len(), data.classes().len(), images)?;
+        let plan = Plan::new(spec, specs.len(), data.classes().len(), images, device.has_tensor_cores())?;
         if spec.precision != Precision::F32 && !device.has_tensor_cores() {
             let reason = format!(
                 "{} knows neither tf32 nor bf16, which a card of compute capability 8.0 does; use precision = \"f32\"",

@@ -11,6 +11,8 @@ pub(super) const COMMON: &str = include_str!("common.cu");
 pub(super) const STORED: &str = include_str!("stored.cu");
 /// What kernels that make maps while they read them share.
 pub(super) const MAPS: &str = include_str!("maps.cu");
+/// What kernels that leave sums for a BatchNorm share.
+pub(super) const NORMS: &str = include_str!("norms.cu");
 /// What convolutions share.
 pub(super) const TILES: &str = include_str!("tiles.cu");
 /// What kernels on tensor cores share.

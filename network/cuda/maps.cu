@@ -47,8 +47,15 @@ __device__ __forceinline__ float4 fma(float4 a, float4 b, float4 c) {
 __device__ __forceinline__ float4 add(float4 a, float4 b) {
     return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
 }
-// In this form NaN survives.
-__device__ __forceinline__ float relu(float v) { return v <= 0.f ? 0.f : v; }
+// NaN survives.
+__device__ __forceinline__ float relu(float v) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm("max.NaN.f32 %0, %0, 0f00000000;" : "+f"(v));
+    return v;
+#else
+    return v <= 0.f ? 0.f : v;
+#endif
+}
 __device__ __forceinline__ float4 relu(float4 v) { return make_float4(relu(v.x), relu(v.y), relu(v.z), relu(v.w)); }
 __device__ __forceinline__ float larger(float a, float b) { return a > b || a != a ? a : b; }
 __device__ __forceinline__ float4 larger(float4 a, float4 b) {
@@ -62,14 +69,15 @@ __device__ __forceinline__ float4 keep(float4 v, unsigned bits) {
 }
 __device__ __forceinline__ float part(float4 v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
 
-__device__ __forceinline__ size_t place(int n, int y, int x, int h, int w, int channels) {
-    return ((size_t(n) * h + y) * w + x) * channels;
+// Of a map's elements there are fewer than 2^32.
+__device__ __forceinline__ unsigned place(int n, int y, int x, int h, int w, int channels) {
+    return ((unsigned(n) * h + y) * w + x) * channels;
 }
 
 // Four pixels in reading order: of each channel, which is the first of the largest.
 struct Square {
     float4 value[4];
-    size_t at[4];
+    unsigned at[4];
 };
 __device__ __forceinline__ Square square(const Stored *z, const float *line, int channels, int n, int y, int x,
                                          int h, int w, int c) {
@@ -106,33 +114,67 @@ __device__ __forceinline__ float4 image(const Read &m, int n, int y, int x, int 
     return make_float4(v[0], v[1], v[2], 0.f);
 }
 
+// Of four channels of a Read: what is the same for all pixels. RECTIFIED: scale, shift, and those of what is added;
+// GRADIENT and UNPOOLED: a, b, c.
+struct Lines {
+    float4 first, second, third, fourth;
+};
+template <int kind> __device__ __forceinline__ Lines lines(const Read &m, int c) {
+    Lines l;
+    if constexpr (kind == RECTIFIED) { // x 1 + 0 is x
+        l.first = m.third ? load(m.third + c) : fill(1.f);
+        l.second = m.third ? load(m.third + m.channels + c) : fill(0.f);
+        l.third = m.fourth ? load(m.fourth + c) : fill(1.f);
+        l.fourth = m.fourth ? load(m.fourth + m.channels + c) : fill(0.f);
+    }
+    if constexpr (kind == GRADIENT || kind == UNPOOLED) {
+        l.first = load(m.third + c), l.second = load(m.third + m.channels + c);
+        l.third = load(m.third + 2 * m.channels + c);
+    }
+    return l;
+}
+
+// Of a pixel: what is loaded of it, or what was made already.
+struct Fetched {
+    Four first, second;
+    float4 made;
+};
 // Channels c.. of pixel (y, x) of image n of a map of h rows and w columns, which exist.
-template <int kind> __device__ __forceinline__ float4 read(const Read &m, int n, int y, int x, int h, int w, int c) {
-    if constexpr (kind == IMAGE) return image(m, n, y, x, c);
+template <int kind>
+__device__ __forceinline__ Fetched fetch(const Read &m, const Lines &l, int n, int y, int x, int h, int w, int c) {
+    Fetched f;
     const Stored *first = static_cast<const Stored *>(m.first), *second = static_cast<const Stored *>(m.second);
-    const size_t at = place(n, y, x, h, w, m.channels) + c;
-    if constexpr (kind == RECTIFIED) {
-        float4 v = load(first + at);
-        if (m.third) v = fma(v, load(m.third + c), load(m.third + m.channels + c));
-        if (second) {
-            float4 side = load(second + at);
-            if (m.fourth) side = fma(side, load(m.fourth + c), load(m.fourth + m.channels + c));
-            v = add(v, side);
-        }
-        return relu(v);
+    const unsigned at = place(n, y, x, h, w, m.channels) + c;
+    if constexpr (kind == IMAGE) f.made = image(m, n, y, x, c);
+    if constexpr (kind == RECTIFIED || kind == GRADIENT) {
+        f.first = load_four(first + at);
+        if (kind == GRADIENT || second) f.second = load_four(second + at);
     }
     if constexpr (kind == POOLED) {
         const Square s = square(first, m.third, m.channels, n, y, x, h, w, c);
-        return relu(larger(larger(s.value[0], s.value[1]), larger(s.value[2], s.value[3])));
+        f.made = relu(larger(larger(s.value[0], s.value[1]), larger(s.value[2], s.value[3])));
     }
-    const float4 a = load(m.third + c), b = load(m.third + m.channels + c), d = load(m.third + 2 * m.channels + c);
-    const float4 behind = fma(load(second + at), b, d);
     if constexpr (kind == UNPOOLED) {
         const float4 g = load(first + place(n, y / 2, x / 2, h / 2, w / 2, m.channels) + c);
         const Square s = square(second, m.fourth, m.channels, n, y / 2, x / 2, h / 2, w / 2, c);
-        return fma(keep(g, winners(s, y % 2 * 2 + x % 2)), a, behind);
+        const float4 behind = fma(load(second + at), l.second, l.third);
+        f.made = fma(keep(g, winners(s, y % 2 * 2 + x % 2)), l.first, behind);
     }
-    return fma(load(first + at), a, behind);
+    return f;
+}
+template <int kind> __device__ __forceinline__ float4 make(const Read &m, const Lines &l, const Fetched &f) {
+    if constexpr (kind == RECTIFIED) {
+        float4 v = fma(values(f.first), l.first, l.second);
+        if (m.second) v = add(v, fma(values(f.second), l.third, l.fourth));
+        return relu(v);
+    }
+    if constexpr (kind == GRADIENT) return fma(values(f.first), l.first, fma(values(f.second), l.second, l.third));
+    return f.made;
+}
+// All at once.
+template <int kind> __device__ __forceinline__ float4 read(const Read &m, int n, int y, int x, int h, int w, int c) {
+    const Lines l = lines<kind>(m, c);
+    return make<kind>(m, l, fetch<kind>(m, l, n, y, x, h, w, c));
 }
 
 // The map of this block's instance; `image` images have room in each.
@@ -162,26 +204,43 @@ __device__ __forceinline__ Write own_write(Stored *out, const Stored *z, const S
             own(bits, size / 4), add, channels};
 }
 
+// What a Write needs to know of four channels of a pixel before it writes them.
+struct Known {
+    unsigned at;
+    Four out, z, side;
+    unsigned bits;
+};
+template <int target>
+__device__ __forceinline__ Known know(const Write &m, int n, int y, int x, int h, int w, int k) {
+    Known old;
+    old.at = place(n, y, x, h, w, m.channels) + k;
+    if constexpr (target == RECTIFIER) {
+        if (m.add) old.out = load_four(m.out + old.at);
+        old.z = load_four(m.z + old.at);
+        if (m.side) old.side = load_four(m.side + old.at);
+        if (m.bits) old.bits = m.bits[old.at / 4];
+    }
+    return old;
+}
+
 // Gives pixel (y, x) of image n its channels k.., and three sums of each their share: of the values as they are stored.
 template <int target>
-__device__ __forceinline__ void write(const Write &m, int n, int y, int x, int h, int w, int k, float4 v,
-                                      float4 *sums) {
-    const size_t at = place(n, y, x, h, w, m.channels) + k;
-    if constexpr (target == PLAIN) store(m.out + at, v);
+__device__ __forceinline__ void write(const Write &m, const Known &old, int n, int y, int x, int h, int w, int k,
+                                      float4 v, float4 *sums) {
+    if constexpr (target == PLAIN) store(m.out + old.at, v);
     if constexpr (target == KEEP) {
-        v = store(m.out + at, v);
+        v = store(m.out + old.at, v);
         sums[0] = add(sums[0], v);
         sums[1] = fma(v, v, sums[1]);
     }
     if constexpr (target == RECTIFIER) {
-        if (m.add) v = add(v, load(m.out + at));
-        const float4 z = load(m.z + at);
-        const unsigned bits =
-            m.bits ? m.bits[at / 4] : signs(fma(z, load(m.line + k), load(m.line + m.channels + k)));
-        v = store(m.out + at, keep(v, bits));
+        if (m.add) v = add(v, values(old.out));
+        const float4 z = values(old.z);
+        const unsigned bits = m.bits ? old.bits : signs(fma(z, load(m.line + k), load(m.line + m.channels + k)));
+        v = store(m.out + old.at, keep(v, bits));
         sums[0] = add(sums[0], v);
         sums[1] = fma(v, z, sums[1]);
-        if (m.side) sums[2] = fma(v, load(m.side + at), sums[2]);
+        if (m.side) sums[2] = fma(v, values(old.side), sums[2]);
     }
     if constexpr (target == MAXIMUM) {
         const Square s = square(m.z, m.line, m.channels, n, y, x, h, w, k);
@@ -192,10 +251,16 @@ __device__ __forceinline__ void write(const Write &m, int n, int y, int x, int h
             z = add(z, keep(load(m.z + s.at[i]), won));
             positive |= won & signs(s.value[i]);
         }
-        v = store(m.out + at, keep(v, positive));
+        v = store(m.out + old.at, keep(v, positive));
         sums[0] = add(sums[0], v);
         sums[1] = fma(v, z, sums[1]);
     }
+}
+// All at once.
+template <int target>
+__device__ __forceinline__ void write(const Write &m, int n, int y, int x, int h, int w, int k, float4 v,
+                                      float4 *sums) {
+    write<target>(m, know<target>(m, n, y, x, h, w, k), n, y, x, h, w, k, v, sums);
 }
 
 // Adds up what the `lanes` threads of each group of `quads` x 4 channels hold, in the order of the lanes, into

@@ -14,11 +14,17 @@
 constexpr int WARP = 32, EACH = PRECISION == BF16 ? 2 : 1; // numbers in a word
 
 #ifndef EMULATED
-// As tf32, of which 10 bits are behind the point, rounded to the nearest; the hardware would cut them off.
+// As tf32, of which 10 bits are behind the point, rounded to the nearest, of two as near to the even one; the hardware
+// would cut them off. It rounds so itself from compute capability 9.0 on.
 __device__ __forceinline__ unsigned tf32(float value) {
+#if __CUDA_ARCH__ >= 900
     unsigned word;
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(word) : "f"(value));
+    asm("cvt.rn.tf32.f32 %0, %1;" : "=r"(word) : "f"(value));
     return word;
+#else
+    const unsigned bits = __float_as_uint(value);
+    return fabsf(value) < __uint_as_float(0x7f800000) ? (bits + 0xfff + (bits >> 13 & 1)) & 0xffffe000 : bits;
+#endif
 }
 
 // Four matrices of eight rows of four words from shared memory: thread 8 i + j names row j of matrix i, and each gets
@@ -40,6 +46,18 @@ __device__ __forceinline__ void load_matrices_across(unsigned (&words)[4], const
                  : "memory");
 }
 
+// Begins to copy four words into shared memory, past the registers; until `await_copies` nothing is said of them.
+__device__ __forceinline__ void copy_four(unsigned *to, const void *from) {
+    const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(to));
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(from) : "memory");
+}
+__device__ __forceinline__ void await_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// What the thread whose number differs in the bits `other` has.
+__device__ __forceinline__ float from_lane(float value, int other) {
+    return __shfl_xor_sync(0xffffffff, value, other);
+}
+
 __device__ __forceinline__ void multiply_add_tf32(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
     asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
                  "{%0, %1, %2, %3};"
@@ -54,6 +72,11 @@ __device__ __forceinline__ void multiply_add_bf16(float (&sums)[4], const unsign
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 #endif
+
+// A word of a matrix as it is multiplied.
+__device__ __forceinline__ unsigned rounded(unsigned word) {
+    return PRECISION == TF32 ? tf32(__uint_as_float(word)) : word;
+}
 
 // Floats as what tf32 holds of them, and of the rest.
 template <int n> __device__ __forceinline__ void halve(unsigned (&high)[n], unsigned (&low)[n], const unsigned (&all)[n]) {
@@ -78,6 +101,10 @@ __device__ __forceinline__ void multiply_add(float (&sums)[4], const unsigned (&
         multiply_add_tf32(sums, high_a, low_b);
         multiply_add_tf32(sums, high_a, high_b);
     }
+}
+
+__device__ __forceinline__ float4 from_lane(float4 v, int other) {
+    return make_float4(from_lane(v.x, other), from_lane(v.y, other), from_lane(v.z, other), from_lane(v.w, other));
 }
 
 // Four numbers as words of a matrix in shared memory, the first of which is `to`.

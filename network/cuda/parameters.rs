@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use super::stored;
 use crate::{
     Result,
     arch::{Graph, Param, Role},
@@ -11,7 +12,7 @@ use crate::{
     init::random_positions,
     mode::Share,
     tensor::Tensors,
-    trainer::{Precision, State, TrainSpec},
+    trainer::{State, TrainSpec},
 };
 
 /// What trains of a parameter.
@@ -62,7 +63,7 @@ pub(super) struct Parameters {
 }
 
 impl Parameters {
-    pub(super) fn new(graph: &Graph, layout: &Layout, spec: &TrainSpec) -> Self {
+    pub(super) fn new(graph: &Graph, layout: &Layout, spec: &TrainSpec, tensor_cores: bool) -> Self {
         let params = graph.params();
         let is_filter = |param: &Param| matches!(param.role, Role::Conv | Role::Shortcut);
         let mut all = Self::default();
@@ -90,24 +91,19 @@ impl Parameters {
         for unit in &layout.units {
             let name = format!("{}.weight", unit.conv.name);
             for param in params.iter().filter(|p| p.name == name) {
-                all.filter(param.clone(), spec, unit.reads.is_none());
+                all.filter(param.clone(), spec, unit.reads.is_none(), tensor_cores);
             }
         }
         all
     }
 
-    fn filter(&mut self, param: Param, spec: &TrainSpec, once: bool) {
+    fn filter(&mut self, param: Param, spec: &TrainSpec, once: bool, tensor_cores: bool) {
         let name = spec.set.slot(&param).map(|(name, _)| name);
         let at = self.slots.iter().find(|slot| Some(&slot.name) == name.as_ref()).map_or(0, |slot| slot.at);
         let forward = self.packed;
         let backward = if once { forward } else { forward + param.len() };
         self.packed = backward + param.len();
-        let in_word = match spec.precision {
-            Precision::F32 => None,
-            Precision::Tf32 => Some(1),
-            Precision::Bf16 => Some(2),
-        };
-        let in_word = in_word.filter(|_| !once);
+        let in_word = (tensor_cores && !once).then_some(4 / stored::width(spec.precision));
         self.filters.push(Filters {
             share: spec.set.share(&param),
             param,
@@ -213,7 +209,10 @@ impl Filters {
 pub(super) fn place(in_word: Option<usize>, [c, tap, k]: [usize; 3], [taps, outputs]: [usize; 2]) -> usize {
     let Some(each) = in_word else { return (c * taps + tap) * outputs + k };
     let (word, part) = (c / each, c % each);
-    let matrix = (word / 8 * taps + tap) * (outputs / 8) + k / 8;
-    let thread = k % 8 * 4 + word % 4;
-    ((matrix * 32 + thread) * 2 + word % 8 / 4) * each + part
+    let matrices = (word / 8 * taps + tap) * (outputs / 16) + k / 16;
+    // Of two matrices of eight columns, so numbered that a thread's sums, columns 2 t and 2 t + 1 of both, are those of
+    // outputs 4 t to 4 t + 3.
+    let (matrix, column) = (k / 2 % 2, k % 16 / 4 * 2 + k % 2);
+    let thread = column * 4 + word % 4;
+    ((matrices * 32 + thread) * 4 + 2 * matrix + word % 8 / 4) * each + part
 }

@@ -20,14 +20,22 @@ pub(super) struct Plan {
     /// Images of the dataset.
     pub(super) images: usize,
     pub(super) precision: Precision,
+    /// Do convolutions use tensor cores, as far as they can?
+    pub(super) tensor_cores: bool,
 }
 
 impl Plan {
-    /// For `instances` trainings like `spec` on `images` images of `classes` classes.
+    /// For `instances` trainings like `spec` on `images` images of `classes` classes, on a device with `tensor_cores`.
     ///
     /// # Errors
     /// [`Error::Unsupported`] where the engine does not cover the network.
-    pub(super) fn new(spec: &TrainSpec, instances: usize, classes: usize, images: usize) -> Result<Self> {
+    pub(super) fn new(
+        spec: &TrainSpec,
+        instances: usize,
+        classes: usize,
+        images: usize,
+        tensor_cores: bool,
+    ) -> Result<Self> {
         let uncovered = |reason: String| Error::Unsupported { engine: "cuda", reason };
         let graph = Graph::new(spec.arch, spec.variant, classes);
         let layout = Layout::new(&graph).map_err(|e| match e {
@@ -39,12 +47,12 @@ impl Plan {
         if layout.features.iter().any(crowded) {
             return Err(uncovered("it does not cover a shortcut around several readers".into()));
         }
-        let parameters = Parameters::new(&graph, &layout, spec);
+        let parameters = Parameters::new(&graph, &layout, spec, tensor_cores);
         if parameters.len.max(parameters.packed) > u32::MAX as usize {
             return Err(uncovered("it does not cover networks of 2^32 values".into()));
         }
         let (batch, precision) = (spec.batch.max(1), spec.precision);
-        Ok(Self { layout, parameters, batch, instances, images, precision })
+        Ok(Self { layout, parameters, batch, instances, images, precision, tensor_cores })
     }
 
     /// Bytes of a number in maps and filters.
@@ -111,6 +119,7 @@ impl Plan {
             size: *output,
             batch: self.batch,
             precision: self.precision,
+            tensor_cores: self.tensor_cores,
         }
     }
 
@@ -127,6 +136,7 @@ impl Plan {
             size: *input,
             batch: self.batch,
             precision: self.precision,
+            tensor_cores: self.tensor_cores,
         }
     }
 
@@ -135,7 +145,9 @@ impl Plan {
         let units = self.layout.units.iter().enumerate();
         let convs = units.flat_map(|(u, unit)| {
             let kind = if unit.reads.is_none() { Kind::Image } else { Kind::Rectified };
-            [self.forward(u, kind), self.backward(u, Kind::Gradient)]
+            let convs = [self.forward(u, kind), self.backward(u, Kind::Gradient)];
+            // Of either kind of device, so that memory does not depend on it.
+            [true, false].into_iter().flat_map(move |tensor_cores| convs.map(|c| Conv { tensor_cores, ..c }))
         });
         let sums = convs.map(|conv| 3 * conv.outputs * conv.tiles(self.batch));
         sums.max().unwrap_or(0).max(3 * self.batch * self.last().0)

@@ -9,13 +9,14 @@ use super::{
 };
 use crate::{Result, trainer::TrainSpec};
 
-/// All that trainings like `spec` load, for `classes` classes, in the order in which they are wanted.
+/// All that trainings like `spec` load, for `classes` classes, in the order in which they are wanted, on a device
+/// with `tensor_cores`.
 ///
 /// # Errors
 /// [`Error::Unsupported`](crate::Error::Unsupported) where the engine does not cover the network.
-pub fn sources(spec: &TrainSpec, classes: usize) -> Result<Vec<Source>> {
+pub fn sources(spec: &TrainSpec, classes: usize, tensor_cores: bool) -> Result<Vec<Source>> {
     let mut list = List::default();
-    let plan = Plan::new(spec, 1, classes, 1)?;
+    let plan = Plan::new(spec, 1, classes, 1, tensor_cores)?;
     let memory = Memory::new(&plan, &mut |bytes| list.alloc(bytes))?;
     let mut loaded = Loaded::default();
     for purpose in [Purpose::Step, Purpose::Predict, Purpose::Pack] {
@@ -94,7 +95,7 @@ mod tests {
             batch: 128,
             precision: Precision::F32,
         };
-        let sources = sources(&spec, 10).unwrap();
+        let sources = sources(&spec, 10, true).unwrap();
         for (i, source) in sources.iter().enumerate() {
             assert!(!sources[..i].contains(source), "{} {:?} twice", source.name, source.defines);
             assert!(source.kernels.iter().all(|kernel| source.text.contains(&format!("{kernel}("))));

@@ -1,13 +1,14 @@
-//! Launches between sums over a batch and the lines that sweeps apply (`statistics.cu`).
+//! BatchNorms between the sums over a batch and the lines that sweeps apply (`norms.cu`): a convolution's last block sees
+//! to them, and elsewhere launches of `statistics.cu`.
 
 use super::{
     device::{Address, Device, Source},
-    launches::{Args, COMMON, Launches, Size},
+    launches::{Args, COMMON, Launches, NORMS, Size},
 };
 use crate::Result;
 
 /// A BatchNorm's memory.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Norm {
     pub(super) channels: usize,
     pub(super) gamma: Address,
@@ -23,77 +24,70 @@ pub(super) struct Norm {
     pub(super) line: Address,
     /// a, b, c of the gradient.
     pub(super) back: Address,
+    /// Means and variances, if they are to follow.
     pub(super) running: Address,
 }
 
-/// Sums that blocks left.
-#[derive(Clone, Copy, Debug)]
+/// Sums that blocks leave, and what becomes of them.
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sums {
-    /// They, and their distance between instances.
+    /// They, if any are wanted, and their distance between instances.
     pub(super) partial: (Address, usize),
-    pub(super) tiles: usize,
-    /// Values of each channel behind them.
-    pub(super) count: usize,
+    /// Zeros ([`COUNTERS`](super::memory::COUNTERS)).
+    pub(super) counters: Address,
+    /// Whose lines they become. Backward the first gets sums of g and g z, the second those of a projection.
+    pub(super) norms: [Norm; 2],
+}
+
+impl Sums {
+    /// They as a kernel takes them; of each channel there are `values` values.
+    pub(super) fn args(&self, args: Args, values: usize) -> Args {
+        let args = args.at(&[self.partial.0]).unsigned(self.partial.1).at(&[self.counters]).int(&[values]);
+        self.norms.iter().fold(args, |args, norm| norm.args(args))
+    }
 }
 
 fn source() -> Source {
     Source {
         name: "statistics.cu",
-        text: [COMMON, include_str!("statistics.cu")].concat(),
+        text: [COMMON, NORMS, include_str!("statistics.cu")].concat(),
         defines: Vec::new(),
-        kernels: vec!["normalise", "fix", "differentiate"],
+        kernels: vec!["fix", "back"],
     }
 }
 
-impl Norm {
-    fn size(&self) -> Size {
-        Size { blocks: [self.channels / 16, 1], threads: 256, shared: 256 * 8 }
-    }
+/// Bytes of shared memory in which a block of `threads` adds up the sums of `channels` (`add_up`).
+pub(super) fn shared(threads: usize, channels: usize) -> usize {
+    8 * (4 * threads + 3 * channels)
+}
 
-    /// The line by the batch's sums; the running statistics follow if `follow`.
-    pub(super) fn normalise<D: Device>(
-        &self,
-        to: &mut Launches<'_, D>,
-        sums: Sums,
-        follow: bool,
-    ) -> Result<()> {
-        let running = if follow { self.running } else { Address::NONE };
-        let args = Args::default()
-            .at(&[sums.partial.0])
-            .unsigned(sums.partial.1)
-            .int(&[sums.tiles, self.channels, sums.count])
-            .at(&[self.gamma, self.beta, self.bias])
+impl Norm {
+    pub(super) fn args(&self, args: Args) -> Args {
+        let ([d_gamma, d_beta], distance) = self.gradients;
+        args.at(&[self.gamma, self.beta, self.bias])
             .unsigned(self.values)
-            .at(&[self.moments, self.line, running]);
-        to.add(source(), "normalise", self.size(), args.done())
+            .at(&[self.moments, self.line, self.running, d_gamma, d_beta])
+            .unsigned(distance)
+            .at(&[self.back])
     }
 
     /// The line by the running statistics.
     pub(super) fn fix<D: Device>(&self, to: &mut Launches<'_, D>) -> Result<()> {
-        let size = Size { threads: 16, shared: 0, ..self.size() };
-        let args = Args::default().int(&[self.channels]).at(&[self.gamma, self.beta, self.bias]);
-        let args = args.unsigned(self.values).at(&[self.line, self.running]);
-        to.add(source(), "fix", size, args.done())
+        let size = Size { blocks: [self.channels / 16, 1], threads: 16, shared: 0 };
+        to.add(source(), "fix", size, self.args(Args::default().int(&[self.channels])).done())
     }
 
-    /// The gradients, from the first and the `which`-th sums.
-    pub(super) fn differentiate<D: Device>(
+    /// The gradients, from the first and the `which`-th of the sums of `tiles` tiles over `values` values.
+    pub(super) fn back<D: Device>(
         &self,
         to: &mut Launches<'_, D>,
-        sums: Sums,
-        which: usize,
+        partial: (Address, usize),
+        [tiles, values, which]: [usize; 3],
     ) -> Result<()> {
-        let (gradients, distance) = self.gradients;
-        let args = Args::default()
-            .at(&[sums.partial.0])
-            .unsigned(sums.partial.1)
-            .int(&[sums.tiles, which, self.channels, sums.count])
-            .at(&[self.gamma])
-            .unsigned(self.values)
-            .at(&[self.moments])
-            .at(&gradients)
-            .unsigned(distance)
-            .at(&[self.back]);
-        to.add(source(), "differentiate", self.size(), args.done())
+        const THREADS: usize = 256;
+        let size = Size { blocks: [self.channels / 16, 1], threads: THREADS, shared: shared(THREADS, 16) };
+        let args = Args::default().at(&[partial.0]).unsigned(partial.1);
+        let args = args.int(&[tiles, self.channels, values, which]);
+        to.add(source(), "back", size, self.args(args).done())
     }
 }

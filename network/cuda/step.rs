@@ -86,21 +86,16 @@ impl<D: Device> Step<'_, D> {
         let conv = self.plan.forward(u, read.kind);
         let predict = self.purpose == Purpose::Predict;
         let read = if predict { Read { signs: Address::NONE, ..read } } else { read };
-        self.convolve(&conv, (read, self.memory.sink(u)), self.plan.parameters.filters[u].packed[0])?;
-        let norm = self.norm(u);
-        if predict {
-            return norm.fix(&mut self.to);
-        }
-        let sums = self.sums(conv.tiles(self.count), u);
-        norm.normalise(&mut self.to, sums, self.purpose == Purpose::Step)
+        let (norm, none) = (self.norm(u), Norm::default());
+        let sums = if predict { Sums::default() } else { self.sums([norm, none]) };
+        let filters = self.plan.parameters.filters[u].packed[0];
+        self.convolve(&conv, (read, self.memory.sink(u)), filters, &sums)?;
+        if predict { self.norm(u).fix(&mut self.to) } else { Ok(()) }
     }
 
-    fn convolve(&mut self, conv: &Conv, maps: (Read, Write), packed: usize) -> Result<()> {
-        let predict = self.purpose == Purpose::Predict;
-        let partial = if predict { Address::NONE } else { self.memory.partial };
+    fn convolve(&mut self, conv: &Conv, maps: (Read, Write), packed: usize, sums: &Sums) -> Result<()> {
         let filters = self.memory.packed.numbers(packed, self.plan.width());
-        let packed = (filters, self.plan.parameters.packed);
-        conv.launch(&mut self.to, self.count, maps, packed, (partial, self.plan.partials()))
+        conv.launch(&mut self.to, self.count, maps, (filters, self.plan.parameters.packed), sums)
     }
 
     /// As `cpu/step.rs` has it: filters first, because the gradients that they need are overwritten.
@@ -110,7 +105,10 @@ impl<D: Device> Step<'_, D> {
         head.output(&mut self.to, &self.memory.ends)?;
         let partial = (self.memory.partial, plan.partials());
         head.backward(&mut self.to, write, &self.memory.ends, partial)?;
-        self.differentiate(last, self.count)?;
+        let area: usize = plan.last().1.iter().product();
+        for (i, u) in plan.layout.ends(last).enumerate() {
+            self.norm(u).back(&mut self.to, partial, [self.count, self.count * area, i + 1])?;
+        }
         for f in (0..last).rev() {
             for &u in &plan.layout.features[f].readers {
                 self.filters(u, self.memory.feature_again(plan, f))?;
@@ -122,22 +120,16 @@ impl<D: Device> Step<'_, D> {
 
     fn feature_back(&mut self, f: usize) -> Result<()> {
         let (plan, readers) = (self.plan, &self.plan.layout.features[f].readers);
-        let mut tiles = 0;
-        for (i, &u) in readers.iter().enumerate() {
-            let read = self.memory.back(plan, u);
-            let write = self.memory.gradient(plan, f, i == 0, i + 1 == readers.len());
-            let conv = plan.backward(u, read.kind);
-            self.convolve(&conv, (read, write), plan.parameters.filters[u].packed[1])?;
-            tiles = conv.tiles(self.count);
+        let mut norms = [Norm::default(); 2];
+        for (norm, u) in norms.iter_mut().zip(plan.layout.ends(f)) {
+            *norm = self.norm(u);
         }
-        self.differentiate(f, tiles)
-    }
-
-    /// The BatchNorms that end in feature `f`, whose gradient's writers left sums of `tiles` tiles.
-    fn differentiate(&mut self, f: usize, tiles: usize) -> Result<()> {
-        for (i, u) in self.plan.layout.ends(f).enumerate() {
-            let sums = self.sums(tiles, u);
-            self.norm(u).differentiate(&mut self.to, sums, i + 1)?;
+        for (i, &u) in readers.iter().enumerate() {
+            let (read, last) = (self.memory.back(plan, u), i + 1 == readers.len());
+            let write = self.memory.gradient(plan, f, i == 0, last);
+            let sums = if last { self.sums(norms) } else { Sums::default() };
+            let filters = plan.parameters.filters[u].packed[1];
+            self.convolve(&plan.backward(u, read.kind), (read, write), filters, &sums)?;
         }
         Ok(())
     }
@@ -165,9 +157,9 @@ impl<D: Device> Step<'_, D> {
         )
     }
 
-    fn sums(&self, tiles: usize, u: usize) -> Sums {
-        let area: usize = self.plan.layout.units[u].output.iter().product();
-        Sums { partial: (self.memory.partial, self.plan.partials()), tiles, count: self.count * area }
+    fn sums(&self, norms: [Norm; 2]) -> Sums {
+        let partial = (self.memory.partial, self.plan.partials());
+        Sums { partial, counters: self.memory.counters, norms }
     }
 
     /// Where a parameter lies, if there is one of that name.
@@ -185,6 +177,7 @@ impl<D: Device> Step<'_, D> {
 
     fn norm(&self, u: usize) -> Norm {
         let (unit, of, memory) = (&self.plan.layout.units[u], &self.plan.parameters, self.memory);
+        let follow = self.purpose != Purpose::Gradients;
         let [gamma, beta] = ["weight", "bias"].map(|part| format!("{}.{part}", unit.norm));
         Norm {
             channels: unit.conv.cout,
@@ -196,7 +189,7 @@ impl<D: Device> Step<'_, D> {
             moments: memory.moments[u],
             line: memory.lines[u],
             back: memory.backs[u],
-            running: memory.running[u],
+            running: if follow { memory.running[u] } else { Address::NONE },
         }
     }
 

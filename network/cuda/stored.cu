@@ -8,11 +8,14 @@ struct Bf16 {
 };
 template <bool half> struct Choose {
     typedef float Type;
+    typedef float4 Four;
 };
 template <> struct Choose<true> {
     typedef Bf16 Type;
+    typedef uint2 Four;
 };
 typedef Choose<PRECISION == BF16>::Type Stored;
+typedef Choose<PRECISION == BF16>::Four Four; // of them, as they lie
 
 #ifndef EMULATED
 // Two numbers as bf16 in a word, `low` in its lower half.
@@ -30,6 +33,11 @@ __device__ __forceinline__ float4 both(uint2 words) {
                        __uint_as_float(words.y << 16), __uint_as_float(words.y & high));
 }
 __device__ __forceinline__ float4 load(const Bf16 *p) { return both(*reinterpret_cast<const uint2 *>(p)); }
+
+// In two parts, so that many loads can be under way before the first is waited for.
+__device__ __forceinline__ Four load_four(const Stored *p) { return *reinterpret_cast<const Four *>(p); }
+__device__ __forceinline__ float4 values(float4 four) { return four; }
+__device__ __forceinline__ float4 values(uint2 four) { return both(four); }
 
 // Writes, and gives what can be read again.
 __device__ __forceinline__ float4 store(float *p, float4 v) {

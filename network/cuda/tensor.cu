@@ -2,14 +2,19 @@
 // channels, and each tap multiplies rows of it, shifted by the tap, with the tap's channels x outputs. Pasted behind
 // `tiles.cu` and `mma.cu`, which say what a tile is and who has what of a matrix.
 //
-// A block has WARPS warps and KB output channels; WB words of channels are in shared memory at a time. A fragment is
-// 16 pixels; a warp has FRAGMENTS of them, and KB outputs of each. Behind a stride a fragment's pixels are alike in
-// parity, and a warp has all four kinds: then each tap meets one kind. Filters lie as threads want them,
-// `[8 words of channels][tap][8 outputs][thread][2]`. Constants: those of `tiles.cu`; KB, WB, WARPS.
+// A block has KB output channels, and WB words of channels in shared memory at a time: all, where there is room. A
+// fragment is 16 pixels; a warp has FRAGMENTS of them, and 8 COLUMNS outputs of each. Behind a stride a fragment's
+// pixels are alike in parity, and a warp has all four kinds: then each tap meets one kind.
+//
+// Filters lie as threads want them, `[8 words of channels][tap][16 outputs][thread][4]`: two matrices of 8 columns,
+// whose columns are so numbered that the two sums that a thread has of each are four neighbours (`place` of
+// parameters.rs). So threads write what they have, and no way by shared memory is needed.
+// Constants: those of `tiles.cu`; KB, WB, FRAGMENTS, COLUMNS.
 
-constexpr int THREADS = WARPS * WARP, PIXELS = IMAGES * ROWS * WIDTH, FRAGMENTS = PIXELS / 16 / WARPS, COLUMNS = KB / 8;
-constexpr int PITCH = WB + 4;     // words from pixel to pixel: eight rows' four words lie in 32 banks
-constexpr int OUT_PITCH = KB + 4; // floats from pixel to pixel
+constexpr int PIXELS = IMAGES * ROWS * WIDTH, ALL = IMAGES * TILE_H * TILE_W;
+constexpr int WARPS_X = PIXELS / 16 / FRAGMENTS, WARPS_K = KB / 8 / COLUMNS, THREADS = WARPS_X * WARPS_K * WARP;
+constexpr int STEPS = WB / 8, GROUPS = COLUMNS / 2;
+constexpr int PITCH = WB + 4; // words from pixel to pixel: eight rows' four words lie in 32 banks
 
 struct Pixel {
     int n, y, x;
@@ -25,47 +30,50 @@ __device__ __forceinline__ Pixel pixel(int fragment, int row) {
     return {p / (h * w), p / w % h * 2 + fragment % 4 / 2, p % w * 2 + fragment % 2};
 }
 
-// The tile's channels c .. c + WB words, as [image][row][column][channel].
+// The tile's channels c .. c + WB words, as [image][row][column][channel]. A thread has four channels of every
+// LANES-th pixel, and loads several pixels before it waits for the first.
 __device__ __forceinline__ void load_tile(unsigned *tile, const Block &b, int c) {
-    constexpr int QUADS = WB * EACH / 4, ALL = TILE_H * TILE_W;
-    for (int i = threadIdx.x; i < IMAGES * ALL * QUADS; i += THREADS) {
-        const int quad = i % QUADS, at = i / QUADS, n = at / ALL, ty = at % ALL / TILE_W, tx = at % TILE_W;
-        const float4 v = tile_pixel(b, n, ty, tx, c + quad * 4);
-        store_words(tile + at * PITCH + quad * 4 / EACH, v);
+    constexpr int QUADS = WB * EACH / 4, LANES = THREADS / QUADS, ROUNDS = (ALL + LANES - 1) / LANES;
+    constexpr int TIMES = (ROUNDS + 3) / 4, AT_ONCE = (ROUNDS + TIMES - 1) / TIMES;
+    static_assert(THREADS % QUADS == 0, "threads keep their channels");
+    const int quad = threadIdx.x % QUADS, own_c = c + quad * 4;
+    const Lines line = lines<KIND>(b.from, own_c);
+#pragma unroll 1
+    for (int p = threadIdx.x / QUADS; p < ALL; p += LANES * AT_ONCE) {
+        TilePixel pixels[AT_ONCE];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) pixels[i] = fetch_pixel(b, line, p + i * LANES, own_c);
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            const int at = p + i * LANES;
+            if (at < ALL) store_words(tile + at * PITCH + quad * 4 / EACH, make_pixel(b, line, pixels[i]));
+        }
     }
 }
 
-// Filters of channels c .. c + WB words and outputs k .. k + KB, in their order.
+// Begins to copy the filters of channels c .. c + WB words and outputs k .. k + KB.
 __device__ __forceinline__ void load_filters(unsigned *to, const Block &b, int c) {
-    constexpr int QUADS = COLUMNS * 16; // of words, for 8 words of channels and a tap
-    for (int i = threadIdx.x; i < WB / 8 * TAPS * QUADS; i += THREADS) {
-        const int step = i / QUADS / TAPS, from = c / (8 * EACH) + step, tap = i / QUADS % TAPS;
-        uint4 words = make_uint4(0, 0, 0, 0);
-        if (from * 8 * EACH < b.from.channels) {
-            const size_t row = (size_t(from) * TAPS + tap) * b.to.channels + b.k; // of 8 words
-            words = *reinterpret_cast<const uint4 *>(b.filters + row * 8 * EACH + i % QUADS * 4 * EACH);
-        }
-        if constexpr (PRECISION == TF32) {
-            words = make_uint4(tf32(__uint_as_float(words.x)), tf32(__uint_as_float(words.y)),
-                               tf32(__uint_as_float(words.z)), tf32(__uint_as_float(words.w)));
-        }
-        *reinterpret_cast<uint4 *>(to + i * 4) = words;
+    constexpr int FOURS = KB * 2; // of words, for 8 words of channels and a tap
+    for (int i = threadIdx.x; i < STEPS * TAPS * FOURS; i += THREADS) {
+        const size_t row = (size_t(c / (8 * EACH) * TAPS + i / FOURS) * b.to.channels + b.k) * 8; // in words
+        copy_four(to + i * 4, b.filters + (row + i % FOURS * 4) * EACH);
     }
 }
 
-// `rows` are where this thread's rows of each fragment begin, `filters` its words of the first matrix.
+// `rows` are where this thread's rows of each fragment begin, `filters` its words of the first matrices.
 __device__ __forceinline__ void multiply(float (*sums)[COLUMNS][4], const unsigned *const *rows,
                                          const unsigned *filters) {
-#pragma unroll
-    for (int step = 0; step < WB / 8; step++) {
+#pragma unroll(STEPS > 2 ? 1 : STEPS)
+    for (int step = 0; step < STEPS; step++) {
 #pragma unroll
         for (int tap = 0; tap < TAPS; tap++) {
             unsigned right[COLUMNS][2];
 #pragma unroll
-            for (int j = 0; j < COLUMNS; j++) {
-                const unsigned *at = filters + ((step * TAPS + tap) * COLUMNS + j) * WARP * 2;
-                const uint2 words = *reinterpret_cast<const uint2 *>(at);
-                right[j][0] = words.x, right[j][1] = words.y;
+            for (int j = 0; j < GROUPS; j++) {
+                const unsigned *at = filters + ((step * TAPS + tap) * (KB / 16) + j) * WARP * 4;
+                const uint4 words = *reinterpret_cast<const uint4 *>(at);
+                right[2 * j][0] = rounded(words.x), right[2 * j][1] = rounded(words.y);
+                right[2 * j + 1][0] = rounded(words.z), right[2 * j + 1][1] = rounded(words.w);
             }
 #pragma unroll
             for (int i = 0; i < FRAGMENTS; i++) {
@@ -80,10 +88,73 @@ __device__ __forceinline__ void multiply(float (*sums)[COLUMNS][4], const unsign
     }
 }
 
+// What a thread has of a fragment: four outputs of each 16, of two pixels.
+struct Share {
+    Known known[2][GROUPS];
+};
+
+__device__ __forceinline__ void know_share(Share &share, const Block &b, int fragment, int k) {
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        const Pixel at = pixel(fragment, threadIdx.x % WARP / 4 + h * 8);
+        if (b.image + at.n >= b.count) continue;
+#pragma unroll
+        for (int q = 0; q < GROUPS; q++) {
+            share.known[h][q] = know<TARGET>(b.to, b.image + at.n, b.top + at.y, at.x, HEIGHT, WIDTH, k + q * 16);
+        }
+    }
+}
+
+__device__ __forceinline__ void write_share(const Share &share, const Block &b, int fragment, int k,
+                                            const float (*sums)[4], float4 (*totals)[3]) {
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        const Pixel at = pixel(fragment, threadIdx.x % WARP / 4 + h * 8);
+        if (b.image + at.n >= b.count) continue;
+#pragma unroll
+        for (int q = 0; q < GROUPS; q++) {
+            const float *low = sums[2 * q] + 2 * h, *high = sums[2 * q + 1] + 2 * h;
+            write<TARGET>(b.to, share.known[h][q], b.image + at.n, b.top + at.y, at.x, HEIGHT, WIDTH, k + q * 16,
+                          make_float4(low[0], low[1], high[0], high[1]), totals[q]);
+        }
+    }
+}
+
+// Adds up what the block's threads hold of each channel, lanes before warps, in one order.
+__device__ __forceinline__ void leave_sums(float *memory, const Block &b, const float4 (*totals)[3]) {
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    const bool three = TARGET == RECTIFIER && b.to.side;
+    __syncthreads(); // tiles have been read
+#pragma unroll
+    for (int q = 0; q < GROUPS; q++) {
+#pragma unroll
+        for (int s = 0; s < 3; s++) {
+            float4 sum = totals[q][s];
+            if (s < 2 || three) {
+#pragma unroll
+                for (int from = 4; from < WARP; from *= 2) sum = add(sum, from_lane(sum, from));
+            }
+            const int channel = (warp % WARPS_K * GROUPS + q) * 16 + lane * 4;
+            if (lane < 4) store(memory + (warp / WARPS_K * 3 + s) * KB + channel, sum);
+        }
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < 3 * KB; i += THREADS) {
+        float sum = 0.f;
+#pragma unroll
+        for (int w = 0; w < WARPS_X; w++) sum += memory[w * 3 * KB + i];
+        b.partial[(size_t(blockIdx.x) * 3 + i / KB) * b.to.channels + b.k + i % KB] = sum;
+    }
+}
+
 __device__ __forceinline__ void convolve(const Block &b) {
     SHARED_MEMORY(unsigned, memory);
-    unsigned *tile = memory, *own_filters = memory + IMAGES * TILE_H * TILE_W * PITCH;
-    const int lane = threadIdx.x % WARP, begin = threadIdx.x / WARP * FRAGMENTS;
+    unsigned *tile = memory, *own_filters = memory + ALL * PITCH;
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    const int begin = warp / WARPS_K * FRAGMENTS, k = b.k + warp % WARPS_K * COLUMNS * 8 + lane % 4 * 4;
+    load_filters(own_filters, b, 0); // no launch of this step writes them before this one has ended
+    await_launches();
+
     const unsigned *rows[FRAGMENTS];
 #pragma unroll
     for (int i = 0; i < FRAGMENTS; i++) {
@@ -91,36 +162,28 @@ __device__ __forceinline__ void convolve(const Block &b) {
         rows[i] = tile + ((p.n * TILE_H + p.y * STEP / DILATE) * TILE_W + p.x * STEP / DILATE) * PITCH + lane / 16 * 4;
     }
     float sums[FRAGMENTS][COLUMNS][4] = {};
+#pragma unroll 1
     for (int c = 0; c < b.from.channels; c += WB * EACH) {
-        load_tile(tile, b, c);
-        load_filters(own_filters, b, c);
-        __syncthreads();
-        multiply(sums, rows, own_filters + lane * 2);
-        __syncthreads();
-    }
-
-    // By way of shared memory, so that neighbours write what lies together.
-    float *values = reinterpret_cast<float *>(memory);
-#pragma unroll
-    for (int i = 0; i < FRAGMENTS; i++) {
-#pragma unroll
-        for (int j = 0; j < COLUMNS; j++) {
-            float *at = values + ((begin + i) * 16 + lane / 4) * OUT_PITCH + j * 8 + lane % 4 * 2;
-            at[0] = sums[i][j][0], at[1] = sums[i][j][1];
-            at[8 * OUT_PITCH] = sums[i][j][2], at[8 * OUT_PITCH + 1] = sums[i][j][3];
+        if (c > 0) {
+            __syncthreads();
+            load_filters(own_filters, b, c);
         }
+        load_tile(tile, b, c);
+        await_copies();
+        __syncthreads();
+        multiply(sums, rows, own_filters + (warp % WARPS_K * GROUPS * WARP + lane) * 4);
     }
-    __syncthreads();
-    constexpr int QUADS = KB / 4, LANES = THREADS / QUADS;
-    const int quad = threadIdx.x % QUADS, first_pixel = threadIdx.x / QUADS;
-    float4 totals[1][3] = {};
-    for (int p = first_pixel; p < PIXELS; p += LANES) {
-        const Pixel at = pixel(p / 16, p % 16);
-        if (b.image + at.n >= b.count) continue;
-        write<TARGET>(b.to, b.image + at.n, b.top + at.y, at.x, HEIGHT, WIDTH, b.k + quad * 4,
-                      load(values + p * OUT_PITCH + quad * 4), totals[0]);
+    let_next_begin();
+
+    constexpr int TOGETHER = FRAGMENTS < 2 ? 1 : 2;
+    float4 totals[GROUPS][3] = {};
+#pragma unroll
+    for (int i = 0; i < FRAGMENTS; i += TOGETHER) {
+        Share shares[TOGETHER];
+#pragma unroll
+        for (int j = 0; j < TOGETHER; j++) know_share(shares[j], b, begin + i + j, k);
+#pragma unroll
+        for (int j = 0; j < TOGETHER; j++) write_share(shares[j], b, begin + i + j, k, sums[i + j], totals);
     }
-    if (TARGET != PLAIN && b.partial) {
-        reduce<1>(values, totals, quad, first_pixel, LANES, b.partial, blockIdx.x, b.to.channels, b.k, KB);
-    }
+    if (TARGET != PLAIN && b.partial) leave_sums(reinterpret_cast<float *>(memory), b, totals);
 }

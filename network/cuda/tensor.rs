@@ -1,50 +1,69 @@
 //! Tiles of convolutions on tensor cores (`tensor.cu`).
 
-use super::conv::{Conv, Tile};
-use crate::trainer::Precision;
+use super::{
+    conv::{Conv, Tile},
+    statistics, stored,
+};
 
 /// Blocks that fill a large card nearly twice.
 const FULL: usize = 240;
-/// Bytes of shared memory that every card gives a block.
-const SHARED: usize = 48 << 10;
+/// Bytes of shared memory that every card with such cores gives a block, and a little less.
+const SHARED: usize = 96 << 10;
 
-/// The tile of `conv`: the largest with which a whole batch fills a card, or else the smallest. Large ones load fewer
-/// pixels twice.
-pub(super) fn tile(conv: &Conv) -> Tile {
-    // Pixels and output channels: at most 64 sums in each thread's registers.
-    let (first, others): (_, &[[usize; 2]]) = if conv.outputs.is_multiple_of(32) {
-        ([64, 32], &[[256, 32], [128, 64], [128, 32], [64, 64]])
-    } else {
-        ([64, 16], &[[256, 16], [128, 16]])
-    };
-    let narrow = |outputs: usize| conv.dilate == 1 || outputs <= 32;
-    others
-        .iter()
-        .filter(|[_, outputs]| conv.outputs.is_multiple_of(*outputs) && narrow(*outputs))
-        .map(|shape| of(conv, *shape))
-        .find(|tile| tile.shared <= SHARED && conv.blocks(tile) >= FULL)
-        .unwrap_or_else(|| of(conv, first))
+/// What a block and its warps have.
+#[derive(Clone, Copy)]
+struct Shape {
+    pixels: usize,
+    outputs: usize,
+    /// Of 16 pixels, in each warp.
+    fragments: usize,
+    /// Of 8 outputs, in each warp.
+    columns: usize,
 }
 
-fn of(conv: &Conv, [pixels, outputs]: [usize; 2]) -> Tile {
-    let [height, width] = conv.size;
-    let rows = (pixels / width).clamp(1, height);
-    let images = pixels / (width * rows);
-    // A warp behind a stride has all four kinds of pixels.
-    let fragments = if conv.dilate == 2 { 4 } else { (pixels / 64).min(2) };
-    let warps = pixels / 16 / fragments;
-    let all = conv.channels / if conv.precision == Precision::Bf16 { 2 } else { 1 };
-    let wide = conv.filter == 3 && conv.stride == 2; // four times as many pixels
-    let words = if wide || !all.is_multiple_of(16) { 8 } else { 16 };
-    let tile = images * conv.behind(rows) * conv.behind(width) * (words + 4);
-    let filters = words * conv.filter * conv.filter * outputs;
-    let lanes = warps * 32 / (outputs / 4);
-    Tile {
-        rows,
-        images,
-        outputs,
-        threads: warps * 32,
-        shared: 4 * (tile + filters).max(pixels * (outputs + 4)).max(3 * outputs * (lanes + 1)),
-        constants: vec![("WB", words), ("WARPS", warps)],
+const fn shape(pixels: usize, outputs: usize, fragments: usize, columns: usize) -> Shape {
+    Shape { pixels, outputs, fragments, columns }
+}
+
+/// From the largest on, which load fewer pixels twice. For outputs by 32 or by 16; behind a stride a warp has all four
+/// kinds of pixels.
+const SHAPES: [&[Shape]; 4] = [
+    &[shape(256, 32, 4, 2), shape(128, 32, 2, 2), shape(64, 32, 2, 2), shape(32, 32, 1, 2)],
+    &[shape(512, 16, 4, 2), shape(256, 16, 2, 2), shape(128, 16, 2, 2), shape(64, 16, 1, 2)],
+    &[shape(256, 32, 4, 2), shape(128, 32, 4, 2), shape(64, 32, 4, 2)],
+    &[shape(512, 16, 4, 2), shape(256, 16, 4, 2), shape(128, 16, 4, 2), shape(64, 16, 4, 2)],
+];
+
+/// The tile of `conv`: the largest with which a whole batch fills a card, or else the smallest.
+pub(super) fn tile(conv: &Conv) -> Tile {
+    let [by_32, by_16] = if conv.dilate == 1 { [SHAPES[0], SHAPES[1]] } else { [SHAPES[2], SHAPES[3]] };
+    let shapes = if conv.outputs.is_multiple_of(32) { by_32 } else { by_16 };
+    let mut tiles = shapes.iter().map(|shape| of(conv, shape));
+    let mut last = tiles.next_back();
+    if let Some(tile) = tiles.find(|tile| tile.shared <= SHARED && conv.blocks(tile) >= FULL) {
+        last = Some(tile);
     }
+    #[allow(clippy::expect_used)] // no list is empty
+    last.expect("a shape")
+}
+
+fn of(conv: &Conv, shape: &Shape) -> Tile {
+    let [height, width] = conv.size;
+    let rows = (shape.pixels / width).clamp(1, height);
+    let images = (shape.pixels / (width * rows)).max(1);
+    let warps = shape.pixels / 16 / shape.fragments;
+    let threads = 32 * warps * (shape.outputs / 8 / shape.columns);
+    let each = 4 / stored::width(conv.precision);
+    let pixels = images * conv.behind(rows) * conv.behind(width);
+    // Words of a pixel in shared memory: all, or else as many as there is room for.
+    let shared = |words: usize| {
+        let filters = words * conv.filter * conv.filter * shape.outputs;
+        let sums = 3 * warps * shape.outputs;
+        (4 * (pixels * (words + 4) + filters).max(sums)).max(statistics::shared(threads, shape.outputs))
+    };
+    let all = conv.channels / each;
+    let fits = |words: &usize| all.is_multiple_of(*words) && (*words == 8 || shared(*words) <= SHARED);
+    let words = [64, 32, 16].into_iter().find(fits).unwrap_or(8);
+    let constants = vec![("WB", words), ("FRAGMENTS", shape.fragments), ("COLUMNS", shape.columns)];
+    Tile { rows, images, outputs: shape.outputs, threads, shared: shared(words), constants }
 }

@@ -29,22 +29,38 @@ struct Block {
     int count, image, top, k; // images that there are; the first one, its first row and output
 };
 
-// Channels c.. of the tile's pixel (ty, tx) of image n; keeps it unless another tile does.
-__device__ __forceinline__ float4 tile_pixel(const Block &b, int n, int ty, int tx, int c) {
-    int y = ty, x = tx;
+// A pixel of the tile, of four channels: what was loaded of it, if it exists, and where it is kept, if here.
+struct TilePixel {
+    bool inside, kept;
+    unsigned at;
+    Fetched fetched;
+};
+
+// Channels c.. of pixel p of `[image][row][column]`. What does not exist is loaded from elsewhere and not used: so loads
+// follow one another without branches.
+__device__ __forceinline__ TilePixel fetch_pixel(const Block &b, const Lines &line, int p, int c) {
+    int n = b.image + p / (TILE_H * TILE_W), y = p / TILE_W % TILE_H, x = p % TILE_W;
     if (DILATE == 2) {
         y += b.top / 2;
     } else {
         y += b.top * STEP - PAD, x -= PAD;
         if (FILTER == 1) y *= STRIDE, x *= STRIDE;
     }
-    n += b.image;
-    if (n >= b.count || c >= b.from.channels || y < 0 || y >= IN_H || x < 0 || x >= IN_W) return fill(0.f);
-    const float4 v = read<KIND>(b.from, n, y, x, IN_H, IN_W, c);
-    if (KIND == RECTIFIED && y >= b.top * STEP && y < (b.top + ROWS) * STEP) {
-        const size_t at = place(n, y, x, IN_H, IN_W, b.from.channels) + c;
-        if (b.kept) store(b.kept + at, v);
-        if (b.bits) b.bits[at / 4] = signs(v);
-    }
+    TilePixel t;
+    t.inside = p < IMAGES * TILE_H * TILE_W && n < b.count && unsigned(y) < IN_H && unsigned(x) < IN_W;
+    t.kept = KIND == RECTIFIED && t.inside && y >= b.top * STEP && y < (b.top + ROWS) * STEP;
+    if (!t.inside) n = y = x = 0;
+    t.at = place(n, y, x, IN_H, IN_W, b.from.channels) + c;
+    t.fetched = fetch<KIND>(b.from, line, n, y, x, IN_H, IN_W, c);
+    return t;
+}
+
+// What is made of it, which is kept unless another tile keeps it.
+__device__ __forceinline__ float4 make_pixel(const Block &b, const Lines &line, const TilePixel &t) {
+    const float4 made = make<KIND>(b.from, line, t.fetched);
+    const float4 v = make_float4(t.inside ? made.x : 0.f, t.inside ? made.y : 0.f, t.inside ? made.z : 0.f,
+                                 t.inside ? made.w : 0.f);
+    if (t.kept && b.kept) store(b.kept + t.at, v);
+    if (t.kept && b.bits) b.bits[t.at / 4] = signs(v);
     return v;
 }

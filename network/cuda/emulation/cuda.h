@@ -224,10 +224,17 @@ static inline unsigned to_bf16(float value) {
 }
 static inline unsigned pair(float low, float high) { return to_bf16(low) | to_bf16(high) << 16; }
 
-// Ten bits behind the point: to the nearest, of two as near the larger one. The rest of the word is zero.
+// Ten bits behind the point: to the nearest, of two as near the even one. The rest of the word is zero.
 static inline unsigned tf32(float value) {
     const unsigned bits = __float_as_uint(value);
-    return value != value ? 0x7fffffff : (bits & 0x7f800000) == 0x7f800000 ? bits : (bits + 0x1000) & 0xffffe000;
+    return value != value ? 0x7fffffff : (bits & 0x7f800000) == 0x7f800000 ? bits : (bits + 0xfff + (bits >> 13 & 1)) & 0xffffe000;
+}
+
+static inline void copy_four(unsigned *to, const void *from) { memcpy(to, from, 16); }
+static inline void await_copies() {}
+static inline float from_lane(float value, int other) {
+    const emulation::Warp warp = emulation::meet({{__float_as_uint(value)}, nullptr});
+    return __uint_as_float(warp[emulation::current % emulation::WARP ^ other].words[0]);
 }
 
 // Four 8 x 4 matrices of words: thread 8 i + j names row j of matrix i; each gets word lane % 4 of row lane / 4.

@@ -66,13 +66,14 @@ const CASES: [Case; 13] = {
 pub(super) fn check<D: Device>(bench: &mut Bench<D>) {
     for case in &CASES {
         for precision in PRECISIONS {
-            case.check(bench, precision);
+            case.check(bench, precision, true);
         }
+        case.check(bench, Precision::F32, false);
     }
 }
 
 impl Case {
-    fn conv(&self, precision: Precision) -> Conv {
+    fn conv(&self, precision: Precision, tensor_cores: bool) -> Conv {
         Conv {
             filter: self.filter,
             stride: self.strides[0],
@@ -83,11 +84,13 @@ impl Case {
             size: [self.size; 2],
             batch: self.images[1],
             precision,
+            tensor_cores,
         }
     }
 
-    fn check<D: Device>(&self, bench: &mut Bench<D>, precision: Precision) {
-        let (conv, [count, batch], [channels, outputs]) = (self.conv(precision), self.images, self.channels);
+    fn check<D: Device>(&self, bench: &mut Bench<D>, precision: Precision, tensor_cores: bool) {
+        let conv = self.conv(precision, tensor_cores);
+        let ([count, batch], [channels, outputs]) = (self.images, self.channels);
         let (who, taps) = (format!("{conv:?} {:?} {count}", self.target), self.filter * self.filter);
         let size = self.size * self.strides[0] / self.strides[1];
         let (read, map) = source(bench, precision, self.source, [count, size, size, channels], batch);
@@ -97,7 +100,9 @@ impl Case {
         let sink = Sink::new(bench, precision, self);
         let (tiles, shape) = (conv.tiles(count), [count, self.size, self.size, outputs]);
         let partial = bench.room(4 * 3 * outputs * tiles);
-        bench.run(|to| conv.launch(to, count, (read, sink.write), (packed, 0), (partial, 0)));
+        let sums = bench.sums(partial, outputs);
+        let twins = bench.twins(&sums);
+        bench.run(|to| conv.launch(to, count, (read, sink.write), (packed, 0), &sums));
 
         let len = shape.iter().product();
         let out = Map { shape, data: bench.read(precision, sink.write.out, len) };
@@ -116,7 +121,12 @@ impl Case {
         let width = stored::width(precision);
         let rest = bench.bytes(sink.write.out.numbers(len, width), (batch - count) * len / count * width);
         assert!(rest.iter().all(|byte| *byte == 0xff), "{who}: wrote images that are not there");
-        sink.check_sums(&who, &out, &bench.read(Precision::F32, partial, 3 * outputs * tiles));
+        let left = bench.read(Precision::F32, partial, 3 * outputs * tiles);
+        sink.check_sums(&who, &out, &left);
+        if self.target != Target::Plain {
+            let (forward, values) = (self.target == Target::Keep, sink.z.data.len() / outputs);
+            bench.check_norms(&who, &sums, twins, forward, [tiles, values]);
+        }
         if self.source.1 {
             check_kept(bench, precision, read, &map);
         }

@@ -140,7 +140,7 @@ fn as_stored(precision: Precision, x: f32) -> f32 {
 /// What a tensor core multiplies for `x`.
 fn as_multiplied(precision: Precision, x: f32) -> f32 {
     match precision {
-        Precision::Tf32 => f32::from_bits((x.to_bits() + 0x1000) & !0x1fff),
+        Precision::Tf32 => f32::from_bits((x.to_bits() + 0xfff + (x.to_bits() >> 13 & 1)) & !0x1fff),
         _ => as_stored(precision, x),
     }
 }

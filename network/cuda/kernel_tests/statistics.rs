@@ -3,11 +3,113 @@
 use super::{Bench, emulated, near};
 use crate::{
     cuda::{
-        device::{Address, Device},
-        statistics::{Norm, Sums},
+        device::{Address, Device, Source},
+        launches::{Args, COMMON, NORMS, Size},
+        memory::COUNTERS,
+        statistics::{self, Norm, Sums},
     },
     trainer::Precision,
 };
+
+/// What a convolution's last block does on the way forward, by itself.
+const NORMALISE: &str = r#"
+extern "C" __global__ void normalise_alone(const float *partial, int tiles, int channels, int count,
+                                           NORM_PARAMETERS()) {
+    SHARED_MEMORY(double, memory);
+    const int first = blockIdx.x * 16, c = threadIdx.x;
+    const double *sums = add_up<16, 128>(memory, partial, tiles, channels, first);
+    if (c < 16) normalise(OWN_NORM(, channels), first + c, channels, count, sums[c], sums[16 + c]);
+}
+"#;
+
+impl<D: Device> Bench<D> {
+    /// A BatchNorm with values, and moments as if it had gone forward.
+    fn norm(&mut self, channels: usize) -> Norm {
+        let [gamma, beta, bias, means] = [(); 4].map(|()| self.normal(channels));
+        let moments = means.iter().map(|mean| f64::from(*mean)).chain(vec![0.7; channels]);
+        let moments: Vec<u8> = moments.flat_map(f64::to_le_bytes).collect();
+        let norm = Norm {
+            channels,
+            gamma: self.floats(&gamma),
+            beta: self.floats(&beta),
+            bias: self.floats(&bias),
+            values: channels,
+            moments: self.give(&moments),
+            running: self.floats(&[vec![-0.3; channels], vec![2.0; channels]].concat()),
+            ..Norm::default()
+        };
+        self.with_room(&norm)
+    }
+
+    /// The same values, and other room for what comes of them.
+    fn with_room(&mut self, norm: &Norm) -> Norm {
+        let n = norm.channels;
+        let [moments, running] = [(norm.moments, 16 * n), (norm.running, 8 * n)].map(|(at, bytes)| {
+            let bytes = self.bytes(at, bytes);
+            self.give(&bytes)
+        });
+        let gradients = ([self.room(4 * n), self.room(4 * n)], n);
+        let (line, back) = (self.room(4 * 2 * n), self.room(4 * 3 * n));
+        Norm { moments, running, gradients, line, back, ..*norm }
+    }
+
+    /// All that came of it.
+    fn outcome(&mut self, norm: &Norm) -> Vec<f32> {
+        let [d_gamma, d_beta] = norm.gradients.0;
+        let parts = [(norm.line, 2), (norm.back, 3), (norm.running, 2), (d_gamma, 1), (d_beta, 1)];
+        let moments = self.doubles(norm.moments, 2 * norm.channels).into_iter().map(|x| x as f32);
+        let floats = parts.map(|(at, each)| self.read(Precision::F32, at, each * norm.channels)).concat();
+        moments.chain(floats).collect()
+    }
+
+    /// What a convolution is to make of the sums that it leaves.
+    pub(super) fn sums(&mut self, partial: Address, channels: usize) -> Sums {
+        let norms = [self.norm(channels), self.norm(channels)];
+        Sums { partial: (partial, 0), counters: self.room(4 * COUNTERS), norms }
+    }
+
+    /// What a convolution's last block will have made of them: to be called before it is launched.
+    pub(super) fn twins(&mut self, sums: &Sums) -> [Norm; 2] {
+        sums.norms.each_ref().map(|norm| self.with_room(norm))
+    }
+
+    /// Did its last block make of the sums over `count` values what launches of their own would?
+    pub(super) fn check_norms(
+        &mut self,
+        who: &str,
+        sums: &Sums,
+        twins: [Norm; 2],
+        forward: bool,
+        [tiles, count]: [usize; 2],
+    ) {
+        if forward {
+            self.normalise(&twins[0], sums.partial.0, [tiles, count]);
+        } else {
+            for (i, twin) in twins.iter().enumerate() {
+                self.run(|to| twin.back(to, sums.partial, [tiles, count, i + 1]));
+            }
+        }
+        for (norm, twin) in sums.norms.iter().zip(&twins) {
+            let [got, expected] = [norm, twin].map(|norm| self.outcome(norm));
+            for (got, expected) in got.iter().zip(&expected) {
+                near(who, f64::from(*got), f64::from(*expected), 1e-6 * (1.0 + f64::from(expected.abs())));
+            }
+        }
+    }
+
+    fn normalise(&mut self, norm: &Norm, partial: Address, [tiles, count]: [usize; 2]) {
+        let source = Source {
+            name: "norms.cu",
+            text: [COMMON, NORMS, NORMALISE].concat(),
+            defines: Vec::new(),
+            kernels: vec!["normalise_alone"],
+        };
+        let size =
+            Size { blocks: [norm.channels / 16, 1], threads: 128, shared: statistics::shared(128, 16) };
+        let args = norm.args(Args::default().at(&[partial]).int(&[tiles, norm.channels, count])).done();
+        self.run(|to| to.add(source, "normalise_alone", size, args));
+    }
+}
 
 /// Values of each channel.
 const COUNT: usize = 35;
@@ -47,9 +149,8 @@ fn check_one<D: Device>(bench: &mut Bench<D>, channels: usize, tiles: usize) {
         back: bench.room(4 * 3 * channels),
         running: bench.floats(&before),
     };
-    let sums = |at: Address| Sums { partial: (at, 0), tiles, count: COUNT };
-    bench.run(|to| norm.normalise(to, sums(forward), true));
-    bench.run(|to| norm.differentiate(to, sums(backward), 2));
+    bench.normalise(&norm, forward, [tiles, COUNT]);
+    bench.run(|to| norm.back(to, (backward, 0), [tiles, COUNT, 2]));
     let line = bench.read(Precision::F32, norm.line, 2 * channels);
     let running = bench.read(Precision::F32, norm.running, 2 * channels);
     let back = bench.read(Precision::F32, norm.back, 3 * channels);
