@@ -19,6 +19,8 @@ pub(super) const EXAMPLE: usize = 8;
 pub(super) const SETTINGS: usize = 16;
 /// Bytes of an instance's sums over examples on the device.
 pub(super) const TALLY: usize = 24;
+/// Counters that an instance has for launches whose last block does more (`last_block`).
+pub(super) const COUNTERS: usize = 64;
 
 /// Addresses; each buffer has a leading instance dimension but for the dataset's.
 #[derive(Default)]
@@ -50,6 +52,8 @@ pub(super) struct Memory {
     pub(super) settings: Address,
     /// Sums over steps, and over one batch.
     pub(super) tallies: [Address; 2],
+    /// By instance a row of [`COUNTERS`], zero between launches.
+    pub(super) counters: Address,
     pub(super) table: Address,
     pub(super) pixels: Address,
 }
@@ -103,6 +107,7 @@ impl Memory {
         memory.settings = own(SETTINGS)?;
         memory.ends.examples = own(EXAMPLE * batch)?;
         memory.tallies = [own(TALLY)?, own(TALLY)?];
+        memory.counters = own(4 * COUNTERS)?;
         Ok(memory)
     }
 

@@ -63,6 +63,8 @@ struct Fiber {
 };
 
 static Fiber fibers[THREADS];
+static unsigned voters; // of this launch
+static bool votes[2];   // by turns: who is a barrier ahead votes in the other
 static jmp_buf scheduler;
 static int current;
 static void (*body)(void *);
@@ -137,6 +139,7 @@ static Result launch(const unsigned *grid, const unsigned *size, unsigned bytes,
     unsigned threads = size[0] * size[1] * size[2], blocks = grid[0] * grid[1] * grid[2];
     if (threads > THREADS || bytes > SHARED) return TOO_LARGE;
     memset(shared, 0xff, sizeof shared);
+    voters = 0;
     for (unsigned i = 0; i < blocks; i++) {
         unsigned b = backward ? blocks - 1 - i : i;
         blockIdx = {b % grid[0], b / grid[0] % grid[1], b / grid[0] / grid[1]};
@@ -193,6 +196,23 @@ static Warp meet(const Parts &own) {
 } // namespace emulation
 
 static __attribute__((noinline)) void __syncthreads() { emulation::yield(emulation::FOR_BLOCK); }
+
+// Does any thread of the block say so? All threads call it.
+static __attribute__((noinline)) int __syncthreads_or(int vote) {
+    const unsigned threads = blockDim.x * blockDim.y * blockDim.z, voter = emulation::voters++;
+    bool &any = emulation::votes[voter / threads % 2];
+    any = voter % threads == 0 ? vote != 0 : any || vote;
+    emulation::yield(emulation::FOR_BLOCK);
+    return any;
+}
+
+// Blocks run one after another, so all is in order.
+static inline void __threadfence() {}
+static inline unsigned atomicInc(unsigned *counter, unsigned most) {
+    const unsigned old = *counter;
+    *counter = old >= most ? 0 : old + 1;
+    return old;
+}
 
 // The kernels' name for shared memory.
 #define SHARED_MEMORY(type, name) type *name = reinterpret_cast<type *>(emulation::shared)

@@ -1,6 +1,7 @@
 //! Each kernel alone against plain loops, at awkward sizes: one image, counts that fill no tile, 16 to 512 channels.
 //! Under the emulation, and (`card_tests.rs`) on a card.
 
+mod common;
 mod conv;
 pub(super) mod filters;
 mod head;
@@ -42,6 +43,7 @@ impl<D: Device> Bench<D> {
 
     /// Every kernel.
     pub(super) fn check(&mut self) {
+        common::check(self);
         mma::check(self);
         conv::check(self);
         filters::check(self);
@@ -111,7 +113,12 @@ impl<D: Device> Bench<D> {
     }
 
     fn run(&mut self, launch: impl FnOnce(&mut Launches<'_, D>) -> Result<()>) {
-        let mut launches = Launches::new(&mut self.device, &mut self.loaded, 1);
+        self.run_all(1, launch);
+    }
+
+    /// For as many instances.
+    fn run_all(&mut self, instances: usize, launch: impl FnOnce(&mut Launches<'_, D>) -> Result<()>) {
+        let mut launches = Launches::new(&mut self.device, &mut self.loaded, instances);
         launch(&mut launches).unwrap();
         for launch in launches.list {
             self.device.launch(&launch).unwrap();
