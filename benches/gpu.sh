@@ -9,7 +9,8 @@
 # PYTHON an interpreter with PyTorch; without one there is no comparison [default: python3]
 #
 # NVRTC is looked for as `repro doctor` does; REPRO_NVRTC names another. Steps that fail are reported, and the rest is
-# done all the same, each within STEP_SECONDS [default: 300]; the exit status is that of the kernel tests.
+# done all the same, each within STEP_SECONDS [default: 300], PyTorch's within TORCH_SECONDS [default: 180]; the exit
+# status is that of the kernel tests. `benches/gpu.py OUT/report.json` makes tables of it.
 set -u
 
 out=$1 repro=$2 tests=$3 python=${4:-python3}
@@ -53,6 +54,53 @@ on_card=cuda::trainer::tests::card::
 run doctor.txt "$repro" doctor
 run tests.txt "$tests" "$on_card" --nocapture
 kernel_tests=${codes[-1]}
+# Speed, memory and the largest batch of one training, and of trainings that step together.
+ours() {
+    local name=$1
+    shift
+    run "ours-$name.json" "$repro" bench step --batch 128 --device cuda --warmup 20 --repeats 200 --json "$@"
+}
+# Every mode and precision of a network, and ten of its trainings at once.
+all_of() {
+    for precision in f32 tf32 bf16; do
+        for mode in bn random all; do
+            ours "$1-$mode-$precision" --arch "$1" --mode "$mode" --precision "$precision"
+        done
+        ours "$1-bn-$precision-10" --arch "$1" --mode bn --precision "$precision" --instances 10
+    done
+}
+# PyTorch has no mode `random`. What it compiles takes longest.
+torch() {
+    local arch=$1 mode=$2
+    shift 2
+    local name=torch-$arch-$mode$*
+    STEP_SECONDS=${TORCH_SECONDS:-180} run "${name// /}.json" "$python" "$here/torch_step.py" --arch "$arch" \
+        --mode "$mode" --batch 128 --device cuda --warmup 20 --steps 25 "$@"
+}
+
+# What matters most comes first: a machine may be taken away.
+all_of resnet32
+for mode in bn all; do
+    torch resnet32 "$mode" --channels-last
+    torch resnet32 "$mode" --channels-last --bf16
+    torch resnet32 "$mode" --compile --compile-mode reduce-overhead
+    torch resnet32 "$mode" --compile --compile-mode reduce-overhead --bf16
+done
+all_of resnet56
+all_of resnet110
+for arch in resnet14-32 vgg16; do # wide ones
+    for precision in f32 tf32 bf16; do
+        ours "$arch-bn-$precision" --arch "$arch" --mode bn --precision "$precision"
+    done
+    torch "$arch" bn --channels-last
+    torch "$arch" bn --channels-last --bf16
+done
+for arch in resnet56 resnet110; do
+    for mode in bn all; do
+        torch "$arch" "$mode" --channels-last
+        torch "$arch" "$mode" --channels-last --bf16
+    done
+done
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck synccheck; do
         run "$tool.txt" compute-sanitizer --tool "$tool" --error-exitcode 9 "$tests" \
@@ -60,34 +108,20 @@ if command -v compute-sanitizer >/dev/null; then
     done
 fi
 
-# Speed, memory and the largest batch of one training, and of trainings that step together.
-ours() {
-    local name=$1
-    shift
-    run "ours-$name.json" "$repro" bench step --batch 128 --device cuda --warmup 20 --repeats 200 --json "$@"
-}
 for arch in resnet32 resnet56 resnet110; do
-    for precision in f32 tf32 bf16; do
-        for mode in bn random all; do
-            ours "$arch-$mode-$precision" --arch "$arch" --mode "$mode" --precision "$precision"
-        done
-        ours "$arch-bn-$precision-10" --arch "$arch" --mode bn --precision "$precision" --instances 10
+    for mode in bn all; do
+        torch "$arch" "$mode"
+        torch "$arch" "$mode" --bf16
     done
 done
-for arch in resnet14-32 vgg16; do # wide ones
-    for precision in f32 tf32 bf16; do
-        ours "$arch-bn-$precision" --arch "$arch" --mode bn --precision "$precision"
-    done
+for arch in resnet56 resnet110; do
+    torch "$arch" bn --compile --compile-mode reduce-overhead
+    torch "$arch" bn --compile --compile-mode reduce-overhead --bf16
 done
 for arch in resnet32 resnet56 resnet110; do
-    for mode in bn all; do # PyTorch has no mode `random`
-        for options in "" "--channels-last" "--bf16" "--channels-last --bf16" "--compile" "--compile --bf16" \
-            "--compile --compile-mode reduce-overhead" "--compile --compile-mode max-autotune --bf16"; do
-            # shellcheck disable=SC2086 # options are words
-            run "torch-$arch-$mode${options// /}.json" "$python" "$here/torch_step.py" --arch "$arch" --mode "$mode" \
-                --batch 128 --device cuda --warmup 20 --steps 200 $options
-        done
-    done
+    torch "$arch" bn --compile
+    torch "$arch" bn --compile --bf16
+    torch "$arch" bn --compile --compile-mode max-autotune --bf16
 done
 
 exit "$kernel_tests"

@@ -3,9 +3,13 @@
 //! time. Knows no compiler and no card.
 
 use std::{
+    collections::HashMap,
     fs, io,
+    num::NonZero,
+    panic::resume_unwind,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    thread,
 };
 
 use blake3::{Hash, Hasher};
@@ -16,18 +20,62 @@ use crate::Result;
 /// The digest that a file begins with: of all that follows.
 const DIGEST: usize = blake3::OUT_LEN;
 
-/// A folder of compiled kernels, or none.
-#[derive(Clone, Debug)]
-pub(super) struct Cubins(Option<PathBuf>);
+/// Most compilers at once: each takes some hundred MiB.
+const THREADS: usize = 16;
+
+/// A folder of compiled kernels, or none, and kernels that were made before they are wanted.
+#[derive(Debug)]
+pub(super) struct Cubins {
+    folder: Option<PathBuf>,
+    ready: HashMap<Hash, Vec<u8>>,
+}
 
 impl Cubins {
     pub(super) fn new(folder: Option<PathBuf>) -> Self {
-        Self(folder)
+        Self { folder, ready: HashMap::new() }
     }
 
-    /// What is kept under `key`, or else what `make` gives, which is then kept.
-    pub(super) fn get(&self, key: Hash, make: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
-        let file = self.0.as_ref().map(|folder| folder.join(format!("{}.cubin", key.to_hex())));
+    /// What was prepared or is kept under `key`, or else what `make` gives, which is then kept.
+    pub(super) fn get(&mut self, key: Hash, make: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+        match self.ready.remove(&key) {
+            Some(cubin) => Ok(cubin),
+            None => self.find(key, make),
+        }
+    }
+
+    /// Has all of `wanted` at hand for one [`get`](Self::get) each; makes what is not kept on several threads.
+    pub(super) fn prepare<T: Sync>(
+        &mut self,
+        wanted: &[(Hash, T)],
+        make: impl Fn(&T) -> Result<Vec<u8>> + Sync,
+    ) -> Result<()> {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut made = Vec::new();
+            while let Some((key, of)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+                made.push((*key, self.find(*key, || make(of))?));
+            }
+            Ok(made)
+        };
+        let threads = thread::available_parallelism().map_or(1, NonZero::get).min(THREADS).min(wanted.len());
+        let made: Vec<Result<Vec<_>>> = thread::scope(|scope| {
+            // One that does not start leaves its share to the others.
+            let start = |_| thread::Builder::new().spawn_scoped(scope, work).ok();
+            let others: Vec<_> = (1..threads).filter_map(start).collect();
+            let own = work();
+            let join =
+                |other: thread::ScopedJoinHandle<'_, _>| other.join().unwrap_or_else(|e| resume_unwind(e));
+            others.into_iter().map(join).chain([own]).collect()
+        });
+        for made in made {
+            self.ready.extend(made?);
+        }
+        Ok(())
+    }
+
+    /// What is kept, or else what `make` gives.
+    fn find(&self, key: Hash, make: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+        let file = self.folder.as_ref().map(|folder| folder.join(format!("{}.cubin", key.to_hex())));
         if let Some(kept) = file.as_deref().and_then(read) {
             return Ok(kept);
         }

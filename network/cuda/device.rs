@@ -61,6 +61,11 @@ pub struct Launch {
 
 /// A device with one stream: everything happens in the order of the calls.
 pub trait Device {
+    /// Told which sources will be loaded, before any is: several compile at once.
+    fn prepare(&mut self, sources: &[Source]) -> Result<()> {
+        let _ = sources;
+        Ok(())
+    }
     /// Compiles (or finds compiled) and loads; one [`Kernel`] per wanted name, in order.
     fn load(&mut self, source: &Source) -> Result<Vec<Kernel>>;
     /// Zeroed memory, aligned to 256 bytes, that lives as long as the device.

@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, ffi::c_void, sync::Arc};
 
+use blake3::Hash;
 use cudarc::{
     driver::{
         CudaContext, CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr as _, DriverError,
@@ -98,6 +99,11 @@ impl Card {
         })
     }
 
+    /// What names the machine code of `source`.
+    fn key(&self, source: &Source) -> Hash {
+        cubins::key(source, &self.arch, &self.nvrtc.version(), &OPTIONS)
+    }
+
     /// Fails unless `bytes` bytes from `address` on lie in one allocation.
     fn check(&self, address: Address, bytes: usize) -> Result<()> {
         let below = self.memory.range(..=address.0).next_back();
@@ -156,9 +162,13 @@ impl Card {
 }
 
 impl Device for Card {
+    fn prepare(&mut self, sources: &[Source]) -> Result<()> {
+        let wanted: Vec<_> = sources.iter().map(|source| (self.key(source), source)).collect();
+        self.cubins.prepare(&wanted, |source| self.nvrtc.compile(source, &self.arch))
+    }
+
     fn load(&mut self, source: &Source) -> Result<Vec<Kernel>> {
-        let version = self.nvrtc.version();
-        let key = cubins::key(source, &self.arch, &version, &OPTIONS);
+        let key = self.key(source);
         let cubin = self.cubins.get(key, || self.nvrtc.compile(source, &self.arch))?;
         let module = self
             .context

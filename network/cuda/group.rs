@@ -12,6 +12,7 @@ use super::{
     launches::Loaded,
     memory::{EXAMPLE, Memory, SETTINGS, TALLY},
     plan::Plan,
+    sources::wanted,
     step::{Purpose, launches},
     stored,
 };
@@ -66,6 +67,7 @@ impl<D: Device> Group<D> {
         }
         fit::check(spec, &data, &plan, &device)?;
         let memory = Memory::new(&plan, &mut |bytes| device.alloc(bytes))?;
+        device.prepare(&wanted(&plan, &memory)?)?;
         let mut group = Self {
             device,
             specs: specs.to_vec(),

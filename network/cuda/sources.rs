@@ -15,12 +15,16 @@ use crate::{Result, trainer::TrainSpec};
 /// # Errors
 /// [`Error::Unsupported`](crate::Error::Unsupported) where the engine does not cover the network.
 pub fn sources(spec: &TrainSpec, classes: usize, tensor_cores: bool) -> Result<Vec<Source>> {
-    let mut list = List::default();
     let plan = Plan::new(spec, 1, classes, 1, tensor_cores)?;
-    let memory = Memory::new(&plan, &mut |bytes| list.alloc(bytes))?;
-    let mut loaded = Loaded::default();
+    let memory = Memory::new(&plan, &mut |bytes| List::default().alloc(bytes))?;
+    wanted(&plan, &memory)
+}
+
+/// The same, of a plan in its memory.
+pub(super) fn wanted(plan: &Plan, memory: &Memory) -> Result<Vec<Source>> {
+    let (mut list, mut loaded) = (List::default(), Loaded::default());
     for purpose in [Purpose::Step, Purpose::Predict, Purpose::Pack] {
-        launches(&mut list, &mut loaded, (&plan, &memory), purpose, plan.batch)?;
+        launches(&mut list, &mut loaded, (plan, memory), purpose, plan.batch)?;
     }
     Ok(list.sources)
 }

@@ -39,6 +39,8 @@ pub(crate) struct Emulated {
     buffers: Vec<(*mut u8, usize)>,
     kernels: Vec<(String, Start, Turn)>,
     recordings: Vec<Vec<Launch>>,
+    /// Once it was told any, only these are loaded.
+    prepared: Vec<Source>,
     /// Bytes that it says it has.
     pub(crate) total: u64,
     /// Whether it says it has any.
@@ -77,7 +79,8 @@ impl Emulated {
             return None;
         }
         let (buffers, kernels, recordings) = (Vec::new(), Vec::new(), Vec::new());
-        Some(Self { order, buffers, kernels, recordings, total: 1 << 40, tensor_cores: true })
+        let prepared = Vec::new();
+        Some(Self { order, buffers, kernels, recordings, prepared, total: 1 << 40, tensor_cores: true })
     }
 
     /// The buffer that holds `bytes` bytes from `at` on.
@@ -166,7 +169,16 @@ fn start(kernel: &str) -> String {
 }
 
 impl Device for Emulated {
+    fn prepare(&mut self, sources: &[Source]) -> Result<()> {
+        self.prepared.extend_from_slice(sources);
+        Ok(())
+    }
+
     fn load(&mut self, source: &Source) -> Result<Vec<Kernel>> {
+        if !self.prepared.is_empty() && !self.prepared.contains(source) {
+            let Source { name, defines, .. } = source;
+            return Err(Error::Invalid(format!("{name} {defines:?} was not prepared")));
+        }
         let (path, turn) = library(source)?;
         let text = |s: &str| CString::new(s).map_err(|e| Error::Invalid(e.to_string()));
         let name = text(&path.to_string_lossy())?;
