@@ -206,6 +206,15 @@ static __attribute__((noinline)) int __syncthreads_or(int vote) {
     return any;
 }
 
+// What the thread of this warp has whose number differs in the bits of `mask`. All threads of the warp call it.
+template <class T> static T __shfl_xor_sync(unsigned, T value, int mask) {
+    emulation::Parts own = {};
+    memcpy(own.words, &value, sizeof value);
+    const emulation::Warp warp = emulation::meet(own);
+    memcpy(&value, warp[emulation::current % emulation::WARP ^ mask].words, sizeof value);
+    return value;
+}
+
 // Blocks run one after another, so all is in order.
 static inline void __threadfence() {}
 static inline unsigned atomicInc(unsigned *counter, unsigned most) {
