@@ -23,6 +23,7 @@ pub fn places() -> Places {
     Places {
         nvrtc: variable("REPRO_NVRTC"),
         folders: toolkits.chain(environments.flat_map(|root| packages(&root))).collect(),
+        in_turn: variable("REPRO_CUDA_EARLY").is_some_and(|value| value.as_os_str() == "0"),
         kernels: variable("REPRO_KERNELS").or_else(|| caches.map(|caches| caches.join("repro/kernels"))),
     }
 }

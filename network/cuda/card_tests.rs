@@ -14,7 +14,8 @@ use crate::cuda::{
 
 fn places() -> Places {
     let [nvrtc, kernels] = ["REPRO_NVRTC", "REPRO_KERNELS"].map(|name| env::var_os(name).map(Into::into));
-    Places { nvrtc, kernels, ..Places::default() }
+    let in_turn = env::var_os("REPRO_CUDA_EARLY").is_some_and(|value| value == "0");
+    Places { nvrtc, kernels, in_turn, ..Places::default() }
 }
 
 /// What was found, or none with a word; what `wanted` says must be there is an error.

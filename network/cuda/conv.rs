@@ -6,7 +6,6 @@ use super::{
     device::{Address, Device, Source},
     launches::{Args, COMMON, Launches, MAPS, MMA, NORMS, STORED, Size, TILES},
     maps::{Kind, Read, Target, Write},
-    memory::COUNTERS,
     statistics::{self, Sums},
     stored, tensor,
 };
@@ -78,7 +77,7 @@ impl Conv {
         let images = (strips / (row * rows)).max(1);
         let strips = images * rows * row;
         let warps = self.batch * height * width * self.outputs / (pixels * 8 * 32);
-        let channels = if warps >= FULL { 8 } else { 4 };
+        let channels = if warps >= FULL && self.kind != Kind::Image { 8 } else { 4 };
         let outputs = if self.outputs.is_multiple_of(32) { 32 } else { 16 };
         let chunk = match self {
             Self { kind: Kind::Image, .. } => 4,
@@ -137,7 +136,6 @@ impl Conv {
             ("ROWS", tile.rows),
             ("IMAGES", tile.images),
             ("KB", tile.outputs),
-            ("COUNTERS", COUNTERS),
         ];
         let numbers = numbers.into_iter().chain(tile.constants.iter().copied());
         let names = names.map(|(name, value)| (name, value.to_owned()));
@@ -171,7 +169,7 @@ impl Conv {
         let larger = if write.target == Target::Maximum { 4 } else { 1 };
         let args = sums.args(args, larger * count * self.size[0] * self.size[1]);
         let args = args.int(&[count, self.batch, self.channels, self.outputs]);
-        to.add(self.source(&tile, &write), "conv", size, args.done())
+        to.add_early(self.source(&tile, &write), "conv", size, args.done())
     }
 }
 

@@ -55,6 +55,9 @@ pub struct Launch {
     pub block: [u32; 3],
     /// Bytes of dynamic shared memory.
     pub shared: u32,
+    /// May it begin before the launch before it has ended? The kernel then waits itself, by `await_launches`, before it
+    /// touches what that one wrote.
+    pub early: bool,
     /// In the order of the kernel's parameters.
     pub args: Vec<Arg>,
 }

@@ -3,7 +3,7 @@
 //! allocated here; what a kernel does with its pointers is the kernel's affair. Knows no network.
 #![allow(unsafe_code)] // copies to checked addresses, launches of kernels
 
-use std::{collections::BTreeMap, ffi::c_void, sync::Arc};
+use std::{collections::BTreeMap, ffi::c_void, ptr::null_mut, sync::Arc};
 
 use blake3::Hash;
 use cudarc::{
@@ -11,8 +11,11 @@ use cudarc::{
         CudaContext, CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr as _, DriverError,
         PinnedHostSlice, result,
         sys::{
-            CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as MAX_SHARED,
-            CUgraphInstantiate_flags, CUresult, CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL,
+            self, CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as MAX_SHARED,
+            CUgraphInstantiate_flags, CUlaunchAttribute,
+            CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION as EARLY,
+            CUlaunchAttributeValue, CUlaunchConfig, CUresult,
+            CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL,
         },
     },
     nvrtc::Ptx,
@@ -47,6 +50,8 @@ pub struct Card {
     cubins: Cubins,
     arch: String,
     has_tensor_cores: bool,
+    /// Does it begin launches early that may be?
+    begins_early: bool,
     name: String,
 }
 
@@ -95,6 +100,8 @@ impl Card {
             arch: card.arch(),
             // The first have others, of f16 alone.
             has_tensor_cores: card.capability[0] >= 8,
+            // Graphs know early launches since CUDA 12.3.
+            begins_early: !places.in_turn && card.capability[0] >= 9 && driver.cuda >= [12, 3],
             name,
         })
     }
@@ -141,16 +148,31 @@ impl Card {
     }
 
     /// Puts a kernel that has been granted its memory on the stream.
-    fn start(&self, launch: &Launch) -> Result<()> {
+    fn start(&self, launch: &Launch, early: bool) -> Result<()> {
         let kernel = &self.kernels[launch.kernel.0];
         let mut values: Vec<u64> = launch.args.iter().map(|&arg| bits(arg)).collect();
         let mut args: Vec<*mut c_void> = values.iter_mut().map(|value| (&raw mut *value).cast()).collect();
+        let mut value = CUlaunchAttributeValue { pad: [0; 64] };
+        value.programmaticStreamSerializationAllowed = 1;
+        let mut attribute = CUlaunchAttribute { id: EARLY, pad: [0; 4], value };
         let ([x, y, z], [i, j, k]) = (launch.grid, launch.block);
-        let stream = self.stream.cu_stream();
+        let config = CUlaunchConfig {
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: i,
+            blockDimY: j,
+            blockDimZ: k,
+            sharedMemBytes: launch.shared,
+            hStream: self.stream.cu_stream(),
+            attrs: &raw mut attribute,
+            numAttrs: (early && self.begins_early).into(),
+        };
         let function = kernel.function.cu_function();
         // SAFETY: the function's module lives as long as `self`; the driver copies as many bytes of each
-        // argument as the kernel's parameter has, which are at most eight.
-        unsafe { result::launch_kernel(function, (x, y, z), (i, j, k), launch.shared, stream, &mut args) }
+        // argument as the kernel's parameter has, which are at most eight. What `config` names lives here.
+        unsafe { sys::cuLaunchKernelEx(&raw const config, function, args.as_mut_ptr(), null_mut()) }
+            .result()
             .map_err(|error| {
                 let what = format!(
                     "kernel `{}` did not start ({:?} of {:?})",
@@ -229,14 +251,16 @@ impl Device for Card {
 
     fn launch(&mut self, launch: &Launch) -> Result<()> {
         self.grant(launch)?;
-        self.start(launch)
+        self.start(launch, launch.early)
     }
 
     fn record(&mut self, launches: &[Launch]) -> Result<Recording> {
         launches.iter().try_for_each(|launch| self.grant(launch))?;
         let failed = |error| explain("cannot record a step as a graph", error);
         self.stream.begin_capture(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).map_err(failed)?;
-        let started = launches.iter().try_for_each(|launch| self.start(launch));
+        // Before the first there is nothing in the graph.
+        let mut each = launches.iter().enumerate();
+        let started = each.try_for_each(|(i, launch)| self.start(launch, launch.early && i > 0));
         // Also after a failure: the stream would stay in capture.
         let graph = self.stream.end_capture(CUgraphInstantiate_flags(0));
         started?;

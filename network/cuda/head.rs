@@ -3,10 +3,13 @@
 use super::{
     device::{Address, Device, Source},
     launches::{Args, COMMON, Launches, MAPS, STORED, Size},
-    maps::{Read, Write},
+    maps::{Read, Target, Write},
     stored,
 };
 use crate::{Result, trainer::Precision};
+
+/// Of a block; as in the kernels.
+const THREADS: usize = 256;
 
 /// The output layer, and what it is given.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +26,8 @@ pub(super) struct Head {
     pub(super) bias: Address,
     /// Distance of these values between instances.
     pub(super) values: usize,
+    /// Rows of [`COUNTERS`](super::memory::COUNTERS).
+    pub(super) counters: Address,
     /// Where their gradients go, if they train, and the distance of those.
     pub(super) gradients: ([Address; 2], usize),
 }
@@ -34,7 +39,6 @@ pub(super) struct Ends {
     /// Of the dataset.
     pub(super) labels: Address,
     pub(super) pooled: Address,
-    pub(super) d_pooled: Address,
     pub(super) logits: Address,
     pub(super) d_logits: Address,
     pub(super) losses: Address,
@@ -48,54 +52,39 @@ impl Head {
             text: [COMMON, STORED, MAPS, include_str!("head.cu")].concat(),
             defines: vec![
                 ("PRECISION", stored::name(self.precision).into()),
+                ("CHANNELS", self.channels.to_string()),
                 ("HEIGHT", self.size[0].to_string()),
                 ("WIDTH", self.size[1].to_string()),
             ],
-            kernels: vec!["head", "spread", "output", "count"],
+            kernels: vec!["head", "output"],
         }
     }
 
-    /// Logits, losses and their gradients.
-    pub(super) fn forward<D: Device>(&self, to: &mut Launches<'_, D>, last: Read, ends: &Ends) -> Result<()> {
-        let shared = (2 * self.classes).next_multiple_of(2) * 8 + 128 * 4 * 4;
-        let size = Size { blocks: [self.count, 1], threads: 128, shared };
+    /// Logits, losses and their gradients; with a `tally`, adds losses and hits to it; with a way `back`, also the
+    /// gradient of the last map and, in the second, its sums.
+    pub(super) fn launch<D: Device>(
+        &self,
+        to: &mut Launches<'_, D>,
+        last: Read,
+        ends: &Ends,
+        tally: Address,
+        back: Option<(Write, (Address, usize))>,
+    ) -> Result<()> {
+        let (write, partial) =
+            back.unwrap_or((Write::new(Target::Rectifier, Address::NONE), (Address::NONE, 0)));
+        let shared = 2 * 8 * self.classes + 4 * self.channels + 3 * THREADS * 16;
+        let size = Size { blocks: [self.count, 1], threads: THREADS, shared };
         let args = Args::default()
             .at(&last.parts)
             .at(&[last.signs, self.weights, self.bias])
             .unsigned(self.values)
             .at(&[ends.examples, ends.labels, ends.pooled, ends.logits, ends.d_logits])
-            .at(&[ends.d_pooled, ends.losses, ends.correct])
-            .int(&[self.count, self.batch, self.channels, self.classes]);
-        to.add(self.source(), "head", size, args.done())
-    }
-
-    /// Adds losses and hits to `tally`.
-    pub(super) fn count<D: Device>(
-        &self,
-        to: &mut Launches<'_, D>,
-        ends: &Ends,
-        tally: Address,
-    ) -> Result<()> {
-        let size = Size { blocks: [1, 1], threads: 1, shared: 0 };
-        let args = Args::default().at(&[ends.losses, ends.correct]).int(&[self.count, self.batch]);
-        to.add(self.source(), "count", size, args.at(&[tally]).done())
-    }
-
-    /// The gradient of the last map, with its sums.
-    pub(super) fn backward<D: Device>(
-        &self,
-        to: &mut Launches<'_, D>,
-        last: Write,
-        ends: &Ends,
-        partial: (Address, usize),
-    ) -> Result<()> {
-        let blocks = [self.count, self.channels / 16];
-        let size = Size { blocks, threads: 128, shared: 3 * 16 * 33 * 4 };
-        let args = Args::default()
-            .at(&[ends.d_pooled, last.out, last.z[0], last.z[1], last.line, last.pass, partial.0])
+            .at(&[ends.losses, ends.correct])
+            .int(&[self.count, self.batch, self.classes])
+            .at(&[write.out, write.z[0], write.z[1], write.line, write.pass, partial.0])
             .unsigned(partial.1)
-            .int(&[self.batch, self.channels]);
-        to.add(self.source(), "spread", size, args.done())
+            .at(&[self.counters, tally]);
+        to.add_early(self.source(), "head", size, args.done())
     }
 
     /// The gradients of weights and biases, if they train.
@@ -105,12 +94,12 @@ impl Head {
             return Ok(());
         }
         let values = self.classes * (self.channels + 1);
-        let size = Size { blocks: [values.div_ceil(128), 1], threads: 128, shared: 0 };
+        let size = Size { blocks: [values.div_ceil(32), 1], threads: THREADS, shared: 8 * THREADS };
         let args = Args::default()
             .at(&[ends.d_logits, ends.pooled])
             .at(&gradients)
             .unsigned(distance)
-            .int(&[self.count, self.batch, self.channels, self.classes]);
-        to.add(self.source(), "output", size, args.done())
+            .int(&[self.count, self.batch, self.classes]);
+        to.add_early(self.source(), "output", size, args.done())
     }
 }

@@ -44,6 +44,21 @@ impl<'a, D: Device> Launches<'a, D> {
 
     /// Adds a launch of `kernel` of `source` for all instances.
     pub(super) fn add(&mut self, source: Source, kernel: &str, size: Size, args: Vec<Arg>) -> Result<()> {
+        self.push(source, kernel, size, args, false)
+    }
+
+    /// The same of a kernel that calls `await_launches` first, so that it may begin before the launch before has ended.
+    pub(super) fn add_early(
+        &mut self,
+        source: Source,
+        kernel: &str,
+        size: Size,
+        args: Vec<Arg>,
+    ) -> Result<()> {
+        self.push(source, kernel, size, args, true)
+    }
+
+    fn push(&mut self, source: Source, kernel: &str, size: Size, args: Vec<Arg>, early: bool) -> Result<()> {
         let index = source.kernels.iter().position(|k| *k == kernel);
         let index =
             index.ok_or_else(|| Error::Invalid(format!("{} has no kernel `{kernel}`", source.name)))?;
@@ -56,6 +71,7 @@ impl<'a, D: Device> Launches<'a, D> {
             grid: [size.blocks[0] as u32, size.blocks[1] as u32, self.instances],
             block: [size.threads as u32, 1, 1],
             shared: size.shared as u32,
+            early,
             args,
         });
         Ok(())

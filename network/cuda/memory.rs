@@ -94,7 +94,6 @@ impl Memory {
         memory.partial = own(4 * plan.partials())?;
         memory.split = own(4 * plan.split_sums())?;
         memory.ends.pooled = own(4 * batch * channels)?;
-        memory.ends.d_pooled = own(4 * batch * channels)?;
         memory.ends.logits = own(8 * batch * classes)?;
         memory.ends.d_logits = own(8 * batch * classes)?;
         memory.ends.losses = own(8 * batch)?;

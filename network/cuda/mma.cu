@@ -53,11 +53,6 @@ __device__ __forceinline__ void copy_four(unsigned *to, const void *from) {
 }
 __device__ __forceinline__ void await_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
-// What the thread whose number differs in the bits `other` has.
-__device__ __forceinline__ float from_lane(float value, int other) {
-    return __shfl_xor_sync(0xffffffff, value, other);
-}
-
 __device__ __forceinline__ void multiply_add_tf32(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
     asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
                  "{%0, %1, %2, %3};"
@@ -103,8 +98,11 @@ __device__ __forceinline__ void multiply_add(float (&sums)[4], const unsigned (&
     }
 }
 
+// What the thread has whose number differs in the bits `other`.
 __device__ __forceinline__ float4 from_lane(float4 v, int other) {
-    return make_float4(from_lane(v.x, other), from_lane(v.y, other), from_lane(v.z, other), from_lane(v.w, other));
+    const unsigned all = 0xffffffff;
+    return make_float4(__shfl_xor_sync(all, v.x, other), __shfl_xor_sync(all, v.y, other),
+                       __shfl_xor_sync(all, v.z, other), __shfl_xor_sync(all, v.w, other));
 }
 
 // Four numbers as words of a matrix in shared memory, the first of which is `to`.

@@ -20,7 +20,7 @@ const NAMES: [&str; 3] = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
 /// Arguments of every compilation.
 pub(super) const OPTIONS: [&str; 2] = ["--std=c++17", "--generate-line-info"];
 
-/// Where things that are no part of this program may lie.
+/// Where things that are no part of this program may lie, and how a card is used.
 #[derive(Clone, Debug, Default)]
 pub struct Places {
     /// The compiler, as a file or the folder that holds it: this one or none.
@@ -29,6 +29,8 @@ pub struct Places {
     pub folders: Vec<PathBuf>,
     /// Folder of compiled kernels; without one they are compiled every time.
     pub kernels: Option<PathBuf>,
+    /// Whether each launch waits for the end of the one before, also where the card could begin it earlier.
+    pub in_turn: bool,
 }
 
 /// The loaded compiler.

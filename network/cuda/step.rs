@@ -45,12 +45,8 @@ pub(super) fn launches<D: Device>(
         return Ok(step.to.list);
     }
     step.forward()?;
-    if purpose != Purpose::Predict {
-        let tally = memory.tallies[usize::from(purpose == Purpose::Gradients)];
-        step.head().count(&mut step.to, &memory.ends, tally)?;
-        if plan.parameters.trained > 0 {
-            step.backward()?;
-        }
+    if purpose != Purpose::Predict && plan.parameters.trained > 0 {
+        step.backward()?;
     }
     if purpose == Purpose::Step {
         update::sgd(&mut step.to, &Values::new(plan, memory))?;
@@ -77,9 +73,21 @@ impl<D: Device> Step<'_, D> {
                 read = read.again(); // the first reader has kept it
             }
         }
-        let last = self.memory.feature(plan, plan.layout.features.len() - 1);
-        let head = self.head();
-        head.forward(&mut self.to, last, &self.memory.ends)
+        self.end(plan.layout.features.len() - 1)
+    }
+
+    /// The network's end and, where something trains, the gradient of its last feature.
+    fn end(&mut self, last: usize) -> Result<()> {
+        let (plan, memory, head) = (self.plan, self.memory, self.head());
+        let read = memory.feature(plan, last);
+        let (tally, backward) = match self.purpose {
+            Purpose::Predict | Purpose::Pack => (Address::NONE, false),
+            Purpose::Step => (memory.tallies[0], plan.parameters.trained > 0),
+            Purpose::Gradients => (memory.tallies[1], plan.parameters.trained > 0),
+        };
+        let back =
+            backward.then(|| (memory.gradient(plan, last, true, true), (memory.partial, plan.partials())));
+        head.launch(&mut self.to, read, &memory.ends, tally, back)
     }
 
     fn forward_unit(&mut self, u: usize, read: Read) -> Result<()> {
@@ -101,11 +109,8 @@ impl<D: Device> Step<'_, D> {
     /// As `cpu/step.rs` has it: filters first, because the gradients that they need are overwritten.
     fn backward(&mut self) -> Result<()> {
         let (plan, last) = (self.plan, self.plan.layout.features.len() - 1);
-        let (head, write) = (self.head(), self.memory.gradient(plan, last, true, true));
-        head.output(&mut self.to, &self.memory.ends)?;
-        let partial = (self.memory.partial, plan.partials());
-        head.backward(&mut self.to, write, &self.memory.ends, partial)?;
-        let area: usize = plan.last().1.iter().product();
+        self.head().output(&mut self.to, &self.memory.ends)?;
+        let (partial, area) = ((self.memory.partial, plan.partials()), plan.last().1.iter().product::<usize>());
         for (i, u) in plan.layout.ends(last).enumerate() {
             self.norm(u).back(&mut self.to, partial, [self.count, self.count * area, i + 1])?;
         }
@@ -207,6 +212,7 @@ impl<D: Device> Step<'_, D> {
             weights: self.value(&weights),
             bias: self.value(&bias),
             values: of.len,
+            counters: self.memory.counters,
             gradients: ([self.gradient(&weights), self.gradient(&bias)], of.trained),
         }
     }

@@ -31,6 +31,7 @@ __device__ __forceinline__ void put_both(float value, const unsigned *places, un
 extern "C" __global__ void __launch_bounds__(THREADS)
     sgd(float *values, unsigned length, float *velocity, const float *gradient, unsigned trained,
         const Settings *settings, const unsigned *places, unsigned filters, Stored *packed, unsigned packed_length) {
+    await_launches();
     const unsigned i = blockIdx.x * THREADS + threadIdx.x;
     if (i >= trained) return;
     const Settings s = settings[blockIdx.z];

@@ -89,7 +89,7 @@ pub(super) fn sgd<D: Device>(to: &mut Launches<'_, D>, of: &Values) -> Result<()
         .unsigned(of.weights)
         .at(&[of.packed])
         .unsigned(of.packed_len);
-    to.add(source(of.precision), "sgd", each(of.trained), args.done())
+    to.add_early(source(of.precision), "sgd", each(of.trained), args.done())
 }
 
 /// Trained weights into the packed filters.

@@ -41,7 +41,14 @@ fn a_graph_repeats_its_launches_in_order() {
     let mut bytes = vec![1; 4 * N];
     card.download(to, &mut bytes).unwrap();
     assert!(bytes.iter().all(|&byte| byte == 0), "new memory is zero");
-    let launch = |kernel, shared, args| Launch { kernel, grid: [4, 1, 1], block: [256, 1, 1], shared, args };
+    let launch = |kernel, shared, args| Launch {
+        kernel,
+        grid: [4, 1, 1],
+        block: [256, 1, 1],
+        shared,
+        early: false,
+        args,
+    };
     let fill = launch(kernels[0], 0, vec![Arg::Address(from), Arg::F32(1.5), Arg::I32(N as i32)]);
     // More shared memory than a kernel may have unasked.
     let add = launch(kernels[1], 64 << 10, vec![Arg::Address(to), Arg::Address(from), Arg::U64(N as u64)]);
@@ -51,6 +58,46 @@ fn a_graph_repeats_its_launches_in_order() {
     }
     card.download(to, &mut bytes).unwrap();
     assert!(floats(&bytes).iter().all(|&x| x == 4.5), "{:?}", &floats(&bytes)[..4]);
+}
+
+/// Long enough that a launch which did not wait would read what is not there yet.
+const SLOW: &str = r#"
+extern "C" __global__ void next(int* to, const int* from) {
+    let_next_begin();
+    await_launches();
+    for (int i = 0; i < 20; i++) __nanosleep(1000);
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    to[i] = from[gridDim.x * blockDim.x - 1 - i] + 1;
+}
+"#;
+
+#[test]
+fn early_launches_keep_their_order_in_a_graph_and_outside() {
+    let Some(mut card) = card() else { return };
+    eprintln!("begins early: {}", card.begins_early);
+    let text = [crate::cuda::launches::COMMON, SLOW].concat();
+    let kernels =
+        card.load(&Source { name: "slow.cu", text, defines: vec![], kernels: vec!["next"] }).unwrap();
+    const N: usize = 64 * 256;
+    let at = [0; 2].map(|_| Arg::Address(card.alloc(4 * N).unwrap()));
+    let launch = |i: usize| Launch {
+        kernel: kernels[0],
+        grid: [64, 1, 1],
+        block: [256, 1, 1],
+        shared: 0,
+        early: true,
+        args: vec![at[(i + 1) % 2], at[i % 2]],
+    };
+    let launches: Vec<Launch> = (0..50).map(launch).collect();
+    let graph = card.record(&launches).unwrap();
+    for _ in 0..3 {
+        card.replay(graph).unwrap();
+    }
+    launches.iter().for_each(|launch| card.launch(launch).unwrap());
+    let Arg::Address(to) = at[0] else { panic!() };
+    let mut bytes = vec![0; 4 * N];
+    card.download(to, &mut bytes).unwrap();
+    assert!(bytes.chunks_exact(4).all(|word| word == 200i32.to_le_bytes()), "{:?}", &bytes[..16]);
 }
 
 #[test]

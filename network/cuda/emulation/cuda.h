@@ -206,6 +206,15 @@ static __attribute__((noinline)) int __syncthreads_or(int vote) {
     return any;
 }
 
+// What the thread of this warp has whose number differs in the bits of `mask`. All threads of the warp call it.
+template <class T> static T __shfl_xor_sync(unsigned, T value, int mask) {
+    emulation::Parts own = {};
+    memcpy(own.words, &value, sizeof value);
+    const emulation::Warp warp = emulation::meet(own);
+    memcpy(&value, warp[emulation::current % emulation::WARP ^ mask].words, sizeof value);
+    return value;
+}
+
 // Blocks run one after another, so all is in order.
 static inline void __threadfence() {}
 static inline unsigned atomicInc(unsigned *counter, unsigned most) {
@@ -232,10 +241,6 @@ static inline unsigned tf32(float value) {
 
 static inline void copy_four(unsigned *to, const void *from) { memcpy(to, from, 16); }
 static inline void await_copies() {}
-static inline float from_lane(float value, int other) {
-    const emulation::Warp warp = emulation::meet({{__float_as_uint(value)}, nullptr});
-    return __uint_as_float(warp[emulation::current % emulation::WARP ^ other].words[0]);
-}
 
 // Four 8 x 4 matrices of words: thread 8 i + j names row j of matrix i; each gets word lane % 4 of row lane / 4.
 static inline void load_matrices(unsigned (&words)[4], const unsigned *row) {

@@ -17,7 +17,7 @@ extern "C" __global__ void sum(unsigned *left, unsigned *sums, unsigned *counter
     const unsigned blocks = gridDim.x * gridDim.y, block = blockIdx.y * gridDim.x + blockIdx.x;
     left = own(left, blocks * blockDim.x);
     left[block * blockDim.x + threadIdx.x] = first + block * blockDim.x + threadIdx.x;
-    if (!last_block(own(counters, 64), blocks)) return;
+    if (!last_block(own(counters, COUNTERS), blocks)) return;
     unsigned sum = 0;
     for (unsigned i = blockDim.x - 1 - threadIdx.x; i < blocks * blockDim.x; i += blockDim.x) sum += left[i];
     own(sums, blockDim.x)[threadIdx.x] += sum;

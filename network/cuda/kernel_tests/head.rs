@@ -10,6 +10,7 @@ use crate::{
         device::{Address, Device},
         head::{Ends, Head},
         maps::{Kind, Target, Write},
+        memory::COUNTERS,
     },
     trainer::Precision,
 };
@@ -17,7 +18,7 @@ use crate::{
 pub(super) fn check<D: Device>(bench: &mut Bench<D>) {
     for precision in [Precision::F32, Precision::Bf16] {
         for (channels, size, classes, images) in
-            [(16, 2, 2, [1, 1]), (48, 8, 131, [3, 5]), (512, 2, 10, [7, 11])]
+            [(16, 2, 2, [1, 1]), (48, 8, 131, [3, 5]), (512, 2, 10, [7, 11]), (16, 2, 10, [300, 301])]
         {
             check_one(bench, precision, [channels, size, classes], images);
         }
@@ -79,21 +80,25 @@ fn check_one<D: Device>(
         weights: bench.floats(&weights),
         bias: bench.floats(&bias),
         values: 0,
+        counters: bench.room(4 * COUNTERS),
         gradients: ([bench.room(4 * weights.len()), bench.room(4 * classes)], 0),
     };
     let ends = Ends {
         examples: bench.give(&examples),
         labels: bench.give(&labels),
         pooled: bench.room(4 * batch * channels),
-        d_pooled: bench.room(4 * batch * channels),
         logits: bench.room(8 * batch * classes),
         d_logits: bench.room(8 * batch * classes),
         losses: bench.room(8 * batch),
         correct: bench.room(4 * batch),
     };
     let tally = bench.give(&[0; 24]);
-    bench.run(|to| head.forward(to, read, &ends));
-    bench.run(|to| head.count(to, &ends, tally));
+    // The way back, to where the map was above zero.
+    let (z, z_at) = noise(bench, precision, shape, batch);
+    let (_, out) = noise(bench, precision, shape, batch);
+    let write = Write { z: [z_at, Address::NONE], pass: read.signs, ..Write::new(Target::Rectifier, out) };
+    let partial = bench.room(4 * 3 * channels * count);
+    bench.run(|to| head.launch(to, read, &ends, tally, Some((write, (partial, 0)))));
     bench.run(|to| head.output(to, &ends));
 
     let plain: Vec<Plain> = (0..count).map(|n| Plain::new(&map, n, &weights, &bias, label(n))).collect();
@@ -110,7 +115,6 @@ fn check_one<D: Device>(
     is("mean", &floats(bench, ends.pooled, count * channels), &all(|p| &p.pooled));
     is("logit", &bench.doubles(ends.logits, count * classes), &all(|p| &p.logits));
     is("gradient of a logit", &bench.doubles(ends.d_logits, count * classes), &all(|p| &p.d_logits));
-    is("gradient of a pixel", &floats(bench, ends.d_pooled, count * channels), &all(|p| &p.d_pixel));
     let best =
         |p: &Plain| (0..classes).fold(0, |best, k| if p.logits[k] > p.logits[best] { k } else { best });
     let correct = plain.iter().enumerate().filter(|(n, p)| best(p) == label(*n)).count();
@@ -126,12 +130,6 @@ fn check_one<D: Device>(
     is("gradient of a bias", &floats(bench, head.gradients.0[1], classes), &d_bias);
     check_signs(bench, read, &map);
 
-    // The way back, to where the map was above zero.
-    let (z, z_at) = noise(bench, precision, shape, batch);
-    let (_, out) = noise(bench, precision, shape, batch);
-    let write = Write { z: [z_at, Address::NONE], pass: read.signs, ..Write::new(Target::Rectifier, out) };
-    let partial = bench.room(4 * 3 * channels * count);
-    bench.run(|to| head.backward(to, write, &ends, (partial, 0)));
     let out = Map { shape, data: bench.read(precision, out, map.data.len()) };
     let partial = floats(bench, partial, 3 * channels * count);
     for (n, tile) in partial.chunks_exact(3 * channels).enumerate() {
