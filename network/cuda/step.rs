@@ -158,6 +158,7 @@ impl<D: Device> Step<'_, D> {
         filters::launch(
             &mut self.to,
             precision,
+            true,
             unit,
             [self.count, plan.batch],
             [x, memory.back(plan, u)],
