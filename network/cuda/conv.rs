@@ -77,7 +77,7 @@ impl Conv {
         let images = (strips / (row * rows)).max(1);
         let strips = images * rows * row;
         let warps = self.batch * height * width * self.outputs / (pixels * 8 * 32);
-        let channels = if warps >= FULL && self.kind != Kind::Image { 8 } else { 4 };
+        let channels = if warps >= FULL { 8 } else { 4 };
         let outputs = if self.outputs.is_multiple_of(32) { 32 } else { 16 };
         let chunk = match self {
             Self { kind: Kind::Image, .. } => 4,

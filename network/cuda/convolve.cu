@@ -23,14 +23,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS)
     convolve(b);
 
     if (TARGET == PLAIN || !partial || !last_block(own(counters, COUNTERS) + blockIdx.y, gridDim.x)) return;
+    static_assert(KB <= THREADS, "a thread for each channel");
     SHARED_MEMORY(double, doubles);
-    const double *sums = add_up<KB, THREADS>(doubles, b.partial, gridDim.x, outputs, b.k);
-    for (int c = threadIdx.x; c < KB; c += THREADS) {
-        if (TARGET == KEEP) {
-            normalise(OWN_NORM(1, outputs), b.k + c, outputs, values, sums[c], sums[KB + c]);
-        } else {
-            differentiate(OWN_NORM(1, outputs), b.k + c, outputs, values, sums[c], sums[KB + c]);
-            if (back2) differentiate(OWN_NORM(2, outputs), b.k + c, outputs, values, sums[c], sums[2 * KB + c]);
-        }
-    }
+    const int own_c = threadIdx.x % KB, c = b.k + own_c;
+    const Norm norm = OWN_NORM(1, outputs), other = OWN_NORM(2, outputs);
+    const Held held = hold(norm, c, outputs, TARGET == KEEP);
+    const bool three = TARGET == RECTIFIER && other.back;
+    Held other_held;
+    if (three) other_held = hold(other, c, outputs, false);
+    const double *sums = three ? add_up<KB, THREADS, 3>(doubles, b.partial, gridDim.x, outputs, b.k)
+                               : add_up<KB, THREADS, 2>(doubles, b.partial, gridDim.x, outputs, b.k);
+    if (threadIdx.x >= KB) return;
+    if (TARGET == KEEP) normalise(norm, held, c, outputs, values, sums[own_c], sums[KB + own_c]);
+    else differentiate(norm, held, c, outputs, values, sums[own_c], sums[KB + own_c]);
+    if (three) differentiate(other, other_held, c, outputs, values, sums[own_c], sums[2 * KB + own_c]);
 }

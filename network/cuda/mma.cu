@@ -74,7 +74,8 @@ __device__ __forceinline__ unsigned rounded(unsigned word) {
 }
 
 // Floats as what tf32 holds of them, and of the rest.
-template <int n> __device__ __forceinline__ void halve(unsigned (&high)[n], unsigned (&low)[n], const unsigned (&all)[n]) {
+template <int n>
+__device__ __forceinline__ void halve(unsigned (&high)[n], unsigned (&low)[n], const unsigned (&all)[n]) {
 #pragma unroll
     for (int i = 0; i < n; i++) {
         high[i] = tf32(__uint_as_float(all[i]));

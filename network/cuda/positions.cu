@@ -1,48 +1,69 @@
 // The gradient of a few weights of each filter: for each the sum over all pixels of what was read, shifted to the
-// weight's tap, times the gradient of what was written. Lanes are filters, so that the gradient is read in whole
-// lines; a block has 16 filters, up to 4 of their weights, and every `gridDim.x`-th group of pixels. The blocks' sums
-// are added by `total`. Constants: FILTER, STRIDE, KIND (of what was read), BACK (of the gradient), HEIGHT, WIDTH
-// (of what was written).
+// weight's tap, times the gradient of what was written. Pasted behind `filter_tiles.cu`.
+//
+// Both tiles lie in shared memory, where a thread gathers what its HELD weights meet; SLOTS threads have different
+// weights, and those of a slot take turns by rows. Of many channels CB come at a time, and each weight meets its own.
+// Constants: those of `filter_tiles.cu`; HELD.
 
-constexpr int PAD = FILTER / 2, TAPS = FILTER * FILTER, LANES = 16, PIXELS = 16, THREADS = LANES * PIXELS, MOST = 4;
-constexpr int IN_H = HEIGHT * STRIDE, IN_W = WIDTH * STRIDE;
+constexpr int THREADS = 256, SLOTS = 2 * KB, TURNS = THREADS / SLOTS;
 
 // `at[filter][each]` are flat indices into K C R S; `partial[split]` gets sums in the same order.
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 4)
     positions(const void *first, const void *second, const float *third, const float *fourth, const Stored *g,
               const Stored *z, const float *abc, const float *line, const unsigned *at, int each, float *partial,
               unsigned partials, int count, int images, int channels, int outputs) {
     SHARED_MEMORY(float, memory);
+    float *x_tile = memory, *g_tile = memory + READ_PIXELS * CB;
     const Read m = own_read<KIND>(first, second, third, fourth, channels, images, IN_H, IN_W);
     const Read back = own_read<BACK>(g, z, abc, line, outputs, images, HEIGHT, WIDTH);
-    const int rounds = (each + MOST - 1) / MOST, begin = blockIdx.y % rounds * MOST;
-    const int lane = threadIdx.x % LANES, own_pixel = threadIdx.x / LANES;
-    const int k = blockIdx.y / rounds * LANES + lane, live = min(MOST, each - begin);
-    at = own(at, size_t(outputs) * each) + size_t(k) * each + begin;
+    const int rounds = (KB * each + SLOTS * HELD - 1) / (SLOTS * HELD), k = blockIdx.y / rounds * KB;
+    const int slot = threadIdx.x % SLOTS, turn = threadIdx.x / SLOTS;
+    const int begin = blockIdx.y % rounds * SLOTS * HELD + slot; // of this block's weights
+    at = own(at, size_t(outputs) * each) + size_t(k) * each;
 
-    int c[MOST], r[MOST], s[MOST];
-    float sums[MOST] = {};
-    for (int i = 0; i < MOST; i++) {
-        const unsigned inside = i < live ? at[i] % (channels * TAPS) : 0;
-        c[i] = inside / TAPS, r[i] = inside % TAPS / FILTER - PAD, s[i] = inside % FILTER - PAD;
+    int c[HELD], to_x[HELD], to_g[HELD]; // its channel, and where its first pixels lie
+    float sums[HELD] = {};
+#pragma unroll
+    for (int i = 0; i < HELD; i++) {
+        const int weight = begin + i * SLOTS;
+        const bool live = weight < KB * each;
+        const unsigned inside = live ? at[weight] % (channels * TAPS) : 0;
+        c[i] = live ? inside / TAPS : -1; // met by no tile
+        to_x[i] = (inside % TAPS / FILTER * TILE_W + inside % FILTER) * CB + c[i] % CB;
+        to_g[i] = weight / each;
     }
-    const int pixels = count * HEIGHT * WIDTH;
-    for (int p = blockIdx.x * PIXELS + own_pixel; p < pixels; p += gridDim.x * PIXELS) {
-        const int n = p / (HEIGHT * WIDTH), py = p / WIDTH % HEIGHT, px = p % WIDTH;
-        const float d = part(read<BACK>(back, n, py, px, HEIGHT, WIDTH, k / 4 * 4), k % 4);
-        for (int i = 0; i < live; i++) {
-            const int y = py * STRIDE + r[i], x = px * STRIDE + s[i];
-            if (y < 0 || y >= IN_H || x < 0 || x >= IN_W) continue;
-            sums[i] = fmaf(part(read<KIND>(m, n, y, x, IN_H, IN_W, c[i] / 4 * 4), c[i] % 4), d, sums[i]);
+    const int tiles = (count + IMAGES - 1) / IMAGES * TILES_Y;
+    for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+        const int image = tile / TILES_Y * IMAGES, top = tile % TILES_Y * ROWS;
+        const auto put_x = [&](int pixel, int q, float4 v) { store(x_tile + pixel * CB + q, v); };
+        const auto put_g = [&](int pixel, int q, float4 v) { store(g_tile + pixel * KB + q, v); };
+        load_back<THREADS>(put_g, back, image, count, top, k);
+        for (int chunk = 0; chunk * CB < channels; chunk++) {
+            load_read<THREADS>(put_x, m, image, count, top, chunk * CB);
+            __syncthreads();
+#pragma unroll
+            for (int i = 0; i < HELD; i++) {
+                if (c[i] < chunk * CB || c[i] >= (chunk + 1) * CB) continue;
+                for (int row = turn; row < IMAGES * ROWS; row += TURNS) {
+                    const float *x = x_tile + (row / ROWS * TILE_H + row % ROWS * STEP) * TILE_W * CB + to_x[i];
+                    const float *d = g_tile + row * WIDTH * KB + to_g[i];
+#pragma unroll
+                    for (int p = 0; p < WIDTH; p++) sums[i] = fmaf(x[p * STEP * CB], d[p * KB], sums[i]);
+                }
+            }
+            __syncthreads();
         }
     }
-    for (int i = 0; i < MOST; i++) memory[i * THREADS + threadIdx.x] = sums[i];
+
+    // The turns' sums, in their order.
+#pragma unroll
+    for (int i = 0; i < HELD; i++) memory[i * THREADS + threadIdx.x] = sums[i];
     __syncthreads();
-    if (own_pixel > 0) return;
-    partial = own(partial, partials) + size_t(blockIdx.x) * outputs * each + size_t(k) * each + begin;
-    for (int i = 0; i < live; i++) {
+    if (turn > 0) return;
+    partial = own(partial, partials) + (size_t(blockIdx.x) * outputs + k) * each;
+    for (int i = 0; i < HELD && begin + i * SLOTS < KB * each; i++) {
         float sum = 0.f;
-        for (int p = 0; p < PIXELS; p++) sum += memory[i * THREADS + p * LANES + lane];
-        partial[i] = sum;
+        for (int other = 0; other < TURNS; other++) sum += memory[i * THREADS + other * SLOTS + slot];
+        partial[begin + i * SLOTS] = sum;
     }
 }

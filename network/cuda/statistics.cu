@@ -13,7 +13,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     back(const float *partial, unsigned partials, int tiles, int channels, int count, int which, NORM_PARAMETERS()) {
     SHARED_MEMORY(double, memory);
     const int first = blockIdx.x * CHANNELS, c = threadIdx.x;
-    const double *sums = add_up<CHANNELS, THREADS>(memory, own(partial, partials), tiles, channels, first);
+    const Norm norm = OWN_NORM(, channels);
+    const Held held = hold(norm, first + c % CHANNELS, channels, false);
+    const double *sums = add_up<CHANNELS, THREADS, 3>(memory, own(partial, partials), tiles, channels, first);
     if (c >= CHANNELS) return;
-    differentiate(OWN_NORM(, channels), first + c, channels, count, sums[c], sums[which * CHANNELS + c]);
+    differentiate(norm, held, first + c, channels, count, sums[c], sums[which * CHANNELS + c]);
 }

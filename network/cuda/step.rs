@@ -155,6 +155,7 @@ impl<D: Device> Step<'_, D> {
         filters::launch(
             &mut self.to,
             precision,
+            plan.tensor_cores,
             unit,
             [self.count, plan.batch],
             [x, memory.back(plan, u)],

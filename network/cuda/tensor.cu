@@ -34,7 +34,8 @@ __device__ __forceinline__ Pixel pixel(int fragment, int row) {
 // LANES-th pixel, and loads several pixels before it waits for the first.
 __device__ __forceinline__ void load_tile(unsigned *tile, const Block &b, int c) {
     constexpr int QUADS = WB * EACH / 4, LANES = THREADS / QUADS, ROUNDS = (ALL + LANES - 1) / LANES;
-    constexpr int TIMES = (ROUNDS + 3) / 4, AT_ONCE = (ROUNDS + TIMES - 1) / TIMES;
+    constexpr int MOST = PRECISION == BF16 ? 7 : 4, TIMES = (ROUNDS + MOST - 1) / MOST;
+    constexpr int AT_ONCE = (ROUNDS + TIMES - 1) / TIMES;
     static_assert(THREADS % QUADS == 0, "threads keep their channels");
     const int quad = threadIdx.x % QUADS, own_c = c + quad * 4;
     const Lines line = lines<KIND>(b.from, own_c);
@@ -65,6 +66,9 @@ __device__ __forceinline__ void multiply(float (*sums)[COLUMNS][4], const unsign
                                          const unsigned *filters) {
 #pragma unroll(STEPS > 2 ? 1 : STEPS)
     for (int step = 0; step < STEPS; step++) {
+        // Tensor cores cut off what they add up, always towards zero. In f32 few sums in a row are theirs.
+        float few[FRAGMENTS][COLUMNS][4] = {};
+        float(*to)[COLUMNS][4] = PRECISION == F32 ? few : sums;
 #pragma unroll
         for (int tap = 0; tap < TAPS; tap++) {
             unsigned right[COLUMNS][2];
@@ -82,9 +86,12 @@ __device__ __forceinline__ void multiply(float (*sums)[COLUMNS][4], const unsign
                 unsigned left[4];
                 load_matrices(left, rows[i] + (distance(odd_y, r) * TILE_W + distance(odd_x, s)) * PITCH + step * 8);
 #pragma unroll
-                for (int j = 0; j < COLUMNS; j++) multiply_add(sums[i][j], left, right[j]);
+                for (int j = 0; j < COLUMNS; j++) multiply_add(to[i][j], left, right[j]);
             }
         }
+        if (PRECISION != F32) continue;
+#pragma unroll
+        for (int i = 0; i < FRAGMENTS * COLUMNS * 4; i++) sums[0][0][i] += few[0][0][i];
     }
 }
 

@@ -6,16 +6,27 @@ struct Settings {
     float rate, momentum, decay, unused;
 };
 
-// gradient[i] = the sum of partial[split][i], in order.
+// gradient[i] = the sum of partial[split][i]. `lanes` threads, a power of two, have every `lanes`-th part of a value,
+// and add theirs in order; then the later half is added to the first, until there is one.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    total(const float *partial, unsigned partials, int splits, unsigned length, float *gradient,
+    total(const float *partial, unsigned partials, int splits, unsigned length, int lanes, float *gradient,
           unsigned gradients) {
-    const unsigned i = blockIdx.x * THREADS + threadIdx.x;
-    if (i >= length) return;
-    partial = own(partial, partials);
+    SHARED_MEMORY(double, memory);
+    const int values = THREADS / lanes, lane = threadIdx.x / values;
+    const unsigned i = blockIdx.x * values + threadIdx.x % values;
     double sum = 0.;
-    for (int split = 0; split < splits; split++) sum += partial[size_t(split) * length + i];
-    own(gradient, gradients)[i] = float(sum);
+    if (i < length) {
+        partial = own(partial, partials) + i;
+#pragma unroll 8
+        for (int split = lane; split < splits; split += lanes) sum += partial[size_t(split) * length];
+    }
+    for (int half = lanes / 2; half > 0; half /= 2) {
+        if (lane >= half) memory[threadIdx.x] = sum;
+        __syncthreads();
+        if (lane < half) sum += memory[threadIdx.x + half * values];
+        __syncthreads();
+    }
+    if (lane == 0 && i < length) own(gradient, gradients)[i] = float(sum);
 }
 
 // Both packed copies of trained weight i.

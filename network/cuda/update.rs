@@ -23,7 +23,8 @@ fn each(count: usize) -> Size {
     Size { blocks: [count.div_ceil(256), 1], threads: 256, shared: 0 }
 }
 
-/// `gradient` becomes the sum of `splits` parts of `len` values; both with their distances between instances.
+/// `gradient` becomes the sum of `splits` parts of `len` values; both with their distances between instances. Several
+/// threads share a value, some eight parts each, so that most loads are on their way at once.
 pub(super) fn total<D: Device>(
     to: &mut Launches<'_, D>,
     precision: Precision,
@@ -32,9 +33,11 @@ pub(super) fn total<D: Device>(
     partial: (Address, usize),
     gradient: (Address, usize),
 ) -> Result<()> {
+    let lanes = splits.div_ceil(8).next_power_of_two().min(32);
     let args = Args::default().at(&[partial.0]).unsigned(partial.1).int(&[splits]).unsigned(len);
-    let args = args.at(&[gradient.0]).unsigned(gradient.1);
-    to.add(source(precision), "total", each(len), args.done())
+    let args = args.int(&[lanes]).at(&[gradient.0]).unsigned(gradient.1);
+    let size = Size { shared: 8 * 256, ..each(len * lanes) };
+    to.add(source(precision), "total", size, args.done())
 }
 
 /// All values of instances, and what comes with those that train.

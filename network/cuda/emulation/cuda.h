@@ -257,7 +257,8 @@ static inline void load_matrices_across(unsigned (&words)[4], const unsigned *ro
     for (int i = 0; i < 4; i++) words[i] = number(8 * i + 2 * t) | number(8 * i + 2 * t + 1) << 16;
 }
 
-// Adds the product of 16 x 8 words and 8 x 8 words to 16 x 8 sums, word by word; `mma.cu` says who has which.
+// Adds the product of 16 x 8 words and 8 x 8 words to 16 x 8 sums, word by word; `mma.cu` says who has which. Of floats
+// 11 bits are multiplied.
 template <int each>
 static void multiply_add(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
     const emulation::Warp warp = emulation::meet({{a[0], a[1], a[2], a[3], b[0], b[1]}, nullptr});
@@ -266,7 +267,7 @@ static void multiply_add(float (&sums)[4], const unsigned (&a)[4], const unsigne
         const unsigned *left = warp[row * 4 + word % 4].words + word / 4 * 2;
         for (int part = 0; part < each; part++) {
             const auto value = [&](unsigned bits) {
-                return __uint_as_float(each == 1 ? bits : bits >> part * 16 << 16);
+                return __uint_as_float(each == 1 ? bits & 0xffffe000 : bits >> part * 16 << 16);
             };
             for (int i = 0; i < 4; i++) {
                 const unsigned right = warp[(column + i % 2) * 4 + word % 4].words[4 + word / 4];

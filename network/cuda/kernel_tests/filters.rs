@@ -22,29 +22,43 @@ use crate::{
 /// written, images and room for them.
 type Case = (usize, usize, Kind, Kind, usize, [usize; 2], [usize; 2]);
 
-const CASES: [Case; 5] = [
+const CASES: [Case; 7] = [
     (3, 1, Kind::Image, Kind::Gradient, 32, [3, 16], [1, 3]),
+    (3, 1, Kind::Rectified, Kind::Gradient, 32, [16, 16], [2, 2]),
     (3, 1, Kind::Rectified, Kind::Gradient, 8, [48, 16], [3, 5]),
+    (3, 1, Kind::Rectified, Kind::Gradient, 8, [64, 96], [5, 5]),
     (3, 2, Kind::Rectified, Kind::Gradient, 16, [16, 32], [2, 2]),
-    (1, 2, Kind::Rectified, Kind::Gradient, 4, [16, 512], [5, 5]),
+    // More tiles than blocks.
+    (1, 2, Kind::Rectified, Kind::Gradient, 4, [32, 512], [145, 146]),
     (3, 1, Kind::Pooled, Kind::Unpooled, 4, [32, 16], [7, 11]),
 ];
 
 pub(super) fn check<D: Device>(bench: &mut Bench<D>) {
     for case in CASES {
         for precision in PRECISIONS {
-            for k in [None, Some(1), Some(5)] {
-                check_one(bench, precision, case, k);
+            for k in [None, Some(2), Some(33)] {
+                check_one(bench, (precision, true), (case, false), k);
             }
         }
+        check_one(bench, (Precision::F32, false), (case, false), None);
     }
+    // A shortcut's sum is read, where it is not kept.
+    let sum = (3, 1, Kind::Rectified, Kind::Gradient, 16, [32, 32], [1, 1]);
+    check_one(bench, (Precision::Bf16, true), (sum, true), None);
+    check_one(bench, (Precision::F32, true), (sum, true), Some(2));
 }
 
-fn check_one<D: Device>(bench: &mut Bench<D>, precision: Precision, case: Case, k: Option<usize>) {
+/// `cores`: on tensor cores; `full`: what is read is a sum.
+fn check_one<D: Device>(
+    bench: &mut Bench<D>,
+    (precision, cores): (Precision, bool),
+    (case, full): (Case, bool),
+    k: Option<usize>,
+) {
     let (filter, stride, kind, back, size, channels, [count, batch]) = case;
-    let who = format!("{case:?} {precision:?} {k:?}");
+    let who = format!("{case:?} {precision:?} {cores} {full} {k:?}");
     let read = [count, size * stride, size * stride, channels[0]];
-    let (x, x_map) = source(bench, precision, (kind, false), read, batch);
+    let (x, x_map) = source(bench, precision, (kind, full), read, batch);
     let (g, g_map) = source(bench, precision, (back, false), [count, size, size, channels[1]], batch);
     let (unit, own) = unit([filter, stride, size], channels, k);
     let fan_in = channels[0] * filter * filter;
@@ -60,8 +74,8 @@ fn check_one<D: Device>(bench: &mut Bench<D>, precision: Precision, case: Case, 
         partial: (bench.room(4 * parts * positions.len()), 0),
         gradient: (bench.room(4 * positions.len()), 0),
     };
-    bench.run(|to| launch(to, precision, (&unit, &own), [count, batch], [x, g], places));
-    let tensor = k.is_none() && kind != Kind::Image;
+    bench.run(|to| launch(to, precision, cores, (&unit, &own), [count, batch], [x, g], places));
+    let tensor = cores && k.is_none() && kind != Kind::Image;
     let number = |x: &f32| if tensor { as_multiplied(precision, *x) } else { *x };
     let [x_map, g_map] = [x_map, g_map].map(|map| Map { data: map.data.iter().map(number).collect(), ..map });
     let got = bench.read(Precision::F32, places.gradient.0, positions.len());

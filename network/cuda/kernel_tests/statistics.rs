@@ -17,8 +17,10 @@ extern "C" __global__ void normalise_alone(const float *partial, int tiles, int 
                                            NORM_PARAMETERS()) {
     SHARED_MEMORY(double, memory);
     const int first = blockIdx.x * 16, c = threadIdx.x;
-    const double *sums = add_up<16, 128>(memory, partial, tiles, channels, first);
-    if (c < 16) normalise(OWN_NORM(, channels), first + c, channels, count, sums[c], sums[16 + c]);
+    const Norm norm = OWN_NORM(, channels);
+    const Held held = hold(norm, first + c % 16, channels, true);
+    const double *sums = add_up<16, 128, 2>(memory, partial, tiles, channels, first);
+    if (c < 16) normalise(norm, held, first + c, channels, count, sums[c], sums[16 + c]);
 }
 "#;
 
