@@ -28,7 +28,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS)
     const int own_c = threadIdx.x % KB, c = b.k + own_c;
     const Norm norm = OWN_NORM(1, outputs), other = OWN_NORM(2, outputs);
     const Held held = hold(norm, c, outputs, TARGET == KEEP);
-    const bool three = TARGET == RECTIFIER && other.back;
+    const bool three = TARGET != KEEP && other.back;
     Held other_held;
     if (three) other_held = hold(other, c, outputs, false);
     const double *sums = three ? add_up<KB, THREADS, 3>(doubles, b.partial, gridDim.x, outputs, b.k)

@@ -19,67 +19,6 @@ struct Pixel {
     bool inside;
 };
 
-// Four numbers as they are stored.
-__device__ __forceinline__ float4 stored(const float *p) { return load(p); }
-__device__ __forceinline__ uint2 stored(const Bf16 *p) { return *reinterpret_cast<const uint2 *>(p); }
-__device__ __forceinline__ float4 numbers(float4 v) { return v; }
-__device__ __forceinline__ float4 numbers(uint2 words) { return both(words); }
-
-// What belongs to channels c..: a, b and c of a gradient; or two lines, of what is rectified and of what is added.
-struct Lines {
-    float4 v[4];
-};
-template <int kind> __device__ __forceinline__ Lines own_lines(const Read &m, int c) {
-    Lines lines = {fill(1.f), fill(0.f), fill(1.f), fill(0.f)};
-    if constexpr (kind == GRADIENT) {
-        for (int i = 0; i < 3; i++) lines.v[i] = load(m.third + i * m.channels + c);
-    }
-    if constexpr (kind == RECTIFIED) {
-        for (int i = 0; i < 2 && m.third; i++) lines.v[i] = load(m.third + i * m.channels + c);
-        for (int i = 0; i < 2 && m.fourth; i++) lines.v[2 + i] = load(m.fourth + i * m.channels + c);
-    }
-    return lines;
-}
-
-// `read` of several pixels; zeros for those that are not inside.
-template <int kind, int h, int w, int n>
-__device__ __forceinline__ void read_many(float4 (&values)[n], const Pixel (&at)[n], const Read &m, const Lines &lines,
-                                          int c) {
-    if constexpr (kind == RECTIFIED || kind == GRADIENT) {
-        const Stored *first = static_cast<const Stored *>(m.first) + c;
-        const Stored *second = static_cast<const Stored *>(m.second) + c;
-        decltype(stored(first)) own[n], other[n];
-        const bool two = kind == GRADIENT || m.second;
-        int pixel[n]; // without a branch, all loads are on their way at once
-#pragma unroll
-        for (int i = 0; i < n; i++) {
-            pixel[i] = at[i].inside ? (at[i].n * h + at[i].y) * w + at[i].x : 0;
-            own[i] = stored(first + size_t(pixel[i]) * m.channels);
-            if (kind == GRADIENT) other[i] = stored(second + size_t(pixel[i]) * m.channels);
-        }
-        if (kind == RECTIFIED && two) {
-#pragma unroll
-            for (int i = 0; i < n; i++) other[i] = stored(second + size_t(pixel[i]) * m.channels);
-        }
-#pragma unroll
-        for (int i = 0; i < n; i++) {
-            if constexpr (kind == GRADIENT) {
-                values[i] = fma(numbers(own[i]), lines.v[0], fma(numbers(other[i]), lines.v[1], lines.v[2]));
-            } else {
-                values[i] = fma(numbers(own[i]), lines.v[0], lines.v[1]);
-                if (two) values[i] = add(values[i], fma(numbers(other[i]), lines.v[2], lines.v[3]));
-                values[i] = relu(values[i]);
-            }
-            if (!at[i].inside) values[i] = fill(0.f);
-        }
-    } else {
-#pragma unroll
-        for (int i = 0; i < n; i++) {
-            values[i] = at[i].inside ? read<kind>(m, at[i].n, at[i].y, at[i].x, h, w, c) : fill(0.f);
-        }
-    }
-}
-
 // Gives `put` all `pixels` of a tile of `width` channels from c on, as pixel, channel of the tile, and four numbers;
 // `where` says which pixel of the map it is.
 template <int kind, int h, int w, int pixels, int width, int threads, class Where, class Put>
@@ -89,19 +28,21 @@ __device__ __forceinline__ void load_pixels(Where where, Put put, const Read &m,
     constexpr int ALL = (pixels + LANES - 1) / LANES;
     constexpr int TIMES = (ALL + MOST - 1) / MOST, AT_ONCE = (ALL + TIMES - 1) / TIMES;
     const int q = threadIdx.x % QUADS * 4;
-    const Lines lines = own_lines<kind>(m, c + q);
+    const Lines line = lines<kind>(m, c + q);
     for (int first = threadIdx.x / QUADS; first < pixels; first += LANES * AT_ONCE) {
-        Pixel at[AT_ONCE];
-        float4 values[AT_ONCE];
+        bool inside[AT_ONCE];
+        Fetched fetched[AT_ONCE];
 #pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) {
-            at[i] = where(first + i * LANES);
-            at[i].inside &= first + i * LANES < pixels;
+        for (int i = 0; i < AT_ONCE; i++) { // what is not inside is loaded from elsewhere: without a branch
+            Pixel at = where(first + i * LANES);
+            inside[i] = at.inside && first + i * LANES < pixels;
+            if (!inside[i]) at.n = at.y = at.x = 0;
+            fetched[i] = fetch<kind>(m, line, at.n, at.y, at.x, h, w, c + q);
         }
-        read_many<kind, h, w>(values, at, m, lines, c + q);
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
-            if (first + i * LANES < pixels) put(first + i * LANES, q, values[i]);
+            const float4 value = if_inside(inside[i], make<kind>(m, line, fetched[i]));
+            if (first + i * LANES < pixels) put(first + i * LANES, q, value);
         }
     }
 }

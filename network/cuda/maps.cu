@@ -171,6 +171,10 @@ template <int kind> __device__ __forceinline__ float4 make(const Read &m, const 
     if constexpr (kind == GRADIENT) return fma(values(f.first), l.first, fma(values(f.second), l.second, l.third));
     return f.made;
 }
+// Zeros outside, without a branch.
+__device__ __forceinline__ float4 if_inside(bool inside, float4 v) {
+    return make_float4(inside ? v.x : 0.f, inside ? v.y : 0.f, inside ? v.z : 0.f, inside ? v.w : 0.f);
+}
 // All at once.
 template <int kind> __device__ __forceinline__ float4 read(const Read &m, int n, int y, int x, int h, int w, int c) {
     const Lines l = lines<kind>(m, c);

@@ -99,6 +99,18 @@ __device__ __forceinline__ void multiply_add(float (&sums)[4], const unsigned (&
     }
 }
 
+// The same where many follow one another: tensor cores cut off what they add up, always towards zero, so in f32 each
+// product is added by itself.
+__device__ __forceinline__ void add_product(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    if constexpr (PRECISION == F32) {
+        float product[4] = {};
+        multiply_add(product, a, b);
+        for (int i = 0; i < 4; i++) sums[i] += product[i];
+    } else {
+        multiply_add(sums, a, b);
+    }
+}
+
 // What the thread has whose number differs in the bits `other`.
 __device__ __forceinline__ float4 from_lane(float4 v, int other) {
     const unsigned all = 0xffffffff;

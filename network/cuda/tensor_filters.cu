@@ -41,7 +41,7 @@ __device__ __forceinline__ void multiply(float (*sums)[2][4], const unsigned *x_
 #pragma unroll
         for (int j = 0; j < 2; j++) {
             const unsigned right[2] = {words[j], words[2 + j]};
-            multiply_add(sums[tap][j], left, right);
+            add_product(sums[tap][j], left, right);
         }
     }
 }

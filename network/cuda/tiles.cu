@@ -57,9 +57,7 @@ __device__ __forceinline__ TilePixel fetch_pixel(const Block &b, const Lines &li
 
 // What is made of it, which is kept unless another tile keeps it.
 __device__ __forceinline__ float4 make_pixel(const Block &b, const Lines &line, const TilePixel &t) {
-    const float4 made = make<KIND>(b.from, line, t.fetched);
-    const float4 v = make_float4(t.inside ? made.x : 0.f, t.inside ? made.y : 0.f, t.inside ? made.z : 0.f,
-                                 t.inside ? made.w : 0.f);
+    const float4 v = if_inside(t.inside, make<KIND>(b.from, line, t.fetched));
     if (t.kept && b.kept) store(b.kept + t.at, v);
     if (t.kept && b.bits) b.bits[t.at / 4] = signs(v);
     return v;
