@@ -75,14 +75,15 @@ __device__ __forceinline__ void multiply(float (*sums)[TK], const float *strip, 
     }
 }
 
-__device__ __forceinline__ void convolve(const Block &b) {
+__device__ __forceinline__ void convolve(Block &b) {
     SHARED_MEMORY(float, memory);
-    float *tile = memory, *own_filters = memory + CB * PLANE;
+    float *tile = memory + 4 * b.from.channels, *own_filters = tile + CB * PLANE;
     const int lane = threadIdx.x % STRIPS, group = threadIdx.x / STRIPS;
     const int x = lane % STRIPS_X * TX, y = lane / STRIPS_X % ROWS, n = lane / STRIPS_X / ROWS;
     const float *strip = tile + (n * TILE_H + y * STEP / DILATE) * PITCH + x * STEP / DILATE;
     float sums[TX][TK] = {};
     await_launches();
+    make_lines<THREADS>(b, memory);
     for (int c = 0; c < b.from.channels; c += CB) {
         load_tile(tile, b, c);
         load_filters(own_filters, b, c);
@@ -104,7 +105,9 @@ __device__ __forceinline__ void convolve(const Block &b) {
             }
         }
     }
-    if (TARGET != PLAIN && b.partial) {
-        reduce<TK / 4>(memory, totals, group, lane, STRIPS, b.partial, blockIdx.x, b.to.channels, b.k, KB);
+    if (TARGET != PLAIN && b.sums) {
+        reduce<TK / 4>(memory, totals, group, lane, STRIPS, KB, [&](int sum, int channel, float all) {
+            add_exactly(b.sums + (sum * b.to.channels + b.k + channel) * WORDS, all);
+        });
     }
 }

@@ -5,8 +5,8 @@
 use super::{
     device::{Address, Device, Source},
     launches::{Args, COMMON, Launches, MAPS, MMA, NORMS, STORED, Size, TILES},
-    maps::{Kind, Read, Target, Write},
-    statistics::{self, Sums},
+    maps::{Kind, Read, Write},
+    statistics::Sums,
     stored, tensor,
 };
 use crate::{Result, trainer::Precision};
@@ -99,7 +99,7 @@ impl Conv {
             images,
             outputs,
             threads,
-            shared: (4 * inputs.max(sums)).max(statistics::shared(threads, outputs)),
+            shared: 4 * (4 * self.channels + inputs.max(sums)),
             constants: vec![("TX", pixels), ("TK", channels), ("CB", chunk)],
         }
     }
@@ -109,9 +109,8 @@ impl Conv {
         self.batch.div_ceil(tile.images) * (self.size[0] / tile.rows) * (self.outputs / tile.outputs)
     }
 
-    /// Tiles of pixels of `count` images: so many sums there are of each channel.
-    pub(super) fn tiles(&self, count: usize) -> usize {
-        let tile = self.tile();
+    /// Tiles of pixels of `count` images.
+    fn tiles(&self, tile: &Tile, count: usize) -> usize {
         count.div_ceil(tile.images) * (self.size[0] / tile.rows)
     }
 
@@ -143,8 +142,7 @@ impl Conv {
         Source { name, text: files.concat(), defines, kernels: vec!["conv"] }
     }
 
-    /// Launches it on `count` images; `packed` are its filters (and their distance between instances). From the sums
-    /// of what was written the last block makes the lines of `sums`' BatchNorms.
+    /// Launches it on `count` images; `packed` are its filters (and their distance between instances).
     pub(super) fn launch<D: Device>(
         &self,
         to: &mut Launches<'_, D>,
@@ -155,7 +153,7 @@ impl Conv {
     ) -> Result<()> {
         let tile = self.tile();
         let size = Size {
-            blocks: [self.tiles(count), self.outputs / tile.outputs],
+            blocks: [self.tiles(&tile, count), self.outputs / tile.outputs],
             threads: tile.threads,
             shared: tile.shared,
         };
@@ -165,10 +163,7 @@ impl Conv {
             .unsigned(packed.1)
             .at(&[write.out, write.z[0], write.z[1], write.line, write.pass])
             .int(&[usize::from(write.add)]);
-        // The maximum of 2x2 is a quarter of what BatchNorm saw.
-        let larger = if write.target == Target::Maximum { 4 } else { 1 };
-        let args = sums.args(args, larger * count * self.size[0] * self.size[1]);
-        let args = args.int(&[count, self.batch, self.channels, self.outputs]);
+        let args = sums.args(args).int(&[count, self.batch, self.channels, self.outputs]);
         to.add_early(self.source(&tile, &write), "conv", size, args.done())
     }
 }
@@ -202,7 +197,7 @@ mod tests {
                         let conv = Conv { precision, ..conv(size, channels, ways, batch) };
                         let tile = conv.tile();
                         assert!(tile.shared <= 96 * 1024, "{conv:?} {tile:?}");
-                        assert!(tile.threads.is_multiple_of(32) && tile.threads <= 256, "{conv:?} {tile:?}");
+                        assert!(tile.threads.is_multiple_of(32) && tile.threads <= 512, "{conv:?} {tile:?}");
                         assert!(size.is_multiple_of(tile.rows) && (tile.images == 1 || tile.rows == size));
                         assert!(
                             channels.is_multiple_of(tile.outputs)
@@ -219,7 +214,7 @@ mod tests {
         for (size, channels) in [(32, 16), (16, 32), (8, 64)] {
             for ways in [[1, 1], [1, 2]] {
                 let conv = Conv { precision: Precision::Bf16, ..conv(size, channels, ways, 128) };
-                assert!(conv.blocks(&conv.tile()) >= 240, "{conv:?} {:?}", conv.tile());
+                assert!(conv.blocks(&conv.tile()) >= 120, "{conv:?} {:?}", conv.tile());
             }
         }
     }

@@ -115,7 +115,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
          const float *weights, const float *bias, unsigned values, const Example *examples,
          const unsigned short *labels, float *pooled, double *logits, double *d_logits, double *losses, int *correct,
          int count, int images, int classes, Stored *out, const Stored *back_z, const Stored *back_side,
-         const float *back_line, const unsigned char *pass, float *partial, unsigned partials, unsigned *counters,
+         const float *back_line, const unsigned char *pass, Word *exact, unsigned words, unsigned *counters,
          Tally *tally) {
     await_launches();
     let_next_begin();
@@ -152,7 +152,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         __syncthreads();
         const Write to =
             own_write<RECTIFIER>(out, back_z, back_side, back_line, pass, 0, CHANNELS, images, HEIGHT, WIDTH);
-        partial = own(partial, partials) + size_t(n) * 3 * CHANNELS;
+        exact = own(exact, words);
         for (int c = 0; c < CHANNELS; c += CHUNK) {
             const int k = c + thread % QUADS * 4;
             const float4 v = load(mean + k);
@@ -160,7 +160,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             for (int p = thread / QUADS; p < AREA; p += LANES) {
                 write<RECTIFIER>(to, n, p / WIDTH, p % WIDTH, HEIGHT, WIDTH, k, v, held);
             }
-            fold(sums, held, [&](int which, int i, float all) { partial[which * CHANNELS + c + i] = all; });
+            fold(sums, held, [&](int which, int i, float all) {
+                add_exactly(exact + (which * CHANNELS + c + i) * WORDS, all);
+            });
         }
     }
     if (!tally || !last_block(own(counters, COUNTERS), count)) return;

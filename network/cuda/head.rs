@@ -2,7 +2,7 @@
 
 use super::{
     device::{Address, Device, Source},
-    launches::{Args, COMMON, Launches, MAPS, STORED, Size},
+    launches::{Args, COMMON, Launches, MAPS, NORMS, STORED, Size},
     maps::{Read, Target, Write},
     stored,
 };
@@ -49,7 +49,7 @@ impl Head {
     fn source(&self) -> Source {
         Source {
             name: "head.cu",
-            text: [COMMON, STORED, MAPS, include_str!("head.cu")].concat(),
+            text: [COMMON, STORED, MAPS, NORMS, include_str!("head.cu")].concat(),
             defines: vec![
                 ("PRECISION", stored::name(self.precision).into()),
                 ("CHANNELS", self.channels.to_string()),
@@ -61,7 +61,7 @@ impl Head {
     }
 
     /// Logits, losses and their gradients; with a `tally`, adds losses and hits to it; with a way `back`, also the
-    /// gradient of the last map and, in the second, its sums.
+    /// gradient of the last map and, in the second, its sums (and their distance).
     pub(super) fn launch<D: Device>(
         &self,
         to: &mut Launches<'_, D>,
@@ -70,7 +70,7 @@ impl Head {
         tally: Address,
         back: Option<(Write, (Address, usize))>,
     ) -> Result<()> {
-        let (write, partial) =
+        let (write, sums) =
             back.unwrap_or((Write::new(Target::Rectifier, Address::NONE), (Address::NONE, 0)));
         let shared = 2 * 8 * self.classes + 4 * self.channels + 3 * THREADS * 16;
         let size = Size { blocks: [self.count, 1], threads: THREADS, shared };
@@ -81,8 +81,8 @@ impl Head {
             .at(&[ends.examples, ends.labels, ends.pooled, ends.logits, ends.d_logits])
             .at(&[ends.losses, ends.correct])
             .int(&[self.count, self.batch, self.classes])
-            .at(&[write.out, write.z[0], write.z[1], write.line, write.pass, partial.0])
-            .unsigned(partial.1)
+            .at(&[write.out, write.z[0], write.z[1], write.line, write.pass, sums.0])
+            .unsigned(sums.1)
             .at(&[self.counters, tally]);
         to.add_early(self.source(), "head", size, args.done())
     }

@@ -267,11 +267,11 @@ __device__ __forceinline__ void write(const Write &m, int n, int y, int x, int h
     write<target>(m, know<target>(m, n, y, x, h, w, k), n, y, x, h, w, k, v, sums);
 }
 
-// Adds up what the `lanes` threads of each group of `quads` x 4 channels hold, in the order of the lanes, into
-// `partial[tile][sum][channel]` of three sums; channels begin at `first`. All threads of the block call it.
-template <int quads>
+// Adds up what the `lanes` threads of each group of `quads` x 4 channels of `width` hold, in the order of the lanes, and
+// gives `put` which sum of three it is, of which channel, and the sum. All threads of the block call it.
+template <int quads, class Put>
 __device__ __forceinline__ void reduce(float *memory, const float4 (*sums)[3], int group, int lane, int lanes,
-                                       float *partial, int tile, int channels, int first, int width) {
+                                       int width, Put put) {
     const int pitch = lanes + 1;
     __syncthreads();
     for (int q = 0; q < quads; q++) {
@@ -282,10 +282,9 @@ __device__ __forceinline__ void reduce(float *memory, const float4 (*sums)[3], i
         }
     }
     __syncthreads();
-    const int thread = threadIdx.x, threads = blockDim.x;
-    for (int i = thread; i < 3 * width; i += threads) {
+    for (int i = threadIdx.x; i < 3 * width; i += blockDim.x) {
         float sum = 0.f;
         for (int l = 0; l < lanes; l++) sum += memory[i * pitch + l];
-        partial[(size_t(tile) * 3 + i / width) * channels + first + i % width] = sum;
+        put(i / width, i % width, sum);
     }
 }

@@ -6,6 +6,7 @@ use super::{
     head::Ends,
     maps::{Kind, Read, Target, Write},
     plan::Plan,
+    statistics::SUM,
 };
 use crate::{
     Result,
@@ -40,7 +41,12 @@ pub(super) struct Memory {
     pub(super) running: Vec<Address>,
     /// By unit: trained positions.
     pub(super) positions: Vec<Address>,
-    pub(super) partial: Address,
+    /// Of all that BatchNorms are made from, by instance: for each unit of z and z z, for each feature of its gradient g and of g z
+    /// of its one or two units; and how many words an instance has.
+    pub(super) sums: (Address, usize),
+    /// By unit, and by feature: where its sums are.
+    unit_sums: Vec<usize>,
+    feature_sums: Vec<usize>,
     pub(super) split: Address,
     /// What the network's end reads and writes.
     pub(super) ends: Ends,
@@ -90,8 +96,15 @@ impl Memory {
             memory.running.push(own(4 * 2 * channels)?);
             memory.positions.push(own(4 * channels * filters.each().unwrap_or(0))?);
         }
+        let mut bytes = 0;
+        let mut place = |sums: usize| {
+            bytes += sums * SUM;
+            bytes - sums * SUM
+        };
+        memory.unit_sums = layout.units.iter().map(|unit| place(2 * unit.conv.cout)).collect();
+        memory.feature_sums = (0..layout.features.len()).map(|f| place(3 * plan.shape(f).0)).collect();
+        memory.sums = (own(bytes)?, bytes / 8);
         let (channels, classes) = (plan.last().0, layout.classes);
-        memory.partial = own(4 * plan.partials())?;
         memory.split = own(4 * plan.split_sums())?;
         memory.ends.pooled = own(4 * batch * channels)?;
         memory.ends.logits = own(8 * batch * classes)?;
@@ -137,6 +150,18 @@ impl Memory {
             self.signs.push(if signed { own(elements(feature.shape) / 4)? } else { Address::NONE });
         }
         Ok(())
+    }
+
+    /// Sums of what unit `u` writes, of each of its `channels` channels: of z, and of z z.
+    pub(super) fn sums_forward(&self, u: usize, channels: usize) -> [Address; 2] {
+        let at = |which: usize| self.sums.0.numbers(self.unit_sums[u] + which * channels * SUM, 1);
+        [at(0), at(1)]
+    }
+
+    /// Sums of the gradient of feature `f`, of each of its `channels` channels: of g, and of g z of its first and of its
+    /// second unit.
+    pub(super) fn sums_back(&self, f: usize, channels: usize) -> [Address; 3] {
+        [0, 1, 2].map(|which| self.sums.0.numbers(self.feature_sums[f] + which * channels * SUM, 1))
     }
 
     /// The images.

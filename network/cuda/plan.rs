@@ -140,19 +140,6 @@ impl Plan {
         }
     }
 
-    /// Most sums that the blocks of one launch leave.
-    pub(super) fn partials(&self) -> usize {
-        let units = self.layout.units.iter().enumerate();
-        let convs = units.flat_map(|(u, unit)| {
-            let kind = if unit.reads.is_none() { Kind::Image } else { Kind::Rectified };
-            let convs = [self.forward(u, kind), self.backward(u, Kind::Gradient)];
-            // Of either kind of device, so that memory does not depend on it.
-            [true, false].into_iter().flat_map(move |tensor_cores| convs.map(|c| Conv { tensor_cores, ..c }))
-        });
-        let sums = convs.map(|conv| 3 * conv.outputs * conv.tiles(self.batch));
-        sums.max().unwrap_or(0).max(3 * self.batch * self.last().0)
-    }
-
     /// Most sums that the blocks of one filter gradient leave.
     pub(super) fn split_sums(&self) -> usize {
         let of = |(unit, own): (&Unit, &super::parameters::Filters)| {

@@ -1,21 +1,33 @@
-// BatchNorm where no convolution's last block sees to it (`norms.cu`, behind which this is pasted). A block has 16
-// channels.
+// BatchNorm where no convolution that reads next sees to it (`norms.cu`, behind which this is pasted). A thread has a
+// channel, of which a block has 16.
 
-constexpr int CHANNELS = 16, THREADS = 256;
+constexpr int CHANNELS = 16;
+
+extern "C" __global__ void make_line(int channels, int count, NORM_PARAMETERS()) {
+    await_launches();
+    let_next_begin();
+    const Norm norm = OWN_NORM(, channels);
+    normalise(norm.line, norm, blockIdx.x * CHANNELS + threadIdx.x, channels, count, true);
+}
+
+extern "C" __global__ void make_back(int channels, int count, NORM_PARAMETERS()) {
+    await_launches();
+    let_next_begin();
+    const Norm norm = OWN_NORM(, channels);
+    differentiate(norm.back, norm, blockIdx.x * CHANNELS + threadIdx.x, channels, count, true);
+}
 
 // The line by the running statistics.
 extern "C" __global__ void fix(int channels, NORM_PARAMETERS()) {
+    await_launches();
+    let_next_begin();
     follow(OWN_NORM(, channels), blockIdx.x * CHANNELS + threadIdx.x, channels);
 }
 
-// The gradient behind the last map, from sums of g and g z.
-extern "C" __global__ void __launch_bounds__(THREADS)
-    back(const float *partial, unsigned partials, int tiles, int channels, int count, int which, NORM_PARAMETERS()) {
-    SHARED_MEMORY(double, memory);
-    const int first = blockIdx.x * CHANNELS, c = threadIdx.x;
-    const Norm norm = OWN_NORM(, channels);
-    const Held held = hold(norm, first + c % CHANNELS, channels, false);
-    const double *sums = add_up<CHANNELS, THREADS, 3>(memory, own(partial, partials), tiles, channels, first);
-    if (c >= CHANNELS) return;
-    differentiate(norm, held, first + c, channels, count, sums[c], sums[which * CHANNELS + c]);
+// All sums of an instance, before a step.
+extern "C" __global__ void clear(Word *sums, unsigned words) {
+    await_launches();
+    let_next_begin();
+    const unsigned i = blockIdx.x * 256 + threadIdx.x;
+    if (i < words) own(sums, words)[i] = 0;
 }

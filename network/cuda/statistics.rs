@@ -1,11 +1,14 @@
-//! BatchNorms between the sums over a batch and the lines that sweeps apply (`norms.cu`): a convolution's last block sees
-//! to them, and elsewhere launches of `statistics.cu`.
+//! BatchNorms between the sums over a batch and the lines that sweeps apply (`norms.cu`): a convolution makes those of
+//! what it reads, and elsewhere launches of `statistics.cu` do.
 
 use super::{
     device::{Address, Device, Source},
     launches::{Args, COMMON, Launches, NORMS, Size},
 };
 use crate::Result;
+
+/// Bytes of one sum.
+pub(super) const SUM: usize = 8 * 8;
 
 /// A BatchNorm's memory.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,7 +20,9 @@ pub(super) struct Norm {
     pub(super) bias: Address,
     /// Distance of these values between instances.
     pub(super) values: usize,
-    /// Where their gradients go, and the distance of those.
+    /// Sums for each channel, and their distance in words: of z and z z, or of g and g z.
+    pub(super) sums: ([Address; 2], usize),
+    /// Where gradients go, and the distance of those.
     pub(super) gradients: ([Address; 2], usize),
     pub(super) moments: Address,
     /// Scale and shift.
@@ -28,22 +33,22 @@ pub(super) struct Norm {
     pub(super) running: Address,
 }
 
-/// Sums that blocks leave, and what becomes of them.
+/// What a convolution adds up of what it writes, and the BatchNorms of what it reads.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sums {
-    /// They, if any are wanted, and their distance between instances.
-    pub(super) partial: (Address, usize),
-    /// Zeros ([`COUNTERS`](super::memory::COUNTERS)).
-    pub(super) counters: Address,
-    /// Whose lines they become. Backward the first gets sums of g and g z, the second those of a projection.
-    pub(super) norms: [Norm; 2],
+    /// Sums for each channel of what is written, if they are wanted, and their distance in words between instances.
+    pub(super) written: (Address, usize),
+    /// Whose lines the convolution makes: of what it reads, and of what is added to that.
+    pub(super) read: [Norm; 2],
+    /// Values of each channel of these.
+    pub(super) values: usize,
 }
 
 impl Sums {
-    /// They as a kernel takes them; of each channel there are `values` values.
-    pub(super) fn args(&self, args: Args, values: usize) -> Args {
-        let args = args.at(&[self.partial.0]).unsigned(self.partial.1).at(&[self.counters]).int(&[values]);
-        self.norms.iter().fold(args, |args, norm| norm.args(args))
+    /// They as a kernel takes them.
+    pub(super) fn args(&self, args: Args) -> Args {
+        let args = args.at(&[self.written.0]).unsigned(self.written.1).int(&[self.values]);
+        self.read.iter().fold(args, |args, norm| norm.args(args))
     }
 }
 
@@ -52,42 +57,47 @@ fn source() -> Source {
         name: "statistics.cu",
         text: [COMMON, NORMS, include_str!("statistics.cu")].concat(),
         defines: Vec::new(),
-        kernels: vec!["fix", "back"],
+        kernels: vec!["make_line", "make_back", "fix", "clear"],
     }
 }
 
-/// Bytes of shared memory in which a block of `threads` adds up the sums of `channels` (`add_up`).
-pub(super) fn shared(threads: usize, channels: usize) -> usize {
-    8 * (4 * threads + 3 * channels)
+/// All `words` of an instance's sums become zero.
+pub(super) fn clear<D: Device>(to: &mut Launches<'_, D>, sums: Address, words: usize) -> Result<()> {
+    let size = Size { blocks: [words.div_ceil(256), 1], threads: 256, shared: 0 };
+    to.add_early(source(), "clear", size, Args::default().at(&[sums]).unsigned(words).done())
 }
 
 impl Norm {
-    pub(super) fn args(&self, args: Args) -> Args {
+    fn args(&self, args: Args) -> Args {
         let ([d_gamma, d_beta], distance) = self.gradients;
         args.at(&[self.gamma, self.beta, self.bias])
             .unsigned(self.values)
+            .at(&self.sums.0)
+            .unsigned(self.sums.1)
             .at(&[self.moments, self.line, self.running, d_gamma, d_beta])
             .unsigned(distance)
             .at(&[self.back])
     }
 
-    /// The line by the running statistics.
-    pub(super) fn fix<D: Device>(&self, to: &mut Launches<'_, D>) -> Result<()> {
+    fn launch<D: Device>(&self, to: &mut Launches<'_, D>, kernel: &str, values: Option<usize>) -> Result<()> {
         let size = Size { blocks: [self.channels / 16, 1], threads: 16, shared: 0 };
-        to.add(source(), "fix", size, self.args(Args::default().int(&[self.channels])).done())
+        let args = Args::default().int(&[self.channels]);
+        let args = if let Some(values) = values { args.int(&[values]) } else { args };
+        to.add_early(source(), kernel, size, self.args(args).done())
     }
 
-    /// The gradients, from the first and the `which`-th of the sums of `tiles` tiles over `values` values.
-    pub(super) fn back<D: Device>(
-        &self,
-        to: &mut Launches<'_, D>,
-        partial: (Address, usize),
-        [tiles, values, which]: [usize; 3],
-    ) -> Result<()> {
-        const THREADS: usize = 256;
-        let size = Size { blocks: [self.channels / 16, 1], threads: THREADS, shared: shared(THREADS, 16) };
-        let args = Args::default().at(&[partial.0]).unsigned(partial.1);
-        let args = args.int(&[tiles, self.channels, values, which]);
-        to.add(source(), "back", size, self.args(args).done())
+    /// The line by the sums over `values` values.
+    pub(super) fn forward<D: Device>(&self, to: &mut Launches<'_, D>, values: usize) -> Result<()> {
+        self.launch(to, "make_line", Some(values))
+    }
+
+    /// The line of the gradient by the sums over `values` values, and the gradients of gamma and beta.
+    pub(super) fn backward<D: Device>(&self, to: &mut Launches<'_, D>, values: usize) -> Result<()> {
+        self.launch(to, "make_back", Some(values))
+    }
+
+    /// The line by the running statistics.
+    pub(super) fn fix<D: Device>(&self, to: &mut Launches<'_, D>) -> Result<()> {
+        self.launch(to, "fix", None)
     }
 }

@@ -9,7 +9,7 @@ use super::{
     maps::{Read, Write},
     memory::Memory,
     plan::Plan,
-    statistics::{Norm, Sums},
+    statistics::{Norm, Sums, clear},
     update::{self, Values},
 };
 use crate::Result;
@@ -64,13 +64,26 @@ struct Step<'a, D> {
 
 impl<D: Device> Step<'_, D> {
     fn forward(&mut self) -> Result<()> {
-        self.forward_unit(0, self.memory.images())?;
-        let plan = self.plan;
+        let (plan, none) = (self.plan, Norm::default());
+        if self.purpose != Purpose::Predict {
+            clear(&mut self.to, self.memory.sums.0, self.memory.sums.1)?;
+        }
+        self.forward_unit(0, self.memory.images(), [none; 2])?;
         for (f, feature) in plan.layout.features.iter().enumerate() {
             let mut read = self.memory.feature(plan, f);
+            let mut made = [none; 2];
+            for (norm, u) in made.iter_mut().zip(plan.layout.ends(f)) {
+                *norm = self.norm_forward(u);
+            }
             for &u in &feature.readers {
-                self.forward_unit(u, read)?;
-                read = read.again(); // the first reader has kept it
+                self.forward_unit(u, read, made)?;
+                (read, made) = (read.again(), [none; 2]); // the first reader has kept all
+            }
+            if feature.readers.is_empty() && self.purpose != Purpose::Predict {
+                for (norm, u) in made.iter().zip(plan.layout.ends(f)) {
+                    let values = self.values(u);
+                    norm.forward(&mut self.to, values)?;
+                }
             }
         }
         self.end(plan.layout.features.len() - 1)
@@ -85,20 +98,26 @@ impl<D: Device> Step<'_, D> {
             Purpose::Step => (memory.tallies[0], plan.parameters.trained > 0),
             Purpose::Gradients => (memory.tallies[1], plan.parameters.trained > 0),
         };
-        let back =
-            backward.then(|| (memory.gradient(plan, last, true, true), (memory.partial, plan.partials())));
+        let back = backward.then(|| (memory.gradient(plan, last, true, true), self.sums_back(last)));
         head.launch(&mut self.to, read, &memory.ends, tally, back)
     }
 
-    fn forward_unit(&mut self, u: usize, read: Read) -> Result<()> {
-        let conv = self.plan.forward(u, read.kind);
-        let predict = self.purpose == Purpose::Predict;
-        let read = if predict { Read { signs: Address::NONE, ..read } } else { read };
-        let (norm, none) = (self.norm(u), Norm::default());
-        let sums = if predict { Sums::default() } else { self.sums([norm, none]) };
+    fn forward_unit(&mut self, u: usize, read: Read, made: [Norm; 2]) -> Result<()> {
+        let (conv, memory) = (self.plan.forward(u, read.kind), self.memory);
+        let sums = Sums {
+            written: (memory.sums_forward(u, conv.outputs)[0], memory.sums.1),
+            read: made,
+            values: self.plan.layout.units[u]
+                .reads
+                .map_or(0, |f| self.values(self.plan.layout.features[f].unit)),
+        };
         let filters = self.plan.parameters.filters[u].packed[0];
-        self.convolve(&conv, (read, self.memory.sink(u)), filters, &sums)?;
-        if predict { self.norm(u).fix(&mut self.to) } else { Ok(()) }
+        if self.purpose == Purpose::Predict {
+            let read = Read { signs: Address::NONE, ..read };
+            self.convolve(&conv, (read, memory.sink(u)), filters, &Sums::default())?;
+            return self.norm_forward(u).fix(&mut self.to);
+        }
+        self.convolve(&conv, (read, memory.sink(u)), filters, &sums)
     }
 
     fn convolve(&mut self, conv: &Conv, maps: (Read, Write), packed: usize, sums: &Sums) -> Result<()> {
@@ -110,29 +129,35 @@ impl<D: Device> Step<'_, D> {
     fn backward(&mut self) -> Result<()> {
         let (plan, last) = (self.plan, self.plan.layout.features.len() - 1);
         self.head().output(&mut self.to, &self.memory.ends)?;
-        let (partial, area) = ((self.memory.partial, plan.partials()), plan.last().1.iter().product::<usize>());
-        for (i, u) in plan.layout.ends(last).enumerate() {
-            self.norm(u).back(&mut self.to, partial, [self.count, self.count * area, i + 1])?;
-        }
-        for f in (0..last).rev() {
-            for &u in &plan.layout.features[f].readers {
-                self.filters(u, self.memory.feature_again(plan, f))?;
+        for f in (0..=last).rev() {
+            if f < last {
+                self.feature_back(f)?;
             }
-            self.feature_back(f)?;
+            // Filter gradients read lines of their own, and so does nobody that of the image's reader.
+            for u in plan.layout.ends(f) {
+                if plan.filters_train() || u == 0 {
+                    let values = self.values(u);
+                    self.norm_back(u).backward(&mut self.to, values)?;
+                }
+            }
         }
         self.filters(0, self.memory.images())
     }
 
     fn feature_back(&mut self, f: usize) -> Result<()> {
         let (plan, readers) = (self.plan, &self.plan.layout.features[f].readers);
-        let mut norms = [Norm::default(); 2];
-        for (norm, u) in norms.iter_mut().zip(plan.layout.ends(f)) {
-            *norm = self.norm(u);
+        for &u in readers {
+            self.filters(u, self.memory.feature_again(plan, f))?;
         }
         for (i, &u) in readers.iter().enumerate() {
             let (read, last) = (self.memory.back(plan, u), i + 1 == readers.len());
             let write = self.memory.gradient(plan, f, i == 0, last);
-            let sums = if last { self.sums(norms) } else { Sums::default() };
+            let made = if plan.filters_train() { Norm::default() } else { self.norm_back(u) };
+            let sums = Sums {
+                written: if last { self.sums_back(f) } else { (Address::NONE, 0) },
+                read: [made, Norm::default()],
+                values: self.values(u),
+            };
             let filters = plan.parameters.filters[u].packed[1];
             self.convolve(&plan.backward(u, read.kind), (read, write), filters, &sums)?;
         }
@@ -163,9 +188,14 @@ impl<D: Device> Step<'_, D> {
         )
     }
 
-    fn sums(&self, norms: [Norm; 2]) -> Sums {
-        let partial = (self.memory.partial, self.plan.partials());
-        Sums { partial, counters: self.memory.counters, norms }
+    /// Values of each channel of what unit `u` writes.
+    fn values(&self, u: usize) -> usize {
+        self.count * self.plan.layout.units[u].output.iter().product::<usize>()
+    }
+
+    /// Sums of the gradient of feature `f`, and their distance.
+    fn sums_back(&self, f: usize) -> (Address, usize) {
+        (self.memory.sums_back(f, self.plan.shape(f).0)[0], self.memory.sums.1)
     }
 
     /// Where a parameter lies, if there is one of that name.
@@ -181,6 +211,21 @@ impl<D: Device> Step<'_, D> {
         at.map_or(Address::NONE, |at| self.memory.gradient.floats(*at))
     }
 
+    /// The BatchNorm of unit `u` on the way forward.
+    fn norm_forward(&self, u: usize) -> Norm {
+        let sums = self.memory.sums_forward(u, self.plan.output(u).0);
+        Norm { sums: (sums, self.memory.sums.1), ..self.norm(u) }
+    }
+
+    /// On the way back.
+    fn norm_back(&self, u: usize) -> Norm {
+        let layout = &self.plan.layout;
+        let f = layout.end_of(u);
+        let [g, first, second] = self.memory.sums_back(f, self.plan.output(u).0);
+        let gz = if layout.features[f].unit == u { first } else { second };
+        Norm { sums: ([g, gz], self.memory.sums.1), ..self.norm(u) }
+    }
+
     fn norm(&self, u: usize) -> Norm {
         let (unit, of, memory) = (&self.plan.layout.units[u], &self.plan.parameters, self.memory);
         let follow = self.purpose != Purpose::Gradients;
@@ -192,6 +237,7 @@ impl<D: Device> Step<'_, D> {
             bias: self.value(&format!("{}.bias", unit.conv.name)),
             values: of.len,
             gradients: ([self.gradient(&gamma), self.gradient(&beta)], of.trained),
+            sums: ([Address::NONE; 2], 0),
             moments: memory.moments[u],
             line: memory.lines[u],
             back: memory.backs[u],

@@ -31,22 +31,32 @@ __device__ __forceinline__ Pixel pixel(int fragment, int row) {
 }
 
 // The tile's channels c .. c + WB words, as [image][row][column][channel]. A thread has four channels of every
-// LANES-th pixel, and loads several pixels before it waits for the first.
-__device__ __forceinline__ void load_tile(unsigned *tile, const Block &b, int c) {
+// LANES-th pixel, and loads several pixels before it waits for the first, and before lines are made.
+__device__ __forceinline__ void load_tile(unsigned *tile, Block &b, int c, float *line_memory) {
     constexpr int QUADS = WB * EACH / 4, LANES = THREADS / QUADS, ROUNDS = (ALL + LANES - 1) / LANES;
     constexpr int MOST = PRECISION == BF16 ? 7 : 4, TIMES = (ROUNDS + MOST - 1) / MOST;
     constexpr int AT_ONCE = (ROUNDS + TIMES - 1) / TIMES;
+    constexpr bool LATER = KIND == RECTIFIED || KIND == GRADIENT; // who need lines only for what was loaded
     static_assert(THREADS % QUADS == 0, "threads keep their channels");
     const int quad = threadIdx.x % QUADS, own_c = c + quad * 4;
-    const Lines line = lines<KIND>(b.from, own_c);
+    Lines line;
 #pragma unroll 1
-    for (int p = threadIdx.x / QUADS; p < ALL; p += LANES * AT_ONCE) {
+    for (int time = 0; time < TIMES; time++) {
+        const int first = threadIdx.x / QUADS + time * LANES * AT_ONCE;
         TilePixel pixels[AT_ONCE];
+        if (time == 0 && !LATER) {
+            if (c == 0) make_lines<THREADS>(b, line_memory);
+            line = lines<KIND>(b.from, own_c);
+        }
 #pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) pixels[i] = fetch_pixel(b, line, p + i * LANES, own_c);
+        for (int i = 0; i < AT_ONCE; i++) pixels[i] = fetch_pixel(b, line, first + i * LANES, own_c);
+        if (time == 0 && LATER) {
+            if (c == 0) make_lines<THREADS>(b, line_memory);
+            line = lines<KIND>(b.from, own_c);
+        }
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
-            const int at = p + i * LANES;
+            const int at = first + i * LANES;
             if (at < ALL) store_words(tile + at * PITCH + quad * 4 / EACH, make_pixel(b, line, pixels[i]));
         }
     }
@@ -146,17 +156,17 @@ __device__ __forceinline__ void leave_sums(float *memory, const Block &b, const 
         }
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < 3 * KB; i += THREADS) {
+    for (int i = threadIdx.x; i < (three ? 3 : 2) * KB; i += THREADS) {
         float sum = 0.f;
 #pragma unroll
         for (int w = 0; w < WARPS_X; w++) sum += memory[w * 3 * KB + i];
-        b.partial[(size_t(blockIdx.x) * 3 + i / KB) * b.to.channels + b.k + i % KB] = sum;
+        add_exactly(b.sums + (i / KB * b.to.channels + b.k + i % KB) * WORDS, sum);
     }
 }
 
-__device__ __forceinline__ void convolve(const Block &b) {
+__device__ __forceinline__ void convolve(Block &b) {
     SHARED_MEMORY(unsigned, memory);
-    unsigned *tile = memory, *own_filters = memory + ALL * PITCH;
+    unsigned *tile = memory + 4 * b.from.channels, *own_filters = tile + ALL * PITCH; // behind the lines
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     const int begin = warp / WARPS_K * FRAGMENTS, k = b.k + warp % WARPS_K * COLUMNS * 8 + lane % 4 * 4;
     load_filters(own_filters, b, 0); // no launch of this step writes them before this one has ended
@@ -175,7 +185,7 @@ __device__ __forceinline__ void convolve(const Block &b) {
             __syncthreads();
             load_filters(own_filters, b, c);
         }
-        load_tile(tile, b, c);
+        load_tile(tile, b, c, reinterpret_cast<float *>(memory));
         await_copies();
         __syncthreads();
         multiply(sums, rows, own_filters + (warp % WARPS_K * GROUPS * WARP + lane) * 4);
@@ -192,5 +202,5 @@ __device__ __forceinline__ void convolve(const Block &b) {
 #pragma unroll
         for (int j = 0; j < TOGETHER; j++) write_share(shares[j], b, begin + i + j, k, sums[i + j], totals);
     }
-    if (TARGET != PLAIN && b.partial) leave_sums(reinterpret_cast<float *>(memory), b, totals);
+    if (TARGET != PLAIN && b.sums) leave_sums(reinterpret_cast<float *>(memory), b, totals);
 }

@@ -2,11 +2,11 @@
 
 use super::{
     conv::{Conv, Tile},
-    statistics, stored,
+    stored,
 };
 
-/// Blocks that fill a large card nearly twice.
-const FULL: usize = 240;
+/// Blocks that nearly fill a large card.
+const FULL: usize = 120;
 /// Bytes of shared memory that every card with such cores gives a block, and a little less.
 const SHARED: usize = 96 << 10;
 
@@ -28,7 +28,13 @@ const fn shape(pixels: usize, outputs: usize, fragments: usize, columns: usize) 
 /// From the largest on, which load fewer pixels twice. For outputs by 32 or by 16; behind a stride a warp has all four
 /// kinds of pixels.
 const SHAPES: [&[Shape]; 4] = [
-    &[shape(256, 32, 4, 2), shape(128, 32, 2, 2), shape(64, 32, 2, 2), shape(32, 32, 1, 2)],
+    &[
+        shape(256, 32, 2, 2),
+        shape(64, 64, 2, 2),
+        shape(128, 32, 2, 2),
+        shape(64, 32, 1, 2),
+        shape(32, 32, 1, 2),
+    ],
     &[shape(512, 16, 4, 2), shape(256, 16, 2, 2), shape(128, 16, 2, 2), shape(64, 16, 1, 2)],
     &[shape(256, 32, 4, 2), shape(128, 32, 4, 2), shape(64, 32, 4, 2)],
     &[shape(512, 16, 4, 2), shape(256, 16, 4, 2), shape(128, 16, 4, 2), shape(64, 16, 4, 2)],
@@ -38,7 +44,8 @@ const SHAPES: [&[Shape]; 4] = [
 pub(super) fn tile(conv: &Conv) -> Tile {
     let [by_32, by_16] = if conv.dilate == 1 { [SHAPES[0], SHAPES[1]] } else { [SHAPES[2], SHAPES[3]] };
     let shapes = if conv.outputs.is_multiple_of(32) { by_32 } else { by_16 };
-    let mut tiles = shapes.iter().map(|shape| of(conv, shape));
+    let shapes = shapes.iter().filter(|shape| conv.outputs.is_multiple_of(shape.outputs));
+    let mut tiles = shapes.map(|shape| of(conv, shape));
     let mut last = tiles.next_back();
     if let Some(tile) = tiles.find(|tile| tile.shared <= SHARED && conv.blocks(tile) >= FULL) {
         last = Some(tile);
@@ -59,7 +66,7 @@ fn of(conv: &Conv, shape: &Shape) -> Tile {
     let shared = |words: usize| {
         let filters = words * conv.filter * conv.filter * shape.outputs;
         let sums = 3 * warps * shape.outputs;
-        (4 * (pixels * (words + 4) + filters).max(sums)).max(statistics::shared(threads, shape.outputs))
+        4 * (4 * conv.channels + pixels * (words + 4) + filters).max(sums)
     };
     let all = conv.channels / each;
     let fits = |words: &usize| all.is_multiple_of(*words) && (*words == 8 || shared(*words) <= SHARED);

@@ -25,9 +25,32 @@ struct Block {
     unsigned char *bits;
     const Stored *filters;
     Write to;
-    float *partial;
+    Word *sums;       // of what is written, `[sum][channel]`
+    Norm norm, other; // of what is read, and of what is added to it, if their lines are still to be made
+    int values;       // of each channel of these
     int count, image, top, k; // images that there are; the first one, its first row and output
 };
+
+// Makes the lines that are still to be made, in shared memory, where there are 4 floats for each channel. All threads of
+// the block call it.
+template <int threads> __device__ __forceinline__ void make_lines(Block &b, float *memory) {
+    constexpr bool FORWARD = KIND == RECTIFIED || KIND == POOLED, BACK = KIND == GRADIENT || KIND == UNPOOLED;
+    if (!b.norm.first || !(FORWARD || BACK)) return;
+    const bool keeps = blockIdx.x == 0 && blockIdx.y == 0;
+    const int channels = b.from.channels;
+    for (int c = threadIdx.x; c < channels; c += threads) {
+        if (BACK) differentiate(memory, b.norm, c, channels, b.values, keeps);
+        if (FORWARD) normalise(memory, b.norm, c, channels, b.values, keeps);
+    }
+    b.from.third = memory;
+    if (FORWARD && b.other.first) {
+        for (int c = threadIdx.x; c < channels; c += threads) {
+            normalise(memory + 2 * channels, b.other, c, channels, b.values, keeps);
+        }
+        b.from.fourth = memory + 2 * channels;
+    }
+    __syncthreads();
+}
 
 // A pixel of the tile, of four channels: what was loaded of it, if it exists, and where it is kept, if here.
 struct TilePixel {

@@ -30,6 +30,9 @@ struct alignas(8) uint2 {
     unsigned x, y;
 };
 static inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
+struct alignas(16) ulonglong2 {
+    unsigned long long x, y;
+};
 struct alignas(16) uint4 {
     unsigned x, y, z, w;
 };
@@ -217,6 +220,7 @@ template <class T> static T __shfl_xor_sync(unsigned, T value, int mask) {
 
 // Blocks run one after another, so all is in order.
 static inline void __threadfence() {}
+static inline void atomicAdd(unsigned long long *word, unsigned long long more) { *word += more; }
 static inline unsigned atomicInc(unsigned *counter, unsigned most) {
     const unsigned old = *counter;
     *counter = old >= most ? 0 : old + 1;

@@ -9,8 +9,9 @@ use crate::{
     cuda::{
         conv::Conv,
         device::{Address, Device},
-        maps::{Kind, Target, Write},
+        maps::{Kind, Read, Target, Write},
         parameters::place,
+        statistics::{Norm, SUM, Sums},
         stored,
     },
     trainer::Precision,
@@ -98,11 +99,14 @@ impl Case {
         let packed = pack(&conv, &weights, taps);
         let packed = bench.give(&stored::bytes(precision, &packed));
         let sink = Sink::new(bench, precision, self);
-        let (tiles, shape) = (conv.tiles(count), [count, self.size, self.size, outputs]);
-        let partial = bench.room(4 * 3 * outputs * tiles);
-        let sums = bench.sums(partial, outputs);
-        let twins = bench.twins(&sums);
-        bench.run(|to| conv.launch(to, count, (read, sink.write), (packed, 0), &sums));
+        let shape = [count, self.size, self.size, outputs];
+        let written = bench.give(&vec![0; SUM * 3 * outputs]);
+        let (bare, norms) = self.without_lines(bench, read);
+        let sums = Sums { written: (written, 0), read: norms, values: VALUES };
+        bench.run(|to| conv.launch(to, count, (bare, sink.write), (packed, 0), &sums));
+        for (norm, at) in norms.iter().zip([read.parts[2], read.parts[3]]) {
+            check_line(bench, &who, norm, at);
+        }
 
         let len = shape.iter().product();
         let out = Map { shape, data: bench.read(precision, sink.write.out, len) };
@@ -121,15 +125,33 @@ impl Case {
         let width = stored::width(precision);
         let rest = bench.bytes(sink.write.out.numbers(len, width), (batch - count) * len / count * width);
         assert!(rest.iter().all(|byte| *byte == 0xff), "{who}: wrote images that are not there");
-        let left = bench.read(Precision::F32, partial, 3 * outputs * tiles);
-        sink.check_sums(&who, &out, &left);
-        if self.target != Target::Plain {
-            let (forward, values) = (self.target == Target::Keep, sink.z.data.len() / outputs);
-            bench.check_norms(&who, &sums, twins, forward, [tiles, values]);
-        }
+        let totals = bench.totals(written, 3 * outputs);
+        sink.check_sums(&who, &out, &totals);
         if self.source.1 {
             check_kept(bench, precision, read, &map);
         }
+    }
+
+    /// In every other case what is read lacks its lines, which the convolution is to make of sums.
+    fn without_lines<D: Device>(&self, bench: &mut Bench<D>, read: Read) -> (Read, [Norm; 2]) {
+        let ([z, side, line, other], channels) = (read.parts, self.channels[0]);
+        let mut norms = [Norm::default(); 2];
+        if self.images[0] % 2 == 0 || line == Address::NONE || self.source.0 == Kind::Image {
+            return (read, norms);
+        }
+        let back = matches!(self.source.0, Kind::Gradient | Kind::Unpooled);
+        if back {
+            let values = bench.read(Precision::F32, line, 3 * channels);
+            norms[0] = bench.norm_of_back(&values, VALUES);
+            return (Read { parts: [z, side, norms[0].back, other], ..read }, norms);
+        }
+        let mut parts = read.parts;
+        for (i, norm) in norms.iter_mut().enumerate().filter(|(i, _)| read.parts[2 + i] != Address::NONE) {
+            let values = bench.read(Precision::F32, read.parts[2 + i], 2 * channels);
+            *norm = bench.norm_of_line(&values, VALUES);
+            parts[2 + i] = norm.line;
+        }
+        (Read { parts, ..read }, norms)
     }
 
     /// An output, and the sum of the products' magnitudes.
@@ -149,6 +171,21 @@ impl Case {
             }
         }
         sums
+    }
+}
+
+/// Values that BatchNorms of what is read are over.
+const VALUES: usize = 1000;
+
+/// Did the convolution keep the lines of `norm` that lie at `expected`?
+fn check_line<D: Device>(bench: &mut Bench<D>, who: &str, norm: &Norm, expected: Address) {
+    let (at, each) = if norm.back == Address::NONE { (norm.line, 2) } else { (norm.back, 3) };
+    if at == Address::NONE {
+        return;
+    }
+    let [got, expected] = [at, expected].map(|at| bench.read(Precision::F32, at, each * norm.channels));
+    for (got, expected) in got.into_iter().zip(expected) {
+        near(&format!("{who}: a line"), got.into(), expected.into(), 1e-6 * f64::from(expected.abs()));
     }
 }
 
@@ -207,8 +244,8 @@ impl Sink {
         }
     }
 
-    /// Are the `[tile][sum][channel]` those of what was written?
-    fn check_sums(&self, who: &str, out: &Map, partial: &[f32]) {
+    /// Are the `[sum][channel]` those of what was written?
+    fn check_sums(&self, who: &str, out: &Map, totals: &[f64]) {
         if self.write.target == Target::Plain {
             return;
         }
@@ -232,8 +269,10 @@ impl Sink {
             }
         }
         for (c, i) in (0..channels).flat_map(|c| (0..3).map(move |i| (c, i))) {
-            let got: f64 =
-                partial.chunks_exact(3 * channels).map(|tile| f64::from(tile[i * channels + c])).sum();
+            if self.write.target == Target::Keep && i == 2 {
+                continue; // of z alone there are two
+            }
+            let got = totals[i * channels + c];
             near(&format!("{who}: sum {i} of channel {c}"), got, sums[c][i], 1e-5 * sizes[c][i]);
         }
     }

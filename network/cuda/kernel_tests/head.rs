@@ -11,6 +11,7 @@ use crate::{
         head::{Ends, Head},
         maps::{Kind, Target, Write},
         memory::COUNTERS,
+        statistics::SUM,
     },
     trainer::Precision,
 };
@@ -97,8 +98,8 @@ fn check_one<D: Device>(
     let (z, z_at) = noise(bench, precision, shape, batch);
     let (_, out) = noise(bench, precision, shape, batch);
     let write = Write { z: [z_at, Address::NONE], pass: read.signs, ..Write::new(Target::Rectifier, out) };
-    let partial = bench.room(4 * 3 * channels * count);
-    bench.run(|to| head.launch(to, read, &ends, tally, Some((write, (partial, 0)))));
+    let sums = bench.give(&vec![0; SUM * 3 * channels]);
+    bench.run(|to| head.launch(to, read, &ends, tally, Some((write, (sums, 0)))));
     bench.run(|to| head.output(to, &ends));
 
     let plain: Vec<Plain> = (0..count).map(|n| Plain::new(&map, n, &weights, &bias, label(n))).collect();
@@ -131,23 +132,21 @@ fn check_one<D: Device>(
     check_signs(bench, read, &map);
 
     let out = Map { shape, data: bench.read(precision, out, map.data.len()) };
-    let partial = floats(bench, partial, 3 * channels * count);
-    for (n, tile) in partial.chunks_exact(3 * channels).enumerate() {
-        for c in 0..channels {
-            let gradient = |at| if map.at(at) > 0.0 { plain[n].d_pixel[c] } else { 0.0 };
-            let pixels = || (0..size * size).map(|p| [n, p / size, p % size, c]);
-            let tolerance = if precision == Precision::Bf16 { 1.0 / 256.0 } else { 1e-5 };
-            for at in pixels() {
-                near(&who, out.at(at).into(), gradient(at), 1e-8 + tolerance * gradient(at).abs());
-            }
-            let value = |at| f64::from(out.at(at));
-            let sums = [
-                pixels().map(value).sum::<f64>(),
-                pixels().map(|at| value(at) * f64::from(z.at(at))).sum::<f64>(),
-            ];
-            for (i, sum) in sums.into_iter().enumerate() {
-                near(&format!("{who}: sum {i}"), tile[i * channels + c], sum, 1e-6);
-            }
+    let totals = bench.totals(sums, 2 * channels);
+    for c in 0..channels {
+        let places = || (0..count * size * size).map(|p| [p / (size * size), p / size % size, p % size, c]);
+        let gradient = |at: [usize; 4]| if map.at(at) > 0.0 { plain[at[0]].d_pixel[c] } else { 0.0 };
+        let tolerance = if precision == Precision::Bf16 { 1.0 / 256.0 } else { 1e-5 };
+        for at in places() {
+            near(&who, out.at(at).into(), gradient(at), 1e-8 + tolerance * gradient(at).abs());
+        }
+        let value = |at| f64::from(out.at(at));
+        let sums = [
+            places().map(value).sum::<f64>(),
+            places().map(|at| value(at) * f64::from(z.at(at))).sum::<f64>(),
+        ];
+        for (i, sum) in sums.into_iter().enumerate() {
+            near(&format!("{who}: sum {i}"), totals[i * channels + c], sum, 1e-6);
         }
     }
 }

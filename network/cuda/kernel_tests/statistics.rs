@@ -5,111 +5,114 @@ use crate::{
     cuda::{
         device::{Address, Device, Source},
         launches::{Args, COMMON, NORMS, Size},
-        memory::COUNTERS,
-        statistics::{self, Norm, Sums},
+        statistics::{Norm, SUM},
     },
     trainer::Precision,
 };
 
-/// What a convolution's last block does on the way forward, by itself.
-const NORMALISE: &str = r#"
-extern "C" __global__ void normalise_alone(const float *partial, int tiles, int channels, int count,
-                                           NORM_PARAMETERS()) {
-    SHARED_MEMORY(double, memory);
-    const int first = blockIdx.x * 16, c = threadIdx.x;
-    const Norm norm = OWN_NORM(, channels);
-    const Held held = hold(norm, first + c % 16, channels, true);
-    const double *sums = add_up<16, 128, 2>(memory, partial, tiles, channels, first);
-    if (c < 16) normalise(norm, held, first + c, channels, count, sums[c], sums[16 + c]);
+/// Each thread adds one of `values` to sum i % `sums`; `totals` are what they come to.
+const KERNELS: &str = r#"
+extern "C" __global__ void add(const float *values, Word *sums, int count, int each) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < count) add_exactly(sums + i % each * WORDS, values[i]);
+}
+extern "C" __global__ void tell(const Word *sums, double *totals) {
+    totals[blockIdx.x] = total(sums + blockIdx.x * WORDS);
 }
 "#;
 
+fn source() -> Source {
+    let text = [COMMON, NORMS, KERNELS].concat();
+    Source { name: "norms.cu", text, defines: Vec::new(), kernels: vec!["add", "tell"] }
+}
+
 impl<D: Device> Bench<D> {
-    /// A BatchNorm with values, and moments as if it had gone forward.
-    fn norm(&mut self, channels: usize) -> Norm {
-        let [gamma, beta, bias, means] = [(); 4].map(|()| self.normal(channels));
-        let moments = means.iter().map(|mean| f64::from(*mean)).chain(vec![0.7; channels]);
-        let moments: Vec<u8> = moments.flat_map(f64::to_le_bytes).collect();
-        let norm = Norm {
+    /// Sums of `values`, of which every `each`-th belongs to the same.
+    fn add_all(&mut self, values: &[f32], each: usize) -> Address {
+        let (at, sums) = (self.floats(values), self.give(&vec![0; SUM * each]));
+        let size = Size { blocks: [values.len().div_ceil(96), 1], threads: 96, shared: 0 };
+        let args = Args::default().at(&[at, sums]).int(&[values.len(), each]).done();
+        self.run(|to| to.add(source(), "add", size, args));
+        sums
+    }
+
+    /// What sums come to, as the kernels have it.
+    pub(super) fn totals(&mut self, sums: Address, count: usize) -> Vec<f64> {
+        let totals = self.room(8 * count);
+        let size = Size { blocks: [count, 1], threads: 1, shared: 0 };
+        self.run(|to| to.add(source(), "tell", size, Args::default().at(&[sums, totals]).done()));
+        self.doubles(totals, count)
+    }
+
+    /// Sums that come to `totals`.
+    fn sums_of(&mut self, totals: &[f64]) -> Address {
+        let words = |total: &f64| {
+            let fixed = (total * 2f64.powi(104)) as i128;
+            (0..8).flat_map(move |i| {
+                let word = if i < 3 { fixed >> (40 * i) & ((1 << 40) - 1) } else { fixed >> 120 };
+                (if i > 3 { 0 } else { word as u64 }).to_le_bytes()
+            })
+        };
+        self.give(&totals.iter().flat_map(words).collect::<Vec<u8>>())
+    }
+
+    /// A BatchNorm over `count` values that makes this line of scales and shifts.
+    pub(super) fn norm_of_line(&mut self, line: &[f32], count: usize) -> Norm {
+        let channels = line.len() / 2;
+        let ones = vec![(1.0 - 1e-5) * count as f64; channels];
+        Norm {
             channels,
-            gamma: self.floats(&gamma),
-            beta: self.floats(&beta),
-            bias: self.floats(&bias),
-            values: channels,
-            moments: self.give(&moments),
-            running: self.floats(&[vec![-0.3; channels], vec![2.0; channels]].concat()),
+            gamma: self.floats(&line[..channels]),
+            beta: self.floats(&line[channels..]),
+            sums: ([self.sums_of(&vec![0.0; channels]), self.sums_of(&ones)], 0),
+            moments: self.room(16 * channels),
+            line: self.nothing(2 * channels),
             ..Norm::default()
-        };
-        self.with_room(&norm)
+        }
     }
 
-    /// The same values, and other room for what comes of them.
-    fn with_room(&mut self, norm: &Norm) -> Norm {
-        let n = norm.channels;
-        let [moments, running] = [(norm.moments, 16 * n), (norm.running, 8 * n)].map(|(at, bytes)| {
-            let bytes = self.bytes(at, bytes);
-            self.give(&bytes)
-        });
-        let gradients = ([self.room(4 * n), self.room(4 * n)], n);
-        let (line, back) = (self.room(4 * 2 * n), self.room(4 * 3 * n));
-        Norm { moments, running, gradients, line, back, ..*norm }
+    /// One that makes these a, b and c of a gradient.
+    pub(super) fn norm_of_back(&mut self, back: &[f32], count: usize) -> Norm {
+        let channels = back.len() / 3;
+        let part = |i: usize| back[i * channels..][..channels].iter().map(|x| f64::from(*x));
+        let of =
+            |i: usize| -> Vec<f64> { part(i).zip(part(0)).map(|(x, a)| -x * count as f64 / a).collect() };
+        let moments = [vec![0.0; channels], vec![1.0; channels]].concat();
+        let moments: Vec<u8> = moments.into_iter().flat_map(f64::to_le_bytes).collect();
+        Norm {
+            channels,
+            gamma: self.floats(&back[..channels]),
+            sums: ([self.sums_of(&of(2)), self.sums_of(&of(1))], 0),
+            moments: self.give(&moments),
+            back: self.nothing(3 * channels),
+            ..Norm::default()
+        }
     }
 
-    /// All that came of it.
-    fn outcome(&mut self, norm: &Norm) -> Vec<f32> {
-        let [d_gamma, d_beta] = norm.gradients.0;
-        let parts = [(norm.line, 2), (norm.back, 3), (norm.running, 2), (d_gamma, 1), (d_beta, 1)];
-        let moments = self.doubles(norm.moments, 2 * norm.channels).into_iter().map(|x| x as f32);
-        let floats = parts.map(|(at, each)| self.read(Precision::F32, at, each * norm.channels)).concat();
-        moments.chain(floats).collect()
+    /// Room for floats that are no numbers.
+    fn nothing(&mut self, count: usize) -> Address {
+        self.give(&vec![0xff; 4 * count])
     }
+}
 
-    /// What a convolution is to make of the sums that it leaves.
-    pub(super) fn sums(&mut self, partial: Address, channels: usize) -> Sums {
-        let norms = [self.norm(channels), self.norm(channels)];
-        Sums { partial: (partial, 0), counters: self.room(4 * COUNTERS), norms }
-    }
-
-    /// What a convolution's last block will have made of them: to be called before it is launched.
-    pub(super) fn twins(&mut self, sums: &Sums) -> [Norm; 2] {
-        sums.norms.each_ref().map(|norm| self.with_room(norm))
-    }
-
-    /// Did its last block make of the sums over `count` values what launches of their own would?
-    pub(super) fn check_norms(
-        &mut self,
-        who: &str,
-        sums: &Sums,
-        twins: [Norm; 2],
-        forward: bool,
-        [tiles, count]: [usize; 2],
-    ) {
-        if forward {
-            self.normalise(&twins[0], sums.partial.0, [tiles, count]);
+fn check_sums<D: Device>(bench: &mut Bench<D>) {
+    let cases: [(&[f32], f64); 7] = [
+        (&[1.0, -1e-30, 1e-30], 1.0),
+        (&[f32::MAX, -f32::MAX, 3.5], 3.5),
+        (&[1e30, 1.0, -1e30, -0.25], 0.75),
+        (&[f32::MIN_POSITIVE, 0.0, -0.0], 0.0), // less than is counted
+        (&[-1.0 / 3.0; 1000], -1000.0 * f64::from(1f32 / 3.0)),
+        (&[1.0, f32::NAN], f64::NAN),
+        (&[f32::INFINITY, f32::NEG_INFINITY], f64::NAN),
+    ];
+    for (values, expected) in cases {
+        let sums = bench.add_all(values, 1);
+        let got = bench.totals(sums, 1)[0];
+        if expected.is_finite() {
+            near(&format!("{:?}", &values[..2]), got, expected, 1e-30 + 1e-15 * expected.abs());
         } else {
-            for (i, twin) in twins.iter().enumerate() {
-                self.run(|to| twin.back(to, sums.partial, [tiles, count, i + 1]));
-            }
+            assert!(got.is_nan(), "{values:?}: {got}");
         }
-        for (norm, twin) in sums.norms.iter().zip(&twins) {
-            let [got, expected] = [norm, twin].map(|norm| self.outcome(norm));
-            for (got, expected) in got.iter().zip(&expected) {
-                near(who, f64::from(*got), f64::from(*expected), 1e-6 * (1.0 + f64::from(expected.abs())));
-            }
-        }
-    }
-
-    fn normalise(&mut self, norm: &Norm, partial: Address, [tiles, count]: [usize; 2]) {
-        let source = Source {
-            name: "norms.cu",
-            text: [COMMON, NORMS, NORMALISE].concat(),
-            defines: Vec::new(),
-            kernels: vec!["normalise_alone"],
-        };
-        let size =
-            Size { blocks: [norm.channels / 16, 1], threads: 128, shared: statistics::shared(128, 16) };
-        let args = norm.args(Args::default().at(&[partial]).int(&[tiles, norm.channels, count])).done();
-        self.run(|to| to.add(source, "normalise_alone", size, args));
     }
 }
 
@@ -117,26 +120,22 @@ impl<D: Device> Bench<D> {
 const COUNT: usize = 35;
 
 pub(super) fn check<D: Device>(bench: &mut Bench<D>) {
-    for (channels, tiles) in [(16, 1), (48, 17), (512, 35)] {
-        check_one(bench, channels, tiles);
+    check_sums(bench);
+    for channels in [16, 48, 512] {
+        check_one(bench, channels);
     }
 }
 
-/// A convolution's output of `tiles` equal parts, each of which left its sums.
-fn check_one<D: Device>(bench: &mut Bench<D>, channels: usize, tiles: usize) {
+/// A convolution's output, and its gradient.
+fn check_one<D: Device>(bench: &mut Bench<D>, channels: usize) {
     let values: Vec<Vec<f32>> = (0..channels).map(|_| bench.normal(COUNT)).collect();
     let gradients: Vec<Vec<f32>> = (0..channels).map(|_| bench.normal(COUNT)).collect();
-    let partial = |of: &dyn Fn(usize, usize) -> [f32; 3]| -> Vec<f32> {
-        let part = |tile: usize, which: usize, c: usize| {
-            let own = (0..COUNT).filter(|i| i % tiles == tile);
-            own.map(|i| of(c, i)[which]).sum()
-        };
-        let all = (0..tiles * 3 * channels).map(|i| part(i / channels / 3, i / channels % 3, i % channels));
-        all.collect()
-    };
-    let forward = partial(&|c, i| [values[c][i], values[c][i] * values[c][i], f32::NAN]);
-    let backward = partial(&|c, i| [gradients[c][i], f32::NAN, gradients[c][i] * values[c][i]]);
-    let (forward, backward) = (bench.floats(&forward), bench.floats(&backward));
+    let sums =
+        [|z: f32, _: f32| z, |z: f32, _: f32| z * z, |_: f32, g: f32| g, |z: f32, g: f32| g * z].map(|of| {
+            let all = (0..COUNT * channels).map(|i| (i / channels, i % channels));
+            let all: Vec<f32> = all.map(|(i, c)| of(values[c][i], gradients[c][i])).collect();
+            bench.add_all(&all, channels)
+        });
     let [gamma, beta, bias] = [(); 3].map(|()| bench.normal(channels));
     let before = [bench.normal(channels), vec![2.0; channels]].concat();
     let norm = Norm {
@@ -145,14 +144,16 @@ fn check_one<D: Device>(bench: &mut Bench<D>, channels: usize, tiles: usize) {
         beta: bench.floats(&beta),
         bias: bench.floats(&bias),
         values: channels,
+        sums: ([sums[0], sums[1]], 0),
         gradients: ([bench.room(4 * channels), bench.room(4 * channels)], channels),
         moments: bench.room(8 * 2 * channels),
         line: bench.room(4 * 2 * channels),
         back: bench.room(4 * 3 * channels),
         running: bench.floats(&before),
     };
-    bench.normalise(&norm, forward, [tiles, COUNT]);
-    bench.run(|to| norm.back(to, (backward, 0), [tiles, COUNT, 2]));
+    bench.run(|to| norm.forward(to, COUNT));
+    let on_the_way_back = Norm { sums: ([sums[2], sums[3]], 0), ..norm };
+    bench.run(|to| on_the_way_back.backward(to, COUNT));
     let line = bench.read(Precision::F32, norm.line, 2 * channels);
     let running = bench.read(Precision::F32, norm.running, 2 * channels);
     let back = bench.read(Precision::F32, norm.back, 3 * channels);
