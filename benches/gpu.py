@@ -5,7 +5,8 @@
     python3 benches/gpu.py OUT/report.json
 
 Writes `gpu.md` beside this file, or the file that the second argument names. Needs nothing but Python;
-takes a report as far as it has come.
+takes a report as far as it has come. `gpu.json` is the report that `gpu.md` is made of; `notes` in it, if
+there are any, are sentences about how it came to be.
 """
 
 import json
@@ -18,7 +19,8 @@ PYTORCH = {"f32": False, "tf32": False, "bf16": True}
 
 
 class Report:
-    def __init__(self, steps):
+    def __init__(self, steps, notes=()):
+        self.notes = notes
         self.ours, self.torch, self.failed = [], [], {}
         for name, step in steps.items():
             result = step.get("result")
@@ -132,7 +134,7 @@ def conditions(report):
     lines += [f"- {engine}" for engine in sorted({r["engine"] for r in report.torch})]
     if any(not r["optimised"] for r in report.ours):
         lines.append("- **Some numbers are those of a debug build of repro and say nothing.**")
-    return "\n".join(lines)
+    return "\n".join(lines + [f"- {note}" for note in report.notes])
 
 
 def failures(report):
@@ -146,14 +148,14 @@ def failures(report):
 def written(report):
     return f"""# On a card
 
-Written by `python3 benches/gpu.py OUT/report.json` from what `benches/gpu.sh OUT target/release/repro TESTS` measured.
+Written by `python3 benches/gpu.py` from a report of `benches/gpu.sh OUT target/release/repro TESTS`.
 All numbers are images per second of whole training steps (forward, backward, SGD; ours with augmentation) at batch 128,
 variant `paper`, medians; eight steps are queued before the card is waited for.
 
 {conditions(report)}
 
-Each of our lines is `repro bench step --batch 128 --device cuda --warmup 20 --repeats 200 --arch NETWORK --mode MODE
---precision PRECISION`, each of PyTorch's `torch_step.py --arch NETWORK --mode MODE --batch 128 --device cuda --warmup 20`.
+Each of our lines is `repro bench step --batch 128 --device cuda --arch NETWORK --mode MODE --precision PRECISION`, each
+of PyTorch's is what `torch_step.py --arch NETWORK --mode MODE --batch 128 --device cuda` measures.
 
 ## Speed
 
@@ -177,11 +179,12 @@ def main():
     if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
     try:
-        steps = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["steps"]
+        report = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+        report = Report(report["steps"], report.get("notes", ()))
     except (OSError, ValueError, KeyError) as error:
         sys.exit(f"gpu: `{sys.argv[1]}` is no report of `benches/gpu.sh`: {error}")
     to = Path(sys.argv[2]) if len(sys.argv) == 3 else HERE / "gpu.md"
-    to.write_text(written(Report(steps)).rstrip() + "\n", encoding="utf-8")
+    to.write_text(written(report).rstrip() + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

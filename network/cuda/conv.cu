@@ -77,7 +77,7 @@ __device__ __forceinline__ void multiply(float (*sums)[TK], const float *strip, 
 
 __device__ __forceinline__ void convolve(Block &b) {
     SHARED_MEMORY(float, memory);
-    float *tile = memory + 4 * b.from.channels, *own_filters = tile + CB * PLANE;
+    float *tile = memory + LINE_FLOATS * b.from.channels, *own_filters = tile + CB * PLANE;
     const int lane = threadIdx.x % STRIPS, group = threadIdx.x / STRIPS;
     const int x = lane % STRIPS_X * TX, y = lane / STRIPS_X % ROWS, n = lane / STRIPS_X / ROWS;
     const float *strip = tile + (n * TILE_H + y * STEP / DILATE) * PITCH + x * STEP / DILATE;

@@ -1,5 +1,5 @@
 //! Sizes and launches of convolutions: on tensor cores (`tensor.cu`) where the precision is theirs, or else by threads
-//! (`conv.cu`), as always of images. A block's tile depends on the network and the largest batch alone, never on the
+//! (`conv.cu`). A block's tile depends on the network and the largest batch alone, never on the
 //! number of instances: a training has the same bits alone and in a group.
 
 use super::{
@@ -45,13 +45,15 @@ pub(super) struct Tile {
     pub(super) constants: Vec<(&'static str, usize)>,
 }
 
+/// Floats of each channel that lines are made in; as in `tiles.cu`.
+pub(super) const LINE_FLOATS: usize = 8;
 /// Warps of a launch that fill a large card: some six for each of its 132 multiprocessors.
 const FULL: usize = 800;
 
 impl Conv {
     /// Do tensor cores compute it?
     pub(super) fn on_tensor_cores(&self) -> bool {
-        self.tensor_cores && self.kind != Kind::Image
+        self.tensor_cores
     }
 
     fn tile(&self) -> Tile {
@@ -99,7 +101,7 @@ impl Conv {
             images,
             outputs,
             threads,
-            shared: 4 * (4 * self.channels + inputs.max(sums)),
+            shared: 4 * (LINE_FLOATS * self.channels + inputs.max(sums)),
             constants: vec![("TX", pixels), ("TK", channels), ("CB", chunk)],
         }
     }
@@ -164,7 +166,13 @@ impl Conv {
             .at(&[write.out, write.z[0], write.z[1], write.line, write.pass])
             .int(&[usize::from(write.add)]);
         let args = sums.args(args).int(&[count, self.batch, self.channels, self.outputs]);
-        to.add_early(self.source(&tile, &write), "conv", size, args.done())
+        let (source, args) = (self.source(&tile, &write), args.done());
+        // Measured on an H100: with the threefold products of f32, blocks that wait already cost more than they save.
+        if self.precision == Precision::F32 {
+            to.add(source, "conv", size, args)
+        } else {
+            to.add_early(source, "conv", size, args)
+        }
     }
 }
 

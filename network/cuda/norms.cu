@@ -75,14 +75,22 @@ __device__ __forceinline__ Norm own_norm(NORM_PARAMETERS(), int channels) {
 
 __device__ __forceinline__ float towards(float old, double now) { return float((1. - SHARE) * old + SHARE * now); }
 
-// Channel c's scale and shift for `line` by the sums over `count` values; one block `keeps` them and what else follows.
-// The bias is what z lacks.
-__device__ __forceinline__ void normalise(float *line, const Norm &norm, int c, int channels, int count, bool keeps) {
+// What the sums of both kinds come to, `[2][channels]`. All threads of the block call it, and wait.
+__device__ __forceinline__ void tell_totals(double *totals, const Norm &norm, int channels, int threads) {
+    for (int i = threadIdx.x; i < 2 * channels; i += threads) {
+        totals[i] = total(i < channels ? norm.first + i * WORDS : norm.second + (i - channels) * WORDS);
+    }
+    __syncthreads();
+}
+
+// Channel c's scale and shift for `line` by the totals over `count` values; one block `keeps` them and what else
+// follows. The bias is what z lacks.
+__device__ __forceinline__ void normalise(float *line, const double *totals, const Norm &norm, int c, int channels,
+                                          int count, bool keeps) {
     const double gamma = norm.gamma[c], beta = norm.beta[c], share = 1. / count;
-    const double sum = total(norm.first + c * WORDS), squares = total(norm.second + c * WORDS);
-    const double mean = sum * share, spread = squares * share - mean * mean;
+    const double mean = totals[c] * share, spread = totals[channels + c] * share - mean * mean;
     const double variance = spread < 0. ? 0. : spread; // in this form NaN survives
-    const double inverse = 1. / sqrt(variance + EPS), scale = gamma * inverse;
+    const double inverse = rsqrt(variance + EPS), scale = gamma * inverse;
     line[c] = float(scale);
     line[channels + c] = float(beta - mean * scale);
     if (!keeps) return;
@@ -97,12 +105,11 @@ __device__ __forceinline__ void normalise(float *line, const Norm &norm, int c, 
 }
 
 // Its a, b and c, and its gradients.
-__device__ __forceinline__ void differentiate(float *back, const Norm &norm, int c, int channels, int count,
-                                              bool keeps) {
+__device__ __forceinline__ void differentiate(float *back, const double *totals, const Norm &norm, int c, int channels,
+                                              int count, bool keeps) {
     const double mean = norm.moments[c], inverse = norm.moments[channels + c], share = 1. / count;
-    const double a = norm.gamma[c] * inverse;
-    const double g = total(norm.first + c * WORDS), gz = total(norm.second + c * WORDS);
-    const double slope = (gz - mean * g) * inverse, tilt = inverse * slope * share;
+    const double a = norm.gamma[c] * inverse, g = totals[c];
+    const double slope = (totals[channels + c] - mean * g) * inverse, tilt = inverse * slope * share;
     back[c] = float(a);
     back[channels + c] = float(-a * tilt);
     back[2 * channels + c] = float(a * (mean * tilt - g * share));

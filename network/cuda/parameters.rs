@@ -101,9 +101,12 @@ impl Parameters {
         let name = spec.set.slot(&param).map(|(name, _)| name);
         let at = self.slots.iter().find(|slot| Some(&slot.name) == name.as_ref()).map_or(0, |slot| slot.at);
         let forward = self.packed;
-        let backward = if once { forward } else { forward + param.len() };
-        self.packed = backward + param.len();
-        let in_word = (tensor_cores && !once).then_some(4 / stored::width(spec.precision));
+        let in_word = tensor_cores.then_some(4 / stored::width(spec.precision));
+        // Tensor cores multiply 8 words of channels; those that an image lacks are zero.
+        let channels = param.shape[1].next_multiple_of(in_word.map_or(1, |each| 8 * each));
+        let len = param.len() / param.shape[1] * channels;
+        let backward = if once { forward } else { forward + len };
+        self.packed = backward + len;
         self.filters.push(Filters {
             share: spec.set.share(&param),
             param,

@@ -7,6 +7,8 @@ use super::{
 };
 use crate::Result;
 
+/// Of a block; as in the kernels.
+const THREADS: usize = 256;
 /// Bytes of one sum.
 pub(super) const SUM: usize = 8 * 8;
 
@@ -63,7 +65,7 @@ fn source() -> Source {
 
 /// All `words` of an instance's sums become zero.
 pub(super) fn clear<D: Device>(to: &mut Launches<'_, D>, sums: Address, words: usize) -> Result<()> {
-    let size = Size { blocks: [words.div_ceil(256), 1], threads: 256, shared: 0 };
+    let size = Size { blocks: [words.div_ceil(THREADS), 1], threads: THREADS, shared: 0 };
     to.add_early(source(), "clear", size, Args::default().at(&[sums]).unsigned(words).done())
 }
 
@@ -80,7 +82,7 @@ impl Norm {
     }
 
     fn launch<D: Device>(&self, to: &mut Launches<'_, D>, kernel: &str, values: Option<usize>) -> Result<()> {
-        let size = Size { blocks: [self.channels / 16, 1], threads: 16, shared: 0 };
+        let size = Size { blocks: [1, 1], threads: THREADS, shared: 8 * 2 * self.channels };
         let args = Args::default().int(&[self.channels]);
         let args = if let Some(values) = values { args.int(&[values]) } else { args };
         to.add_early(source(), kernel, size, self.args(args).done())

@@ -9,7 +9,7 @@
 // Filters lie as threads want them, `[8 words of channels][tap][16 outputs][thread][4]`: two matrices of 8 columns,
 // whose columns are so numbered that the two sums that a thread has of each are four neighbours (`place` of
 // parameters.rs). So threads write what they have, and no way by shared memory is needed.
-// Constants: those of `tiles.cu`; KB, WB, FRAGMENTS, COLUMNS.
+// Constants: those of `tiles.cu`; KB, WB, CHUNKS of channels, FRAGMENTS, COLUMNS.
 
 constexpr int PIXELS = IMAGES * ROWS * WIDTH, ALL = IMAGES * TILE_H * TILE_W;
 constexpr int WARPS_X = PIXELS / 16 / FRAGMENTS, WARPS_K = KB / 8 / COLUMNS, THREADS = WARPS_X * WARPS_K * WARP;
@@ -166,7 +166,7 @@ __device__ __forceinline__ void leave_sums(float *memory, const Block &b, const 
 
 __device__ __forceinline__ void convolve(Block &b) {
     SHARED_MEMORY(unsigned, memory);
-    unsigned *tile = memory + 4 * b.from.channels, *own_filters = tile + ALL * PITCH; // behind the lines
+    unsigned *tile = memory + LINE_FLOATS * b.from.channels, *own_filters = tile + ALL * PITCH; // behind the lines
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     const int begin = warp / WARPS_K * FRAGMENTS, k = b.k + warp % WARPS_K * COLUMNS * 8 + lane % 4 * 4;
     load_filters(own_filters, b, 0); // no launch of this step writes them before this one has ended
@@ -180,8 +180,9 @@ __device__ __forceinline__ void convolve(Block &b) {
     }
     float sums[FRAGMENTS][COLUMNS][4] = {};
 #pragma unroll 1
-    for (int c = 0; c < b.from.channels; c += WB * EACH) {
-        if (c > 0) {
+    for (int chunk = 0; chunk < CHUNKS; chunk++) {
+        const int c = chunk * WB * EACH;
+        if (chunk > 0) {
             __syncthreads();
             load_filters(own_filters, b, c);
         }

@@ -1,9 +1,10 @@
 //! Tiles of convolutions on tensor cores (`tensor.cu`).
 
 use super::{
-    conv::{Conv, Tile},
+    conv::{Conv, LINE_FLOATS, Tile},
     stored,
 };
+use crate::trainer::Precision;
 
 /// Blocks that nearly fill a large card.
 const FULL: usize = 120;
@@ -44,7 +45,10 @@ const SHAPES: [&[Shape]; 4] = [
 pub(super) fn tile(conv: &Conv) -> Tile {
     let [by_32, by_16] = if conv.dilate == 1 { [SHAPES[0], SHAPES[1]] } else { [SHAPES[2], SHAPES[3]] };
     let shapes = if conv.outputs.is_multiple_of(32) { by_32 } else { by_16 };
-    let shapes = shapes.iter().filter(|shape| conv.outputs.is_multiple_of(shape.outputs));
+    // In f32 a thread has two sums of each: large tiles were slower.
+    let most = if conv.precision == Precision::F32 { 4096 } else { usize::MAX };
+    let shapes = shapes.iter().filter(|shape| shape.pixels * shape.outputs <= most);
+    let shapes = shapes.filter(|shape| conv.outputs.is_multiple_of(shape.outputs));
     let mut tiles = shapes.map(|shape| of(conv, shape));
     let mut last = tiles.next_back();
     if let Some(tile) = tiles.find(|tile| tile.shared <= SHARED && conv.blocks(tile) >= FULL) {
@@ -66,11 +70,16 @@ fn of(conv: &Conv, shape: &Shape) -> Tile {
     let shared = |words: usize| {
         let filters = words * conv.filter * conv.filter * shape.outputs;
         let sums = 3 * warps * shape.outputs;
-        4 * (4 * conv.channels + pixels * (words + 4) + filters).max(sums)
+        4 * (LINE_FLOATS * conv.channels + pixels * (words + 4) + filters).max(sums)
     };
-    let all = conv.channels / each;
+    let all = conv.channels.next_multiple_of(8 * each) / each; // an image has three
     let fits = |words: &usize| all.is_multiple_of(*words) && (*words == 8 || shared(*words) <= SHARED);
     let words = [64, 32, 16].into_iter().find(fits).unwrap_or(8);
-    let constants = vec![("WB", words), ("FRAGMENTS", shape.fragments), ("COLUMNS", shape.columns)];
+    let constants = vec![
+        ("WB", words),
+        ("CHUNKS", all / words),
+        ("FRAGMENTS", shape.fragments),
+        ("COLUMNS", shape.columns),
+    ];
     Tile { rows, images, outputs: shape.outputs, threads, shared: shared(words), constants }
 }

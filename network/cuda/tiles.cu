@@ -31,25 +31,30 @@ struct Block {
     int count, image, top, k; // images that there are; the first one, its first row and output
 };
 
-// Makes the lines that are still to be made, in shared memory, where there are 4 floats for each channel. All threads of
-// the block call it.
+// Makes the lines that are still to be made, in shared memory, where there are LINE_FLOATS for each channel: first the
+// lines, then the totals that they are made from. All threads of the block call it.
+constexpr int LINE_FLOATS = 8;
 template <int threads> __device__ __forceinline__ void make_lines(Block &b, float *memory) {
     constexpr bool FORWARD = KIND == RECTIFIED || KIND == POOLED, BACK = KIND == GRADIENT || KIND == UNPOOLED;
     if (!b.norm.first || !(FORWARD || BACK)) return;
     const bool keeps = blockIdx.x == 0 && blockIdx.y == 0;
     const int channels = b.from.channels;
+    double *totals = reinterpret_cast<double *>(memory + 4 * channels);
+    tell_totals(totals, b.norm, channels, threads);
     for (int c = threadIdx.x; c < channels; c += threads) {
-        if (BACK) differentiate(memory, b.norm, c, channels, b.values, keeps);
-        if (FORWARD) normalise(memory, b.norm, c, channels, b.values, keeps);
+        if (BACK) differentiate(memory, totals, b.norm, c, channels, b.values, keeps);
+        if (FORWARD) normalise(memory, totals, b.norm, c, channels, b.values, keeps);
     }
     b.from.third = memory;
+    __syncthreads();
     if (FORWARD && b.other.first) {
+        tell_totals(totals, b.other, channels, threads);
         for (int c = threadIdx.x; c < channels; c += threads) {
-            normalise(memory + 2 * channels, b.other, c, channels, b.values, keeps);
+            normalise(memory + 2 * channels, totals, b.other, c, channels, b.values, keeps);
         }
         b.from.fourth = memory + 2 * channels;
+        __syncthreads();
     }
-    __syncthreads();
 }
 
 // A pixel of the tile, of four channels: what was loaded of it, if it exists, and where it is kept, if here.

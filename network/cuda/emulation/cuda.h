@@ -19,6 +19,7 @@
 #define __restrict__ __restrict
 #define __launch_bounds__(...)
 
+static inline double rsqrt(double x) { return 1. / sqrt(x); }
 static inline int max(int a, int b) { return a < b ? b : a; }
 static inline int min(int a, int b) { return b < a ? b : a; }
 

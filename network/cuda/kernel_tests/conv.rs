@@ -136,7 +136,7 @@ impl Case {
     fn without_lines<D: Device>(&self, bench: &mut Bench<D>, read: Read) -> (Read, [Norm; 2]) {
         let ([z, side, line, other], channels) = (read.parts, self.channels[0]);
         let mut norms = [Norm::default(); 2];
-        if self.images[0] % 2 == 0 || line == Address::NONE || self.source.0 == Kind::Image {
+        if self.images[0].is_multiple_of(2) || line == Address::NONE || self.source.0 == Kind::Image {
             return (read, norms);
         }
         let back = matches!(self.source.0, Kind::Gradient | Kind::Unpooled);
@@ -192,7 +192,8 @@ fn check_line<D: Device>(bench: &mut Bench<D>, who: &str, norm: &Norm, expected:
 /// Filters as the kernel of `conv` wants them.
 fn pack(conv: &Conv, weights: &[f32], taps: usize) -> Vec<f32> {
     let each = conv.on_tensor_cores().then_some(4 / stored::width(conv.precision));
-    let mut packed = vec![0.0; weights.len()];
+    let channels = conv.channels.next_multiple_of(each.map_or(1, |each| 8 * each));
+    let mut packed = vec![0.0; weights.len() / conv.channels * channels];
     for (i, weight) in weights.iter().enumerate() {
         let index = [i / conv.outputs / taps, i / conv.outputs % taps, i % conv.outputs];
         packed[place(each, index, [taps, conv.outputs])] = *weight;
