@@ -12,7 +12,7 @@ use std::{
 use serde::Deserialize;
 
 use crate::{
-    digest::{Digest, Stamp},
+    digest::{Digest, Stamp, executable},
     error::{Context, EngineError},
     instance::{InstanceId, Pipeline},
     place::write_whole,
@@ -48,6 +48,26 @@ impl Locked {
         self.recipe == entry.recipe && self.outputs != Self::from(entry).outputs
     }
 
+    /// The digest of the whole result, where this recipe made it, at least one of its files lies in `place`, and all of
+    /// them that lie there are what was locked.
+    pub(crate) fn partly(&self, recipe: Digest, place: &Path) -> Option<Digest> {
+        let mut there = 0;
+        for (path, output) in &self.outputs {
+            let path = place.join(path);
+            let Ok(meta) = fs::symlink_metadata(&path) else { continue };
+            let same = meta.is_file()
+                && meta.len() == output.size
+                && executable(&meta) == output.executable
+                && Digest::of_file(&path).is_ok_and(|digest| digest == output.blake3);
+            if !same {
+                return None;
+            }
+            there += 1;
+        }
+        let outputs = self.outputs.iter().map(|(path, o)| (path.as_str(), o.executable, o.blake3));
+        (self.recipe == recipe && there > 0).then(|| Digest::of_tree(outputs))
+    }
+
     /// The digest of an output.
     pub(crate) fn output(&self, path: &str) -> Option<Digest> {
         self.outputs.get(path).map(|output| output.blake3)
@@ -71,6 +91,12 @@ pub(crate) fn read(place: &Path) -> Result<Lock, EngineError> {
         read => read.context("read", place)?,
     };
     parse(&text, &place.display().to_string())
+}
+
+/// What the lock file says of the pipeline's instances, under its profile.
+pub(crate) fn of(pipeline: &Pipeline) -> Result<BTreeMap<String, Locked>, EngineError> {
+    let mut lock = read(&place(pipeline))?;
+    Ok(lock.remove(section(pipeline.profile.as_deref())).unwrap_or_default())
 }
 
 /// Reads the text of the lock file called `place`.

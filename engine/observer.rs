@@ -38,6 +38,11 @@ pub enum Event {
         /// Which.
         id: InstanceId,
     },
+    /// Files of its result are missing, and the lock file's word for it was taken.
+    Taken {
+        /// Which.
+        id: InstanceId,
+    },
     /// There was nothing to do.
     Fresh {
         /// Which.

@@ -34,6 +34,9 @@ pub struct RunOptions {
     pub force: bool,
     /// Run the targets and not what they need.
     pub only: bool,
+    /// Take the lock file's word for results of today's recipes of which files are missing, where those that are there
+    /// are what it says.
+    pub allow_missing: bool,
     /// Run nothing; [`Summary::plan`] says what would happen.
     pub dry_run: bool,
     /// Ask the stages not to use the network.
@@ -57,6 +60,8 @@ pub struct Summary {
     pub ran: Vec<InstanceId>,
     /// Came from the cache.
     pub restored: Vec<InstanceId>,
+    /// Files are missing, and the lock file's word was taken.
+    pub taken: Vec<InstanceId>,
     /// Failed.
     pub failed: Vec<InstanceId>,
     /// Were running when the run was asked to stop.
@@ -112,11 +117,13 @@ impl Project {
             let judged = self.judge_all(pipeline, &seen, &mut state);
             trees = inputs_of_only(pipeline, &wanted, &judged)?;
         }
-        let plan = Plan { project: self, pipeline, options, wanted: &wanted, forced, seen: &seen };
+        let locked = if options.allow_missing { lockfile::of(pipeline)? } else { BTreeMap::new() };
+        let plan = Plan { project: self, pipeline, options, wanted: &wanted, forced, seen: &seen, locked };
         let Outcome { mut summary, trees, mut state, journal, result } =
             schedule(plan, trees, state, journal, observer);
         let mut current: Vec<_> = trees.iter().map(Option::is_some).collect();
-        summary.failed.iter().for_each(|&id| current[id] = false);
+        // The lock file keeps its word where that was taken.
+        summary.failed.iter().chain(&summary.taken).for_each(|&id| current[id] = false);
         // What was finished is kept whatever happened; the first error is the one to tell.
         let kept = journal.map_or(Ok(()), |journal| {
             let locked = lockfile::write(pipeline, &seen, &current, &mut state).map(|others| {
@@ -128,16 +135,23 @@ impl Project {
             locked.and(state.settle(journal))
         });
         result.and(kept)?;
-        let settled: BTreeSet<_> =
-            [&summary.fresh, &summary.ran, &summary.restored, &summary.failed, &summary.stopped]
-                .into_iter()
-                .flatten()
-                .copied()
-                .collect();
+        let settled: BTreeSet<_> = [
+            &summary.fresh,
+            &summary.ran,
+            &summary.restored,
+            &summary.taken,
+            &summary.failed,
+            &summary.stopped,
+        ]
+        .into_iter()
+        .flatten()
+        .copied()
+        .collect();
         summary.skipped = wanted.difference(&settled).copied().collect();
         if let Some((question, reads)) = asked
             && summary.exit_code() == 0
             && summary.skipped.is_empty()
+            && summary.taken.is_empty()
             && idle::reads(pipeline, &state.memo).as_ref() == Some(&reads)
         {
             self.remember_idle(question, pipeline, &seen, &state, &reads);

@@ -17,11 +17,12 @@ use std::{
 
 use crate::{
     child::Order,
-    commit::Committer,
+    commit::{Commit, Committer},
     digest::Digest,
     error::EngineError,
     instance::{InstanceId, Pipeline},
     kind::{Input, StageError},
+    lockfile::Locked,
     observer::{Event, Observer},
     plan::{Found, Standing},
     process::Running,
@@ -43,6 +44,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) forced: BTreeSet<InstanceId>,
     /// What was shown before, by instance.
     pub(crate) seen: &'a [Seen],
+    /// Results that may be taken without some of their files, by instance.
+    pub(crate) locked: BTreeMap<String, Locked>,
 }
 
 /// What was done.
@@ -256,9 +259,34 @@ impl Run<'_> {
                 }
             }
             Standing::Restorable(_) => self.restore(id, recipe)?,
-            Standing::Stale(_) | Standing::Waiting(_) => drop(self.queued.insert(id, recipe)),
+            Standing::Stale(_) | Standing::Waiting(_) => {
+                if !self.take(id, &recipe) {
+                    self.queued.insert(id, recipe);
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Takes the lock file's word for a result of which files are missing, if it is asked to and can.
+    fn take(&mut self, id: InstanceId, recipe: &Recipe) -> bool {
+        let Plan { project, pipeline, seen, locked, .. } = &self.plan;
+        let place = project.store.shown(&seen[id].key);
+        let locked = locked.get(&pipeline.instances[id].name);
+        let Some(tree) = locked.and_then(|locked| locked.partly(recipe.digest(), &place)) else {
+            return false;
+        };
+        // What lies there is not what the index knows.
+        let key = &seen[id].key;
+        if self.state.results.remove(key).is_some() {
+            self.committer.commit(Commit { key: key.clone(), entry: None, record: None });
+        }
+        self.trees[id] = Some(tree);
+        if self.settle(id) {
+            self.observer.event(&Event::Taken { id });
+            self.summary.taken.push(id);
+        }
+        true
     }
 
     fn restore(&mut self, id: InstanceId, recipe: Recipe) -> Result<(), EngineError> {

@@ -193,6 +193,10 @@ impl Observer for Watch<'_> {
                 let text = format!("stopped  {}{far}", self.name(*id));
                 self.settle(*id, Some(&text));
             }
+            Event::Taken { id } => {
+                let text = format!("taken    {}: the lock file says what is missing", self.name(*id));
+                self.settle(*id, Some(&text));
+            }
             Event::Restored { id } => {
                 let text = format!("restored {}", self.name(*id));
                 self.settle(*id, Some(&text));

@@ -7,13 +7,15 @@ use crate::{
     trainer::{Split, TrainSpec},
 };
 
-/// Bytes on the device for `instances` trainings like `spec` on `data`.
+/// Bytes on the device for `instances` trainings like `spec` on `data`; as many as can be counted where kernels cannot
+/// count the elements of a map.
 ///
 /// # Errors
 /// [`Error::Unsupported`] where the engine does not cover them.
 pub fn bytes_needed(spec: &TrainSpec, data: &Dataset, instances: usize) -> Result<usize> {
     let images = data.len(Split::Train) + data.len(Split::Test);
-    Ok(Memory::bytes(&Plan::new(spec, instances, data.classes().len(), images, true)?))
+    let plan = Plan::new(spec, instances, data.classes().len(), images, true)?;
+    Ok(if plan.countable() { Memory::bytes(&plan) } else { usize::MAX })
 }
 
 /// The largest batch whose `instances` trainings fit into `free` bytes; 0: none does.
@@ -39,7 +41,7 @@ pub fn largest_batch(spec: &TrainSpec, data: &Dataset, instances: usize, free: u
 /// Errs unless `plan` fits into the memory that `device` has free.
 pub(super) fn check<D: Device>(spec: &TrainSpec, data: &Dataset, plan: &Plan, device: &D) -> Result<()> {
     let ([free, total], needed, n) = (device.memory()?, Memory::bytes(plan) as u64, plan.instances);
-    if needed <= free {
+    if needed <= free && plan.countable() {
         return Ok(());
     }
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
@@ -47,6 +49,10 @@ pub(super) fn check<D: Device>(spec: &TrainSpec, data: &Dataset, plan: &Plan, de
         0 => "not even a batch of 1 fits; train fewer at once, or a smaller network".into(),
         most => format!("the largest batch that fits is {most}"),
     };
+    if !plan.countable() {
+        let reason = format!("it does not cover maps of 2^32 values, as at batch {}; {way_out}", plan.batch);
+        return Err(Error::Unsupported { engine: "cuda", reason });
+    }
     let what = if n == 1 { String::new() } else { format!("{n} trainings of ") };
     Err(Error::Device(format!(
         "{what}{} at batch {} take {:.2} GiB on the device, which has {:.2} of {:.2} GiB free; {way_out}",

@@ -267,8 +267,8 @@ __device__ __forceinline__ void write(const Write &m, int n, int y, int x, int h
     write<target>(m, know<target>(m, n, y, x, h, w, k), n, y, x, h, w, k, v, sums);
 }
 
-// Adds up what the `lanes` threads of each group of `quads` x 4 channels of `width` hold, in the order of the lanes, and
-// gives `put` which sum of three it is, of which channel, and the sum. All threads of the block call it.
+// Adds up what the `lanes` threads of each group of `quads` x 4 channels of `width` hold, in the order of the lanes,
+// and gives `put` which sum of three it is, of which channel, and the sum. All threads of the block call it.
 template <int quads, class Put>
 __device__ __forceinline__ void reduce(float *memory, const float4 (*sums)[3], int group, int lane, int lanes,
                                        int width, Put put) {

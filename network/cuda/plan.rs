@@ -55,6 +55,12 @@ impl Plan {
         Ok(Self { layout, parameters, batch, instances, images, precision, tensor_cores })
     }
 
+    /// Has every map fewer elements than kernels can count (`place` in `maps.cu`)?
+    pub(super) fn countable(&self) -> bool {
+        let elements = |unit: &Unit| self.batch * unit.conv.cout * unit.output.iter().product::<usize>();
+        self.layout.units.iter().all(|unit| u32::try_from(elements(unit)).is_ok())
+    }
+
     /// Bytes of a number in maps and filters.
     pub(super) fn width(&self) -> usize {
         stored::width(self.precision)

@@ -64,8 +64,8 @@ struct TilePixel {
     Fetched fetched;
 };
 
-// Channels c.. of pixel p of `[image][row][column]`. What does not exist is loaded from elsewhere and not used: so loads
-// follow one another without branches.
+// Channels c.. of pixel p of `[image][row][column]`. What does not exist is loaded from elsewhere and not used: so
+// loads follow one another without branches.
 __device__ __forceinline__ TilePixel fetch_pixel(const Block &b, const Lines &line, int p, int c) {
     int n = b.image + p / (TILE_H * TILE_W), y = p / TILE_W % TILE_H, x = p % TILE_W;
     if (DILATE == 2) {

@@ -248,6 +248,8 @@ fn memory_is_predicted_to_the_byte_and_a_batch_that_fits_is_named() {
     let bytes = |batch| bytes_needed(&TrainSpec { batch, ..spec.clone() }, &images(), 3).unwrap();
     assert!(bytes(most) <= 1 << 32 && bytes(most + 1) > 1 << 32, "{most}");
     assert_eq!(largest_batch(&spec, &images(), 1, 1000).unwrap(), 0);
+    // Kernels count the elements of a map, 16 x 32 x 32 for each image, in 32 bits.
+    assert_eq!(largest_batch(&spec, &images(), 1, 1 << 60).unwrap(), (1 << 18) - 1);
     let half = TrainSpec { precision: Precision::Bf16, ..spec };
     let [whole, halved] = [needed, bytes_needed(&half, &images(), 1).unwrap() as u64];
     let mut device = Emulated::new(Order::Forward).unwrap();

@@ -38,6 +38,7 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
         keep_going: args.keep_going,
         force: args.force,
         only: args.only,
+        allow_missing: args.allow_missing,
         dry_run: args.dry_run,
         offline: args.offline,
         exe: super::this_program()?,
@@ -81,14 +82,15 @@ fn asked_to_stop(level: usize) -> &'static str {
 
 /// What the run came to: `ran 8, restored 2, 4 fresh in 41.3 s`.
 fn closing(summary: &Summary, started: Instant) -> String {
-    let Summary { fresh, ran, restored, failed, stopped, skipped, interrupted, .. } = summary;
-    let moved = [ran, restored, failed, skipped].iter().any(|list| !list.is_empty());
+    let Summary { fresh, ran, restored, taken, failed, stopped, skipped, interrupted, .. } = summary;
+    let moved = [ran, restored, taken, failed, skipped].iter().any(|list| !list.is_empty());
     if !moved && !interrupted {
         return nothing(fresh.len(), started);
     }
     let counts = [
         (ran, "ran ", ""),
         (restored, "restored ", ""),
+        (taken, "", " as the lock file says"),
         (failed, "failed ", ""),
         (stopped, "stopped ", ""),
         (skipped, "", " not reached"),

@@ -179,7 +179,7 @@ impl Results {
         let of = |role: &str| job.inputs.get(role).map_or(&[][..], Vec::as_slice);
         let telling = telling_axes(job.inputs);
         let evaluations = of("metrics").iter().map(|input| evaluation(input, &telling));
-        let histories = of("histories").iter().map(|input| history(input, &telling));
+        let histories = of("histories").iter().map(|input| history(input, of("metrics"), &telling));
         let memory = of("memory").iter().map(|input| memory(input, &telling));
         let mut models = BTreeMap::new();
         for input in of("models") {
@@ -203,15 +203,29 @@ fn evaluation(input: &Input, telling: &BTreeSet<String>) -> Result<Evaluation, S
     Ok(Evaluation { instance: input.instance.clone(), network, line, metrics, gammas, features })
 }
 
-fn history(input: &Input, telling: &BTreeSet<String>) -> Result<History, StageError> {
+fn history(input: &Input, metrics: &[Input], telling: &BTreeSet<String>) -> Result<History, StageError> {
     let text = fs::read_to_string(input.dir.join("history.csv")).map_err(|e| {
         StageError::new(format!("cannot read history.csv of `{}`: {e}", input.instance))
             .hint("`histories` wants instances of kind `train`")
     })?;
-    let subject = checkpoint(&input.dir.join("checkpoint.safetensors")).unwrap_or_default();
+    let subject = trained(input, metrics)?;
     let (network, line) = whose(input, &subject, telling);
     let (instance, variant, rows) = (input.instance.clone(), subject.variant, rows(&text, input)?);
     Ok(History { instance, variant, network, line, rows })
+}
+
+/// Whose history it is: what the checkpoint says, or where that is missing, as in a clone, the one evaluation of the
+/// same axes.
+fn trained(input: &Input, metrics: &[Input]) -> Result<Subject, StageError> {
+    let path = input.dir.join("checkpoint.safetensors");
+    let mut alike = metrics.iter().filter(|other| other.axes == input.axes);
+    if !path.exists()
+        && let (Some(evaluation), None) = (alike.next(), alike.next())
+    {
+        let metrics: Option<Metrics> = json(evaluation, "metrics.json")?;
+        return Ok(metrics.map(|metrics| metrics.subject).unwrap_or_default());
+    }
+    Ok(checkpoint(&path).unwrap_or_default())
 }
 
 fn memory(input: &Input, telling: &BTreeSet<String>) -> Result<Memory, StageError> {
@@ -308,6 +322,26 @@ fn checkpoint(path: &Path) -> Option<Subject> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_history_without_its_checkpoint_is_that_of_the_evaluation_of_the_same_axes() {
+        let folder = tempfile::tempdir().unwrap();
+        let input = |instance: &str, seed: i64| {
+            let dir = folder.path().join(instance);
+            fs::create_dir(&dir).unwrap();
+            let axes = BTreeMap::from([("seed".to_owned(), toml::Value::Integer(seed))]);
+            Input { instance: instance.to_owned(), axes: axes.into_iter().collect(), dir }
+        };
+        let [train, other, evaluate] = [input("train", 0), input("other", 1), input("evaluate", 0)];
+        let metrics = r#"{"arch":"resnet14","variant":"paper","mode":"random","k":3,"top1":0.5}"#;
+        fs::write(evaluate.dir.join("metrics.json"), metrics).unwrap();
+        let said = |input: &Input, of: &[Input]| trained(input, of).unwrap();
+        let known = said(&train, std::slice::from_ref(&evaluate));
+        assert_eq!((known.variant.as_str(), known.k), ("paper", Some(3)));
+        assert_eq!(said(&other, std::slice::from_ref(&evaluate)).variant, "", "of other axes");
+        let twice = [input("again", 0), evaluate];
+        assert_eq!(said(&train, &twice).variant, "", "which of the two?");
+    }
 
     #[test]
     fn a_network_may_lack_either_kind_of_rectifier() {

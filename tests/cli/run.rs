@@ -42,6 +42,63 @@ fn a_result_that_is_not_what_the_lock_file_says_is_told() {
 }
 
 #[test]
+fn what_a_clone_lacks_is_not_made_again_where_the_lock_file_may_be_believed() {
+    let project = TestProject::new(
+        r#"
+        [params]
+        word = "one"
+        file = "small"
+
+        [stage.train]
+        kind = "command"
+        run = "echo x >> ran; echo little > $OUT/small; echo much > $OUT/large"
+        outputs = ["small", "large"]
+
+        [stage.read]
+        kind = "command"
+        run = "echo ${word} $(cat $IN_TRAIN/${file}) > $OUT/said && test -e $IN_TRAIN/${file}"
+        outputs = ["said"]
+        needs = { train = "train" }
+        "#,
+    );
+    let like_a_clone = || {
+        std::fs::remove_dir_all(project.path(".repro")).unwrap();
+        std::fs::remove_file(project.path("artifacts/train/large")).unwrap();
+    };
+    let trainings = || project.read("ran").lines().count();
+    project.ends(&["run"], 0);
+    like_a_clone();
+    let answer = project.ends(&["run", "--allow-missing", "-S", "word=two"], 0);
+    assert!(answer.out.starts_with("ran 1, 1 as the lock file says in "), "{}", answer.out);
+    assert_eq!((project.read("artifacts/read/said").as_str(), trainings()), ("two little\n", 1));
+    let lock = project.read("pipeline.lock");
+    assert!(lock.contains("outputs.\"large\""), "{lock}");
+    let answer = project.ends(&["run", "--allow-missing", "-S", "word=two"], 0);
+    assert!(answer.out.starts_with("1 as the lock file says, 1 fresh in "), "{}", answer.out);
+
+    // Who reads what is missing fails, and without the word of the lock file it is made.
+    project.ends(&["run", "--allow-missing", "-S", "file=large"], 1);
+    project.ends(&["run", "-S", "file=large"], 0);
+    assert_eq!((project.read("artifacts/read/said").as_str(), trainings()), ("one much\n", 2));
+
+    // What is there must be what was locked, of today's recipe; and something must be there.
+    for spoil in ["echo other > artifacts/train/small", "rm artifacts/train/small"] {
+        like_a_clone();
+        let spoilt =
+            std::process::Command::new("sh").args(["-c", spoil]).current_dir(project.path("")).status();
+        assert!(spoilt.unwrap().success());
+        let before = trainings();
+        project.ends(&["run", "--allow-missing"], 0);
+        assert_eq!(trainings(), before + 1, "{spoil}");
+    }
+    like_a_clone();
+    project.write("pipeline.toml", &project.read("pipeline.toml").replace("echo much", "echo more"));
+    let before = trainings();
+    project.ends(&["run", "--allow-missing"], 0);
+    assert_eq!(trainings(), before + 1, "another recipe");
+}
+
+#[test]
 fn a_second_run_has_nothing_to_do() {
     let project = TestProject::new(CHAINS);
     let first = project.repro(&["run"]);
