@@ -51,6 +51,9 @@ impl Locked {
     /// The digest of the whole result, where this recipe made it, at least one of its files lies in `place`, and all of
     /// them that lie there are what was locked.
     pub(crate) fn partly(&self, recipe: Digest, place: &Path) -> Option<Digest> {
+        if self.recipe != recipe {
+            return None;
+        }
         let mut there = 0;
         for (path, output) in &self.outputs {
             let path = place.join(path);
@@ -65,7 +68,7 @@ impl Locked {
             there += 1;
         }
         let outputs = self.outputs.iter().map(|(path, o)| (path.as_str(), o.executable, o.blake3));
-        (self.recipe == recipe && there > 0).then(|| Digest::of_tree(outputs))
+        (there > 0).then(|| Digest::of_tree(outputs))
     }
 
     /// The digest of an output.

@@ -17,6 +17,8 @@ pub enum Standing {
     /// What is shown is not today's result, but the cache holds that: nothing has to run. Which output was
     /// touched, or what does not show it, where that is so.
     Restorable(Option<Why>),
+    /// Files of today's result are missing, and the lock file's word is taken for it; only where it was asked to be.
+    Locked,
     /// It must run; this is why.
     Stale(Vec<Why>),
     /// Cannot be judged until these have run: what they produce is in its recipe.

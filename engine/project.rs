@@ -13,6 +13,7 @@ use crate::{
     digest::Digest,
     error::{Context, EngineError},
     instance::{Instance, InstanceId, Pipeline},
+    lockfile::Locked,
     look::{look, strays},
     pipeline::matrix::show,
     plan::{Found, Standing, Why, judge},
@@ -100,7 +101,8 @@ impl Project {
     pub fn status(&self, pipeline: &Pipeline) -> Result<Vec<Standing>, EngineError> {
         let (mut state, _) = State::load(self.store.cache())?;
         let seen = self.look_all(pipeline, None, &mut state);
-        let judged = self.judge_all(pipeline, &seen, &mut state).into_iter().zip(&seen).enumerate();
+        let judged = self.judge_all(pipeline, &seen, &BTreeMap::new(), &mut state);
+        let judged = judged.into_iter().zip(&seen).enumerate();
         let published = |(id, (judged, seen)): (InstanceId, (Judged, &Seen))| {
             self.published(&pipeline.instances[id], seen, judged.standing)
         };
@@ -127,7 +129,7 @@ impl Project {
         let (mut state, _) = State::load(self.store.cache())?;
         let then = state.results.get(&key(pipeline, id)).and_then(|entry| self.store.record(entry.recipe));
         let seen = self.look_all(pipeline, None, &mut state);
-        let mut judged = self.judge_all(pipeline, &seen, &mut state);
+        let mut judged = self.judge_all(pipeline, &seen, &BTreeMap::new(), &mut state);
         let (mut so_far, mut undecided) = (None, Vec::new());
         if let Standing::Waiting(on) = &judged[id].standing {
             undecided = on.iter().map(|&from| (from, judged[from].standing.clone())).collect();
@@ -209,8 +211,14 @@ impl Project {
         Ok(findings.into_iter().map(named).collect())
     }
 
-    /// Judges everything in order, as if nothing were to run.
-    pub(crate) fn judge_all(&self, pipeline: &Pipeline, seen: &[Seen], state: &mut State) -> Vec<Judged> {
+    /// Judges everything in order, as if nothing were to run. `locked`: what the lock file is believed of, by name.
+    pub(crate) fn judge_all(
+        &self,
+        pipeline: &Pipeline,
+        seen: &[Seen],
+        locked: &BTreeMap<String, Locked>,
+        state: &mut State,
+    ) -> Vec<Judged> {
         let mut all: Vec<Judged> = Vec::with_capacity(seen.len());
         for (id, seen) in seen.iter().enumerate() {
             let needs = &pipeline.instances[id].needs;
@@ -222,7 +230,7 @@ impl Project {
                 let inputs: Vec<_> = needs.iter().filter_map(|need| all[need.from].tree).collect();
                 let recipe = seen.foreseen(&inputs).cloned();
                 let recipe = recipe.map_or_else(|| self.recipe(pipeline, id, &inputs, state), Ok);
-                self.judge_one(recipe, seen, state)
+                self.judge_one(recipe, seen, locked.get(&pipeline.instances[id].name), state)
             } else {
                 Judged { standing: Standing::Waiting(waits), recipe: None, tree: None }
             };
@@ -232,7 +240,13 @@ impl Project {
     }
 
     /// Judges one instance whose inputs are known, and so its recipe.
-    pub(crate) fn judge_one(&self, recipe: Result<Recipe, Why>, seen: &Seen, state: &State) -> Judged {
+    pub(crate) fn judge_one(
+        &self,
+        recipe: Result<Recipe, Why>,
+        seen: &Seen,
+        locked: Option<&Locked>,
+        state: &State,
+    ) -> Judged {
         let recipe = match recipe {
             Ok(recipe) => recipe,
             Err(why) => return Judged { standing: Standing::Stale(vec![why]), recipe: None, tree: None },
@@ -247,12 +261,18 @@ impl Project {
             },
             |then| self.store.record(then).map(|record| record.recipe),
         );
+        let mut taken = None;
         if let Standing::Stale(whys) = &mut standing {
+            taken = locked.and_then(|locked| locked.partly(recipe.digest(), &self.store.shown(&seen.key)));
             whys.extend(self.store.failure(recipe.digest()).map(Why::Failed));
+        }
+        if taken.is_some() {
+            standing = Standing::Locked;
         }
         let tree = match standing {
             Standing::Fresh => state.results.get(&seen.key).map(|entry| entry.tree),
             Standing::Restorable(_) => cached,
+            Standing::Locked => taken,
             Standing::Stale(_) | Standing::Waiting(_) => None,
         };
         Judged { standing, recipe: Some(recipe), tree }

@@ -114,7 +114,7 @@ impl Project {
         let asked = asked.and_then(|question| Some((question, idle::reads(pipeline, &state.memo)?)));
         let mut trees = vec![None; pipeline.instances.len()];
         if options.only {
-            let judged = self.judge_all(pipeline, &seen, &mut state);
+            let judged = self.judge_all(pipeline, &seen, &BTreeMap::new(), &mut state);
             trees = inputs_of_only(pipeline, &wanted, &judged)?;
         }
         let locked = if options.allow_missing { lockfile::of(pipeline)? } else { BTreeMap::new() };
@@ -170,7 +170,8 @@ impl Project {
     ) -> Result<Summary, EngineError> {
         let (mut state, _) = State::load(self.store.cache())?;
         let seen = self.look_all(pipeline, None, &mut state);
-        let judged = self.judge_all(pipeline, &seen, &mut state);
+        let locked = if options.allow_missing { lockfile::of(pipeline)? } else { BTreeMap::new() };
+        let judged = self.judge_all(pipeline, &seen, &locked, &mut state);
         if options.only {
             inputs_of_only(pipeline, wanted, &judged)?;
         }

@@ -237,9 +237,10 @@ impl Run<'_> {
         let needs = &pipeline.instances[id].needs;
         let inputs: Vec<_> = needs.iter().filter_map(|need| self.trees[need.from]).collect();
         let seen = &self.plan.seen[id];
+        let locked = self.plan.locked.get(&pipeline.instances[id].name);
         let foreseen = seen.foreseen(&inputs).filter(|_| !self.started && !self.published).cloned();
         let recipe = foreseen.map_or_else(|| project.recipe(pipeline, id, &inputs, &mut self.state), Ok);
-        let judged = project.judge_one(recipe, seen, &self.state);
+        let judged = project.judge_one(recipe, seen, locked, &self.state);
         let Some(recipe) = judged.recipe else {
             let message = match judged.standing {
                 Standing::Stale(whys) => whys.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
@@ -259,34 +260,24 @@ impl Run<'_> {
                 }
             }
             Standing::Restorable(_) => self.restore(id, recipe)?,
-            Standing::Stale(_) | Standing::Waiting(_) => {
-                if !self.take(id, &recipe) {
-                    self.queued.insert(id, recipe);
-                }
-            }
+            Standing::Locked => self.take(id, judged.tree),
+            Standing::Stale(_) | Standing::Waiting(_) => drop(self.queued.insert(id, recipe)),
         }
         Ok(())
     }
 
-    /// Takes the lock file's word for a result of which files are missing, if it is asked to and can.
-    fn take(&mut self, id: InstanceId, recipe: &Recipe) -> bool {
-        let Plan { project, pipeline, seen, locked, .. } = &self.plan;
-        let place = project.store.shown(&seen[id].key);
-        let locked = locked.get(&pipeline.instances[id].name);
-        let Some(tree) = locked.and_then(|locked| locked.partly(recipe.digest(), &place)) else {
-            return false;
-        };
+    /// Takes the lock file's word for a result of which files are missing.
+    fn take(&mut self, id: InstanceId, tree: Option<Digest>) {
         // What lies there is not what the index knows.
-        let key = &seen[id].key;
+        let key = &self.plan.seen[id].key;
         if self.state.results.remove(key).is_some() {
             self.committer.commit(Commit { key: key.clone(), entry: None, record: None });
         }
-        self.trees[id] = Some(tree);
+        self.trees[id] = tree;
         if self.settle(id) {
             self.observer.event(&Event::Taken { id });
             self.summary.taken.push(id);
         }
-        true
     }
 
     fn restore(&mut self, id: InstanceId, recipe: Recipe) -> Result<(), EngineError> {

@@ -188,9 +188,9 @@ pub(crate) struct Run {
     /// Run nothing; say what would happen
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
-    /// Take the lock file's word for results of today's recipes of which files are missing, as in a
-    /// clone, where those that are there are what it says. A stage that reads what is missing fails
-    #[arg(long, conflicts_with_all = ["dry_run", "only"])]
+    /// Accept results whose files are missing, as in a clone, where the lock file names today's recipe
+    /// and what is there is as it says. A stage that reads what is missing fails. Not with --only
+    #[arg(long, conflicts_with = "only")]
     pub(crate) allow_missing: bool,
     /// Use no network
     #[arg(long)]

@@ -194,7 +194,7 @@ impl Observer for Watch<'_> {
                 self.settle(*id, Some(&text));
             }
             Event::Taken { id } => {
-                let text = format!("taken    {}: the lock file says what is missing", self.name(*id));
+                let text = format!("taken    {}: what is there is as the lock file says", self.name(*id));
                 self.settle(*id, Some(&text));
             }
             Event::Restored { id } => {

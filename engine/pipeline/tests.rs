@@ -305,11 +305,14 @@ fn select_takes_full_stage_and_partial_names() {
 
 #[test]
 fn every_file_and_profile_has_a_namespace_of_its_own() {
-    let of = |file: &str, profile| super::namespace_of("/root".as_ref(), file.as_ref(), profile);
-    assert_eq!(of("/root/pipeline.toml", None), PathBuf::new());
-    assert_eq!(of("/root/pipeline.toml", Some("quick")), PathBuf::from("quick"));
-    assert_eq!(of("/root/experiments/depth.toml", Some("quick")), PathBuf::from("experiments/depth/quick"));
-    assert_eq!(of("/root/experiments/pipeline.toml", None), PathBuf::from("experiments/pipeline"));
+    let of = |file: &str, profile| super::namespace_of("/project".as_ref(), file.as_ref(), profile);
+    assert_eq!(of("/project/pipeline.toml", None), PathBuf::new());
+    assert_eq!(of("/project/pipeline.toml", Some("quick")), PathBuf::from("quick"));
+    assert_eq!(
+        of("/project/experiments/depth.toml", Some("quick")),
+        PathBuf::from("experiments/depth/quick")
+    );
+    assert_eq!(of("/project/experiments/pipeline.toml", None), PathBuf::from("experiments/pipeline"));
 }
 
 #[test]

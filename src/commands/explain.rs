@@ -75,7 +75,7 @@ fn why(pipeline: &Pipeline, standing: &Standing) -> String {
         Standing::Stale(whys) => super::reasons(whys),
         Standing::Waiting(on) => format!("for {}", super::names(pipeline, on)),
         Standing::Restorable(touched) => super::restorable(touched.as_ref()),
-        Standing::Fresh => String::new(),
+        Standing::Fresh | Standing::Locked => String::new(),
     }
 }
 

@@ -158,6 +158,7 @@ fn word(standing: &Standing) -> &'static str {
     match standing {
         Standing::Fresh => "fresh",
         Standing::Restorable(_) => "restorable",
+        Standing::Locked => "locked",
         Standing::Stale(_) => "stale",
         Standing::Waiting(_) => "waiting",
     }

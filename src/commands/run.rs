@@ -111,27 +111,29 @@ fn nothing_to_run(fresh: usize) -> String {
 
 /// What a run would do, one line per instance that is not fresh.
 fn plan(pipeline: &Pipeline, plan: &[(InstanceId, Standing)]) -> String {
+    const FRESH: usize = 5;
     let mut text = String::new();
-    let mut counts = [0; 5];
+    let mut counts = [0; 6];
     for (id, standing) in plan {
         let (column, word, why) = match standing {
-            Standing::Fresh => (4, "", String::new()),
+            Standing::Fresh => (FRESH, "", String::new()),
             Standing::Stale(whys) if whys.iter().any(|why| matches!(why, Why::FileMissing(..))) => {
                 (3, "fail", super::reasons(whys))
             }
             Standing::Stale(whys) => (0, "run", super::reasons(whys)),
             Standing::Restorable(touched) => (1, "restore", super::restorable(touched.as_ref())),
+            Standing::Locked => (4, "take", "what is there is as the lock file says".to_owned()),
             Standing::Waiting(on) => {
                 (2, "maybe", format!("depends on what comes of {}", super::names(pipeline, on)))
             }
         };
         counts[column] += 1;
-        if column != 4 {
+        if column != FRESH {
             text.push_str(&format!("{word:<8} {}: {why}\n", pipeline.instances[*id].name));
         }
     }
-    let [run, restore, maybe, fail, fresh] = counts;
-    if run + restore + maybe + fail == 0 {
+    let [run, restore, maybe, fail, take, fresh] = counts;
+    if run + restore + maybe + fail + take == 0 {
         return nothing_to_run(fresh);
     }
     let words = [
@@ -139,6 +141,7 @@ fn plan(pipeline: &Pipeline, plan: &[(InstanceId, Standing)]) -> String {
         (restore, "will be restored"),
         (maybe, "may run or be cut off"),
         (fail, "will fail"),
+        (take, "as the lock file says"),
         (fresh, "fresh"),
     ];
     let parts: Vec<_> =

@@ -49,7 +49,7 @@ fn as_json(pipeline: &Pipeline, id: InstanceId, standing: &Standing) -> serde_js
         Standing::Stale(whys) => reasons.extend(whys.iter().map(ToString::to_string)),
         Standing::Waiting(on) => waits_for.extend(on.iter().map(|&id| &pipeline.instances[id].name)),
         Standing::Restorable(touched) => reasons.extend(touched.iter().map(ToString::to_string)),
-        Standing::Fresh => {}
+        Standing::Fresh | Standing::Locked => {}
     }
     json!({
         "name": pipeline.instances[id].name,
@@ -68,7 +68,7 @@ fn as_text(pipeline: &Pipeline, all: &[(InstanceId, &Standing)], brief: bool) ->
         counts.iter_mut().filter(|(other, _)| *other == word).for_each(|(_, count)| *count += 1);
         let why = match standing {
             Standing::Fresh if brief => continue,
-            Standing::Fresh => String::new(),
+            Standing::Fresh | Standing::Locked => String::new(),
             Standing::Restorable(touched) => format!(": {}", super::restorable(touched.as_ref())),
             Standing::Stale(whys) => format!(": {}", super::reasons(whys)),
             Standing::Waiting(on) => format!(": for {}", super::names(pipeline, on)),

@@ -68,6 +68,10 @@ fn what_a_clone_lacks_is_not_made_again_where_the_lock_file_may_be_believed() {
     let trainings = || project.read("ran").lines().count();
     project.ends(&["run"], 0);
     like_a_clone();
+    let answer = project.ends(&["run", "--allow-missing", "-S", "word=two", "--dry-run"], 0);
+    let taken = "take     train: what is there is as the lock file says\n";
+    assert!(answer.out.starts_with(taken), "{}", answer.out);
+    assert!(answer.out.ends_with("\n1 will run, 1 as the lock file says\n"), "{}", answer.out);
     let answer = project.ends(&["run", "--allow-missing", "-S", "word=two"], 0);
     assert!(answer.out.starts_with("ran 1, 1 as the lock file says in "), "{}", answer.out);
     assert_eq!((project.read("artifacts/read/said").as_str(), trainings()), ("two little\n", 1));

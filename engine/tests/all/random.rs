@@ -154,6 +154,7 @@ impl Halves {
                 Standing::Fresh => summary.fresh.contains(&id),
                 Standing::Restorable(_) => summary.restored.contains(&id),
                 Standing::Stale(_) => summary.ran.contains(&id),
+                Standing::Locked => false,
                 Standing::Waiting(_) => true,
             };
             assert!(kept, "{} was said to be {standing:?}: {summary:?}\n{events:?}", NAMES[id]);
