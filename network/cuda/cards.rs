@@ -31,6 +31,8 @@ pub struct CardInfo {
     pub memory: u64,
     /// Compute capability: major and minor.
     pub capability: [u32; 2],
+    /// Bytes of shared memory that a block may have.
+    pub shared: u32,
 }
 
 impl CardInfo {
@@ -93,6 +95,7 @@ fn card(ordinal: i32) -> Result<CardInfo, DriverError> {
             attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
             attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
         ],
+        shared: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
     })
 }
 

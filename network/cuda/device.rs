@@ -85,6 +85,10 @@ pub trait Device {
     fn replay(&mut self, recording: Recording) -> Result<()>;
     /// Free and total bytes.
     fn memory(&self) -> Result<[u64; 2]>;
+    /// Bytes of shared memory that a block may have at most.
+    fn most_shared(&self) -> u32 {
+        u32::MAX
+    }
     /// Can it multiply in tf32 and bf16?
     fn has_tensor_cores(&self) -> bool {
         true

@@ -50,6 +50,8 @@ pub struct Card {
     cubins: Cubins,
     arch: String,
     has_tensor_cores: bool,
+    /// Bytes of shared memory that a block may have.
+    most_shared: u32,
     /// Does it begin launches early that may be?
     begins_early: bool,
     name: String,
@@ -67,7 +69,7 @@ impl Card {
     /// Opens it. Another than the first is chosen by `CUDA_VISIBLE_DEVICES`, which the driver reads.
     pub fn open(places: &Places) -> Result<Self> {
         let driver = look()?;
-        let nvrtc = Nvrtc::find(places, Some(driver.cuda[0]))?;
+        let nvrtc = Nvrtc::find(places, Some(driver.cuda[0]), Some(driver.cards[0].capability))?;
         let card = &driver.cards[0];
         let open = || -> Result<_, DriverError> {
             let context = CudaContext::new(0)?;
@@ -100,6 +102,7 @@ impl Card {
             arch: card.arch(),
             // The first have others, of f16 alone.
             has_tensor_cores: card.capability[0] >= 8,
+            most_shared: card.shared,
             // Graphs know early launches since CUDA 12.3.
             begins_early: !places.in_turn && card.capability[0] >= 9 && driver.cuda >= [12, 3],
             name,
@@ -283,6 +286,10 @@ impl Device for Card {
         let memory = self.context.mem_get_info();
         let (free, all) = memory.map_err(|error| explain("cannot ask the card for its memory", error))?;
         Ok([free as u64, all as u64])
+    }
+
+    fn most_shared(&self) -> u32 {
+        self.most_shared
     }
 
     fn has_tensor_cores(&self) -> bool {

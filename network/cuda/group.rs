@@ -67,7 +67,17 @@ impl<D: Device> Group<D> {
         }
         fit::check(spec, &data, &plan, &device)?;
         let memory = Memory::new(&plan, &mut |bytes| device.alloc(bytes))?;
-        device.prepare(&wanted(&plan, &memory)?)?;
+        let (sources, shared) = wanted(&plan, &memory)?;
+        if shared > device.most_shared() {
+            let (most, what) = (device.most_shared() >> 10, device.describe());
+            let reason = format!(
+                "it does not cover a network of this width on {what}, whose blocks have {most} KiB of shared memory: one \
+                 of its kernels takes {}",
+                shared.div_ceil(1 << 10)
+            );
+            return Err(Error::Unsupported { engine: "cuda", reason });
+        }
+        device.prepare(&sources)?;
         let mut group = Self {
             device,
             specs: specs.to_vec(),

@@ -48,12 +48,24 @@ type WithSize = unsafe extern "C" fn(Program, *mut usize) -> c_int;
 type WithText = unsafe extern "C" fn(Program, *mut c_char) -> c_int;
 
 impl Nvrtc {
-    /// Looks for the compiler: the newest whose major version is at most `newest`, the driver's.
-    pub fn find(places: &Places, newest: Option<u32>) -> Result<Self> {
+    /// Looks for the compiler: the newest whose major version is at most `newest`, the driver's, and that knows the
+    /// compute `capability`, the card's.
+    pub fn find(places: &Places, newest: Option<u32>, capability: Option<[u32; 2]>) -> Result<Self> {
         let mut refused = Vec::new();
         for candidate in candidates(places) {
             match Self::open(&candidate) {
-                Ok(found) if newest.is_none_or(|newest| found.version[0] <= newest) => return Ok(found),
+                Ok(found) if newest.is_none_or(|newest| found.version[0] <= newest) => {
+                    match capability.filter(|&capability| !found.knows(capability)) {
+                        None => return Ok(found),
+                        Some([major, minor]) => refused.push(format!(
+                            "NVRTC {} (`{}`) does not know the card's compute capability {major}.{minor}; install one \
+                             that does and let `REPRO_NVRTC` name it, or another than the first card with \
+                             `CUDA_VISIBLE_DEVICES`",
+                            found.version(),
+                            found.place
+                        )),
+                    }
+                }
                 Ok(found) => refused.push(format!(
                     "NVRTC {} (`{}`) is newer than the driver, which is for CUDA {}; update the driver, or \
                      `pip install nvidia-cuda-nvrtc-cu{}`",
@@ -109,6 +121,30 @@ impl Nvrtc {
     /// The file.
     pub fn place(&self) -> &str {
         &self.place
+    }
+
+    /// Does it compile for cards of this compute capability? One that cannot say is asked when it compiles.
+    fn knows(&self, [major, minor]: [u32; 2]) -> bool {
+        type Tell = unsafe extern "C" fn(*mut c_int) -> c_int;
+        let mut count = 0;
+        // SAFETY: both are of this type since CUDA 11.2; the second writes as many numbers as the first says.
+        let known = unsafe {
+            let (Ok(tell), Ok(list)) = (
+                self.get::<Tell>(b"nvrtcGetNumSupportedArchs\0"),
+                self.get::<Tell>(b"nvrtcGetSupportedArchs\0"),
+            ) else {
+                return true;
+            };
+            if tell(&raw mut count) != 0 {
+                return true;
+            }
+            let mut known = vec![0; usize::try_from(count).unwrap_or_default()];
+            if list(known.as_mut_ptr()) != 0 {
+                return true;
+            }
+            known
+        };
+        known.contains(&(10 * major + minor).cast_signed())
     }
 
     /// Machine code for `arch`, such as `sm_90`.

@@ -42,8 +42,10 @@ impl Plan {
             Error::Unsupported { reason, .. } => uncovered(reason),
             e => e,
         })?;
-        // The second reader's gradient is added where the first one's lies, and so is a shortcut's.
-        let crowded = |f: &Feature| f.readers.len() > 1 && (f.joins.is_some() || f.pooled);
+        // The second reader's gradient is added where the first one's lies, and so is a shortcut's; a third one's would
+        // be lost.
+        let crowded =
+            |f: &Feature| f.readers.len() > 2 || (f.readers.len() > 1 && (f.joins.is_some() || f.pooled));
         if layout.features.iter().any(crowded) {
             return Err(uncovered("it does not cover a shortcut around several readers".into()));
         }

@@ -17,16 +17,17 @@ use crate::{Result, trainer::TrainSpec};
 pub fn sources(spec: &TrainSpec, classes: usize, tensor_cores: bool) -> Result<Vec<Source>> {
     let plan = Plan::new(spec, 1, classes, 1, tensor_cores)?;
     let memory = Memory::new(&plan, &mut |bytes| List::default().alloc(bytes))?;
-    wanted(&plan, &memory)
+    Ok(wanted(&plan, &memory)?.0)
 }
 
-/// The same, of a plan in its memory.
-pub(super) fn wanted(plan: &Plan, memory: &Memory) -> Result<Vec<Source>> {
-    let (mut list, mut loaded) = (List::default(), Loaded::default());
+/// The same, of a plan in its memory, and the most shared memory that one of its launches takes, in bytes.
+pub(super) fn wanted(plan: &Plan, memory: &Memory) -> Result<(Vec<Source>, u32)> {
+    let (mut list, mut loaded, mut shared) = (List::default(), Loaded::default(), 0);
     for purpose in [Purpose::Step, Purpose::Predict, Purpose::Pack] {
-        launches(&mut list, &mut loaded, (plan, memory), purpose, plan.batch)?;
+        let launches = launches(&mut list, &mut loaded, (plan, memory), purpose, plan.batch)?;
+        shared = launches.iter().map(|launch| launch.shared).fold(shared, u32::max);
     }
-    Ok(list.sources)
+    Ok((list.sources, shared))
 }
 
 /// A device that only writes down what it is to load.

@@ -272,6 +272,13 @@ fn what_it_cannot_do_is_refused_in_words() {
     old.tensor_cores = false;
     let refused = CudaTrainer::new(&bf16, images(), old).err().unwrap();
     assert!(matches!(refused, Error::Unsupported { engine: "cuda", .. }));
+    let mut small = device();
+    small.shared = 8 << 10;
+    let refused = CudaTrainer::new(&spec, images(), small).err().unwrap();
+    assert!(
+        refused.to_string().contains("whose blocks have 8 KiB of shared memory: one of its kernels takes")
+    );
+    assert!(matches!(refused, Error::Unsupported { engine: "cuda", .. }));
     let other = TrainSpec { batch: 8, ..spec.clone() };
     assert!(Group::new(&[spec, other], images(), device()).is_err(), "different batches");
 }

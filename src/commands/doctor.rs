@@ -93,8 +93,10 @@ fn bf16() -> bool {
 fn cuda() -> Cuda {
     let places = stages::card::places();
     let driver = cards::look().map_err(|error| error.to_string());
-    let newest = driver.as_ref().ok().map(|driver| driver.cuda[0]);
-    let nvrtc = Nvrtc::find(&places, newest).map_err(|error| error.to_string());
+    let found = driver.as_ref().ok();
+    let newest = found.map(|driver| driver.cuda[0]);
+    let capability = found.and_then(|driver| driver.cards.first()).map(|card| card.capability);
+    let nvrtc = Nvrtc::find(&places, newest, capability).map_err(|error| error.to_string());
     Cuda { driver, nvrtc, kernels: places.kernels.map(cache) }
 }
 

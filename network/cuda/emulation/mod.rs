@@ -45,6 +45,8 @@ pub(crate) struct Emulated {
     pub(crate) total: u64,
     /// Whether it says it has any.
     pub(crate) tensor_cores: bool,
+    /// Bytes of shared memory that it says a block may have.
+    pub(crate) shared: u32,
 }
 
 /// Whose turn it is to compile a library, and then to use it: fibers live in its own memory.
@@ -80,7 +82,8 @@ impl Emulated {
         }
         let (buffers, kernels, recordings) = (Vec::new(), Vec::new(), Vec::new());
         let prepared = Vec::new();
-        Some(Self { order, buffers, kernels, recordings, prepared, total: 1 << 40, tensor_cores: true })
+        let (total, shared) = (1 << 40, u32::MAX);
+        Some(Self { order, buffers, kernels, recordings, prepared, total, tensor_cores: true, shared })
     }
 
     /// The buffer that holds `bytes` bytes from `at` on.
@@ -282,6 +285,10 @@ impl Device for Emulated {
 
     fn has_tensor_cores(&self) -> bool {
         self.tensor_cores
+    }
+
+    fn most_shared(&self) -> u32 {
+        self.shared
     }
 
     fn describe(&self) -> String {

@@ -23,7 +23,7 @@ fn toy(text: &str) -> Source {
 /// The compiler, where this machine has one.
 fn compiler() -> Option<Nvrtc> {
     let places = Places { nvrtc: env::var_os("REPRO_NVRTC").map(PathBuf::from), ..Places::default() };
-    let found = Nvrtc::find(&places, None);
+    let found = Nvrtc::find(&places, None, None);
     if let Err(error) = &found {
         assert!(places.nvrtc.is_none(), "`REPRO_NVRTC` is set: {error}");
         eprintln!("skipped, for want of a compiler: {error}");
@@ -55,15 +55,24 @@ fn a_mistake_is_reported_with_file_and_line() {
 fn a_compiler_newer_than_the_driver_is_refused() {
     let Some(compiler) = compiler() else { return };
     let places = Places { nvrtc: Some(compiler.place().into()), ..Places::default() };
-    let error = Nvrtc::find(&places, Some(compiler.version[0] - 1)).err().unwrap().to_string();
+    let error = Nvrtc::find(&places, Some(compiler.version[0] - 1), None).err().unwrap().to_string();
     assert!(error.contains("is newer than the driver"), "{error}");
-    assert!(Nvrtc::find(&places, Some(compiler.version[0])).is_ok());
+    assert!(Nvrtc::find(&places, Some(compiler.version[0]), None).is_ok());
+}
+
+#[test]
+fn a_compiler_that_does_not_know_the_card_is_refused() {
+    let Some(compiler) = compiler() else { return };
+    let places = Places { nvrtc: Some(compiler.place().into()), ..Places::default() };
+    assert!(Nvrtc::find(&places, None, Some([9, 0])).is_ok());
+    let error = Nvrtc::find(&places, None, Some([1, 3])).err().unwrap().to_string();
+    assert!(error.contains("does not know the card's compute capability 1.3"), "{error}");
 }
 
 #[test]
 fn a_missing_compiler_is_an_error_that_says_where_to_get_it() {
     let places = Places { nvrtc: Some("/nowhere/libnvrtc.so".into()), ..Places::default() };
-    let error = Nvrtc::find(&places, None).err().unwrap().to_string();
+    let error = Nvrtc::find(&places, None, None).err().unwrap().to_string();
     assert!(error.contains("/nowhere/libnvrtc.so") && error.contains("REPRO_NVRTC"), "{error}");
 }
 
@@ -72,7 +81,7 @@ fn a_file_that_is_no_library_is_named() {
     let file = env::temp_dir().join(format!("repro-nvrtc-{}", std::process::id()));
     std::fs::write(&file, "not a library").unwrap();
     let places = Places { nvrtc: Some(file.clone()), ..Places::default() };
-    let error = Nvrtc::find(&places, None).err().unwrap().to_string();
+    let error = Nvrtc::find(&places, None, None).err().unwrap().to_string();
     std::fs::remove_file(&file).unwrap();
     assert!(error.contains(&*file.to_string_lossy()) && error.contains("cannot be used"), "{error}");
 }
