@@ -122,15 +122,19 @@ impl Kind for Evaluate {
     }
 
     fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
-        resolve_with_settings::<EvaluateParams>(given, &SETTINGS)
+        let params = resolve_with_settings::<EvaluateParams>(given, &SETTINGS)?;
+        let cuda = |key: &&&str| params.settings.get(**key).and_then(toml::Value::as_str) == Some("cuda");
+        let errors = SETTINGS.iter().filter(cuda).map(|key| ParamError {
+            key: (*key).into(),
+            message: "an evaluation counts zeros behind rectifiers, which a card does not".into(),
+            hint: Some(format!("leave out `{key}` of this stage")),
+        });
+        let errors: Vec<_> = errors.collect();
+        if errors.is_empty() { Ok(params) } else { Err(errors) }
     }
 
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
         let EvaluateParams { device, engine } = job.params()?;
-        if device == Device::Cuda || engine == Engine::Cuda {
-            let message = "an evaluation counts zeros behind rectifiers, which a card does not";
-            return Err(StageError::new(message).hint("leave out `device` and `engine` of this stage"));
-        }
         let device = if device == Device::Auto { Device::Cpu } else { device };
         let (data, checkpoint) = (inputs::dataset(job)?, inputs::checkpoint(job)?);
         let model = &checkpoint.model;

@@ -245,6 +245,15 @@ fn a_model_whose_seed_was_changed_is_refused() {
 }
 
 #[test]
+fn a_card_is_refused_for_an_evaluation_before_anything_runs() {
+    for key in ["device", "engine"] {
+        let errors = Evaluate.resolve(&format!("{key} = \"cuda\"").parse().unwrap()).unwrap_err();
+        assert!(errors[0].key == key && errors[0].message.ends_with("which a card does not"), "{errors:?}");
+        assert!(Evaluate.resolve(&format!("{key} = \"cpu\"").parse().unwrap()).is_ok(), "{key}");
+    }
+}
+
+#[test]
 fn inputs_that_do_not_fit_are_named_with_a_way_out() {
     let root = project(10);
     let out = root.path().join("a");
