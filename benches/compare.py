@@ -184,7 +184,7 @@ def machine(args):
     return {
         "processor": first("/proc/cpuinfo", "model name") or platform.processor(),
         "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "torch": said([args.python, "-c", probe]),
         "repro": said([args.repro, "--version"]),
         "commit": said(["git", "-C", str(HERE), "rev-parse", "--short=10", "HEAD"]),

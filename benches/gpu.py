@@ -161,7 +161,8 @@ of PyTorch's is what `torch_step.py --arch NETWORK --mode MODE --batch 128 --dev
 
 PyTorch stands with the fastest of its configurations that ran, eager and compiled. `random` trains two weights of
 each filter and stands beside PyTorch's `bn`, which does not know it. PyTorch's convolutions may use tf32 in its f32, so
-`f32`, where we multiply in f32, stands beside a less exact program; `bf16` is PyTorch's autocast.
+our `f32`, three products of tf32 for each, stands beside a less exact program; `bf16` is PyTorch's autocast. An empty cell was
+not measured.
 
 {speed_table(report)}
 ## Memory of the card

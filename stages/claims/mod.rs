@@ -99,7 +99,7 @@ impl Kind for Claims {
     }
 
     fn version(&self) -> u32 {
-        4
+        5
     }
 
     fn roles(&self) -> Roles {
@@ -144,12 +144,12 @@ impl Claim {
             known.extend(found.map(|found| (place, found)));
         }
         let least = self.least.unwrap_or(networks.len());
-        let verdict = if known.len() < least {
-            Verdict::NotRun
-        } else if self.rule.is_kept(&known) {
-            Verdict::Holds
-        } else {
+        let verdict = if !self.rule.is_kept(&known) {
             Verdict::DoesNotHold
+        } else if known.len() < least {
+            Verdict::NotRun
+        } else {
+            Verdict::Holds
         };
         let numbers =
             known.iter().map(|(place, found)| table::numbers(&networks[*place], &quantities, found));

@@ -117,6 +117,13 @@ fn a_rule_decides_and_the_numbers_stand_beside() {
 }
 
 #[test]
+fn one_network_can_break_a_rule_and_too_few_cannot_keep_it() {
+    let root = tempfile::tempdir().unwrap();
+    let whole = |top1| judge(vec![run(root.path(), "resnet14", "paper", "all", top1, 62_560)]).0("all-flat");
+    assert_eq!([0.905, 0.867].map(whole), ["not-run", "does-not-hold"]);
+}
+
+#[test]
 fn a_part_of_the_protocol_settles_nothing_but_counts() {
     let root = tempfile::tempdir().unwrap();
     let short = |mode, top1| run(root.path(), "resnet32", "origin", mode, top1, 4710);

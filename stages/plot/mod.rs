@@ -55,7 +55,7 @@ impl Kind for Plot {
     }
 
     fn version(&self) -> u32 {
-        8
+        9
     }
 
     fn roles(&self) -> Roles {

@@ -84,7 +84,7 @@ impl Kind for Readme {
     }
 
     fn version(&self) -> u32 {
-        4
+        5
     }
 
     fn roles(&self) -> Roles {

@@ -77,7 +77,7 @@ pub(super) fn table(text: &str, path: &Path) -> Result<String, StageError> {
         "| network | variant | trained | threads | repro, images/s | PyTorch, images/s | times as fast | \
          repro, MB | PyTorch, MB |\n|---|---|---|---:|---:|---:|---:|---:|---:|\n",
     );
-    let mut notes = Vec::new();
+    let mut commits = Vec::<(String, Vec<&str>)>::new();
     for section in sections.values() {
         let Some(threads) = section.results.iter().map(|measured| measured.threads).max() else { continue };
         let rows: Vec<_> = MODES.iter().filter_map(|mode| row(&section.results, mode, threads)).collect();
@@ -87,17 +87,23 @@ pub(super) fn table(text: &str, path: &Path) -> Result<String, StageError> {
         text.extend(rows);
         let Machine { processor, cores, torch, commit, date } = &section.machine;
         let day = date.split(' ').next().unwrap_or_default();
-        let note = format!("{processor}, {cores} cores, PyTorch {torch}, {day}, commit {commit}");
-        if !notes.contains(&note) {
-            notes.push(note);
+        let machine = format!("{processor}, {cores} cores, PyTorch {torch}, {day}");
+        match commits.iter_mut().find(|(other, _)| *other == machine) {
+            Some((_, of)) if of.contains(&&**commit) => {}
+            Some((_, of)) => of.push(commit),
+            None => commits.push((machine, vec![commit])),
         }
     }
+    let machines = commits.iter().map(|(machine, of)| {
+        format!("{machine}, commit{} {}", if of.len() == 1 { "" } else { "s" }, of.join(", "))
+    });
+    let machines: Vec<_> = machines.collect();
     let _ = write!(
         text,
-        "\nWhole training steps at batch {BATCH} in float32, and what the process grew by. PyTorch stands with its \
-         fastest and its most frugal configuration; it does not know random weights and stands with BatchNorm only \
-         there. Measured on {}.\n",
-        cell(&notes.join("; "))
+        "\nWhole training steps at batch {BATCH} in float32, and what the process grew by. PyTorch is shown in its \
+         fastest and its most frugal configuration; it does not know random weights, and BatchNorm only stands \
+         beside them. Measured on {}.\n",
+        cell(&machines.join("; "))
     );
     Ok(text)
 }

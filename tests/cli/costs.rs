@@ -1,5 +1,5 @@
-//! What the experiments cost, reckoned from the measured speeds of `benches/compare.json` and what the
-//! pipelines train. The files say it in their first lines, and a file that says something else fails here: by more
+//! What the experiments cost, estimated from the measured speeds of `benches/compare.json` and `benches/gpu.json` and
+//! what the pipelines train. The files say it in their first lines, and a file that says something else fails here: by more
 //! than a tenth, which is what one measurement differs from the next.
 
 use std::{collections::BTreeMap, fs, path::Path};
@@ -18,7 +18,7 @@ const TRAIN: f64 = 50_000.0;
 const TEST: f64 = 10_000.0;
 const BATCH: u64 = 128;
 
-/// A speed on one thread.
+/// A speed on one thread, or on a card.
 struct Speed {
     arch: String,
     variant: String,
@@ -37,7 +37,7 @@ fn speeds() -> Vec<Speed> {
     let results = sections.values().flat_map(|section| section["results"].as_array().expect("a list"));
     let wanted = |r: &&serde_json::Value| {
         let kept = r.get("memory").is_none(); // with less memory a step takes longer
-        // Of wide networks one mode of one was measured, which is too little to reckon the others with.
+        // Of wide networks one mode of one was measured, which is too little to estimate the others with.
         let wide = r["arch"].as_str().is_some_and(|arch| arch.contains('-'));
         kept && !wide
             && r["program"] == "repro"
@@ -58,6 +58,40 @@ fn speeds() -> Vec<Speed> {
         Speed { arch, variant, mode, trains, images_per_second, flop }
     };
     results.filter(wanted).map(speed).collect()
+}
+
+/// Of one training in float32 on the card that was measured. How fast it evaluates was not: an image to test counts
+/// like one to learn from in mode `bn`.
+fn card_speeds() -> Vec<Speed> {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/gpu.json"));
+    let report: serde_json::Value =
+        serde_json::from_str(&text.expect("a report")).expect("a report of benches/gpu.sh");
+    let steps = report["steps"].as_object().expect("a table").values().map(|step| &step["result"]);
+    let ours = steps.filter(|r| {
+        r["instances"] == 1 && r["engine"].as_str().is_some_and(|engine| engine.ends_with(", f32"))
+    });
+    let word = |value: &serde_json::Value| value.as_str().expect("a word").to_owned();
+    let speeds = ours.flat_map(|r| {
+        let [arch, variant, mode] = ["arch", "variant", "mode"].map(|key| word(&r[key]));
+        let images_per_second = r["images_per_second"].as_f64().expect("a number");
+        let passes: &[bool] = if mode == "bn" { &[true, false] } else { &[true] };
+        let speed = |&trains: &bool| {
+            let flop = flop(&arch, &variant, &mode, trains);
+            let [arch, variant, mode] = [&arch, &variant, &mode].map(Clone::clone);
+            Speed { arch, variant, mode, trains, images_per_second, flop }
+        };
+        passes.iter().map(speed).collect::<Vec<_>>()
+    });
+    speeds.collect()
+}
+
+/// Were its networks measured on a card, or at least narrower, deeper or shallower ones of the same kind?
+fn card_knows(pipeline: &Pipeline) -> bool {
+    let mut models = pipeline.instances.iter().filter(|instance| instance.kind.name() == "model");
+    models.all(|model| {
+        let arch = param(model, "arch");
+        param(model, "variant") == "paper" && arch.starts_with("resnet") && !arch.contains('-')
+    })
 }
 
 /// The measured mode that takes as long: filters train, k weights of each do, or at most BatchNorm, the
@@ -165,7 +199,7 @@ fn a_cost_may_differ_by_a_tenth_and_no_more() {
 
 #[test]
 fn the_experiments_say_what_they_cost_at_the_measured_speeds() {
-    let speeds = speeds();
+    let (speeds, card) = (speeds(), card_speeds());
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/results.md"));
     let (page, mut wrong) = (page.expect("a readable page"), Vec::new());
     for file in files() {
@@ -179,7 +213,8 @@ fn the_experiments_say_what_they_cost_at_the_measured_speeds() {
         };
         let name = file.file_name().expect("a name").to_string_lossy().into_owned();
         let path = format!("experiments/{name}");
-        let by_mode = hours(&speeds, &expanded(&file, None));
+        let pipeline = expanded(&file, None);
+        let by_mode = hours(&speeds, &pipeline);
         if by_mode.is_empty() {
             check(&path, &comment, "Cost: seconds".into());
             continue;
@@ -187,6 +222,13 @@ fn the_experiments_say_what_they_cost_at_the_measured_speeds() {
         let modes: Vec<_> =
             by_mode.iter().map(|(mode, hours)| format!("`{mode}` {}", round(*hours))).collect();
         check(&path, &comment, format!("Cost: {} ({})", total(&by_mode), modes.join(", ")));
+        let on_card = if card_knows(&pipeline) {
+            let minutes = 60.0 * hours(&card, &pipeline).values().sum::<f64>();
+            format!("On an H100, in float32: {} GPU-minutes a seed", round(minutes))
+        } else {
+            "GPU-minutes".to_owned()
+        };
+        check(&path, &comment, on_card);
         let sum = round(by_mode.values().sum());
         check("docs/results.md", &page, format!("| `repro run -f {path}` | {sum} |"));
         // What a part of it costs.

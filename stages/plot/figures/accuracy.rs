@@ -20,8 +20,8 @@ const MAIN: Sort = Sort {
     file: "accuracy",
     title: "Test accuracy",
     caption: "How often the trained network is right on images that it has never seen (10 % is guessing among \
-              ten classes). All networks begin with random weights; each line says which of them were trained, and \
-              all others stay as they were drawn; n counts the seeds.",
+              ten classes). Each line says which weights were trained; all others stay as the seed drew them. n counts \
+              the seeds.",
     shows: |mode| !["all-but-bn", "bn+output+shortcut", "output+shortcut"].contains(&mode),
     about: &[],
 };
@@ -100,9 +100,14 @@ fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<Drawing> {
             sources.push(source);
         }
     }
+    let thinned = if groups.keys().any(|line| line.mode() == "origin-random") {
+        " A thinned network (2 F.P.C.) begins with nearly all weights of its filters at zero, and all of them train."
+    } else {
+        ""
+    };
     Some(Drawing {
         name: format!("{}-by-{}", sort.file, family.name()),
-        caption: format!("{}{}", sort.caption, others("Thin lines with empty markers", &sources)),
+        caption: format!("{}{thinned}{}", sort.caption, others("Thin lines with empty markers", &sources)),
         chart: Chart {
             title: places.title(sort.title),
             x: places.axis(),
