@@ -2,6 +2,7 @@
 //! project that show them. Knows nothing of what the figures show.
 
 mod blocks;
+mod card;
 mod speed;
 
 use std::{
@@ -23,7 +24,7 @@ use crate::{
 /// Where the figures of the pages lie in the project.
 const FIGURES: &str = "docs/figures";
 /// What a page may show of a result, each as a block of its own.
-const TABLES: [&str; 5] = ["table", "parameters", "memory", "claims", "speed"];
+const TABLES: [&str; 6] = ["table", "parameters", "memory", "claims", "speed", "card"];
 
 /// The kind `readme`.
 pub struct Readme;
@@ -44,6 +45,9 @@ struct ReadmeParams {
     /// A report of `benches/compare.py`, such as `benches/compare.json`, for the block `speed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     speed: Option<PathBuf>,
+    /// A report of `benches/gpu.sh`, such as `benches/gpu.json`, for the block `card`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    card: Option<PathBuf>,
 }
 
 fn pages() -> Vec<PathBuf> {
@@ -105,7 +109,11 @@ impl Kind for Readme {
     }
 
     fn files(&self, params: &Params) -> Vec<PathBuf> {
-        read_params(params).ok().and_then(|params| params.speed).into_iter().collect()
+        let read = read_params(params).ok();
+        read.map(|ReadmeParams { speed, card, .. }| speed.into_iter().chain(card))
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
@@ -128,10 +136,19 @@ impl Kind for Readme {
             let table = speed::table(&read(&job.project.join(path))?, path)?;
             write(&job.out.join("speed.md"), table.as_bytes())?;
         }
+        if let Some(path) = &params.card {
+            let table = card::table(&read(&job.project.join(path))?, path)?;
+            write(&job.out.join("card.md"), table.as_bytes())?;
+        }
         let mut page = format!("# Results\n\n{}", blocks::figures(&list, ""));
-        for (name, title) in
-            TABLES.iter().zip(["Accuracy", "Parameters", "Memory", "Claims", "Speed and memory"])
-        {
+        for (name, title) in TABLES.iter().zip([
+            "Accuracy",
+            "Parameters",
+            "Memory",
+            "Claims",
+            "Speed and memory",
+            "Speed on a card",
+        ]) {
             let path = job.out.join(format!("{name}.md"));
             if path.exists() {
                 page += &format!("\n## {title}\n\n{}", read(&path)?);

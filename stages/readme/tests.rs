@@ -138,4 +138,8 @@ fn the_committed_pages_are_those_of_the_committed_results() {
     let speed = speed::table(&read(&root.join(report)).unwrap(), report).unwrap();
     let said = read(&root.join("artifacts/hour/page/speed.md")).unwrap();
     assert_eq!(said, speed, "run `repro run --profile hour page`");
+    let report = Path::new("benches/gpu.json");
+    let card = card::table(&read(&root.join(report)).unwrap(), report).unwrap();
+    let said = read(&root.join("artifacts/hour/page/card.md")).unwrap();
+    assert_eq!(said, card, "run `repro run --profile hour page`");
 }
