@@ -13,7 +13,7 @@ use crate::{
     idle::{self, Question},
     instance::{InstanceId, Pipeline},
     lock::Lock,
-    lockfile,
+    lockfile::{self, Locked},
     observer::{Event, Observer},
     plan::{Standing, Why},
     project::{Judged, Project},
@@ -117,7 +117,7 @@ impl Project {
             let judged = self.judge_all(pipeline, &seen, &BTreeMap::new(), &mut state);
             trees = inputs_of_only(pipeline, &wanted, &judged)?;
         }
-        let locked = if options.allow_missing { lockfile::of(pipeline)? } else { BTreeMap::new() };
+        let locked = believed(pipeline, options)?;
         let plan = Plan { project: self, pipeline, options, wanted: &wanted, forced, seen: &seen, locked };
         let Outcome { mut summary, trees, mut state, journal, result } =
             schedule(plan, trees, state, journal, observer);
@@ -170,7 +170,7 @@ impl Project {
     ) -> Result<Summary, EngineError> {
         let (mut state, _) = State::load(self.store.cache())?;
         let seen = self.look_all(pipeline, None, &mut state);
-        let locked = if options.allow_missing { lockfile::of(pipeline)? } else { BTreeMap::new() };
+        let locked = believed(pipeline, options)?;
         let judged = self.judge_all(pipeline, &seen, &locked, &mut state);
         if options.only {
             inputs_of_only(pipeline, wanted, &judged)?;
@@ -211,6 +211,11 @@ impl Project {
         }
         Ok(Summary { plan, ..Summary::default() })
     }
+}
+
+/// What the lock file is believed of, by instance.
+fn believed(pipeline: &Pipeline, options: &RunOptions) -> Result<BTreeMap<String, Locked>, EngineError> {
+    if options.allow_missing { lockfile::of(pipeline) } else { Ok(BTreeMap::new()) }
 }
 
 /// The digests of what is shown and fresh; an error when one that is needed, and not wanted, is not.

@@ -6,12 +6,12 @@ use std::{collections::BTreeMap, fmt::Write as _, path::Path};
 use engine::kind::StageError;
 use serde::Deserialize;
 
+use super::speed::{BATCH, MODES};
 use crate::{
     plot::table::cell,
     results::{Line, Network},
 };
 
-const BATCH: u64 = 128;
 /// Those of both programs; `tf32` is PyTorch's f32 too.
 const PRECISIONS: [&str; 2] = ["f32", "bf16"];
 
@@ -62,7 +62,7 @@ pub(super) fn table(text: &str, path: &Path) -> Result<String, StageError> {
         all.filter(|m: &Measured| m.batch == BATCH).partition(|m| m.instances.is_some());
     let mut ours: Vec<_> = ours.into_iter().filter(|m| m.instances == Some(1)).collect();
     let order = |m: &Measured| {
-        let place = |mode| ["bn", "random", "all"].iter().position(|other| *other == mode);
+        let place = |mode| MODES.iter().position(|other| *other == mode);
         (Network::new(&m.arch), place(&*m.mode), PRECISIONS.iter().position(|p| *p == m.card().1))
     };
     ours.sort_by_key(order);

@@ -23,8 +23,15 @@ use crate::{
 
 /// Where the figures of the pages lie in the project.
 const FIGURES: &str = "docs/figures";
-/// What a page may show of a result, each as a block of its own.
-const TABLES: [&str; 6] = ["table", "parameters", "memory", "claims", "speed", "card"];
+/// What a page may show of a result, each as a block of its own, and its title.
+const TABLES: [(&str, &str); 6] = [
+    ("table", "Accuracy"),
+    ("parameters", "Parameters"),
+    ("memory", "Memory"),
+    ("claims", "Claims"),
+    ("speed", "Speed and memory"),
+    ("card", "Speed on a card"),
+];
 
 /// The kind `readme`.
 pub struct Readme;
@@ -109,11 +116,8 @@ impl Kind for Readme {
     }
 
     fn files(&self, params: &Params) -> Vec<PathBuf> {
-        let read = read_params(params).ok();
-        read.map(|ReadmeParams { speed, card, .. }| speed.into_iter().chain(card))
-            .into_iter()
-            .flatten()
-            .collect()
+        let Ok(ReadmeParams { speed, card, .. }) = read_params(params) else { return Vec::new() };
+        speed.into_iter().chain(card).collect()
     }
 
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
@@ -141,14 +145,7 @@ impl Kind for Readme {
             write(&job.out.join("card.md"), table.as_bytes())?;
         }
         let mut page = format!("# Results\n\n{}", blocks::figures(&list, ""));
-        for (name, title) in TABLES.iter().zip([
-            "Accuracy",
-            "Parameters",
-            "Memory",
-            "Claims",
-            "Speed and memory",
-            "Speed on a card",
-        ]) {
+        for (name, title) in TABLES {
             let path = job.out.join(format!("{name}.md"));
             if path.exists() {
                 page += &format!("\n## {title}\n\n{}", read(&path)?);
@@ -175,7 +172,7 @@ impl Kind for Readme {
             }
             let links = blocks::figures(&list, &blocks::way(&page, &folder));
             text = blocks::replace(&text, &page, &name, "figures", &links)?;
-            for table in TABLES {
+            for (table, _) in TABLES {
                 let path = result.join(format!("{table}.md"));
                 if path.exists() {
                     text = blocks::replace(&text, &page, &name, table, &read(&path)?)?;
@@ -213,12 +210,12 @@ fn old_figures(project: &Path, folder: &Path, list: &[Entry]) -> Result<Vec<Path
 
 /// Does a page want anything of the stage of that `name`?
 fn has_block(text: &str, name: &str) -> bool {
-    let mut blocks = TABLES.iter().chain(&["figures"]);
+    let mut blocks = TABLES.iter().map(|(table, _)| table).chain(&["figures"]);
     blocks.any(|block| text.contains(&blocks::markers(name, block)[0]))
 }
 
 fn no_block(page: &Path, name: &str) -> StageError {
-    let [open, close] = blocks::markers(name, TABLES[0]);
+    let [open, close] = blocks::markers(name, TABLES[0].0);
     StageError::new(format!("`{}` has no block of this stage, such as `{open}`", page.display())).hint(
         format!("write `{open}` and `{close}` where the table should stand, or take the page out of `pages`"),
     )

@@ -11,8 +11,8 @@ use crate::{
     results::{Line, Network},
 };
 
-const BATCH: u64 = 128;
-const MODES: [&str; 3] = ["bn", "random", "all"];
+pub(super) const BATCH: u64 = 128;
+pub(super) const MODES: [&str; 3] = ["bn", "random", "all"];
 
 /// What was measured together.
 #[derive(Deserialize)]
