@@ -34,7 +34,7 @@ impl WinogradGradient {
     }
 
     pub(super) fn scratch_len(&self) -> usize {
-        N * N * (stride(self.channels) + stride(self.filters))
+        N * N * (stride(self.channels, GROUP) + stride(self.filters, GROUP))
     }
 
     /// # Safety
@@ -84,7 +84,7 @@ unsafe fn add_on<L: Lanes>(
 ) {
     let [rows, columns] = this.size;
     let (across, per_image) = (columns.div_ceil(M), columns.div_ceil(M) * rows.div_ceil(M));
-    let (spectra, gradients) = scratch.split_at_mut(N * N * stride(this.channels));
+    let (spectra, gradients) = scratch.split_at_mut(N * N * stride(this.channels, GROUP));
     let (spectra, gradients) = (spectra.as_mut_ptr(), gradients.as_mut_ptr());
     for first in (0..images * per_image).step_by(GROUP) {
         let count = GROUP.min(images * per_image - first);
@@ -99,6 +99,7 @@ unsafe fn add_on<L: Lanes>(
                     this.size,
                     place,
                     spectra.add(t * row(this.channels)),
+                    stride(this.channels, GROUP),
                 );
                 load_gradient::<L>(this, g.as_ptr(), place, gradients.add(t * row(this.filters)));
             }
@@ -142,7 +143,7 @@ unsafe fn load_gradient<L: Lanes>(this: &WinogradGradient, g: *const f32, place:
             }
             for (y, row) in tile.into_iter().enumerate() {
                 for (x, value) in gradient_transform(row).into_iter().enumerate() {
-                    value.store(gradients.add((y * N + x) * stride(this.filters) + block * LANES));
+                    value.store(gradients.add((y * N + x) * stride(this.filters, GROUP) + block * LANES));
                 }
             }
         }
@@ -179,8 +180,8 @@ unsafe fn multiply<L: Lanes, const BLOCKS: usize, const CHANNELS: usize>(
                 .step_by(CHANNELS)
                 .flat_map(|c| (0..width).step_by(BLOCKS * LANES).map(move |k| (c, k)))
             {
-                let spectra = spectra.add(point * stride(channels) + c + c_in);
-                let gradients = gradients.add(point * stride(filters) + k + k_in);
+                let spectra = spectra.add(point * stride(channels, GROUP) + c + c_in);
+                let gradients = gradients.add(point * stride(filters, GROUP) + k + k_in);
                 let sum = sum.add(c_in * width + k_in);
                 let zero = L::splat(0.0);
                 let mut sums = [[zero; BLOCKS]; CHANNELS];

@@ -58,8 +58,7 @@ impl Layer {
         match &mut self.way {
             Way::Direct(conv) => conv.set(weights),
             Way::Winograd { forward, backward } => {
-                forward.set(isa, weights);
-                backward.set(isa, weights);
+                Winograd::set_both([forward, backward], isa, weights);
             }
         }
     }
@@ -77,7 +76,7 @@ impl Layer {
     pub(crate) fn filters_len(&self) -> usize {
         match &self.way {
             Way::Direct(conv) => conv.filters_len(),
-            Way::Winograd { forward, backward } => forward.filters_len() + backward.filters_len(),
+            Way::Winograd { forward, backward } => Winograd::filters_len([forward, backward]),
         }
     }
 
@@ -147,6 +146,7 @@ mod tests {
             ([32, 16, 3, 3], 2, [8, 8]),
             ([32, 16, 1, 1], 2, [7, 8]),
             ([32, 32, 3, 3], 1, [2, 2]),
+            ([160, 144, 3, 3], 1, [5, 4]),
         ] {
             let (isa, images) = (Isa::all()[0], 3);
             let mut layer = Layer::new(shape, stride, size);

@@ -161,9 +161,8 @@ impl Scratch {
                 tiles = tiles.max(filters.gradient.scratch_len());
                 need(chunk(found.input));
             }
-            if let Way::Winograd { .. } = &unit.layer.way {
-                let len = |c, k| tiles::scratch_len(c, k, found.input);
-                tiles = tiles.max(len(conv.cin, conv.cout)).max(len(conv.cout, conv.cin));
+            if let Way::Winograd { forward, backward } = &unit.layer.way {
+                tiles = tiles.max(tiles::scratch_len(forward)).max(tiles::scratch_len(backward));
             }
             let alone = read.is_some_and(|f| f.readers.len() == 1);
             if !alone || matches!(unit.layer.way, Way::Direct(_)) {

@@ -33,9 +33,7 @@ impl Route {
     /// For `batch` images, of which each worker has the same share for its maps.
     pub(super) fn new(layout: &Layout, units: &[Unit<impl Stored>], batch: usize, workers: usize) -> Self {
         let full = units.iter().map(|unit| match &unit.layer.way {
-            Way::Winograd { forward, .. } => {
-                tiles::images_per_call(forward.channels, forward.filters, forward.size)
-            }
+            Way::Winograd { forward, .. } => tiles::images_per_call(forward),
             Way::Direct(_) => 1,
         });
         let group = full.max().unwrap_or(1).min(batch / workers).max(1);
@@ -178,7 +176,7 @@ impl<S: Stored> Pass<'_, S> {
         let (unit, layer) = (&self.layout.units[u], &self.units[u].layer);
         let (first, count) = (own.index * self.route.group, images.len());
         if let (Some(f), Way::Winograd { forward, .. }) = (unit.reads, &layer.way) {
-            let together = tiles::images_per_call(forward.channels, forward.filters, forward.size);
+            let together = tiles::images_per_call(forward);
             for i in (0..count).step_by(together) {
                 let images = first + i..first + (i + together).min(count);
                 // SAFETY: the caller's promise.

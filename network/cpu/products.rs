@@ -3,18 +3,18 @@
 
 use super::{
     lanes::Lanes,
-    winograd::{LANES, N, Winograd, row, stride},
+    winograd::{LANES, N, Winograd, row},
 };
 
-/// The 36 matrix products of the first `count` tiles and one panel of filters; `meanwhile` is called
-/// 36 times, evenly.
+/// The 36 matrix products of the first `count` tiles and a panel of filters, `[36][C][w]`; `meanwhile` is
+/// called 36 times, evenly.
 ///
 /// # Safety
-/// `spectra` and `products` hold ROOM tiles.
+/// `filters` are a panel; `spectra` and `products` hold a group of tiles.
 #[inline(always)]
 pub(super) unsafe fn multiply_panel<L: Lanes>(
     this: &Winograd,
-    panel: usize,
+    filters: *const f32,
     spectra: *const f32,
     products: *mut f32,
     count: usize,
@@ -23,9 +23,9 @@ pub(super) unsafe fn multiply_panel<L: Lanes>(
     // SAFETY: the caller's promise.
     unsafe {
         match (L::WIDE, this.width()) {
-            (true, LANES) => multiply::<L, 1, 16>(this, panel, spectra, products, count, meanwhile),
-            (true, _) => multiply::<L, 2, 8>(this, panel, spectra, products, count, meanwhile),
-            (false, _) => multiply::<L, 1, 6>(this, panel, spectra, products, count, meanwhile),
+            (true, LANES) => multiply::<L, 1, 16>(this, filters, spectra, products, count, meanwhile),
+            (true, _) => multiply::<L, 2, 8>(this, filters, spectra, products, count, meanwhile),
+            (false, _) => multiply::<L, 1, 6>(this, filters, spectra, products, count, meanwhile),
         }
     }
 }
@@ -34,27 +34,27 @@ pub(super) unsafe fn multiply_panel<L: Lanes>(
 /// registers.
 ///
 /// # Safety
-/// `spectra` and `products` hold ROOM tiles; `BLOCKS` divides the panel's blocks.
+/// As [`multiply_panel`]; `BLOCKS` divides the panel's blocks.
 #[inline(always)]
 unsafe fn multiply<L: Lanes, const BLOCKS: usize, const TILES: usize>(
     this: &Winograd,
-    panel: usize,
+    filters: *const f32,
     spectra: *const f32,
     products: *mut f32,
     count: usize,
     meanwhile: &mut impl FnMut(),
 ) {
     let (channels, width) = (this.channels, this.width());
+    let (from, to) = (this.spectra_stride(), this.products_stride());
     for point in 0..N * N {
         meanwhile();
         for t in (0..count).step_by(TILES) {
             for block in (0..width / LANES).step_by(BLOCKS) {
                 // SAFETY: indices are below the sizes that the caller promises.
                 unsafe {
-                    let panel = (panel * N * N + point) * channels * width;
-                    let weights = this.transformed.as_ptr().add(panel + block * LANES);
-                    let spectra = spectra.add(point * stride(channels) + t * row(channels));
-                    let products = products.add(point * stride(width) + t * width + block * LANES);
+                    let weights = filters.add(point * channels * width + block * LANES);
+                    let spectra = spectra.add(point * from + t * row(channels));
+                    let products = products.add(point * to + t * width + block * LANES);
                     let zero = L::splat(0.0);
                     let mut sums = [[zero; BLOCKS]; TILES];
                     for c in 0..channels {

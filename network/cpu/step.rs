@@ -164,7 +164,7 @@ impl<S: Stored> Step<S> {
             [] => {}
             [u] if let Way::Winograd { forward, .. } = &units[*u].layer.way => {
                 let sink = Sink::Keep { z: &units[*u].z, sums: Some(&units[*u].sums) };
-                let group = tiles::images_per_call(forward.channels, forward.filters, size);
+                let group = tiles::images_per_call(forward).min(count.div_ceil(pool.workers()));
                 pool.each(scratch, count.div_ceil(group), |item, own| {
                     let images = item * group..((item + 1) * group).min(count);
                     // SAFETY: each item has its images.
@@ -281,7 +281,7 @@ impl<S: Stored> Step<S> {
         match layout.features[f].readers.as_slice() {
             [u] if let Way::Winograd { backward, .. } = &units[*u].layer.way => {
                 let source = maps.back(layout, units, *u);
-                let group = tiles::images_per_call(backward.channels, backward.filters, size);
+                let group = tiles::images_per_call(backward).min(count.div_ceil(pool.workers()));
                 pool.each(scratch, count.div_ceil(group), |item, own| {
                     let images = item * group..((item + 1) * group).min(count);
                     // SAFETY: each item has its images.

@@ -17,27 +17,28 @@ use super::{
     sources::Source,
     stored::Stored,
     transforms::{transform, untransform_half},
-    winograd::{GROUP, LANES, M, N, Winograd, panel, row, stride},
+    winograd::{LANES, M, N, WIDE_GROUP, Winograd, row, wide},
 };
 
 /// Tiles in a group, about: few, so that they stay in the caches, but enough to use a filter often
-/// where filters come from further away. No more than GROUP.
-fn tiles(channels: usize, filters: usize) -> usize {
-    if channels.max(filters) <= 128 { 16 } else { GROUP }
+/// where it is transformed for the group.
+fn tiles(conv: &Winograd) -> usize {
+    if wide(conv.channels, conv.filters) { WIDE_GROUP } else { 16 }
 }
 
 /// Rows of a ring: a strip's six, and the next power of two.
 const RING: usize = 8;
 
 /// Images that one call should be given so that groups are full: a question of shape alone.
-pub(crate) fn images_per_call(channels: usize, filters: usize, [h, w]: [usize; 2]) -> usize {
-    (tiles(channels, filters) / (h.div_ceil(M) * w.div_ceil(M))).max(1)
+pub(crate) fn images_per_call(conv: &Winograd) -> usize {
+    let [h, w] = conv.size;
+    (tiles(conv) / (h.div_ceil(M) * w.div_ceil(M))).max(1)
 }
 
 /// Floats of scratch memory that a call needs.
-pub(crate) fn scratch_len(channels: usize, filters: usize, size: [usize; 2]) -> usize {
-    let sums = images_per_call(channels, filters, size) * filters / LANES * HELD;
-    N * N * (stride(channels) + stride(panel(filters))) + channels / LANES * ring_len(size[1]) + sums
+pub(crate) fn scratch_len(conv: &Winograd) -> usize {
+    let sums = images_per_call(conv) * conv.filters / LANES * HELD;
+    conv.scratch_len() + conv.channels / LANES * ring_len(conv.size[1]) + sums
 }
 
 /// Floats of a ring: rows with a zero on both sides, whole tiles wide.
@@ -68,10 +69,11 @@ pub(crate) unsafe fn run<S: Stored>(
 ) {
     source.check(conv.channels / LANES, conv.size);
     sink.check(conv.filters / LANES, conv.size);
-    assert!(images.len() <= images_per_call(conv.channels, conv.filters, conv.size), "too many images");
-    assert!(scratch.len() >= scratch_len(conv.channels, conv.filters, conv.size), "scratch too short");
-    let (spectra, rest) = scratch.split_at_mut(N * N * stride(conv.channels));
-    let (products, rest) = rest.split_at_mut(N * N * stride(conv.width()));
+    assert!(images.len() <= images_per_call(conv), "too many images");
+    assert!(scratch.len() >= scratch_len(conv), "scratch too short");
+    let (spectra, rest) = scratch.split_at_mut(N * N * conv.spectra_stride());
+    let (products, rest) = rest.split_at_mut(N * N * conv.products_stride());
+    let (room, rest) = rest.split_at_mut(conv.panel_len());
     let (rings, sums) = rest.split_at_mut(conv.channels / LANES * ring_len(conv.size[1]));
     let spectra = spectra.as_mut_ptr();
     // One block of channels and one of filters: products take the place of what they were made of.
@@ -85,6 +87,7 @@ pub(crate) unsafe fn run<S: Stored>(
         far,
         spectra,
         products,
+        room: room.as_mut_ptr(),
         rings: rings.as_mut_ptr(),
         sums: sums.as_mut_ptr(),
     };
@@ -101,6 +104,7 @@ pub(super) struct Job<'a, S: Stored> {
     pub(crate) far: bool,
     spectra: *mut f32,
     products: *mut f32,
+    room: *mut f32,
     rings: *mut f32,
     sums: *mut f32,
 }
@@ -114,7 +118,7 @@ unsafe fn run_with<L: Lanes, S: Stored>(job: &Job<'_, S>) {
     let [h, w] = job.conv.size;
     let (strips, across) = (h.div_ceil(M), w.div_ceil(M));
     let all = job.images.len() * strips;
-    let groups = all.div_ceil((tiles(job.conv.channels, job.conv.filters) / across).max(1));
+    let groups = all.div_ceil((tiles(job.conv) / across).max(1));
     let per_group = all.div_ceil(groups); // evenly, so that no group is nearly empty
     // SAFETY: strips, blocks and tiles lie inside what `run` checked.
     unsafe {
@@ -129,8 +133,8 @@ unsafe fn run_with<L: Lanes, S: Stored>(job: &Job<'_, S>) {
             let mut ahead = Ahead::new(job, first, count);
             let mut meanwhile = || ahead.fetch();
             for panel in 0..job.conv.filters / job.conv.width() {
-                let tiles = count * across;
-                multiply_panel::<L>(job.conv, panel, job.spectra, job.products, tiles, &mut meanwhile);
+                let (filters, tiles) = (job.conv.panel::<L>(panel, job.room), count * across);
+                multiply_panel::<L>(job.conv, filters, job.spectra, job.products, tiles, &mut meanwhile);
                 for column in (0..job.conv.width()).step_by(LANES) {
                     let mut s = first;
                     while s < first + count {
@@ -196,7 +200,7 @@ unsafe fn read_strip<L: Lanes, S: Stored>(job: &Job<'_, S>, block: usize, strip:
             transform::<L>(
                 rows.map(|row| row.add(t * M * LANES).cast_const()),
                 out,
-                stride(job.conv.channels),
+                job.conv.spectra_stride(),
             );
         }
     }
@@ -221,6 +225,7 @@ unsafe fn write_strips<L: Lanes, S: Stored>(
     let visit = Back {
         products,
         width: job.conv.width(),
+        stride: job.conv.products_stride(),
         // SAFETY: one for each block of each image.
         held: unsafe { job.sums.add((local * (job.conv.filters / LANES) + block) * HELD) },
         first,
@@ -237,6 +242,7 @@ unsafe fn write_strips<L: Lanes, S: Stored>(
 struct Back<'a, S: Stored> {
     products: *const f32,
     width: usize,
+    stride: usize,
     held: *mut f32,
     first: usize,
     end: usize,
@@ -262,7 +268,7 @@ impl<L: Lanes, S: Stored> Visit<L> for Back<'_, S> {
                         untransform::<L, R, true>(
                             &rows,
                             from,
-                            self.width,
+                            self.stride,
                             [strip * M, t * M],
                             self.size,
                             &mut chains,
@@ -271,7 +277,7 @@ impl<L: Lanes, S: Stored> Visit<L> for Back<'_, S> {
                         untransform::<L, R, false>(
                             &rows,
                             from,
-                            self.width,
+                            self.stride,
                             [strip * M, t * M],
                             self.size,
                             &mut chains,
@@ -296,7 +302,7 @@ impl<L: Lanes, S: Stored> Visit<L> for Back<'_, S> {
 unsafe fn untransform<L: Lanes, R: Rows<L>, const WHOLE: bool>(
     rows: &R,
     from: *const f32,
-    width: usize,
+    stride: usize,
     [top, left]: [usize; 2],
     [h, w]: [usize; 2],
     chains: &mut Chains<L>,
@@ -304,12 +310,12 @@ unsafe fn untransform<L: Lanes, R: Rows<L>, const WHOLE: bool>(
     // SAFETY: the caller's promise.
     unsafe {
         let live = if WHOLE { M } else { M.min(w - left) };
-        let [zeroth, second] = untransform_half::<L, 0>(from, width);
+        let [zeroth, second] = untransform_half::<L, 0>(from, stride);
         rows.take(zeroth, top, left, live, 0, chains);
         if WHOLE || top + 2 < h {
             rows.take(second, top + 2, left, live, 2, chains);
         }
-        let [first, third] = untransform_half::<L, 1>(from, width);
+        let [first, third] = untransform_half::<L, 1>(from, stride);
         if WHOLE || top + 1 < h {
             rows.take(first, top + 1, left, live, 1, chains);
         }

@@ -6,8 +6,8 @@ use crate::{
     rng,
 };
 
-const SHAPES: [(usize, usize, [usize; 2]); 4] =
-    [(16, 16, [32, 32]), (32, 16, [7, 9]), (16, 64, [8, 8]), (32, 32, [3, 4])];
+const SHAPES: [(usize, usize, [usize; 2]); 5] =
+    [(16, 16, [32, 32]), (32, 16, [7, 9]), (16, 64, [8, 8]), (32, 32, [3, 4]), (144, 160, [5, 2])];
 const IMAGES: usize = 3;
 
 /// By the definition: to the nearest of the numbers whose lower half is zero, to the even one of two.
@@ -48,7 +48,7 @@ fn widened(images: &mut Images<Bf16>) -> Vec<u32> {
 }
 
 fn convolve<S: Stored>(isa: Isa, conv: &Winograd, source: Source<'_, S>, sink: Sink<'_, S>) {
-    let mut scratch = vec![f32::NAN; scratch_len(conv.channels, conv.filters, conv.size)];
+    let mut scratch = vec![f32::NAN; scratch_len(conv)];
     for n in 0..IMAGES {
         // SAFETY: nobody else holds the images.
         unsafe { run(isa, conv, source, sink, n..n + 1, n % 2 == 0, &mut scratch) }

@@ -5,7 +5,7 @@
 
 use super::{
     lanes::Lanes,
-    winograd::{LANES, M, N, stride},
+    winograd::{LANES, M, N},
 };
 
 /// One dimension of the filter transform (G), for the points 0, 1, -1, 2, -2 and infinity.
@@ -115,7 +115,7 @@ unsafe fn transform_half<L: Lanes, const FIRST: usize>(rows: [*const f32; N], ou
 #[inline(always)]
 pub(super) unsafe fn untransform_half<L: Lanes, const FIRST: usize>(
     from: *const f32,
-    width: usize,
+    stride: usize,
 ) -> [[L; M]; M / 2] {
     // SAFETY: the caller's promise.
     unsafe {
@@ -123,7 +123,7 @@ pub(super) unsafe fn untransform_half<L: Lanes, const FIRST: usize>(
         for x in 0..N {
             let mut column = [L::splat(0.0); N];
             for y in 0..N {
-                column[y] = L::load(from.add((y * N + x) * stride(width)));
+                column[y] = L::load(from.add((y * N + x) * stride));
             }
             let column = output_transform(column);
             part[0][x] = column[FIRST];

@@ -90,6 +90,9 @@ fn it_is_the_convolution_and_its_data_gradient_at_awkward_sizes_with_equal_bits_
         (14, 64, 64, 4, 4),
         (1, 32, 32, 16, 16),
         (2, 16, 16, 32, 30),
+        (1, 144, 16, 1, 1),
+        (65, 16, 160, 3, 4),
+        (2, 144, 160, 5, 2),
     ] {
         let case = Case { images, channels, filters, rows, columns };
         let mut stream = rng::stream(7, "winograd");
@@ -127,19 +130,52 @@ fn scattered(case: &Case, gradient: &[f32], weights: &[f32]) -> Vec<f64> {
 
 #[test]
 fn splitting_a_batch_changes_no_bit() {
-    let mut stream = rng::stream(8, "winograd");
-    let mut draw = |n: usize| (0..n).map(|_| stream.normal() as f32).collect::<Vec<f32>>();
-    let (images, channels, size) = (9, 32, [8, 8]);
-    let mut conv = Winograd::forward(channels, channels, size);
-    conv.set(Isa::all()[0], &draw(channels * channels * 9));
-    let input = draw(images * channels * 100);
-    let isa = Isa::all()[0];
-    let mut scratch = vec![0.0; conv.scratch_len()];
-    let mut whole = vec![0.0; images * channels * 64];
-    conv.run(isa, images, &input, &mut whole, false, &mut scratch);
-    let mut parts = vec![0.0; whole.len()];
-    for (input, output) in input.chunks(4 * channels * 100).zip(parts.chunks_mut(4 * channels * 64)) {
-        conv.run(isa, output.len() / (channels * 64), input, output, false, &mut scratch);
+    for channels in [32, 144] {
+        let mut stream = rng::stream(8, "winograd");
+        let mut draw = |n: usize| (0..n).map(|_| stream.normal() as f32).collect::<Vec<f32>>();
+        let (images, size) = (19, [8, 8]);
+        let mut conv = Winograd::forward(channels, channels, size);
+        conv.set(Isa::all()[0], &draw(channels * channels * 9));
+        let input = draw(images * channels * 100);
+        let isa = Isa::all()[0];
+        let mut scratch = vec![0.0; conv.scratch_len()];
+        let mut whole = vec![0.0; images * channels * 64];
+        conv.run(isa, images, &input, &mut whole, false, &mut scratch);
+        let mut parts = vec![0.0; whole.len()];
+        for (input, output) in input.chunks(4 * channels * 100).zip(parts.chunks_mut(4 * channels * 64)) {
+            conv.run(isa, output.len() / (channels * 64), input, output, false, &mut scratch);
+        }
+        assert!(whole.iter().zip(&parts).all(|(a, b)| a.to_bits() == b.to_bits()));
     }
-    assert!(whole.iter().zip(&parts).all(|(a, b)| a.to_bits() == b.to_bits()));
+}
+
+#[test]
+fn filters_transformed_when_they_are_used_give_the_bits_of_those_transformed_once() {
+    for (channels, filters) in [(144, 32), (32, 144), (160, 160)] {
+        let mut stream = rng::stream(9, "winograd");
+        let mut draw = |n: usize| (0..n).map(|_| stream.normal() as f32).collect::<Vec<f32>>();
+        let (images, size) = (3, [5, 4]);
+        let (other, weights) = (draw(9 * channels * filters), draw(9 * channels * filters));
+        let mut pair =
+            [Winograd::forward(filters, channels, size), Winograd::backward(filters, channels, size)];
+        let inputs = [draw(images * channels * 7 * 6), draw(images * filters * 7 * 6)];
+        for isa in Isa::all() {
+            let [forward, backward] = &mut pair;
+            Winograd::set_both([forward, backward], isa, &other);
+            Winograd::set_both([forward, backward], isa, &weights);
+            assert_eq!(Winograd::filters_len([forward, backward]), weights.len(), "both hold the same");
+            for (conv, input) in pair.iter().zip(&inputs) {
+                let held = Held::Transformed(vec![f32::NAN; N * N * channels * filters]);
+                let mut once = Winograd { held, ..*conv };
+                once.set(isa, &weights);
+                let [ours, expected] = [conv, &once].map(|conv| {
+                    let mut scratch = vec![f32::NAN; conv.scratch_len()];
+                    let mut output = vec![f32::NAN; images * conv.filters * 20];
+                    conv.run(isa, images, input, &mut output, false, &mut scratch);
+                    output.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+                });
+                assert!(ours == expected, "{channels}>{filters}, {isa}");
+            }
+        }
+    }
 }
