@@ -185,10 +185,13 @@ impl Stamp {
         })
     }
 
-    /// Could a later change within the clock's grain go unseen?
+    /// Could a later change within the clock's grain go unseen? To be asked before the file is read.
     pub(crate) fn too_young(&self) -> bool {
+        // The kernel's clock ticks every ten milliseconds at least; some file systems keep whole seconds, or two.
+        let whole = [self.mtime_ns, self.ctime_ns].iter().all(|time| time % 1_000_000_000 == 0);
+        let grain = if whole { 2_050_000_000 } else { 50_000_000 };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        now.as_nanos() as i128 - i128::from(self.mtime_ns.max(self.ctime_ns)) < 50_000_000
+        now.as_nanos() as i128 - i128::from(self.mtime_ns.max(self.ctime_ns)) < grain
     }
 }
 
@@ -210,5 +213,22 @@ impl PartialOrd for Digest {
 impl Ord for Digest {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.0.as_bytes().cmp(other.0.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_of_whole_seconds_is_young_for_longer() {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as i64;
+        let changed = |at: i64| Stamp { size: 1, mtime_ns: 7, ctime_ns: at, inode: 1 };
+        assert!(changed(now).too_young() && !changed(now - 400_000_000).too_young());
+        let whole = |seconds: i64| {
+            let at = (now / 1_000_000_000 - seconds) * 1_000_000_000;
+            Stamp { mtime_ns: at, ..changed(at) }
+        };
+        assert!(whole(0).too_young() && whole(1).too_young() && !whole(4).too_young());
     }
 }

@@ -4,9 +4,9 @@
 //!
 //! 1. its result is the one that `artifacts/` shows, in any pipeline file and profile, or
 //! 2. a lock file in the project names its recipe, or
-//! 3. it was made or restored within the last [`GcOptions::keep`].
+//! 3. its result was made, restored or replaced by another within the last [`GcOptions::keep`].
 //!
-//! An object is kept when a kept record names it. Scratch folders of interrupted stages (each as a whole),
+//! An object is kept when a kept record names it, or a result that is shown, or a lock file. Scratch folders of interrupted stages (each as a whole),
 //! what had to make way for results, notes on failures, logs of stages without a result, tables of folders
 //! that no stage reads, and what runs with nothing to do are known by are kept as long as rule 3 says.
 //! Everything else in those folders goes. Losing a record never loses a result that is shown: it only means
@@ -24,6 +24,7 @@ use crate::{
     error::{Context, EngineError},
     lock::Lock,
     lockfile,
+    place::clear,
     project::Project,
     state::State,
 };
@@ -88,7 +89,7 @@ impl Project {
                 hint: "`repro run` first: it writes the index anew and runs nothing twice".into(),
             });
         }
-        let used = self.used(&state)?;
+        let (used, mut objects) = self.used(&state)?;
         let mut report = GcReport::default();
         let mut sort = |file: Found, needed: bool| {
             if needed {
@@ -98,7 +99,6 @@ impl Project {
                 report.files.push(file.path);
             }
         };
-        let mut objects = BTreeSet::new();
         for file in records {
             let recipe = sharded(&file.path, ".json");
             let record = recipe.and_then(|recipe| self.store.record(recipe));
@@ -141,17 +141,23 @@ impl Project {
         Ok(report)
     }
 
-    /// The recipes whose results are shown or locked.
-    fn used(&self, state: &State) -> Result<BTreeSet<Digest>, EngineError> {
-        let shown = state.results.iter().filter(|(key, _)| self.store.shown(key).exists());
-        let mut used: BTreeSet<_> = shown.map(|(_, entry)| entry.recipe).collect();
+    /// The recipes whose results are shown or locked, and these results' objects: a record may have been lost,
+    /// or hold what the same recipe came to another time.
+    fn used(&self, state: &State) -> Result<(BTreeSet<Digest>, BTreeSet<Digest>), EngineError> {
+        let (mut recipes, mut objects) = (BTreeSet::new(), BTreeSet::new());
+        for (_, entry) in state.results.iter().filter(|(key, _)| self.store.shown(key).exists()) {
+            recipes.insert(entry.recipe);
+            objects.extend(entry.files.iter().map(|file| file.digest));
+        }
         // The index knows those of the pipelines that ran here since it was made, which may not be long ago.
         let known: BTreeSet<_> = state.locks.keys().cloned().chain(lockfile::all(&self.root)).collect();
         for place in known {
-            let lock = lockfile::read(&place)?;
-            used.extend(lock.values().flat_map(|part| part.values()).map(|locked| locked.recipe));
+            for locked in lockfile::read(&place)?.values().flat_map(|part| part.values()) {
+                recipes.insert(locked.recipe);
+                objects.extend(locked.objects());
+            }
         }
-        Ok(used)
+        Ok((recipes, objects))
     }
 }
 
@@ -202,8 +208,7 @@ fn sharded(path: &Path, suffix: &str) -> Option<Digest> {
 /// Deletes the files and folders, and the folders below `cache` that this leaves empty.
 fn delete(cache: &Path, files: &[PathBuf]) -> Result<(), EngineError> {
     for file in files {
-        let folder = fs::symlink_metadata(file).is_ok_and(|meta| meta.is_dir());
-        if folder { fs::remove_dir_all(file) } else { fs::remove_file(file) }.context("delete", file)?;
+        clear(file).context("delete", file)?;
         let folders = file.ancestors().skip(1).take_while(|folder| folder.parent() != Some(cache));
         for folder in folders {
             // Not empty yet: then neither are those above it.

@@ -18,6 +18,8 @@ pub struct Pipeline {
     pub file: PathBuf,
     /// The profile that was chosen, if any.
     pub profile: Option<String>,
+    /// Were values set on the command line? Then instances may be absent that the file has.
+    pub set: bool,
     /// Where this pipeline's results are shown, below `artifacts/`: empty for `pipeline.toml`
     /// without a profile, `quick` for its quick profile, `depth/quick` for `experiments/depth.toml`.
     pub namespace: PathBuf,

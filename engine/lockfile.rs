@@ -19,6 +19,7 @@ use crate::{
     project::Seen,
     recipe::write_quoted,
     state::{Entry, State},
+    store::Shown,
 };
 
 const HEAD: &str =
@@ -55,7 +56,8 @@ impl Locked {
             return None;
         }
         let mut there = 0;
-        for (path, output) in &self.outputs {
+        // Git keeps no empty folders.
+        for (path, output) in self.outputs.iter().filter(|(path, _)| !path.ends_with('/')) {
             let path = place.join(path);
             let Ok(meta) = fs::symlink_metadata(&path) else { continue };
             let same = meta.is_file()
@@ -71,6 +73,11 @@ impl Locked {
         (there > 0).then(|| Digest::of_tree(outputs))
     }
 
+    /// The digests of all outputs.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = Digest> {
+        self.outputs.values().map(|output| output.blake3)
+    }
+
     /// The digest of an output.
     pub(crate) fn output(&self, path: &str) -> Option<Digest> {
         self.outputs.get(path).map(|output| output.blake3)
@@ -79,11 +86,15 @@ impl Locked {
 
 impl From<&Entry> for Locked {
     fn from(entry: &Entry) -> Self {
-        let output = |file: &crate::store::Shown| {
+        let file = |file: &Shown| {
             let (blake3, size, executable) = (file.digest, file.stamp.size, file.executable);
             (file.path.clone(), LockedOutput { blake3, size, executable })
         };
-        Self { recipe: entry.recipe, outputs: entry.files.iter().map(output).collect() }
+        let empty = |folder: &str| {
+            (folder.to_owned(), LockedOutput { blake3: Digest::of(""), size: 0, executable: false })
+        };
+        let outputs = entry.files.iter().map(file).chain(entry.empty_folders().map(empty));
+        Self { recipe: entry.recipe, outputs: outputs.collect() }
     }
 }
 
@@ -125,8 +136,8 @@ pub(crate) fn check(pipeline: &Pipeline, state: &State) -> Result<(), EngineErro
 }
 
 /// Brings the profile's part of the lock file up to date: `current` says which of the shown results
-/// are today's. Others keep their lines; those of instances that are gone go. Answers with those of which another
-/// project says that the same recipe came to other files.
+/// are today's. Others keep their lines; those of instances that the file no longer has go. Answers with those of which
+/// another project says that the same recipe came to other files.
 pub(crate) fn write(
     pipeline: &Pipeline,
     seen: &[Seen],
@@ -151,7 +162,8 @@ pub(crate) fn write(
         return Ok(Vec::new());
     }
     // Nothing of the old file stays when it had no other part and every instance is current.
-    let replaced = known.is_some_and(|sections| sections.keys().all(|name| name == section))
+    let replaced = !pipeline.set
+        && known.is_some_and(|sections| sections.keys().all(|name| name == section))
         && (0..pipeline.instances.len()).all(|id| entry(id).is_some());
     let mut whole = if replaced { Lock::new() } else { read(&place)? };
     let mut old = whole.remove(section).unwrap_or_default();
@@ -166,6 +178,12 @@ pub(crate) fn write(
         }
         let locked = entry(id).map(Locked::from).or_else(|| old.remove(&instance.name));
         new.extend(locked.map(|locked| (instance.name.clone(), locked)));
+    }
+    if pipeline.set {
+        // The file has them, though this command line left them out.
+        for (name, locked) in old {
+            new.entry(name).or_insert(locked);
+        }
     }
     if !new.is_empty() {
         whole.insert(section.to_owned(), new);

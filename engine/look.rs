@@ -39,6 +39,7 @@ fn compare(place: &Path, entry: &Entry, now: &mut Option<Entry>) -> Result<(), F
         if stamp == file.stamp {
             continue;
         }
+        let young = stamp.too_young();
         let same = meta.is_file()
             && stamp.size == file.stamp.size
             && executable(&meta) == file.executable
@@ -46,7 +47,7 @@ fn compare(place: &Path, entry: &Entry, now: &mut Option<Entry>) -> Result<(), F
         if !same {
             return Err(Fault::Altered(path));
         }
-        if !stamp.too_young() {
+        if !young {
             now.get_or_insert_with(|| entry.clone()).files[at].stamp = stamp;
         }
     }
@@ -60,10 +61,11 @@ fn compare(place: &Path, entry: &Entry, now: &mut Option<Entry>) -> Result<(), F
         if !meta.is_dir() {
             return Err(Fault::Altered(path));
         }
+        let young = stamp.too_young();
         if let Some(path) = surplus(&path, folder, entry).into_iter().next() {
             return Err(Fault::Altered(path));
         }
-        if !stamp.too_young() {
+        if !young {
             now.get_or_insert_with(|| entry.clone()).folders[at].1 = stamp;
         }
     }

@@ -149,8 +149,9 @@ impl Memo {
         {
             return Ok(*digest);
         }
+        let young = stamp.too_young();
         let digest = Digest::of_file(&full)?;
-        if !stamp.too_young() {
+        if !young {
             self.learn(path, Remembered::File(stamp, digest));
         }
         Ok(digest)
@@ -163,6 +164,7 @@ impl Memo {
         {
             return Ok(*content);
         }
+        let young: Vec<bool> = files.iter().map(|file| file.stamp.too_young()).collect();
         let known = self.known(path);
         let digest = |file: &Listed| match known.get(&file.name) {
             Some((then, digest)) if *then == file.stamp => Ok(*digest),
@@ -172,8 +174,8 @@ impl Memo {
         let tree = files.iter().zip(&digests).map(|(file, digest)| (file.name.as_str(), false, *digest));
         let content = Digest::of_tree(tree);
         let count = files.len();
-        let old = files.into_iter().zip(digests).filter(|(file, _)| !file.stamp.too_young());
-        let known: Known = old.map(|(file, digest)| (file.name, (file.stamp, digest))).collect();
+        let old = files.into_iter().zip(digests).zip(young).filter(|(_, young)| !young);
+        let known: Known = old.map(|((file, digest), _)| (file.name, (file.stamp, digest))).collect();
         if known.len() == count {
             self.learn(path, Remembered::Folder { listing, content });
         }

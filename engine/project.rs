@@ -204,6 +204,14 @@ impl Project {
             Some((id, object, problem, self.store.refill(digest, &place).is_ok()))
         }));
         findings.sort();
+        if !findings.is_empty() {
+            // What a run beside this one replaced meanwhile is not damaged.
+            let (now, _) = State::load(self.store.cache())?;
+            findings.retain(|(id, ..)| {
+                let key = key(pipeline, *id);
+                now.results.get(&key) == state.results.get(&key)
+            });
+        }
         let named = |(id, path, problem, mended): (InstanceId, PathBuf, String, bool)| {
             let instance: &Instance = &pipeline.instances[id];
             Finding { instance: instance.name.clone(), path, problem, mended }

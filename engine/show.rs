@@ -33,7 +33,10 @@ impl Store {
         content: &mut Content,
         old: Option<&Entry>,
     ) -> Result<Option<(PathBuf, PathBuf)>, EngineError> {
+        // A link in its place leads to where the result lies.
         let place = self.shown(key);
+        let linked = fs::symlink_metadata(&place).is_ok_and(|meta| meta.is_symlink());
+        let place = if linked { fs::canonicalize(&place).unwrap_or(place) } else { place };
         let mut ready = draft.path().to_owned();
         let mut moved = with_parent(&place, || fs::rename(&ready, &place));
         if moved.as_ref().is_err_and(crosses) {

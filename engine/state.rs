@@ -35,6 +35,18 @@ pub(crate) struct Entry {
     pub(crate) folders: Vec<Folder>,
 }
 
+impl Entry {
+    /// Its folders in which nothing is, other than its own.
+    pub(crate) fn empty_folders(&self) -> impl Iterator<Item = &str> {
+        let paths = self.folders.iter().map(|Folder(path, _)| path.as_str()).filter(|path| !path.is_empty());
+        paths.filter(|path| {
+            let inside = |other: &str| other.len() > path.len() && other.starts_with(path);
+            !self.files.iter().any(|file| inside(&file.path))
+                && !self.folders.iter().any(|Folder(other, _)| inside(other))
+        })
+    }
+}
+
 /// The parts of a lock file, each with the digest of what it was made from, where that is known.
 pub(crate) type Sections = BTreeMap<String, Option<Digest>>;
 

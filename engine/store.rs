@@ -15,6 +15,7 @@ use std::{
     time::SystemTime,
 };
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -293,9 +294,9 @@ impl Store {
     }
 
     /// Makes an object beside the cache and moves it in.
-    fn put(&self, digest: Digest, write: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), EngineError> {
+    fn put(&self, digest: Digest, mut write: impl FnMut(&Path) -> io::Result<()>) -> Result<(), EngineError> {
         let (temporary, place) = (self.temporary(), self.object(digest));
-        let made = write(&temporary).context("write", &temporary);
+        let made = with_parent(&temporary, || write(&temporary)).context("write", &temporary);
         let moved = made
             .and_then(|()| with_parent(&place, || fs::rename(&temporary, &place)).context("create", &place));
         if moved.is_err() {
@@ -347,8 +348,7 @@ impl Store {
             let Output { path, digest, executable, .. } = output.clone();
             content.files.push(Shown { path, digest, executable, stamp: stamp(&copy)? });
             if let Err(error) = check(&object, &copy, output.digest) {
-                let _ = fs::remove_file(&object);
-                return Err(error);
+                return Err(blame(object, output.digest, error));
             }
         }
         for folder in folders {
@@ -381,15 +381,35 @@ impl Store {
 }
 
 /// What it means that `object` could not be copied. One that a disk does not give back is deleted, or every run
-/// would end here.
+/// would end here; nothing else is a reason to.
 fn unusable(object: PathBuf, error: io::Error) -> EngineError {
     let read = fs::File::open(&object).and_then(|mut file| io::copy(&mut file, &mut io::sink()));
+    let lost = |error: &io::Error| {
+        let codes = [Errno::IO, Errno::BADMSG, Errno::UCLEAN].map(|code| code.raw_os_error());
+        error.kind() == ErrorKind::NotFound || error.raw_os_error().is_some_and(|code| codes.contains(&code))
+    };
     match read {
-        Err(error) if error.kind() != ErrorKind::PermissionDenied => {
+        Err(error) if lost(&error) => {
             let _ = fs::remove_file(&object);
             EngineError::Damaged { path: object, message: format!("it cannot be read: {error}") }
         }
         _ => EngineError::Io { action: "restore from", path: object, source: error },
+    }
+}
+
+/// What it means that a copy of `object` has another content: that of the object, which is deleted then, or what
+/// happened to the copy.
+fn blame(object: PathBuf, expected: Digest, copied: EngineError) -> EngineError {
+    match check(&object, &object, expected) {
+        Err(damaged @ EngineError::Damaged { .. }) => {
+            let _ = fs::remove_file(&object);
+            damaged
+        }
+        Err(error) => error,
+        Ok(()) => {
+            let source = io::Error::other(format!("the copy is not what was copied: {copied}"));
+            EngineError::Io { action: "restore from", path: object, source }
+        }
     }
 }
 
@@ -405,4 +425,28 @@ fn check(object: &Path, read: &Path, expected: Digest) -> Result<(), EngineError
     }
     let message = format!("its content has the digest {found}, not the one in its name");
     Err(EngineError::Damaged { path: object.to_owned(), message })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_is_deleted_for_what_is_wrong_with_it_and_for_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let object = folder.path().join("object");
+        let digest = Digest::of("good");
+        let interrupted = || io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
+        fs::write(&object, "good").unwrap();
+        let copied = EngineError::Damaged { path: object.clone(), message: "the copy is short".into() };
+        for error in [blame(object.clone(), digest, copied), unusable(object.clone(), interrupted())] {
+            assert!(matches!(error, EngineError::Io { .. }), "{error}");
+            assert!(object.exists(), "{error}");
+        }
+        fs::write(&object, "spoilt").unwrap();
+        let copied = EngineError::Damaged { path: object.clone(), message: "the copy is not it".into() };
+        assert!(matches!(blame(object.clone(), digest, copied), EngineError::Damaged { .. }));
+        assert!(!object.exists());
+        assert!(matches!(unusable(object, interrupted()), EngineError::Damaged { .. }), "it is gone");
+    }
 }

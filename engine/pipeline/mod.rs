@@ -155,7 +155,8 @@ pub fn load_text(source: String, options: &LoadOptions, kinds: &Kinds) -> Result
         diagnostics.sort_by_key(|d| d.span.as_ref().map(|s| s.start));
         return Err(LoadError { file: file.clone(), source, diagnostics });
     }
-    Ok(Pipeline { root, file: in_full(file), profile: options.profile.clone(), namespace, instances })
+    let (profile, set) = (options.profile.clone(), !options.sets.is_empty());
+    Ok(Pipeline { root, file: in_full(file), profile, set, namespace, instances })
 }
 
 fn expand_text(

@@ -9,6 +9,7 @@ use toml::{
 };
 
 use super::{Diagnostics, hint::did_you_mean, overlay};
+use crate::lockfile;
 
 /// Where something stood in the file; `None` for what came from the command line.
 pub(super) type Span = Option<Range<usize>>;
@@ -130,6 +131,10 @@ pub(super) fn document(
     let mut chosen = None;
     for (name, entry) in &profiles {
         check_name("profile", name, &entry.key, diagnostics);
+        if name == lockfile::section(None) {
+            let hint = "lock files call the file without a profile so: rename it".to_owned();
+            diagnostics.add(&entry.key, format!("a profile cannot be called `{name}`"), Some(hint));
+        }
         if document.stages.contains_key(name) {
             let message = format!("the profile `{name}` has the name of a stage");
             let hint = format!("rename one of them: `artifacts/{name}/` cannot show the results of both");

@@ -375,6 +375,13 @@ fn a_profile_turns_axes_into_values_and_back_and_may_change_the_kind() {
 }
 
 #[test]
+fn a_profile_must_not_share_its_part_of_the_lock_file_with_the_file_itself() {
+    let said = complaints("[stage.a]\nkind = 'source'\n[profile.default]\n", None, &[]);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains("a profile cannot be called `default`"), "{said:?}");
+}
+
+#[test]
 fn a_profile_must_not_share_its_folder_of_artifacts_with_a_stage() {
     let text = "[stage.quick]\nkind = 'source'\n[profile.quick.stage.quick]\nlr = 2.5\n";
     for profile in [None, Some("quick")] {

@@ -164,7 +164,7 @@ fn describe(cache: &Cache) -> String {
 impl Cache {
     fn json(&self) -> Value {
         json!({
-            "path": self.path, "exists": self.exists, "writable": self.writable,
+            "path": self.path.to_string_lossy(), "exists": self.exists, "writable": self.writable,
             "files": self.files, "bytes": self.bytes,
         })
     }

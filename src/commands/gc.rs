@@ -13,8 +13,9 @@ pub(super) fn gc(global: &Global, apply: bool, keep_days: u32, json: bool) -> Re
     let keep = Duration::from_secs(u64::from(keep_days) * 24 * 60 * 60);
     let report = project.gc(&GcOptions { keep, delete: apply })?;
     if json {
+        let files: Vec<_> = report.files.iter().map(|file| file.to_string_lossy()).collect();
         ui::json(&json!({
-            "deleted": apply, "files": report.files, "bytes": report.bytes, "kept_bytes": report.kept,
+            "deleted": apply, "files": files, "bytes": report.bytes, "kept_bytes": report.kept,
         }));
         return Ok(ExitCode::SUCCESS);
     }

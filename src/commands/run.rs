@@ -48,9 +48,16 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
     };
     let screen = Screen::new(args.quiet);
     let voice = screen.clone();
-    let told = move |level| voice.note(asked_to_stop(level));
-    signals::count_into(Arc::clone(&options.stop), told)
-        .map_err(|e| Failure::new(FailureKind::User, format!("cannot listen for Ctrl-C: {e}")))?;
+    let told = move |level| {
+        voice.note(asked_to_stop(level));
+        if level > 2 {
+            std::process::exit(130); // something waits where nobody looks; a run can be killed at any time
+        }
+    };
+    if !args.dry_run {
+        signals::count_into(Arc::clone(&options.stop), told)
+            .map_err(|e| Failure::new(FailureKind::User, format!("cannot listen for Ctrl-C: {e}")))?;
+    }
     let mut watch = Watch::new(&project, pipeline, screen, args.quiet, wanted(pipeline, &options).len());
     let result = project.run(pipeline, &options, &mut watch);
     watch.end();
@@ -76,7 +83,8 @@ fn nothing(fresh: usize, started: Instant) -> String {
 fn asked_to_stop(level: usize) -> &'static str {
     match level {
         1 => "stopping at the next safe point; Ctrl-C again stops at once",
-        _ => "stopping at once",
+        2 => "stopping at once; Ctrl-C again leaves everything as it is",
+        _ => "left",
     }
 }
 

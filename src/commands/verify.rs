@@ -16,8 +16,8 @@ pub(super) fn verify(global: &Global, json: bool) -> Result<ExitCode, Failure> {
     if json {
         let findings = findings.iter().map(|finding| {
             json!({
-                "instance": finding.instance, "path": finding.path, "problem": finding.problem,
-                "mended": finding.mended,
+                "instance": finding.instance, "path": finding.path.to_string_lossy(),
+                "problem": finding.problem, "mended": finding.mended,
             })
         });
         ui::json(&findings.collect());
@@ -28,7 +28,14 @@ pub(super) fn verify(global: &Global, json: bool) -> Result<ExitCode, Failure> {
             ui::line(&format!("{}: `{path}`: {}{mended}", finding.instance, finding.problem));
         }
         let left = findings.iter().filter(|finding| !finding.mended).count();
+        let all = pipeline.instances.len();
+        let unknown = project.records(pipeline)?.iter().filter(|record| record.is_none()).count();
         ui::line(&match (findings.len(), left) {
+            (0, _) if unknown > 0 => {
+                format!(
+                    "no damage; of {unknown} of {all} results nothing is recorded here, so they were not read"
+                )
+            }
             (0, _) => "every result is what it was".to_owned(),
             (_, 0) => "what was damaged is mended; a disk that damages files should be checked".to_owned(),
             _ => {

@@ -51,8 +51,8 @@ fn what_a_clone_lacks_is_not_made_again_where_the_lock_file_may_be_believed() {
 
         [stage.train]
         kind = "command"
-        run = "echo x >> ran; echo little > $OUT/small; echo much > $OUT/large"
-        outputs = ["small", "large"]
+        run = "echo x >> ran; mkdir -p $OUT/parts/none; echo little > $OUT/small; echo much > $OUT/large"
+        outputs = ["small", "large", "parts"]
 
         [stage.read]
         kind = "command"
@@ -64,6 +64,7 @@ fn what_a_clone_lacks_is_not_made_again_where_the_lock_file_may_be_believed() {
     let like_a_clone = || {
         std::fs::remove_dir_all(project.path(".repro")).unwrap();
         std::fs::remove_file(project.path("artifacts/train/large")).unwrap();
+        std::fs::remove_dir_all(project.path("artifacts/train/parts")).unwrap(); // git keeps no empty folders
     };
     let trainings = || project.read("ran").lines().count();
     project.ends(&["run"], 0);
@@ -269,6 +270,22 @@ fn a_setting_on_the_command_line_sweeps() {
     let swept = project.ends(&sweep, 0);
     assert!(swept.out.starts_with("ran 8 in "), "{}", swept.out);
     assert_eq!(project.read("artifacts/join/all"), "one 0\none 4\n");
+}
+
+#[test]
+fn the_lock_file_keeps_what_a_setting_leaves_out_and_forgets_what_the_file_does() {
+    let project = TestProject::new(CHAINS);
+    let locked = |name: &str| project.read("pipeline.lock").contains(&format!("[\"default\".\"{name}\"]"));
+    project.ends(&["run"], 0);
+    project.ends(&["run", "-S", "stage.first.seed=0..1", "-S", "stage.second.seed=[0]"], 0);
+    assert!(locked("first[seed=0]") && locked("first[seed=2]") && locked("second[seed=2]"));
+    project.ends(&["run", "-S", "stage.first.seed=0..1", "-S", "stage.second.seed=[0]", "-S", "word=two"], 0);
+    assert!(locked("first[seed=2]"));
+    let two = engine::digest::Digest::of("two 0\n").to_string();
+    assert!(project.read("pipeline.lock").contains(&two), "what ran has its new line");
+    project.write("pipeline.toml", &CHAINS.replace("0, 1, 2", "0, 1"));
+    project.ends(&["run"], 0);
+    assert!(locked("first[seed=1]") && !locked("first[seed=2]"));
 }
 
 #[test]

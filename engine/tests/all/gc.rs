@@ -94,6 +94,27 @@ fn what_is_shown_or_locked_or_young_stays_and_the_rest_goes() {
 }
 
 #[test]
+fn the_objects_of_what_is_shown_stay_although_its_record_is_lost() {
+    let space = Space::new();
+    space.ran(&["a", "b", "c", "d"], &[]);
+    fs::remove_dir_all(space.path(".repro/records")).unwrap();
+    age(&space);
+    assert_eq!(gc(&space, true).files.len(), 0);
+}
+
+#[test]
+fn a_result_is_of_use_until_another_takes_its_place() {
+    let mut space = Space::new();
+    space.ran(&["a", "b", "c", "d"], &[]);
+    age(&space);
+    space.edit("d", "echo two > $OUT/x");
+    space.ran(&["d"], &[]);
+    assert_eq!(gc(&space, true).files.len(), 0);
+    age(&space);
+    assert_eq!(gc(&space, true).files.len(), 2, "a record and an object");
+}
+
+#[test]
 fn what_a_run_with_nothing_to_do_is_known_by_grows_old() {
     let space = Space::new();
     space.ran(&["a", "b", "c", "d"], &[]);

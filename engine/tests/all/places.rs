@@ -39,6 +39,21 @@ fn the_cache_or_the_artifacts_may_lie_on_another_file_system() {
 }
 
 #[test]
+fn a_link_in_the_place_of_a_result_is_followed() {
+    let mut space = Space::new();
+    space.ran(&["a", "b", "c", "d"], &[]);
+    let (place, far) = (space.path("artifacts/d"), space.path("far"));
+    fs::rename(&place, &far).unwrap();
+    std::os::unix::fs::symlink(&far, &place).unwrap();
+    space.ran(&[], &[]);
+    space.edit("d", "echo two > $OUT/x");
+    space.ran(&["d"], &[]);
+    assert!(fs::symlink_metadata(&place).unwrap().is_symlink());
+    assert_eq!(read(&far.join("x")), "two\n");
+    space.ran(&[], &[]);
+}
+
+#[test]
 fn a_pipe_in_the_place_of_a_file_is_named_and_waited_for_by_nobody() {
     let mut space = Space::new();
     space.ran(&["a", "b", "c", "d"], &[]);

@@ -120,6 +120,11 @@ fn a_damaged_cache_object_is_found_by_verify_and_made_again_when_it_is_needed() 
     assert_eq!((&found[0].path, found[0].mended), (&object.canonicalize().unwrap(), true), "{found:?}");
     assert_eq!(read(&object), "alone\n", "what is shown still had its content");
     assert_eq!(project.verify(&space.pipeline()).unwrap(), []);
+    // The folder for what is in the making is not always there.
+    fs::remove_dir_all(space.path(".repro/drafts")).unwrap();
+    fs::remove_file(&object).unwrap();
+    assert!(project.verify(&space.pipeline()).unwrap()[0].mended);
+    assert_eq!(read(&object), "alone\n");
     fs::remove_file(&object).unwrap();
     fs::write(&object, "wrong\n").unwrap();
     space.ran(&[], &[]);

@@ -84,7 +84,7 @@ impl Kind for Toy {
 /// A pipeline without profile in the project `root`.
 pub(crate) fn pipeline(root: &Path, instances: Vec<Instance>) -> Pipeline {
     let (file, namespace) = ("pipeline.toml".into(), PathBuf::new());
-    Pipeline { root: root.to_owned(), file, profile: None, namespace, instances }
+    Pipeline { root: root.to_owned(), file, profile: None, set: false, namespace, instances }
 }
 
 /// Runs it, and says what happened.
