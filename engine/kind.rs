@@ -40,6 +40,12 @@ pub trait Kind: Send + Sync {
         false
     }
 
+    /// Do its results name the stages that its inputs are of? Then these names are part of the recipe, for roles
+    /// that take many.
+    fn names_stages(&self) -> bool {
+        false
+    }
+
     /// The shell command that does the work, for kinds that are nothing else: the runner starts it
     /// directly instead of starting itself to call [`Kind::run`].
     fn command(&self, _params: &Params) -> Option<Command> {

@@ -39,6 +39,8 @@ impl Running {
     pub(crate) fn stop(&mut self) {
         if self.stdin.take().is_none() {
             signal(self.group, Signal::TERM);
+            // Who asks on the terminal is stopped by the system, and hears nothing before this.
+            signal(self.group, Signal::CONT);
         }
     }
 

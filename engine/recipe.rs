@@ -13,12 +13,12 @@
 //!
 //! One line each, ended by a line feed, in this order: the kind with its version; every parameter
 //! that decides the result, sorted; the axes, sorted, for kinds that see them (a command does, in its
-//! environment); the kind's own files, sorted; the inputs by role in the order of the
-//! needs, with the axes of the instance that made them where a role takes many. Values are TOML
-//! with one spelling only: strings are quoted with every control character escaped, so no value
-//! can forge a line; tables are inline and sorted; floats are the shortest text that reads back as
-//! the same number. The digest is BLAKE3 of the text. The stage's name is not in it: renaming is
-//! not redoing. A change of this encoding changes the `1` of the first line.
+//! environment); the kind's own files, sorted; the inputs by role in the order of the needs. Where a role
+//! takes many, an input has the axes of the instance that made it, and in front of these its stage for kinds
+//! whose results name it. Values are TOML with one spelling only: strings are quoted with every control
+//! character escaped, so no value can forge a line; tables are inline and sorted; floats are the shortest
+//! text that reads back as the same number. The digest is BLAKE3 of the text. The stage's own name is not in
+//! it: renaming is not redoing. A change of this encoding changes the `1` of the first line.
 
 use std::{
     collections::BTreeMap,
@@ -127,6 +127,10 @@ impl Recipe {
                 Roles::Any => true,
                 Roles::Named(roles) => roles.iter().any(|role| role.name == need.role && role.many),
             };
+            if many && kind.names_stages() {
+                text.push(' ');
+                write_key(&mut text, &pipeline.instances[need.from].stage);
+            }
             if many {
                 for (key, value) in &pipeline.instances[need.from].axes {
                     text.push(' ');

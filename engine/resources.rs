@@ -56,6 +56,12 @@ impl Pool {
         self.slots.min(threads).min(gpus).max(1)
     }
 
+    /// How many that want so much memory have room together; at least one.
+    pub(crate) fn room(&self, wanted: Resources) -> usize {
+        let room = self.memory.checked_div(wanted.memory).unwrap_or(u64::MAX);
+        usize::try_from(room).unwrap_or(usize::MAX).max(1)
+    }
+
     /// Is a share free? Who wants more threads or memory than there are gets all.
     pub(crate) fn fits(&self, wanted: Resources) -> bool {
         let (threads, memory) = (wanted.threads.min(self.all.threads), wanted.memory.min(self.all.memory));
@@ -98,5 +104,13 @@ mod tests {
         // No machine that builds this has less, and none has so many MiB.
         let memory = Pool::of_machine(1).all.memory;
         assert!(memory > 1 << 28, "{memory}");
+    }
+
+    #[test]
+    fn as_many_share_a_process_as_have_room_in_memory() {
+        let pool = Pool { memory: 10, ..Pool::of_machine(1) };
+        let wanted = |memory| Resources { threads: 1, gpus: 0, memory };
+        assert_eq!([1, 3, 10, 11].map(|memory| pool.room(wanted(memory))), [10, 3, 1, 1]);
+        assert_eq!(pool.room(wanted(0)), usize::MAX);
     }
 }

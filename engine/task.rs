@@ -225,6 +225,10 @@ impl Member {
         run: &Ran,
     ) -> Result<Made, EngineError> {
         let hint = "a stage's results are the plain files that it writes into its output folder (`$OUT` for a command)";
+        if !fs::symlink_metadata(self.draft.path()).is_ok_and(|meta| meta.is_dir()) {
+            let message = "it put something else in the place of its output folder".into();
+            return Err(EngineError::Output { message, hint: hint.into() });
+        }
         for output in outputs {
             if !self.draft.path().join(output).exists() {
                 return Err(EngineError::Output {
@@ -282,7 +286,10 @@ fn drop_others(
         }
         let is_folder = fs::symlink_metadata(&place)?.is_dir();
         if outputs.iter().any(|output| output.starts_with(&path)) {
-            drop_others(&place, &path, outputs, dropped)?;
+            // A link is refused when the rest is kept; what lies behind it is not of the draft.
+            if is_folder {
+                drop_others(&place, &path, outputs, dropped)?;
+            }
             continue;
         }
         dropped.push(format!("`{}`", path.display()));

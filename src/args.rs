@@ -2,7 +2,11 @@
 
 mod bench;
 
-use std::path::PathBuf;
+use std::{
+    convert::Infallible,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
 
 use clap::{Parser, Subcommand};
 
@@ -33,11 +37,28 @@ pub(crate) struct Global {
     pub(crate) profile: Option<String>,
     /// Override a parameter, such as `epochs=10`, or a stage's, such as
     /// `stage.train.learning_rate=0.2`; a list or a range (`0..5`) there sweeps (repeatable)
-    #[arg(short = 'S', long = "set", global = true, value_name = "KEY=VALUE")]
+    #[arg(short = 'S', long = "set", global = true, value_name = "KEY=VALUE", value_parser = set)]
     pub(crate) sets: Vec<String>,
     /// Work in this folder
     #[arg(short = 'C', long = "directory", global = true, value_name = "DIR")]
     pub(crate) directory: Option<PathBuf>,
+}
+
+/// The settings in the order in which they stand: of a global option that may be repeated, clap keeps only what
+/// stands behind the command where something does.
+static SETS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Notes a setting; clap asks once for each.
+fn set(text: &str) -> Result<String, Infallible> {
+    SETS.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_owned());
+    Ok(text.to_owned())
+}
+
+/// The arguments of this process.
+pub(crate) fn parse() -> Args {
+    let mut args = Args::parse();
+    args.global.sets = std::mem::take(&mut *SETS.lock().unwrap_or_else(PoisonError::into_inner));
+    args
 }
 
 /// The commands.

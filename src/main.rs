@@ -17,14 +17,12 @@ mod watch;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
     // The runner starts this program again for each stage; no person calls it that way.
     if std::env::args_os().nth(1).is_some_and(|word| word == "__stage") {
         return code(engine::child::serve(&stages::kinds()));
     }
-    let mut args = args::Args::parse();
+    let mut args = args::parse();
     match commands::dispatch(&mut args) {
         Ok(code) => code,
         Err(failure) => {

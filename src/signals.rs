@@ -13,13 +13,23 @@ use signal_hook::{
     iterator::Signals,
 };
 
-/// From now on, each request to end raises `stop` by one and then calls `told` with its value.
+/// From now on, each request to end raises `stop` by one and then calls `told` with its value. What this program
+/// was started to ignore stays ignored: after `nohup` it does not end with its terminal.
 pub(crate) fn count_into(stop: Arc<AtomicUsize>, told: impl Fn(usize) + Send + 'static) -> io::Result<()> {
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    let ignored = ignored();
+    let heard = [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
+    let mut signals = Signals::new(heard)?;
     std::thread::spawn(move || {
         for _ in signals.forever() {
             told(stop.fetch_add(1, Ordering::Relaxed) + 1);
         }
     });
     Ok(())
+}
+
+/// The signals that this process ignores, one bit each; none where the system does not say.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

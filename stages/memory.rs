@@ -72,7 +72,7 @@ impl Kind for Memory {
     }
 
     fn version(&self) -> u32 {
-        3
+        4
     }
 
     fn roles(&self) -> Roles {

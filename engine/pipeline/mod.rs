@@ -136,9 +136,10 @@ pub fn load_text(source: String, options: &LoadOptions, kinds: &Kinds) -> Result
     let file = &options.file;
     let (root, mut diagnostics) = (root_of(file), Diagnostics::default());
     let namespace = namespace_of(&root, file, options.profile.as_deref());
-    if let Some(taken) = taken(&root, &namespace, file) {
-        let hint = format!("`artifacts/{taken}/` cannot show the results of both: rename one of them");
-        let message = format!("`{taken}` is also a stage or a profile of `pipeline.toml`");
+    if let Some((name, place, other)) = taken(&root, &namespace, file) {
+        let place = place.display();
+        let hint = format!("`artifacts/{place}/` cannot show the results of both: rename one of them");
+        let message = format!("`{name}` is also a stage or a profile of `{}`", other.display());
         diagnostics.add(&None, message, Some(hint));
     }
     if file.extension() != Some("toml".as_ref()) {
@@ -231,14 +232,23 @@ fn namespace_of(root: &Path, file: &Path, profile: Option<&str>) -> PathBuf {
     namespace
 }
 
-/// The first folder of `namespace`, where `pipeline.toml` shows results of its own in it.
-fn taken<'a>(root: &Path, namespace: &'a Path, file: &Path) -> Option<&'a str> {
-    if file.file_name() == Some("pipeline.toml".as_ref()) {
-        return None;
-    }
-    let first = namespace.iter().next()?.to_str()?;
-    // One that cannot be read shows nothing.
-    let main: toml::Table = std::fs::read_to_string(root.join("pipeline.toml")).ok()?.parse().ok()?;
-    let names = |key: &str| main.get(key).and_then(toml::Value::as_table);
-    ["stage", "profile"].into_iter().filter_map(names).any(|table| table.contains_key(first)).then_some(first)
+/// The first folder of `namespace` in which another pipeline file shows results of its own: its name, the whole of
+/// it, and that file, below the root.
+fn taken<'a>(root: &Path, namespace: &'a Path, file: &Path) -> Option<(&'a str, PathBuf, PathBuf)> {
+    let own = in_full(file);
+    let parts: Vec<&str> = namespace.iter().map(|part| part.to_str()).collect::<Option<_>>()?;
+    (0..parts.len()).find_map(|above| {
+        let other = if above == 0 { "pipeline".into() } else { parts[..above].iter().collect::<PathBuf>() };
+        let other = other.with_added_extension("toml");
+        if root.join(&other) == own {
+            return None;
+        }
+        // One that cannot be read shows nothing.
+        let text = std::fs::read_to_string(root.join(&other)).ok()?;
+        let table: toml::Table = text.parse().ok()?;
+        let mut names = ["stage", "profile"].into_iter().filter_map(|key| table.get(key)?.as_table());
+        let name = parts[above];
+        let both = names.any(|names| names.contains_key(name));
+        both.then(|| (name, parts[..=above].iter().collect(), other))
+    })
 }

@@ -48,6 +48,24 @@ pub(super) fn profile(
             diagnostics.add(&entry.key, message, did_you_mean(param, known.keys().map(String::as_str)));
         }
     }
+    let (mut have, mut sets) = (Vec::new(), Vec::new());
+    paths(known, "", &mut have);
+    paths(&overlay.params, "", &mut sets);
+    // Below a table that the file has; what is new with its table was judged above.
+    let inner = sets.iter().filter_map(|path| Some((path, path.split_once('.')?.0)));
+    for (path, top) in inner.filter(|(path, top)| known.contains_key(*top) && !have.contains(path)) {
+        let mut all = document.stages.values().chain(known.values());
+        let mut brought = overlay.stages.values().chain(overlay.params.values());
+        if !all.any(|entry| mentions(&entry.node, path)) && !brought.any(|entry| mentions(&entry.node, path))
+        {
+            let message = format!("profile `{name}` sets a parameter `{path}` that does not exist");
+            diagnostics.add(
+                &overlay.params[top].key,
+                message,
+                did_you_mean(path, have.iter().map(String::as_str)),
+            );
+        }
+    }
     for (stage, entry) in &overlay.stages {
         let what = format!("`profile.{name}.stage.{stage}`");
         let Some(entries) = table(&entry.node, &what, diagnostics) else { continue };

@@ -144,14 +144,15 @@ pub(super) fn substitute(
     }
 }
 
-/// Does anything in `node` refer to `name`, or to something in it?
+/// Does anything in `node` refer to `name`, to something in it, or to a table that it is in?
 pub(super) fn mentions(node: &Node, name: &str) -> bool {
     match &node.data {
         Data::List(items) => items.iter().any(|item| mentions(item, name)),
         Data::Table(entries) => entries.values().any(|entry| mentions(&entry.node, name)),
         Data::Leaf(Value::String(text)) => text.split("${").skip(1).any(|rest| {
             let inside = rest.split_once('}').map_or("", |(inside, _)| inside.trim());
-            inside.split('.').next() == Some(name)
+            let within = |a: &str, b: &str| a.strip_prefix(b).is_some_and(|rest| rest.starts_with('.'));
+            inside == name || within(inside, name) || within(name, inside)
         }),
         Data::Leaf(_) => false,
     }

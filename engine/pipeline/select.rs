@@ -45,8 +45,11 @@ pub fn select(pipeline: &Pipeline, name: &str) -> Result<Vec<InstanceId>, String
         let values: BTreeSet<String> =
             of_stage.iter().filter_map(|&id| pipeline.instances[id].axes.get(axis)).map(show).collect();
         // A number may be spelt otherwise than names do: `0.00001` is `1e-5` there.
-        let number = value.parse().ok().map(|number| show(&Value::Float(number)));
-        let value = number.filter(|number| values.contains(number)).unwrap_or_else(|| value.to_owned());
+        let number = || {
+            let number = show(&Value::Float(value.parse().ok()?));
+            values.contains(&number).then_some(number)
+        };
+        let value = if values.contains(value) { None } else { number() }.unwrap_or_else(|| value.to_owned());
         if !values.contains(&value) {
             let hint = did_you_mean(&value, values.iter().map(String::as_str));
             return Err(hinted(format!("the axis `{axis}` of `{stage}` has no value `{value}`"), hint));

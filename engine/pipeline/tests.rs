@@ -414,6 +414,38 @@ fn another_file_in_a_project_shares_its_root() {
         let Err(error) = load(&options, &kinds()) else { panic!("{main}") };
         assert_eq!(error.diagnostics[0].message, "`train` is also a stage or a profile of `pipeline.toml`");
     }
+    // Two further files may meet as well.
+    fs::create_dir(folder.path().join("experiments/depth")).unwrap();
+    let file = folder.path().join("experiments/depth/quick.toml");
+    fs::write(&file, "[stage.b]\nkind = 'source'\n").unwrap();
+    let options = LoadOptions { file, profile: None, sets: vec![] };
+    assert!(load(&options, &kinds()).is_ok());
+    for other in ["[stage.quick]\nkind = 'source'\n", "[profile.quick.params]\n"] {
+        fs::write(folder.path().join("experiments/depth.toml"), other).unwrap();
+        let Err(error) = load(&options, &kinds()) else { panic!("{other}") };
+        let expected = "`quick` is also a stage or a profile of `experiments/depth.toml`";
+        assert_eq!(error.diagnostics[0].message, expected);
+    }
+}
+
+#[test]
+fn a_name_as_it_is_written_comes_before_the_number_that_it_spells() {
+    let text = "[stage.a]\nkind = 'source'\nmatrix = { lr = [0.5], arch = ['2.1', '2.10'], seed = [0] }\n";
+    let pipeline = try_load(text, None, &[]).unwrap();
+    assert_eq!(select(&pipeline, "a[arch=2.10]"), Ok(vec![1]));
+    assert_eq!(select(&pipeline, "a[arch=2.1]"), Ok(vec![0]));
+    assert_eq!(select(&pipeline, "a[lr=0.50]"), Ok(vec![0, 1]));
+}
+
+#[test]
+fn a_profile_changes_no_parameter_in_a_table_that_is_not_there() {
+    let text = "[params]\ntrain.decay = 0.5\n[stage.a]\nkind = 'source'\nlr = '${train.decay}'\n";
+    let said = complaints(&format!("{text}[profile.p]\nparams.train.dekay = 0.1\n"), Some("p"), &[]);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains("a parameter `train.dekay` that does not exist"), "{said:?}");
+    assert!(said[0].contains("did you mean `train.decay`?"), "{said:?}");
+    let brought = "[profile.p]\nparams.train.rate = 0.1\nstage.a.lr = '${train.rate}'\n";
+    assert!(try_load(&format!("{text}{brought}"), Some("p"), &[]).is_ok());
 }
 
 #[test]

@@ -122,7 +122,8 @@ impl Run<'_> {
                 members.push(other);
             }
         }
-        members.truncate(members.len().div_ceil(self.pool.parts(wanted)).min(group.most));
+        let part = members.len().div_ceil(self.pool.parts(wanted));
+        members.truncate(part.min(group.most).min(self.pool.room(wanted)));
         members
     }
 

@@ -91,7 +91,7 @@ impl Case {
     fn new(isa: Isa, shape: [usize; 4], stride: usize, input: [usize; 2]) -> Self {
         let [filters, channels, ..] = shape;
         let mut layer = Layer::new(shape, stride, input);
-        let (output, images) = (layer.output, chunk(input));
+        let (output, images) = (layer.output, 2 * chunk(input)); // whole groups, in wide layers too
         let mut stream = stream(0, "kernels");
         let mut draw = |n: usize| (0..n).map(|_| stream.uniform() as f32 - 0.5).collect::<Vec<_>>();
         let weights = draw(shape.iter().product());
@@ -163,7 +163,7 @@ mod tests {
         let words: Vec<&str> = seen.iter().map(|(word, _)| word.as_str()).collect();
         assert_eq!(words[0], "forward");
         assert_eq!(words[1..], KERNELS.map(|(word, _)| word));
-        let images = chunk([32, 32]) as u64;
+        let images = 2 * chunk([32, 32]) as u64;
         assert_eq!(seen[1].1, images * 2 * 16 * 16 * 9 * 1024);
     }
 }

@@ -194,7 +194,7 @@ impl<S: Stored> Step<S> {
             of("sums of BatchNorm", sum(&|u| u.sums.bytes()), true),
             of("sums of filter gradients", self.sums.iter().map(Images::bytes).sum(), true),
             of("means of the last feature", self.pooled.bytes(), true),
-            of("logits", 8 * self.pooled.count() * self.layout.classes, true),
+            of("logits, and their gradients", 16 * self.pooled.count() * self.layout.classes, true),
             of("prepared filters", sum(&|u| floats(u.layer.filters_len())), false),
             of("gradients of filters", sum(&values), false),
             of("BatchNorm", sum(&|u| u.channel_bytes()), false),

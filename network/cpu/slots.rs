@@ -1,5 +1,7 @@
 //! What trains, and how its gradient is found and its new values are taken over. Knows no batch and no rate.
 
+use std::borrow::Cow;
+
 use super::{lanes::Isa, step::Output, stored::Stored, unit::Unit};
 use crate::tensor::Tensor;
 
@@ -26,16 +28,23 @@ pub(super) enum What {
     OutputBias,
 }
 
+impl What {
+    /// Bytes of what it holds beside what trains.
+    pub(super) fn bytes(&self) -> usize {
+        if let Self::Positions { filters, at } = self { 4 * (filters.len() + at.len()) } else { 0 }
+    }
+}
+
 impl Slot {
     /// The gradient of the last step.
-    pub(super) fn gradient(&self, unit: &Unit<impl Stored>) -> Vec<f32> {
+    pub(super) fn gradient<'a>(&self, unit: &'a Unit<impl Stored>) -> Cow<'a, [f32]> {
         match self.what {
-            What::Gamma => unit.d_gamma.clone(),
-            What::Beta => unit.d_beta.clone(),
+            What::Gamma => (&unit.d_gamma).into(),
+            What::Beta => (&unit.d_beta).into(),
             What::Filters | What::Positions { .. } => {
-                unit.filters.as_ref().map_or_else(Vec::new, |f| f.values.clone())
+                unit.filters.as_ref().map_or_else(Cow::default, |filters| (&filters.values).into())
             }
-            _ => vec![0.0; self.velocity.len()], // BatchNorm takes the bias away again
+            _ => vec![0.0; self.velocity.len()].into(), // BatchNorm takes the bias away again
         }
     }
 

@@ -72,7 +72,7 @@ impl<S: Stored> Step<S> {
     /// Where the engine does not cover the graph, a value is missing, or `trained` errs.
     pub(crate) fn new(
         graph: &Graph,
-        values: &Tensors,
+        mut values: Tensors,
         trained: impl Fn(&str) -> Result<Trained>,
         (batch, again): (usize, usize),
         isa: Isa,
@@ -81,26 +81,27 @@ impl<S: Stored> Step<S> {
         let layout = Layout::new(graph)?;
         let batch = batch.max(threads); // in a prediction every worker has images of its own
         let outputs = Outputs::new(&layout, again);
-        let value = |name: String| {
-            values.get(&name).map(|t| &*t.data).ok_or_else(|| Error::Invalid(format!("no value `{name}`")))
+        // Each goes when it is packed: there is never room for both.
+        let mut take = |name: String| {
+            values.remove(&name).map(|t| t.data).ok_or_else(|| Error::Invalid(format!("no value `{name}`")))
         };
         let mut units = Vec::new();
         for (unit, z) in layout.units.iter().zip(outputs.places(&layout, batch)) {
             let conv = &unit.conv;
             let named = [
-                value(format!("{}.weight", conv.name))?,
-                if conv.bias { value(format!("{}.bias", conv.name))? } else { &[] },
-                value(format!("{}.weight", unit.norm))?,
-                value(format!("{}.bias", unit.norm))?,
+                take(format!("{}.weight", conv.name))?,
+                if conv.bias { take(format!("{}.bias", conv.name))? } else { Vec::new() },
+                take(format!("{}.weight", unit.norm))?,
+                take(format!("{}.bias", unit.norm))?,
             ];
-            units.push(Unit::new(unit, named, &trained(&conv.name)?, z, isa));
+            units.push(Unit::new(unit, named.each_ref().map(Vec::as_slice), &trained(&conv.name)?, z, isa));
         }
         let maps = Maps::new(&layout, batch, units.iter().any(|u| u.filters.is_some()));
         let pool = Pool::new(threads);
         let scratch = (0..pool.workers()).map(|index| Scratch::new(&layout, &units, index)).collect();
         let route = Route::new(&layout, &units, batch, pool.workers());
-        let weights = value(format!("{}.weight", layout.output))?.to_vec();
-        let bias = value(format!("{}.bias", layout.output))?.to_vec();
+        let weights = take(format!("{}.weight", layout.output))?;
+        let bias = take(format!("{}.bias", layout.output))?;
         let pooled = Images::new(batch, weights.len() / bias.len());
         let (d_weights, d_bias) = (vec![0.0; weights.len()], vec![0.0; bias.len()]);
         let output = Output { weights, bias, d_weights, d_bias };

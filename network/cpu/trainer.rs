@@ -88,7 +88,9 @@ impl<S: Stored> CpuTrainer<S> {
                 Some((param, Share::PerFilter { k })) => Trained::At(random_positions(spec.seed, param, k)?),
             })
         };
-        let step = Step::new(&graph, &weights, trained, (spec.batch, again), isa, threads)?;
+        let in_part = params.iter().filter(|p| matches!(spec.set.share(p), Share::PerFilter { .. }));
+        let mut in_part: Tensors = in_part.map(|p| (p.name.clone(), weights[&p.name].clone())).collect();
+        let step = Step::new(&graph, weights, trained, (spec.batch, again), isa, threads)?;
         let mut slots: Vec<Vec<Slot>> = step.units.iter().map(|_| Vec::new()).collect();
         let mut output = Vec::new();
         for param in &params {
@@ -100,7 +102,7 @@ impl<S: Stored> CpuTrainer<S> {
                 (Role::OutputWeight, _) => What::OutputWeights,
                 (Role::OutputBias, _) => What::OutputBias,
                 (_, Share::PerFilter { k }) => What::Positions {
-                    filters: weights[&param.name].data.clone(),
+                    filters: in_part.remove(&param.name).map_or_else(Vec::new, |tensor| tensor.data),
                     at: random_positions(spec.seed, param, k)?,
                 },
                 _ => What::Filters,
@@ -296,7 +298,8 @@ impl<S: Stored> Trainer for CpuTrainer<S> {
         let of =
             |slot: &Slot, gradient| (slot.name.clone(), Tensor::new(slot.values.shape.clone(), gradient));
         let units = self.step.units.iter().zip(&self.slots);
-        let units = units.flat_map(|(u, slots)| slots.iter().map(move |slot| of(slot, slot.gradient(u))));
+        let units = units
+            .flat_map(|(u, slots)| slots.iter().map(move |slot| of(slot, slot.gradient(u).into_owned())));
         let output = self.output.iter().map(|slot| of(slot, slot.output_gradient(&self.step.output)));
         Ok((tally, units.chain(output).collect()))
     }
@@ -354,8 +357,13 @@ impl<S: Stored> Trainer for CpuTrainer<S> {
     fn plan(&self) -> Option<Plan> {
         let mut plan = self.step.plan();
         let slots = self.slots.iter().flatten().chain(&self.output);
-        let bytes = slots.map(|slot| 4 * (slot.values.data.len() + slot.velocity.len())).sum();
-        plan.buffers.push(Buffer { name: "what trains, and its momentum", bytes, of_batch: false });
+        let trains = slots.clone().map(|slot| 4 * (slot.values.data.len() + slot.velocity.len())).sum();
+        let in_part = slots.map(|slot| slot.what.bytes()).sum();
+        for (name, bytes) in
+            [("what trains, and its momentum", trains), ("filters that train in part", in_part)]
+        {
+            plan.buffers.push(Buffer { name, bytes, of_batch: false });
+        }
         Some(plan)
     }
 }

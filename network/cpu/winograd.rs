@@ -40,7 +40,7 @@ pub(super) const WIDE_GROUP: usize = 96;
 const BLOCK: usize = 9 * LANES * LANES;
 
 /// Images of `size` = rows, columns that fill one group of tiles: a call is fast with a multiple of
-/// that.
+/// that, or of twice that in a wide layer.
 pub(crate) fn chunk(size: [usize; 2]) -> usize {
     (GROUP / size.map(|n| n.div_ceil(M)).iter().product::<usize>()).max(1)
 }

@@ -123,7 +123,7 @@ def initial(shapes, seed, init, bn_init):
         else:  # bias of a convolution or of the output layer
             bound = 1.0 / np.sqrt(float(fan_in))
             data = -bound + (bound - -bound) * uniform(source, count)
-        weights[name] = data.astype(np.float32).reshape(shape)
+        weights[name] = np.ascontiguousarray(data, np.float32).reshape(shape)  # a view may be written to
     return weights
 
 

@@ -179,6 +179,9 @@ fn checkpoints() -> BTreeMap<String, Checkpoint> {
                 .insert(format!("{name}-{variant}"), checkpoint("resnet14-2", variant, mode, HE_NORMAL));
         }
     }
+    let orthogonal = Init { weights: Orthogonal, bn: BnInit::Uniform };
+    let made = checkpoint("resnet8", Variant::Paper, Mode::Random, orthogonal);
+    checkpoints.insert("orthogonal-random".to_owned(), made);
     for (arch, mode) in [("resnet110", Mode::Bn), ("vgg16", Mode::Bn), ("vgg11", Mode::Random)] {
         checkpoints.insert(format!("{arch}-{mode}"), checkpoint(arch, Variant::Paper, mode, HE_NORMAL));
     }

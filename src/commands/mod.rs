@@ -173,9 +173,19 @@ fn restorable(touched: Option<&Why>) -> String {
     }
 }
 
-/// Why an instance is stale.
+/// Why an instance is stale. What joins many inputs may have a hundred reasons; `explain` shows them all.
 fn reasons(whys: &[Why]) -> String {
-    whys.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    const SHOWN: usize = 4;
+    let each = |why: &Why| match why {
+        Why::Changed(changes) if !changes.is_empty() => changes.iter().map(ToString::to_string).collect(),
+        why => vec![why.to_string()],
+    };
+    let mut reasons: Vec<_> = whys.iter().flat_map(each).collect();
+    if let Some(more) = reasons.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        reasons.truncate(SHOWN);
+        reasons.push(format!("and {more} more, which `repro explain` shows"));
+    }
+    reasons.join("; ")
 }
 
 /// A few instances by name.

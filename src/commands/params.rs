@@ -55,7 +55,11 @@ fn at(global: &Global, revision: &str) -> Result<Values, Failure> {
         });
     };
     let text = String::from_utf8_lossy(&text).into_owned();
-    Ok(all(&load_text(text, &options, &stages::kinds())?))
+    let old = load_text(text, &options, &stages::kinds()).map_err(|mut error| {
+        error.file = format!("{revision}:{}", error.file.display()).into();
+        error
+    })?;
+    Ok(all(&old))
 }
 
 /// Those of the recipe and those that only say where and how fast, sorted by name.

@@ -171,7 +171,8 @@ fn engine(options: &args::Plan) -> Result<(String, Option<Plan>, Option<String>)
         return of(batch); // which outputs are kept depends on all of them
     }
     // Buffers grow evenly by steps; so those of two small batches tell about a large one that would fill the memory.
-    let steps = (batch / STEP).saturating_sub(1);
+    // Each thread has room for an image at least.
+    let steps = (batch / STEP).saturating_sub(usize::from(options.work.threads).div_ceil(STEP));
     let small = batch - steps * STEP;
     let (engine, mut plan, note) = of(small)?;
     if let (Some(plan), true) = (&mut plan, steps > 0) {

@@ -99,7 +99,11 @@ impl Kind for Claims {
     }
 
     fn version(&self) -> u32 {
-        5
+        6
+    }
+
+    fn names_stages(&self) -> bool {
+        true
     }
 
     fn roles(&self) -> Roles {

@@ -144,5 +144,10 @@ fn runs_that_differ_from_the_protocol_do_not_count() {
     for (input, decay) in inputs.iter_mut().zip([0.0, 1e-4]) {
         input.axes.insert("weight_decay".into(), decay.into());
     }
-    assert_eq!(judge(inputs).0("bn-resnet32"), "not-run");
+    assert_eq!(judge(inputs.clone()).0("bn-resnet32"), "not-run");
+    // Also where only one of two stages has the axis.
+    inputs[1].axes.remove("weight_decay");
+    let (verdict, table) = judge(inputs);
+    assert_eq!(verdict("bn-resnet32"), "does-not-hold");
+    assert!(table.contains("ResNet-32: BatchNorm only 50.0 % (n = 1)"), "{table}");
 }

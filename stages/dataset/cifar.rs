@@ -47,12 +47,19 @@ pub(super) fn files(params: &BinaryParams) -> Vec<PathBuf> {
 }
 
 /// Reads the folder.
-pub(super) fn collect(params: &BinaryParams, job: &Job<'_>) -> Result<Collected, StageError> {
+pub(super) fn collect(params: &BinaryParams, job: &mut Job<'_>) -> Result<Collected, StageError> {
     let read = |path: PathBuf| {
         let path = job.project.join(path);
         fs::read(&path).map_err(|error| failed("read", &path, &error))
     };
-    images(&files(params).into_iter().map(read).collect::<Result<Vec<_>, _>>()?, &params.subset)
+    let batches = files(params).into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    for ((name, _), bytes) in
+        BATCHES.iter().zip(&batches).filter(|(_, bytes)| bytes.len() as u64 != BATCH_BYTES)
+    {
+        let images = bytes.len() / RECORD;
+        job.reporter.say(&format!("`{name}` has {images} images; in CIFAR-10 it has 10,000"));
+    }
+    images(&batches, &params.subset)
 }
 
 /// The images in the contents of the six files, which are in the order of [`BATCHES`].

@@ -55,7 +55,11 @@ impl Kind for Plot {
     }
 
     fn version(&self) -> u32 {
-        9
+        10
+    }
+
+    fn names_stages(&self) -> bool {
+        true
     }
 
     fn roles(&self) -> Roles {

@@ -17,6 +17,8 @@ fn made_up(root: &Path) -> Vec<Input> {
         for (mode, top) in
             [("all", 0.9), ("all-but-bn", 0.88), ("bn", 0.6), ("random", 0.4), ("output+shortcut", 0.3)]
         {
+            // As many in networks of every size.
+            let trained = if mode == "output+shortcut" { 3210 } else { trained };
             for seed in 0..2 {
                 inputs.push(run(root, arch, mode, seed, top + f64::from(seed) * 0.04, trained));
             }
@@ -48,7 +50,7 @@ fn run(root: &Path, arch: &str, mode: &str, seed: u8, top1: f64, trained: u64) -
     );
     write(
         "gamma.json",
-        "\"all\":{\"below_001\":0.25,\"below_005\":0.3,\"below_01\":0.35},\"histogram\":{\"from\":-1.0,\"to\":1.0,\"counts\":[0,1,5,2]},\
+        "\"layers\":[{\"shortcut\":true,\"min\":1.0,\"max\":1.0}],\"all\":{\"below_001\":0.25,\"below_005\":0.3,\"below_01\":0.35},\"histogram\":{\"from\":-1.0,\"to\":1.0,\"counts\":[0,1,5,2]},\
          \"zeroing\":[{\"threshold\":0.01,\"change\":-0.001},{\"threshold\":0.05,\"change\":-0.004},{\"threshold\":0.1,\"change\":-0.016}]",
     );
     write(
@@ -112,7 +114,10 @@ fn every_figure_has_title_axes_legend_number_of_runs_and_caption() {
         ("affine-by-depth", &["everything but BatchNorm (n = 2)"]),
         ("switches-by-width", &["output and shortcuts (n = 2)", "paper: output and shortcuts"]),
         ("budget", &["trained BatchNorm values", "deeper and deeper ResNets (n =", "wider and wider", "2 k"]),
-        ("accuracy-by-trained", &["trained values (log scale)", "everything (n = 2)"]),
+        (
+            "accuracy-by-trained",
+            &["trained values (log scale)", "everything (n = 2)", "output and shortcuts (n = 2)"],
+        ),
         (
             "loss-curves-resnet32",
             &[
@@ -144,6 +149,8 @@ fn every_figure_has_title_axes_legend_number_of_runs_and_caption() {
     }
     assert_eq!(names[0], "accuracy-by-depth", "the main figure stands first");
     assert!(list.iter().all(|entry| entry.caption.ends_with('.') && !entry.title.is_empty()), "{list:?}");
+    let gamma = list.iter().find(|entry| entry.name == "gamma-resnet14").unwrap();
+    assert!(gamma.caption.contains("The narrow peak at 1"), "{}", gamma.caption);
     assert!(list[0].caption.contains("arXiv 2003.00152v1") && list[0].caption.contains("standard deviation"));
     let table = std::fs::read_to_string(out.path().join("table.md")).unwrap();
     assert!(table.contains("| ResNet-32 | BatchNorm only | 2,464 | 62.00 | 2.83 | 2 |"), "{table}");

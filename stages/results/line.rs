@@ -113,7 +113,7 @@ pub(crate) fn setting(axis: &str, value: &str) -> String {
         ("shortcut_bn", "trained" | "frozen") => format!("shortcuts' BatchNorms {value}"),
         ("variant", "origin") => "stride 2 in the first stage".into(),
         ("variant", "paper") => "stride 1 in the first stage".into(),
-        ("weight_decay", "0.0") => "no weight decay".into(),
+        ("weight_decay", "0.0" | "0") => "no weight decay".into(),
         _ => format!("{} {value}", axis.replace('_', " ")),
     }
 }

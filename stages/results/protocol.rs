@@ -40,10 +40,16 @@ impl Protocol {
     fn differences(&self, settings: &BTreeMap<&str, &str>) -> Vec<(usize, String)> {
         let own = self.settings.iter().enumerate();
         let differs = |(place, (axis, own)): (usize, &(&str, &str))| {
-            settings.get(axis).filter(|value| *value != own).map(|value| (place, (*value).to_owned()))
+            settings.get(axis).filter(|value| !same(value, own)).map(|value| (place, (*value).to_owned()))
         };
         own.filter_map(differs).collect()
     }
+}
+
+/// Is it the same setting? A number may be spelt in several ways.
+fn same(a: &str, b: &str) -> bool {
+    let number = |text: &str| text.parse::<f64>().ok();
+    a == b || number(a).is_some_and(|a| number(b) == Some(a))
 }
 
 /// A way to train, by how it differs from the nearer of the two protocols; ordered from the paper's down, then up to

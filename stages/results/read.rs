@@ -86,6 +86,16 @@ pub(crate) struct Gammas {
     pub(crate) histogram: Histogram,
     #[serde(default)]
     pub(crate) zeroing: Vec<Zeroing>,
+    #[serde(default)]
+    pub(crate) layers: Vec<LayerGammas>,
+}
+
+/// Those of one BatchNorm.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct LayerGammas {
+    pub(crate) shortcut: bool,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
 }
 
 /// Shares of dead channels.
@@ -250,14 +260,20 @@ fn whose(input: &Input, said: &Subject, telling: &BTreeSet<String>) -> (Network,
     (Network::new(&arch), Line::new(&mode, k, others))
 }
 
-/// Axes with several values that say neither network nor mode nor seed: they tell lines apart. So do
-/// the stages, where those of a role have instances with the same axes.
+/// Axes that say neither network nor mode nor seed, and have several values or are not those of all inputs of a role:
+/// they tell lines apart. So do the stages, where those of a role have instances with the same axes.
 fn telling_axes(inputs: &BTreeMap<String, Vec<Input>>) -> BTreeSet<String> {
     let mut values = BTreeMap::<&str, BTreeSet<String>>::new();
     for (axis, value) in inputs.values().flatten().flat_map(|input| &input.axes) {
         values.entry(axis).or_default().insert(plain(value));
     }
-    let telling = values.into_iter().filter(|(axis, v)| v.len() > 1 && !OWN_AXES.contains(axis));
+    let lacked = |axis: &str| {
+        let having = |role: &Vec<Input>| role.iter().filter(|input| input.axes.contains_key(axis)).count();
+        inputs.values().any(|role| !role.is_empty() && (1..role.len()).contains(&having(role)))
+    };
+    let telling = values
+        .into_iter()
+        .filter(|(axis, values)| !OWN_AXES.contains(axis) && (values.len() > 1 || lacked(axis)));
     let mut telling: BTreeSet<_> = telling.map(|(axis, _)| axis.to_owned()).collect();
     let repeats = |inputs: &Vec<Input>| {
         let mut seen = BTreeSet::new();

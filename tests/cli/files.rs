@@ -29,6 +29,25 @@ fn what_a_command_leaves_beside_its_outputs_is_named_and_spreads_nothing() {
 }
 
 #[test]
+fn what_a_link_in_the_output_folder_leads_to_is_not_dropped() {
+    for run in [
+        "ln -s $PWD/mine $OUT/d; echo > $OUT/d/x",
+        "rmdir $OUT; ln -s $PWD/mine $OUT; mkdir -p $OUT/d; echo > $OUT/d/x",
+    ] {
+        let project = with(run);
+        project.edit("pipeline.toml", "[\"x\"]", "[\"d/x\"]");
+        fs::create_dir(project.path("mine")).unwrap();
+        project.write("mine/notes", "precious");
+        let told = project.ends(&["run"], 1).err;
+        assert!(
+            told.contains("is not a plain file") || told.contains("in the place of its output folder"),
+            "{told}"
+        );
+        assert_eq!(project.read("mine/notes"), "precious");
+    }
+}
+
+#[test]
 fn a_result_that_is_read_as_a_file_is_refused() {
     let project = with("echo 1 > $OUT/x");
     let two = "\n[stage.two]\nkind = \"command\"\nrun = \"cp artifacts/one/x $OUT\"\noutputs = [\"x\"]\ndeps = [\"artifacts/one/x\"]\n";

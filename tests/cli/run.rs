@@ -270,6 +270,20 @@ fn a_setting_on_the_command_line_sweeps() {
     let swept = project.ends(&sweep, 0);
     assert!(swept.out.starts_with("ran 8 in "), "{}", swept.out);
     assert_eq!(project.read("artifacts/join/all"), "one 0\none 4\n");
+    // On either side of the command.
+    let both = ["-S", "word=two", "run", "-S", "stage.first.seed=[4]", "-S", "stage.second.seed=[4]"];
+    project.ends(&both, 0);
+    assert_eq!(project.read("artifacts/join/all"), "two 4\n");
+}
+
+#[test]
+fn of_many_reasons_a_few_are_shown() {
+    let project = TestProject::new(CHAINS);
+    project.ends(&["run", "-S", "stage.first.seed=0..9", "-S", "stage.second.seed=0..9"], 0);
+    let plan = project.ends(&["run", "--dry-run"], 0).out;
+    let line = plan.lines().find(|line| line.contains("join")).unwrap();
+    assert!(line.ends_with("; and 2 more, which `repro explain` shows"), "{line}");
+    assert_eq!(project.ends(&["explain", "join"], 0).out.matches("\n-").count(), 6);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Being told to stop, and not being alone.
 
+use std::process::Command;
+
 use crate::project::TestProject;
 
 /// A quick stage, then one that lasts until there is a file `go`.
@@ -35,6 +37,33 @@ fn a_signal_keeps_what_is_finished_and_exits_130() {
         project.write("go", "");
         assert!(project.ends(&["run"], 0).out.starts_with("ran 1, 1 fresh in "));
     }
+}
+
+/// As `nohup` has it: what is ignored from the beginning does not end a night's work.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_signal_that_was_to_be_ignored_is_ignored() {
+    let project = TestProject::new(SLOW);
+    let line = "trap '' HUP; exec \"$0\" run";
+    let run = project.start_as(Command::new("sh").args(["-c", line, env!("CARGO_BIN_EXE_repro")]));
+    project.wait_for("started");
+    run.signal("HUP");
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    project.write("go", "");
+    let answer = run.wait();
+    assert_eq!((answer.code, answer.err.contains("stopping")), (Some(0), false), "{}", answer.err);
+}
+
+/// A command that asks on the terminal is stopped by the system.
+#[test]
+fn a_command_that_was_stopped_ends_with_the_first_signal() {
+    let project = TestProject::new(SLOW);
+    project.edit("pipeline.toml", "touch started", "touch started; kill -STOP $$");
+    let run = project.start(&["run"]);
+    project.wait_for("started");
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    run.signal("INT");
+    assert_eq!(run.wait().code, Some(130));
 }
 
 #[test]

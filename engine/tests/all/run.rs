@@ -228,4 +228,8 @@ fn the_recipe_encoding_is_pinned() {
         recipe.digest().to_string(),
         "22b2d5f3bea3937e5938b8f589b2347e54eb13330f5d956d42e566638c004482"
     );
+    let mut pipeline = space.pipeline();
+    pipeline.instances[1].kind = std::sync::Arc::new(crate::common::Toy("names"));
+    let recipe = engine::recipe::Recipe::of(&pipeline, 1, &[], &[engine::digest::Digest::of("")]);
+    assert!(recipe.text().contains("\ninput a a blake3:af13"), "{}", recipe.text());
 }

@@ -42,6 +42,9 @@ impl Kind for Toy {
     fn sees_axes(&self) -> bool {
         true
     }
+    fn names_stages(&self) -> bool {
+        self.0 == "names"
+    }
     fn files(&self, params: &Params) -> Vec<PathBuf> {
         let reads = params.recipe.get("reads").and_then(toml::Value::as_array);
         reads.into_iter().flatten().filter_map(toml::Value::as_str).map(PathBuf::from).collect()

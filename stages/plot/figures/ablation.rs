@@ -62,12 +62,16 @@ fn drawing(
         }
     }
     sources.dedup();
-    let caption = format!(
-        "Test accuracy of {} as the paper trains it (first row), as the reproduction called origin does (last row), and \
-         with one difference at a time in between: how far a row lies from its end is what that difference is worth.{}",
-        network.label(),
-        others("Empty marks", &sources)
-    );
+    let ends = rows.keys().next().is_some_and(|row| row.is_protocol_of("paper"))
+        && rows.keys().next_back().is_some_and(|row| row.is_protocol_of("origin"));
+    let words = if ends {
+        "as the paper trains it (first row), as the reproduction called origin does (last row), and with one difference at \
+         a time in between: how far a row lies from its end is what that difference is worth."
+    } else {
+        "trained in several ways, each named by how it differs from the paper's or from that of the reproduction called \
+         origin."
+    };
+    let caption = format!("Test accuracy of {} {words}{}", network.label(), others("Empty marks", &sources));
     let chart = Chart {
         title: format!("Which difference costs what? {}", network.label()),
         x: Axis::words("", rows.keys().map(|row| row.name()).collect()),

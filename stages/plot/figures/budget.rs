@@ -1,7 +1,5 @@
 //! What a trained value is worth: accuracy by BatchNorm's budget, and by the number of trained values.
 
-use std::collections::BTreeMap;
-
 use super::{Axis, Chart, Drawing, Given, Series, TOP1, counted, grouped_all, look, looks};
 use crate::{
     plot::chart::{Dashes, Look, Marker},
@@ -11,7 +9,7 @@ use crate::{
 /// Depth against width, in mode `bn`, where what is trained is BatchNorm's budget.
 pub(super) fn budget(given: &Given<'_>) -> Vec<Drawing> {
     let groups = grouped_all(given.results, |line| line.mode() == "bn");
-    let mut series = Vec::new();
+    let (mut series, mut families) = (Vec::new(), Vec::new());
     for (line, runs) in &groups {
         for (family, marker, dashes, words) in [
             (Family::Depth, Marker::Circle, Dashes::Solid, "deeper and deeper ResNets"),
@@ -23,11 +21,12 @@ pub(super) fn budget(given: &Given<'_>) -> Vec<Drawing> {
                 let words = if line.is_plain() { words.into() } else { format!("{words}, {}", line.label()) };
                 let look = Look { marker, dashes, ..look(line, 0) };
                 series.push(Series { label: counted(&words, &n), look, points });
+                families.push(family);
             }
         }
     }
     // One family alone has nothing to be compared with.
-    if series.len() < 2 {
+    if ![Family::Depth, Family::Width].iter().all(|family| families.contains(family)) {
         return Vec::new();
     }
     let caption = "Test accuracy when only BatchNorm is trained, by how many values BatchNorm has: where one line lies \
@@ -73,20 +72,18 @@ pub(super) fn trained(given: &Given<'_>) -> Vec<Drawing> {
     vec![Drawing { name: "accuracy-by-trained".into(), caption, chart }]
 }
 
-/// Points by number of trained values, in that order, and how many runs stand behind each.
+/// A point for each network, of which these are the runs, by number of trained values; and how many runs stand
+/// behind each.
 fn by_trained<'a>(
-    groups: impl Iterator<Item = &'a Vec<&'a Evaluation>>,
+    networks: impl Iterator<Item = &'a Vec<&'a Evaluation>>,
 ) -> (Vec<(f64, f64, f64)>, Vec<usize>) {
-    let mut places = BTreeMap::<u64, Vec<f64>>::new();
-    for run in groups.flatten() {
+    let point = |runs: &'a Vec<&'a Evaluation>| {
         // A logarithmic axis has no place for none.
-        if let Some(trained) = run.metrics.trained.filter(|trained| *trained > 0) {
-            places.entry(trained).or_default().push(100.0 * run.metrics.top1);
-        }
-    }
-    let points = places.into_iter().filter_map(|(trained, values)| {
-        let Statistics { mean, sd, n } = Statistics::of(values)?;
+        let trained = runs.iter().find_map(|run| run.metrics.trained).filter(|trained| *trained > 0)?;
+        let Statistics { mean, sd, n } = Statistics::of(runs.iter().map(|run| 100.0 * run.metrics.top1))?;
         Some(((trained as f64, mean, sd), n))
-    });
-    points.unzip()
+    };
+    let mut points: Vec<_> = networks.filter_map(point).collect();
+    points.sort_by(|(a, _), (b, _)| a.0.total_cmp(&b.0));
+    points.into_iter().unzip()
 }

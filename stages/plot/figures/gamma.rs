@@ -22,7 +22,10 @@ pub(super) fn distribution(given: &Given<'_>) -> Vec<Drawing> {
     for run in given.results.evaluations.iter().filter(|run| run.line.trains_scales()) {
         if let Some(gammas) = &run.gammas {
             networks.entry(&run.network).or_default().entry(&run.line).or_default().push(gammas);
-            if run.line.mode() == "bn" && run.metrics.subject.variant == "origin" {
+            let mut shortcuts = gammas.layers.iter().filter(|layer| layer.shortcut).peekable();
+            let frozen_at_1 =
+                shortcuts.peek().is_some() && shortcuts.all(|layer| [layer.min, layer.max] == [1.0; 2]);
+            if run.line.mode() == "bn" && frozen_at_1 {
                 frozen.insert(&run.network);
             }
         }

@@ -1,9 +1,11 @@
 //! What is stored: a checkpoint of what was trained, against all weights.
 
+use std::collections::BTreeMap;
+
 use super::{Axis, Chart, Drawing, Given, Places, Series, grouped, looks, over_places};
 use crate::{
     plot::chart::{Dashes, Look, Marker},
-    results::Evaluation,
+    results::{Evaluation, Network},
 };
 
 pub(super) fn size(given: &Given<'_>) -> Vec<Drawing> {
@@ -21,14 +23,12 @@ fn drawing(given: &Given<'_>, places: &Places) -> Drawing {
             series.push(Series { label: format!("checkpoint: {}", line.label()), look, points });
         }
     }
-    // Every line's networks have the same weights: one of them is enough.
-    let mut weights = Vec::new();
-    for runs in groups.values() {
-        let (points, _) = over_places(places, runs, |run| kilobytes(run.metrics.weights_bytes));
-        if points.len() > weights.len() {
-            weights = points;
-        }
+    // A network's size is nearly the same in every line: one run of it is enough.
+    let mut all = BTreeMap::<&Network, Vec<&Evaluation>>::new();
+    for (network, runs) in groups.values().flatten() {
+        all.entry(*network).or_insert_with(|| runs.iter().take(1).copied().collect());
     }
+    let (weights, _) = over_places(places, &all, |run| kilobytes(run.metrics.weights_bytes));
     let black = plotters::style::RGBColor(0, 0, 0);
     let look = Look { color: black, dashes: Dashes::Dots, marker: Marker::Fall, hollow: true };
     series.push(Series { label: "all numbers of the network".into(), look, points: weights });
