@@ -416,7 +416,8 @@ or not and, where the last table but one has numbers of it, compiled, at the sam
 ## Speed
 
 `random` trains two weights of each filter and stands beside PyTorch's `bn`, which does not know it. `bf16` is
-PyTorch's autocast.
+PyTorch's autocast. In `bn` of variant `origin` PyTorch also trains the BatchNorms of the shortcuts, which the origin
+leaves as they are: 224 values more.
 
 {speed_table(report)}
 {missing(report)}

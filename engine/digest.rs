@@ -187,11 +187,15 @@ impl Stamp {
 
     /// Could a later change within the clock's grain go unseen? To be asked before the file is read.
     pub(crate) fn too_young(&self) -> bool {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        self.too_young_at(now.as_nanos() as i128)
+    }
+
+    fn too_young_at(&self, now: i128) -> bool {
         // The kernel's clock ticks every ten milliseconds at least; some file systems keep whole seconds, or two.
         let whole = [self.mtime_ns, self.ctime_ns].iter().all(|time| time % 1_000_000_000 == 0);
         let grain = if whole { 2_050_000_000 } else { 50_000_000 };
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        now.as_nanos() as i128 - i128::from(self.mtime_ns.max(self.ctime_ns)) < grain
+        now - i128::from(self.mtime_ns.max(self.ctime_ns)) < grain
     }
 }
 
@@ -222,13 +226,13 @@ mod tests {
 
     #[test]
     fn a_stamp_of_whole_seconds_is_young_for_longer() {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as i64;
         let changed = |at: i64| Stamp { size: 1, mtime_ns: 7, ctime_ns: at, inode: 1 };
-        assert!(changed(now).too_young() && !changed(now - 400_000_000).too_young());
+        let young = |stamp: Stamp| stamp.too_young_at(100_900_000_000);
+        assert!(young(changed(100_860_000_000)) && !young(changed(100_840_000_000)));
         let whole = |seconds: i64| {
-            let at = (now / 1_000_000_000 - seconds) * 1_000_000_000;
+            let at = seconds * 1_000_000_000;
             Stamp { mtime_ns: at, ..changed(at) }
         };
-        assert!(whole(0).too_young() && whole(1).too_young() && !whole(4).too_young());
+        assert!(young(whole(100)) && young(whole(99)) && !young(whole(98)));
     }
 }

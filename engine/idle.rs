@@ -124,8 +124,8 @@ impl Project {
             let files = entry.files.iter().map(|file| (file.path.as_str(), file.stamp));
             let folders = entry.folders.iter().map(|Folder(path, stamp)| (path.as_str(), *stamp));
             for (path, stamp) in files.chain(folders) {
-                let name = format!("artifacts/{key}/{path}");
-                names.push((name.trim_end_matches('/').to_owned(), stamp));
+                // With a slash at its end a folder is asked for itself, also where a link leads to it.
+                names.push((format!("artifacts/{key}/{path}"), stamp));
             }
         }
         Some(names)

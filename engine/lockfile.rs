@@ -147,7 +147,7 @@ pub(crate) fn write(
     let place = place(pipeline);
     let section = section(pipeline.profile.as_deref());
     let entry = |id: usize| if current[id] { state.results.get(&seen[id].key) } else { None };
-    let mut said = String::new();
+    let mut said = if pipeline.set { "set\n".to_owned() } else { String::new() };
     for (id, instance) in pipeline.instances.iter().enumerate() {
         said.push_str(&instance.name);
         let _ = match entry(id) {

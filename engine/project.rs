@@ -209,7 +209,8 @@ impl Project {
             let (now, _) = State::load(self.store.cache())?;
             findings.retain(|(id, ..)| {
                 let key = key(pipeline, *id);
-                now.results.get(&key) == state.results.get(&key)
+                let what = |state: &State| state.results.get(&key).map(|entry| (entry.recipe, entry.tree));
+                what(&now) == what(&state)
             });
         }
         let named = |(id, path, problem, mended): (InstanceId, PathBuf, String, bool)| {
@@ -217,6 +218,13 @@ impl Project {
             Finding { instance: instance.name.clone(), path, problem, mended }
         };
         Ok(findings.into_iter().map(named).collect())
+    }
+
+    /// Of how many results nothing is known here, so that nothing of them can be verified.
+    pub fn unknown(&self, pipeline: &Pipeline) -> Result<usize, EngineError> {
+        let (state, _) = State::load(self.store.cache())?;
+        let known = |id: &InstanceId| state.results.contains_key(&key(pipeline, *id));
+        Ok((0..pipeline.instances.len()).filter(|id| !known(id)).count())
     }
 
     /// Judges everything in order, as if nothing were to run. `locked`: what the lock file is believed of, by name.

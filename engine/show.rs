@@ -33,6 +33,9 @@ impl Store {
         content: &mut Content,
         old: Option<&Entry>,
     ) -> Result<Option<(PathBuf, PathBuf)>, EngineError> {
+        if let Some(old) = old {
+            self.used(old.recipe); // until now
+        }
         // A link in its place leads to where the result lies.
         let place = self.shown(key);
         let linked = fs::symlink_metadata(&place).is_ok_and(|meta| meta.is_symlink());

@@ -46,6 +46,15 @@ pub struct TrainSpec {
     pub precision: Precision,
 }
 
+impl TrainSpec {
+    /// The same with room for no more images than the larger split of `data` has: neither a step nor a prediction
+    /// takes more at once.
+    pub fn for_images_of(&self, data: &Dataset) -> Self {
+        let most = data.len(Split::Train).max(data.len(Split::Test)).max(1);
+        Self { batch: self.batch.min(most), ..self.clone() }
+    }
+}
+
 /// How activations and their gradients are stored and, on a card, multiplied with filters. Parameters, statistics and
 /// accumulation are f32 or wider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -189,10 +198,9 @@ pub fn trainer(
 ) -> Result<(Box<dyn Trainer>, Option<String>)> {
     let reference =
         |data, note| Ok((Box::new(Reference::new(spec, data, DType::F32)?) as Box<dyn Trainer>, note));
+    let small = spec.for_images_of(&data);
     let cpu = |data: Arc<Dataset>| -> Result<Box<dyn Trainer>> {
-        // No room for more images than the larger split has: neither a step nor a prediction takes more at once.
-        let most = data.len(Split::Train).max(data.len(Split::Test)).max(1);
-        let spec = &TrainSpec { batch: spec.batch.min(most), ..spec.clone() };
+        let spec = &small;
         let (isa, room) = (Isa::choose(choice.isa.as_deref())?, choice.memory.unwrap_or(usize::MAX));
         Ok(match spec.precision {
             Precision::F32 => Box::new(CpuTrainer::<f32>::within(spec, data, isa, choice.threads, room)?),
@@ -202,7 +210,7 @@ pub fn trainer(
     };
     let cuda = |data| -> Result<Box<dyn Trainer>> {
         let places = choice.card.clone().unwrap_or_default();
-        Ok(Box::new(CudaTrainer::new(spec, data, Card::open(&places)?)?))
+        Ok(Box::new(CudaTrainer::new(&small, data, Card::open(&places)?)?))
     };
     match choice.engine {
         EngineName::Reference => reference(data, None),
@@ -210,9 +218,15 @@ pub fn trainer(
         EngineName::Cuda => Ok((cuda(data)?, None)),
         EngineName::Auto => {
             let mut note = None;
-            if choice.card.is_some() && cards::any() {
-                match cuda(data.clone()) {
-                    Ok(trainer) => return Ok((trainer, None)),
+            if let Some(places) = &choice.card {
+                let tried = match cards::usable(places) {
+                    Ok(true) => cuda(data.clone()).map(Some),
+                    Ok(false) => Ok(None),
+                    Err(error) => Err(error),
+                };
+                match tried {
+                    Ok(Some(trainer)) => return Ok((trainer, None)),
+                    Ok(None) => {}
                     Err(error @ (Error::Unsupported { .. } | Error::Device(_))) => {
                         note = Some(format!("the card is not used: {error}"));
                     }
@@ -223,7 +237,14 @@ pub fn trainer(
                 Ok(trainer) => Ok((trainer, note)),
                 Err(Error::Unsupported { reason, .. }) => {
                     let slow = format!("training with the reference engine, which is slow: {reason}");
-                    reference(data, Some(note.map_or(slow.clone(), |note| format!("{note}; {slow}"))))
+                    let why = note.clone();
+                    let note = note.map_or(slow.clone(), |note| format!("{note}; {slow}"));
+                    reference(data, Some(note)).map_err(|error| match (error, why) {
+                        (Error::Unsupported { engine, reason }, Some(why)) => {
+                            Error::Unsupported { engine, reason: format!("{reason}; {why}") }
+                        }
+                        (error, _) => error,
+                    })
                 }
                 Err(e) => Err(e),
             }

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use engine::kind::{Job, Params, StageError};
 use network::{
-    cuda::cards,
+    cuda::{cards, nvrtc::Nvrtc},
     data::Dataset,
     trainer::{EngineChoice, EngineName, TrainSpec, Trainer, trainer},
 };
@@ -94,9 +94,9 @@ pub(crate) fn gpus(params: &Params) -> usize {
     })
 }
 
-/// Is there a card to use? Asked of the driver once.
+/// Is there a card to use, with a compiler for it? Asked once.
 pub(crate) fn has_card() -> bool {
-    static CARD: LazyLock<bool> = LazyLock::new(cards::any);
+    static CARD: LazyLock<bool> = LazyLock::new(|| cards::usable(&card::places()).is_ok_and(|usable| usable));
     *CARD
 }
 
@@ -108,14 +108,17 @@ pub(crate) fn start(
     device: Device,
     name: Engine,
 ) -> Result<Box<dyn Trainer>, StageError> {
-    let (engine, card) = choose(device, name, card::device())?;
-    let card = card.then(card::places);
+    let (engine, welcome) = choose(device, name, card::device())?;
+    let card = welcome.then(card::places);
     let memory = usize::try_from(job.resources.memory).ok().filter(|bytes| *bytes > 0);
     let choice = EngineChoice { engine, threads: job.resources.threads.max(1), memory, isa: None, card };
     let (trainer, note) = trainer(spec, Arc::clone(data), &choice)
         .map_err(|e| StageError::new(format!("cannot compute {}: {e}", spec.arch)))?;
     job.reporter.note("engine", trainer.describe().into());
-    if let Some(note) = note {
+    // A card that nothing can be compiled for is not handed out, and so cannot be seen from here.
+    let hidden = engine == EngineName::Auto && welcome && trainer.engine() != "cuda" && cards::has_driver();
+    let compiler = || Nvrtc::find(&card::places(), None, None).err().filter(|_| hidden);
+    if let Some(note) = note.or_else(|| Some(format!("no card is used: {}", compiler()?))) {
         job.reporter.say(&note);
         job.reporter.note("engine_note", note.into());
     }

@@ -31,8 +31,14 @@ mod watch;
 /// The kind `train`.
 pub struct Train;
 
-/// From what a training that was stopped goes on.
-const SAVED: &str = "resume.safetensors";
+/// The engines whose trainings can be interrupted.
+const ENGINES: [&str; 3] = ["cpu", "cuda", "reference"];
+
+/// What an interrupted training goes on from: each engine for itself, because what another one computed rounds
+/// otherwise, and is worth keeping.
+fn saved_by(engine: &str) -> String {
+    format!("resume-{engine}.safetensors")
+}
 /// A step of more would fit no machine.
 const MOST_IMAGES: usize = 65_536;
 
@@ -257,9 +263,17 @@ impl Work {
     /// Trains with `trainer`. Saves at the end of each epoch, and `within` it too.
     fn train(&self, job: &mut Job<'_>, trainer: Box<dyn Trainer>, within: bool) -> Result<(), StageError> {
         let Self { params, model, data, spec, protocol, seed } = self;
+        let saved = job.scratch.join(saved_by(trainer.engine()));
+        for other in ENGINES.iter().filter(|other| **other != trainer.engine()) {
+            if job.scratch.join(saved_by(other)).exists() {
+                let line = format!(
+                    "what the engine `{other}` saved of this training is left aside; it goes on from that where it computes again"
+                );
+                job.reporter.say(&line);
+            }
+        }
         let training = Training::new(trainer, data.clone(), spec, protocol.clone(), *seed);
         let mut training = training.map_err(failed)?;
-        let saved = job.scratch.join(SAVED);
         if let Some(bytes) = read(&saved)? {
             go_on(&mut *job.reporter, &mut training, &bytes)?;
         }

@@ -39,31 +39,16 @@ pub(super) fn profile(
             target.clone_from(entries);
         }
     }
-    let known = &document.params;
-    for (param, entry) in overlay.params.iter().filter(|(param, _)| !known.contains_key(*param)) {
+    let (mut known, mut new) = (Vec::new(), Vec::new());
+    paths(&document.params, "", &mut known);
+    strangers(&document.params, &overlay.params, "", &mut new);
+    for (param, entry) in new {
         // A profile may bring a parameter for what it brings.
-        let mut brought = overlay.stages.values().chain(overlay.params.values());
-        if !brought.any(|entry| mentions(&entry.node, param)) {
+        let mut all =
+            [document, &overlay].into_iter().flat_map(|d| d.stages.values().chain(d.params.values()));
+        if !all.any(|entry| mentions(&entry.node, &param)) {
             let message = format!("profile `{name}` sets a parameter `{param}` that does not exist");
-            diagnostics.add(&entry.key, message, did_you_mean(param, known.keys().map(String::as_str)));
-        }
-    }
-    let (mut have, mut sets) = (Vec::new(), Vec::new());
-    paths(known, "", &mut have);
-    paths(&overlay.params, "", &mut sets);
-    // Below a table that the file has; what is new with its table was judged above.
-    let inner = sets.iter().filter_map(|path| Some((path, path.split_once('.')?.0)));
-    for (path, top) in inner.filter(|(path, top)| known.contains_key(*top) && !have.contains(path)) {
-        let mut all = document.stages.values().chain(known.values());
-        let mut brought = overlay.stages.values().chain(overlay.params.values());
-        if !all.any(|entry| mentions(&entry.node, path)) && !brought.any(|entry| mentions(&entry.node, path))
-        {
-            let message = format!("profile `{name}` sets a parameter `{path}` that does not exist");
-            diagnostics.add(
-                &overlay.params[top].key,
-                message,
-                did_you_mean(path, have.iter().map(String::as_str)),
-            );
+            diagnostics.add(&entry.key, message, did_you_mean(&param, known.iter().map(String::as_str)));
         }
     }
     for (stage, entry) in &overlay.stages {
@@ -79,6 +64,20 @@ pub(super) fn profile(
         }
     }
     Some(overlay)
+}
+
+/// The paths in `over` whose table `known` has, and not them.
+fn strangers<'a>(known: &Entries, over: &'a Entries, above: &str, found: &mut Vec<(String, &'a Entry)>) {
+    for (key, entry) in over {
+        let path = format!("{above}{key}");
+        match (known.get(key).map(|entry| &entry.node.data), &entry.node.data) {
+            (None, _) => found.push((path, entry)),
+            (Some(Data::Table(known)), Data::Table(over)) => {
+                strangers(known, over, &format!("{path}."), found)
+            }
+            (Some(_), _) => {}
+        }
+    }
 }
 
 /// Lays `over` over `document`.

@@ -444,6 +444,10 @@ fn a_profile_changes_no_parameter_in_a_table_that_is_not_there() {
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(said[0].contains("a parameter `train.dekay` that does not exist"), "{said:?}");
     assert!(said[0].contains("did you mean `train.decay`?"), "{said:?}");
+    let quoted = complaints(&format!("{text}[profile.p.params]\n'train.dekay' = 0.1\n"), None, &[]);
+    assert!(quoted[0].contains("a parameter `train.dekay` that does not exist"), "{quoted:?}");
+    let deep = complaints(&format!("{text}[profile.p]\nparams.train.opt.lr = 0.1\n"), None, &[]);
+    assert_eq!(deep.len(), 1, "{deep:?}");
     let brought = "[profile.p]\nparams.train.rate = 0.1\nstage.a.lr = '${train.rate}'\n";
     assert!(try_load(&format!("{text}{brought}"), Some("p"), &[]).is_ok());
 }

@@ -32,12 +32,8 @@ impl Run<'_> {
         mut content: Content,
         record: Option<Record>,
     ) -> Result<Option<String>, EngineError> {
-        let (key, store) = (&self.plan.seen[id].key, &self.plan.project.store);
-        let old = self.state.results.get(key);
-        let kept = store.show(draft, key, &mut content, old)?;
-        if let Some(old) = old.filter(|old| old.recipe != recipe) {
-            store.used(old.recipe); // until now
-        }
+        let key = &self.plan.seen[id].key;
+        let kept = self.plan.project.store.show(draft, key, &mut content, self.state.results.get(key))?;
         let entry = Entry { recipe, tree, files: content.files, folders: content.folders };
         self.trees[id] = Some(tree);
         self.state.results.insert(key.clone(), entry.clone());

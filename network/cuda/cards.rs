@@ -8,6 +8,7 @@ use cudarc::driver::{
     sys::{self, CUdevice_attribute as Attribute, CUresult},
 };
 
+use super::nvrtc::{Nvrtc, Places};
 use crate::{Error, Result};
 
 /// The oldest driver whose functions are used, as it tells its version.
@@ -48,9 +49,17 @@ pub fn has_driver() -> bool {
     unsafe { sys::is_culib_present() }
 }
 
-/// Is there a card to use? What is wrong where there should be one, [`look`] tells.
-pub fn any() -> bool {
-    look().is_ok_and(|driver| !driver.cards.is_empty())
+/// Is there a card to use, with a compiler for it? No where nothing speaks for one.
+///
+/// # Errors
+/// Where there is a driver or a card that cannot be used: why.
+pub fn usable(places: &Places) -> Result<bool> {
+    if !has_driver() || result::init() == Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) {
+        return Ok(false);
+    }
+    let driver = look()?;
+    let capability = driver.cards.first().map(|card| card.capability);
+    Nvrtc::find(places, Some(driver.cuda[0]), capability).map(|_| true)
 }
 
 /// Asks the driver, if there is one; fails where it is missing, too old or shows no card.

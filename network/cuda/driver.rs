@@ -283,9 +283,11 @@ impl Device for Card {
     }
 
     fn memory(&self) -> Result<[u64; 2]> {
+        // The code of kernels and the graphs take some besides the buffers, after these are made.
+        const OWN: u64 = 256 << 20;
         let memory = self.context.mem_get_info();
         let (free, all) = memory.map_err(|error| explain("cannot ask the card for its memory", error))?;
-        Ok([free as u64, all as u64])
+        Ok([(free as u64).saturating_sub(OWN), all as u64])
     }
 
     fn most_shared(&self) -> u32 {

@@ -26,7 +26,11 @@ pub(super) fn explain(global: &Global, name: &str, json: bool) -> Result<ExitCod
     if json {
         let undecided = undecided.iter().map(|(from, standing)| {
             let name = &pipeline.instances[*from].name;
-            json!({ "name": name, "standing": super::word(standing), "why": why(pipeline, standing) })
+            let why = match standing {
+                Standing::Stale(whys) => whys.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+                other => why(pipeline, other),
+            };
+            json!({ "name": name, "standing": super::word(standing), "why": why })
         });
         ui::json(&json!({
             "name": name, "standing": super::word(&standing), "then": then, "now": now, "so_far": so_far,

@@ -173,19 +173,18 @@ fn restorable(touched: Option<&Why>) -> String {
     }
 }
 
-/// Why an instance is stale. What joins many inputs may have a hundred reasons; `explain` shows them all.
+/// Why an instance is stale. The recipe of what joins many inputs may have changed in a hundred lines; `explain` shows
+/// them all.
 fn reasons(whys: &[Why]) -> String {
     const SHOWN: usize = 4;
     let each = |why: &Why| match why {
-        Why::Changed(changes) if !changes.is_empty() => changes.iter().map(ToString::to_string).collect(),
-        why => vec![why.to_string()],
+        Why::Changed(changes) if changes.len() > SHOWN => {
+            let (first, more) = (Why::Changed(changes[..SHOWN].to_vec()), changes.len() - SHOWN);
+            format!("{first}; and {more} more, which `repro explain` shows")
+        }
+        why => why.to_string(),
     };
-    let mut reasons: Vec<_> = whys.iter().flat_map(each).collect();
-    if let Some(more) = reasons.len().checked_sub(SHOWN).filter(|more| *more > 0) {
-        reasons.truncate(SHOWN);
-        reasons.push(format!("and {more} more, which `repro explain` shows"));
-    }
-    reasons.join("; ")
+    whys.iter().map(each).collect::<Vec<_>>().join("; ")
 }
 
 /// A few instances by name.

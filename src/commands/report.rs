@@ -3,6 +3,7 @@
 
 use std::{fs, path::Path, process::ExitCode};
 
+use engine::plan::Standing;
 use serde_json::Value;
 
 use super::export::save;
@@ -19,8 +20,9 @@ pub(super) fn report(global: &Global, output: &Path) -> Result<ExitCode, Failure
     let (mut figures, mut claims) = (Vec::new(), Vec::new());
     for (id, instance) in pipeline.instances.iter().enumerate() {
         let folder = project.result(pipeline, id);
+        let stale = if standings[id] == Standing::Fresh { "" } else { ", not fresh" };
         match instance.kind.name() {
-            "plot" => figures.extend(figures_of(&folder, &instance.name)),
+            "plot" => figures.extend(figures_of(&folder, &format!("{}{stale}", instance.name))),
             "claims" => claims.extend(list(&folder.join("claims.json"))),
             _ => {}
         }
@@ -42,7 +44,7 @@ pub(super) fn report(global: &Global, output: &Path) -> Result<ExitCode, Failure
     Ok(ExitCode::SUCCESS)
 }
 
-/// The figures of a result that can be read; one that is stale or damaged is left out.
+/// The figures of a result, as far as they can be read.
 fn figures_of(folder: &Path, instance: &str) -> Vec<Figure> {
     let entries = list(&folder.join("figures.json")).into_iter();
     let figures = entries.filter_map(|entry| {

@@ -28,12 +28,12 @@ pub(super) fn verify(global: &Global, json: bool) -> Result<ExitCode, Failure> {
             ui::line(&format!("{}: `{path}`: {}{mended}", finding.instance, finding.problem));
         }
         let left = findings.iter().filter(|finding| !finding.mended).count();
-        let all = pipeline.instances.len();
-        let unknown = project.records(pipeline)?.iter().filter(|record| record.is_none()).count();
+        let unknown = if findings.is_empty() { project.unknown(pipeline)? } else { 0 };
         ui::line(&match (findings.len(), left) {
             (0, _) if unknown > 0 => {
+                let all = pipeline.instances.len();
                 format!(
-                    "no damage; of {unknown} of {all} results nothing is recorded here, so they were not read"
+                    "no damage; of {unknown} of {all} results nothing is known here, so they were not read"
                 )
             }
             (0, _) => "every result is what it was".to_owned(),

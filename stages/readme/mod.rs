@@ -95,7 +95,7 @@ impl Kind for Readme {
     }
 
     fn version(&self) -> u32 {
-        5
+        6
     }
 
     fn roles(&self) -> Roles {

@@ -75,12 +75,14 @@ pub(super) fn table(text: &str, path: &Path) -> Result<String, StageError> {
     })?;
     let mut text = String::from(
         "| network | variant | trained | threads | repro, images/s | PyTorch, images/s | times as fast | \
-         repro, MB | PyTorch, MB |\n|---|---|---|---:|---:|---:|---:|---:|---:|\n",
+         repro, MB | PyTorch, MB | processor |\n|---|---|---|---:|---:|---:|---:|---:|---:|---|\n",
     );
     let mut commits = Vec::<(String, Vec<&str>)>::new();
     for section in sections.values() {
         let Some(threads) = section.results.iter().map(|measured| measured.threads).max() else { continue };
-        let rows: Vec<_> = MODES.iter().filter_map(|mode| row(&section.results, mode, threads)).collect();
+        let processor = &section.machine.processor;
+        let row = |mode: &&str| row(&section.results, mode, threads, processor);
+        let rows: Vec<_> = MODES.iter().filter_map(row).collect();
         if rows.is_empty() {
             continue;
         }
@@ -108,7 +110,7 @@ pub(super) fn table(text: &str, path: &Path) -> Result<String, StageError> {
     Ok(text)
 }
 
-fn row(results: &[Measured], mode: &str, threads: u64) -> Option<String> {
+fn row(results: &[Measured], mode: &str, threads: u64, processor: &str) -> Option<String> {
     let ours = results.iter().find(|measured| measured.is("repro", mode, threads))?;
     let theirs_mode = if mode == "random" { "bn" } else { mode };
     let theirs = || results.iter().filter(|measured| measured.is("torch", theirs_mode, threads));
@@ -116,13 +118,14 @@ fn row(results: &[Measured], mode: &str, threads: u64) -> Option<String> {
     let frugal = theirs().map(Measured::megabytes).reduce(f64::min)?;
     let k = (mode == "random").then_some(2);
     Some(format!(
-        "| {} | {} | {} | {threads} | {:.0} | {fastest:.0} | **{:.2}** | {:.0} | {frugal:.0} |\n",
+        "| {} | {} | {} | {threads} | {:.0} | {fastest:.0} | **{:.2}** | {:.0} | {frugal:.0} | {} |\n",
         Network::new(&ours.arch).label(),
         cell(&ours.variant),
         Line::new(mode, k, Vec::new()).label(),
         ours.speed(),
         ours.speed() / fastest,
         ours.megabytes(),
+        cell(processor),
     ))
 }
 
@@ -162,8 +165,8 @@ mod tests {
             format!(r#"{{"resnet32 paper":{{"machine":{machine},"results":[{}]}}}}"#, results.join(","));
         let table = table(&text, "compare.json".as_ref()).unwrap();
         for row in [
-            "| ResNet-32 | paper | BatchNorm only | 2 | 600 | 300 | **2.00** | 200 | 700 |\n",
-            "| ResNet-32 | paper | as many random weights | 2 | 500 | 300 | **1.67** | 300 | 700 |\n",
+            "| ResNet-32 | paper | BatchNorm only | 2 | 600 | 300 | **2.00** | 200 | 700 | P |\n",
+            "| ResNet-32 | paper | as many random weights | 2 | 500 | 300 | **1.67** | 300 | 700 | P |\n",
             "P, 2 cores, PyTorch 2, today, commit abc.",
         ] {
             assert!(table.contains(row), "{table}");

@@ -269,7 +269,7 @@ fn telling_axes(inputs: &BTreeMap<String, Vec<Input>>) -> BTreeSet<String> {
     }
     let lacked = |axis: &str| {
         let having = |role: &Vec<Input>| role.iter().filter(|input| input.axes.contains_key(axis)).count();
-        inputs.values().any(|role| !role.is_empty() && (1..role.len()).contains(&having(role)))
+        inputs.values().any(|role| (1..role.len()).contains(&having(role)))
     };
     let telling = values
         .into_iter()

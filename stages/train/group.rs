@@ -15,7 +15,7 @@ use network::{
 };
 use serde::Deserialize as _;
 
-use super::{SAVED, Train, TrainParams, Work, failed, read};
+use super::{Train, TrainParams, Work, failed, read, saved_by};
 use crate::{card, compute};
 
 /// More than so many at once gain nothing more.
@@ -53,13 +53,13 @@ fn all(jobs: &mut [Job<'_>]) -> Result<Vec<Result<(), StageError>>, StageError> 
     for job in &*jobs {
         // The steps of all must fall together. So who goes on within an epoch does that alone, to its end; and here
         // nothing is saved within one.
-        if read(&job.scratch.join(SAVED))?.is_some_and(|bytes| saved_within_epoch(&bytes)) {
+        if read(&job.scratch.join(saved_by("cuda")))?.is_some_and(|bytes| saved_within_epoch(&bytes)) {
             return Err(StageError::new("it goes on within an epoch"));
         }
     }
     let works = jobs.iter().map(Work::of).collect::<Result<Vec<_>, _>>()?;
     let Some(first) = works.first() else { return Ok(Vec::new()) };
-    let specs: Vec<_> = works.iter().map(|work| work.spec.clone()).collect();
+    let specs: Vec<_> = works.iter().map(|work| work.spec.for_images_of(&work.data)).collect();
     let open = || group::Group::new(&specs, first.data.clone(), Card::open(&card::places())?);
     let group = open().map_err(failed)?;
     let name = jobs.first().map_or_else(String::new, |job| job.instance.to_owned());

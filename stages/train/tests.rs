@@ -123,7 +123,7 @@ fn an_interrupted_training_ends_with_the_same_bytes() {
         let error = run_with(&mut listener, &Train, &params, &inputs(&root), &cut).unwrap_err();
         assert!(error.interrupted, "{}", error.message);
         assert!(bytes(&root, "cut").is_empty());
-        assert!(root.path().join("cut.scratch").join(SAVED).exists());
+        assert!(root.path().join("cut.scratch").join(saved_by("cpu")).exists());
         told.extend(listener.said.into_iter().filter(|line| line.starts_with("going on")));
     }
     let mut listener = Listener::default();
@@ -150,11 +150,11 @@ fn a_member_of_a_group_that_is_stopped_saves_nothing_within_an_epoch() {
         let mut listener = Listener { patience: Some(Cell::new(patience)), ..Listener::default() };
         let error = member(&mut listener).unwrap_err();
         assert!(error.interrupted, "{patience}: {}", error.message);
-        assert!(!root.path().join("cut.scratch").join(SAVED).exists(), "{patience}");
+        assert!(!root.path().join("cut.scratch").join(saved_by("cpu")).exists(), "{patience}");
     }
     let mut listener = Listener { patience: Some(Cell::new(7)), ..Listener::default() };
     assert!(member(&mut listener).unwrap_err().interrupted);
-    assert!(!saved_within_epoch(&fs::read(root.path().join("cut.scratch").join(SAVED)).unwrap()));
+    assert!(!saved_within_epoch(&fs::read(root.path().join("cut.scratch").join(saved_by("cpu"))).unwrap()));
     let mut listener = Listener::default();
     member(&mut listener).unwrap();
     assert!(listener.said.contains(&"going on after epoch 1".to_owned()), "{:?}", listener.said);
@@ -162,22 +162,35 @@ fn a_member_of_a_group_that_is_stopped_saves_nothing_within_an_epoch() {
 }
 
 #[test]
+fn what_another_engine_saved_is_named_and_stays() {
+    let root = project(CLASSES);
+    train(&root, "a", "");
+    let other = root.path().join("c.scratch").join(saved_by("cuda"));
+    fs::create_dir_all(other.parent().unwrap()).unwrap();
+    fs::write(&other, "a hundred epochs").unwrap();
+    let said = train(&root, "c", "").said;
+    assert!(said.iter().any(|line| line.contains("what the engine `cuda` saved")), "{said:?}");
+    assert_eq!(fs::read_to_string(&other).unwrap(), "a hundred epochs");
+    assert_eq!(bytes(&root, "c"), bytes(&root, "a"));
+}
+
+#[test]
 fn a_damaged_or_foreign_state_is_named_and_left_aside() {
     let root = project(CLASSES);
     train(&root, "a", "");
-    let saved = |name: &str, params: &str| {
+    let saved = |name: &str, params: &str, engine: &str| {
         train(&root, name, params);
-        fs::read(root.path().join(name).with_extension("scratch").join(SAVED)).unwrap()
+        fs::read(root.path().join(name).with_extension("scratch").join(saved_by(engine))).unwrap()
     };
-    let foreign = saved("b", "weight_decay = 0");
-    let slow = saved("d", "engine = 'reference'");
+    let foreign = saved("b", "weight_decay = 0", "cpu");
+    let slow = saved("d", "engine = 'reference'", "reference");
     for (bad, why) in [
         (b"nonsense".to_vec(), "resume state: "),
         (foreign, "it belongs to another training"),
         (slow, "it was saved by the engine `reference`"),
     ] {
         fs::create_dir_all(root.path().join("c.scratch")).unwrap();
-        fs::write(root.path().join("c.scratch").join(SAVED), bad).unwrap();
+        fs::write(root.path().join("c.scratch").join(saved_by("cpu")), bad).unwrap();
         let said = train(&root, "c", "").said;
         let told = |line: &String| line.contains(why) && line.ends_with("starting anew");
         assert!(said.iter().any(told), "{said:?}");

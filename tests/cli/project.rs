@@ -72,7 +72,9 @@ impl TestProject {
 
     /// Starts `repro` in the project.
     pub(crate) fn start(&self, args: &[&str]) -> Running {
-        self.start_as(Command::new(env!("CARGO_BIN_EXE_repro")).args(args))
+        // With signals as a terminal gives them, whatever the tests were started with.
+        let program = ["--default-signal=HUP,INT,TERM", env!("CARGO_BIN_EXE_repro")];
+        self.start_as(Command::new("env").args(program).args(args))
     }
 
     /// Starts `command`, which is to become `repro`, in the project.

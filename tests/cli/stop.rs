@@ -70,16 +70,20 @@ fn a_command_that_was_stopped_ends_with_the_first_signal() {
 fn a_second_signal_ends_at_once_what_does_not_listen_to_the_first() {
     let project = TestProject::new(SLOW);
     project.edit("pipeline.toml", "touch started", "trap '' TERM; touch started");
+    project.edit("pipeline.toml", "cp $IN_QUICK", "touch late; cp $IN_QUICK");
     let mut run = project.start(&["run"]);
     project.wait_for("started");
     // Signals that come too fast for a busy machine count as one: ask until it listens.
     while !run.ended() {
         run.signal("INT");
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        std::thread::sleep(std::time::Duration::from_secs(1));
     }
     let answer = run.wait();
     assert_eq!(answer.code, Some(130), "{}", answer.err);
     assert!(answer.err.contains("stopping at once"), "{}", answer.err);
+    project.write("go", "");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(!project.path("late").exists(), "the command was ended");
     assert!(!project.path("artifacts/slow").exists());
 }
 

@@ -11,9 +11,9 @@ use crate::{
 
 const THRESHOLDS: [(f64, Dashes); 3] = [(0.01, Dashes::Solid), (0.05, Dashes::Long), (0.1, Dashes::Dots)];
 
-/// What the origin's reading of BatchNorm only leaves in the figure.
-const FROZEN: &str = " The narrow peak at 1 with BatchNorm only is the scales of the shortcuts in the origin's network: \
-                      they begin there and are not trained.";
+/// What frozen shortcuts, as the origin has them, leave in the figure.
+const FROZEN: &str = " The narrow peak at 1 with BatchNorm only is the scales of shortcuts that are not trained: they \
+                      begin there.";
 
 /// One figure for each network.
 pub(super) fn distribution(given: &Given<'_>) -> Vec<Drawing> {
