@@ -40,7 +40,12 @@ fn packages(root: &Path) -> Vec<PathBuf> {
         .map(|entry| entry.path())
         .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("python3")))
         .collect();
-    pythons.sort();
+    // 3.12 is newer than 3.9.
+    let minor = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        name.rsplit_once('.').and_then(|(_, minor)| minor.parse::<u32>().ok())
+    };
+    pythons.sort_by_key(|path| (minor(path), path.clone()));
     let places = pythons
         .iter()
         .rev()
@@ -58,7 +63,7 @@ mod tests {
     fn packages_of_the_newest_python_come_first() {
         let root = tempfile::tempdir().unwrap();
         for folder in [
-            "lib/python3.10/site-packages/nvidia/cuda_nvrtc/lib",
+            "lib/python3.9/site-packages/nvidia/cuda_nvrtc/lib",
             "lib/python3.12/dist-packages/nvidia/cu13/lib",
             "lib/other/site-packages/nvidia/cu13/lib",
         ] {
@@ -68,7 +73,7 @@ mod tests {
         let found: Vec<_> = found.iter().map(|path| path.strip_prefix(root.path()).unwrap()).collect();
         let wanted = [
             "lib/python3.12/dist-packages/nvidia/cu13/lib",
-            "lib/python3.10/site-packages/nvidia/cuda_nvrtc/lib",
+            "lib/python3.9/site-packages/nvidia/cuda_nvrtc/lib",
         ];
         assert_eq!(found, wanted.map(Path::new));
     }
