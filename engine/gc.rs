@@ -6,9 +6,10 @@
 //! 2. a lock file in the project names its recipe, or
 //! 3. its result was made, restored or replaced by another within the last [`GcOptions::keep`].
 //!
-//! An object is kept when a kept record names it, or a result that is shown, or a lock file. Scratch folders of interrupted stages (each as a whole),
-//! what had to make way for results, notes on failures, logs of stages without a result, tables of folders
-//! that no stage reads, and what runs with nothing to do are known by are kept as long as rule 3 says.
+//! An object is kept when a kept record names it, or a result that is shown, or a lock file. Scratch folders of
+//! interrupted stages (each as a whole), what had to make way for results, notes on failures, logs of stages without
+//! a result, tables of folders that no stage reads, and what runs with nothing to do are known by are kept as long as
+//! rule 3 says.
 //! Everything else in those folders goes. Losing a record never loses a result that is shown: it only means
 //! that going back to that configuration runs again.
 

@@ -38,12 +38,12 @@ pub(crate) struct Entry {
 impl Entry {
     /// Its folders in which nothing is, other than its own.
     pub(crate) fn empty_folders(&self) -> impl Iterator<Item = &str> {
-        let paths = self.folders.iter().map(|Folder(path, _)| path.as_str()).filter(|path| !path.is_empty());
-        paths.filter(|path| {
-            let inside = |other: &str| other.len() > path.len() && other.starts_with(path);
-            !self.files.iter().any(|file| inside(&file.path))
-                && !self.folders.iter().any(|Folder(other, _)| inside(other))
-        })
+        let above = |path: &'_ str| path.rfind('/').map_or(0, |slash| slash + 1);
+        let folders = || self.folders.iter().map(|Folder(path, _)| path.as_str());
+        let files = self.files.iter().map(|file| &file.path[..above(&file.path)]);
+        let full: BTreeSet<&str> =
+            files.chain(folders().map(|path| &path[..above(path.trim_end_matches('/'))])).collect();
+        folders().filter(move |path| !path.is_empty() && !full.contains(path))
     }
 }
 

@@ -218,13 +218,8 @@ pub fn trainer(
         EngineName::Cuda => Ok((cuda(data)?, None)),
         EngineName::Auto => {
             let mut note = None;
-            if let Some(places) = &choice.card {
-                let tried = match cards::usable(places) {
-                    Ok(true) => cuda(data.clone()).map(Some),
-                    Ok(false) => Ok(None),
-                    Err(error) => Err(error),
-                };
-                match tried {
+            if choice.card.is_some() {
+                match cards::any().and_then(|any| any.then(|| cuda(data.clone())).transpose()) {
                     Ok(Some(trainer)) => return Ok((trainer, None)),
                     Ok(None) => {}
                     Err(error @ (Error::Unsupported { .. } | Error::Device(_))) => {

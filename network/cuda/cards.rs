@@ -49,12 +49,23 @@ pub fn has_driver() -> bool {
     unsafe { sys::is_culib_present() }
 }
 
-/// Is there a card to use, with a compiler for it? No where nothing speaks for one.
+/// Is there a card? No where nothing speaks for one.
 ///
 /// # Errors
-/// Where there is a driver or a card that cannot be used: why.
-pub fn usable(places: &Places) -> Result<bool> {
+/// Where there is a driver that should show one, and cannot: why.
+pub fn any() -> Result<bool> {
     if !has_driver() || result::init() == Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) {
+        return Ok(false);
+    }
+    look().map(|_| true)
+}
+
+/// Is there a card, and a compiler for it?
+///
+/// # Errors
+/// As [`any`], and where there is a card that nothing can be compiled for.
+pub fn usable(places: &Places) -> Result<bool> {
+    if !any()? {
         return Ok(false);
     }
     let driver = look()?;

@@ -21,9 +21,10 @@ pub(super) fn report(global: &Global, output: &Path) -> Result<ExitCode, Failure
     for (id, instance) in pipeline.instances.iter().enumerate() {
         let folder = project.result(pipeline, id);
         let stale = if standings[id] == Standing::Fresh { "" } else { ", not fresh" };
+        let name = format!("{}{stale}", instance.name);
         match instance.kind.name() {
-            "plot" => figures.extend(figures_of(&folder, &format!("{}{stale}", instance.name))),
-            "claims" => claims.extend(list(&folder.join("claims.json"))),
+            "plot" => figures.extend(figures_of(&folder, &name)),
+            "claims" => claims.push((name, list(&folder.join("claims.json")))),
             _ => {}
         }
     }

@@ -27,8 +27,8 @@ pub(crate) struct Report<'a> {
     /// Heading and rows.
     pub(crate) metrics: Vec<Vec<String>>,
     pub(crate) figures: Vec<Figure>,
-    /// The entries of `claims.json`.
-    pub(crate) claims: Vec<Value>,
+    /// Of each stage, the entries of its `claims.json`.
+    pub(crate) claims: Vec<(String, Vec<Value>)>,
 }
 
 /// An instance and what is known of its result.
@@ -114,12 +114,15 @@ impl Report<'_> {
     }
 
     fn claims(&self) -> String {
-        if self.claims.is_empty() {
-            return String::new();
-        }
+        let claims = self.claims.iter().filter(|(_, claims)| !claims.is_empty());
+        let by = |stage: &str| format!("<p class=\"quiet\">{}</p>\n", escape(stage));
+        claims.map(|(stage, claims)| by(stage) + &Self::judged(claims)).collect()
+    }
+
+    fn judged(claims: &[Value]) -> String {
         let mut rows =
             vec![["claim", "source", "our numbers", "rule", "verdict"].map(str::to_owned).to_vec()];
-        for claim in &self.claims {
+        for claim in claims {
             let text = |key: &str| claim.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
             let numbers = claim.get("numbers").and_then(Value::as_array).into_iter().flatten();
             let numbers: Vec<_> = numbers.filter_map(Value::as_str).collect();

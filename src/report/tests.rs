@@ -44,7 +44,10 @@ fn the_page_shows_everything_and_lets_nothing_through() {
             caption: evil.into(),
             svg: format!("<svg>{evil}\"</svg>").into_bytes(),
         }],
-        claims: vec![serde_json::json!({ "statement": evil, "numbers": [evil], "verdict": "does-not-hold" })],
+        claims: vec![(
+            format!("claims{evil}, not fresh"),
+            vec![serde_json::json!({ "statement": evil, "numbers": [evil], "verdict": "does-not-hold" })],
+        )],
     };
     let page = report.html();
     assert!(!page.contains("<script") && !page.contains("http"), "{page}");
@@ -54,6 +57,7 @@ fn the_page_shows_everything_and_lets_nothing_through() {
         "a</text>",
         "command, 2 instances",
         "does not hold",
+        ", not fresh</p>",
         "&lt;script&gt;alert(&#39;&amp;&#39;)",
         "data:image/svg+xml,%3Csvg%3E%3Cscript",
         "prefers-color-scheme: dark",
