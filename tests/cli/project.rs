@@ -4,6 +4,7 @@ use std::{
     fs,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
     time::{Duration, Instant},
 };
 
@@ -116,10 +117,19 @@ impl Running {
         self.0.as_mut().expect("it runs").try_wait().expect("it can be waited for").is_some()
     }
 
-    /// Waits for its end.
+    /// Waits for its end, which comes by force after two minutes: a test had better fail than hang.
     pub(crate) fn wait(mut self) -> Answer {
         let child = self.0.take().expect("it runs");
-        Answer::from(child.wait_with_output().expect("it can be waited for"))
+        let id = child.id().to_string();
+        let (ended, end) = mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            if end.recv_timeout(Duration::from_secs(120)) == Err(RecvTimeoutError::Timeout) {
+                let _ = Command::new("kill").args(["-KILL", &id]).status();
+            }
+        });
+        let answer = Answer::from(child.wait_with_output().expect("it can be waited for"));
+        drop(ended);
+        answer
     }
 }
 
