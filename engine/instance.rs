@@ -56,19 +56,15 @@ pub struct Need {
 }
 
 /// What an instance occupies while it runs; never part of its recipe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(deny_unknown_fields, default)]
 pub struct Resources {
-    /// CPU threads.
+    /// CPU threads; 0 means one, and more where the stage makes use of them and nothing else could.
     pub threads: usize,
     /// GPUs, handed out as ids through `CUDA_VISIBLE_DEVICES`.
     pub gpus: usize,
     /// Memory in bytes; 0 means not counted.
     pub memory: u64,
-}
-
-impl Default for Resources {
-    fn default() -> Self {
-        Self { threads: 1, gpus: 0, memory: 0 }
-    }
 }

@@ -58,6 +58,12 @@ pub trait Kind: Send + Sync {
         0
     }
 
+    /// The most threads that it makes use of, to the same result on any number of them. Where its `resources` do not
+    /// say how many it takes, it is given up to so many that nothing else could use.
+    fn threads(&self, _params: &Params) -> usize {
+        1
+    }
+
     /// Does the work: reads `job`'s inputs, writes files into [`Job::out`].
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError>;
 

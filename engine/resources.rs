@@ -56,6 +56,13 @@ impl Pool {
         self.slots.min(threads).min(gpus).max(1)
     }
 
+    /// The threads of each of `parts` that start now, if those that are free are shared out; at least one. One of many
+    /// can be `kept` for others.
+    pub(crate) fn spare(&self, parts: usize, kept: bool) -> usize {
+        let kept = usize::from(kept && self.threads > 3);
+        ((self.threads - kept) / parts.clamp(1, self.slots.max(1))).max(1)
+    }
+
     /// How many that want so much memory have room together; at least one.
     pub(crate) fn room(&self, wanted: Resources) -> usize {
         let room = self.memory.checked_div(wanted.memory).unwrap_or(u64::MAX);
@@ -104,6 +111,21 @@ mod tests {
         // No machine that builds this has less, and none has so many MiB.
         let memory = Pool::of_machine(1).all.memory;
         assert!(memory > 1 << 28, "{memory}");
+    }
+
+    #[test]
+    fn free_threads_are_shared_by_those_that_start() {
+        let pool = |threads, slots| Pool { threads, slots, ..Pool::of_machine(1) };
+        assert_eq!([1, 2, 3, 5, 16, 17].map(|parts| pool(16, 16).spare(parts, false)), [16, 8, 5, 3, 1, 1]);
+        assert_eq!(
+            [(16, 1), (16, 4), (4, 1), (3, 1), (1, 1)].map(|(free, parts)| pool(free, 16).spare(parts, true)),
+            [15, 3, 3, 3, 1]
+        );
+        // No more can start at once than there are slots.
+        assert_eq!(
+            [pool(16, 1).spare(9, false), pool(16, 2).spare(9, false), pool(0, 0).spare(1, true)],
+            [16, 8, 1]
+        );
     }
 
     #[test]

@@ -133,6 +133,10 @@ impl Kind for Evaluate {
         if errors.is_empty() { Ok(params) } else { Err(errors) }
     }
 
+    fn threads(&self, params: &Params) -> usize {
+        compute::threads(params, Protocol::default().batch)
+    }
+
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
         let EvaluateParams { device, engine } = job.params()?;
         let device = if device == Device::Auto { Device::Cpu } else { device };

@@ -220,6 +220,11 @@ impl Kind for Train {
         compute::gpus(params)
     }
 
+    fn threads(&self, params: &Params) -> usize {
+        let batch = params.recipe.get("batch").and_then(toml::Value::as_integer);
+        compute::threads(params, batch.and_then(|batch| usize::try_from(batch).ok()).unwrap_or(0))
+    }
+
     fn group(&self, params: &Params, inputs: &BTreeMap<String, Vec<Input>>) -> Option<Group> {
         group::of(params, inputs)
     }

@@ -273,11 +273,10 @@ fn resources_of(stage: &Entries, params: &Table, diagnostics: &mut Diagnostics) 
             continue;
         }
         let value = substitute(&entry.node, &Axes::new(), params, diagnostics);
-        let least = i64::from(key == "threads");
-        let number = value.as_integer().filter(|n| *n >= least).and_then(|n| usize::try_from(n).ok());
+        let number = value.as_integer().and_then(|n| usize::try_from(n).ok());
         match (key.as_str(), number) {
             (_, None) => {
-                let message = format!("`{key}` must be a whole number of at least {least}, not {value}");
+                let message = format!("`{key}` must be a whole number that is not negative, not {value}");
                 diagnostics.add(&entry.node.span, message, None);
             }
             ("gpus", Some(number)) => out.gpus = number,

@@ -251,7 +251,7 @@ lr = 0.1
         "\"${bass}\": `${bass}` is neither an axis nor in `[params]`",
         "true: `seed` of stage `z`: does not fit: true",
         "thread: `resources` has no `thread`; did you mean `threads`?",
-        "-1: `gpus` must be a whole number of at least 0, not -1",
+        "-1: `gpus` must be a whole number that is not negative, not -1",
         "\"zz\": there is no stage `zz`; did you mean `z`?",
         "\"z\": `from` names the stage `z` twice",
         "yy: profile `fast` changes a stage `yy` that does not exist",

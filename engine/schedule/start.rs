@@ -1,7 +1,7 @@
 //! What starts when: in the order of the pipeline, as far as resources last, and together where a kind
 //! lets several share a process. Knows nothing of how a stage works.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{Process, Run};
 use crate::{
@@ -55,7 +55,8 @@ impl Run<'_> {
             return Ok(());
         }
         let members = group.map_or_else(|| vec![id], |group| self.members(id, &group, wanted));
-        let wanted = members.iter().map(|&id| self.wanted(id)).reduce(|a, b| Resources {
+        let wanted = members.iter().map(|&id| Resources { threads: self.threads(id), ..self.wanted(id) });
+        let wanted = wanted.reduce(|a, b| Resources {
             threads: a.threads.max(b.threads),
             gpus: a.gpus.max(b.gpus),
             memory: a.memory.saturating_add(b.memory),
@@ -94,11 +95,36 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// What an instance is to occupy.
+    /// What an instance is to occupy at least.
     fn wanted(&self, id: InstanceId) -> Resources {
         let Instance { kind, params, resources, .. } = &self.plan.pipeline.instances[id];
         let gpus = resources.gpus.max(kind.gpus(params).min(self.pool.gpus()));
-        Resources { gpus, ..*resources }
+        Resources { gpus, threads: resources.threads.max(1), ..*resources }
+    }
+
+    /// The threads that an instance gets which starts now: where its resources do not say how many, its part of those that
+    /// are free. Others of its kind that are yet to start and need not wait for it get the other parts, and one thread is
+    /// left for other kinds where there are many.
+    fn threads(&self, id: InstanceId) -> usize {
+        let instances = &self.plan.pipeline.instances;
+        let Instance { kind, params, resources, .. } = &instances[id];
+        let (least, most) = (self.wanted(id), kind.threads(params));
+        if resources.threads > 0 || least.gpus > 0 || most <= 1 {
+            return least.threads;
+        }
+        let mut later = BTreeSet::from([id]);
+        let mut last = vec![id];
+        while let Some(from) = last.pop() {
+            last.extend(self.dependents[from].iter().filter(|&&next| later.insert(next)));
+        }
+        let waiting = self.queued.keys().chain(self.blocked.keys()).chain(&self.ready);
+        let (mut parts, mut others) = (1, false);
+        for other in waiting.filter(|id| !later.contains(id)) {
+            let like = instances[*other].kind.name() == kind.name();
+            parts += usize::from(like);
+            others |= !like;
+        }
+        self.pool.spare(parts, others).min(most)
     }
 
     fn group(&self, id: InstanceId) -> Option<Group> {

@@ -233,3 +233,32 @@ fn the_recipe_encoding_is_pinned() {
     let recipe = engine::recipe::Recipe::of(&pipeline, 1, &[], &[engine::digest::Digest::of("")]);
     assert!(recipe.text().contains("\ninput a a blake3:af13"), "{}", recipe.text());
 }
+
+#[test]
+fn threads_that_nothing_else_could_use_go_to_kinds_that_make_use_of_them() {
+    let all = std::thread::available_parallelism().unwrap().get();
+    let stage = |name, needs: Vec<&'static str>| (name, "echo $THREADS > $OUT/x".to_owned(), needs);
+    let given = |kinds: [&'static str; 3], threads: usize, jobs: usize| {
+        // c waits for a; b could run beside it.
+        let space = Space::of(vec![stage("a", vec![]), stage("b", vec![]), stage("c", vec!["a"])]);
+        let mut pipeline = space.pipeline();
+        for (instance, kind) in pipeline.instances.iter_mut().zip(kinds) {
+            instance.kind = Arc::new(crate::common::Toy(kind));
+        }
+        pipeline.instances[0].resources.threads = threads;
+        let options = RunOptions { jobs, ..RunOptions::default() };
+        let (summary, events) = crate::common::run(&pipeline, &options);
+        assert_eq!(summary.ran.len(), 3, "{events:?}");
+        let threads =
+            |name| read(&space.path(&format!("artifacts/{name}/x"))).trim().parse::<usize>().unwrap();
+        ["a", "b", "c"].map(threads)
+    };
+    // One process at a time: each has the machine.
+    assert_eq!(given(["wide"; 3], 0, 1), [all; 3]);
+    assert_eq!(given(["wide", "shell", "wide"], 0, 1), [if all > 3 { all - 1 } else { all }, 1, all]);
+    assert_eq!(given(["shell"; 3], 0, 1), [1; 3]);
+    let half = (all / 2).max(1);
+    assert_eq!(given(["wide"; 3], 0, 2)[..2], [half, (all - half).max(1)]);
+    // What the pipeline file says counts.
+    assert_eq!(given(["wide"; 3], 1, 1)[0], 1);
+}

@@ -69,6 +69,9 @@ impl Kind for Toy {
         let word = params.recipe.get("word").and_then(toml::Value::as_str);
         usize::from(word.is_some_and(|word| word.starts_with("gpu")))
     }
+    fn threads(&self, _: &Params) -> usize {
+        if self.0 == "wide" { 1000 } else { 1 }
+    }
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
         let word = job.params.recipe["word"].as_str().unwrap();
         let gpus = std::env::var("CUDA_VISIBLE_DEVICES").unwrap();
