@@ -1,6 +1,7 @@
 //! The real binary against projects in temporary folders.
 
 mod bench;
+mod browser;
 mod costs;
 mod diff;
 mod errors;
