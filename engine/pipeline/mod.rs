@@ -14,6 +14,7 @@ mod params;
 mod parse;
 mod schema;
 mod select;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -171,7 +172,7 @@ fn expand_text(
     };
     let facts = schema::Facts::of(kinds);
     for set in &options.sets {
-        overlay::set(&mut document, set, &facts, diagnostics);
+        overlay::set(&mut document, set, kinds, &facts, diagnostics);
     }
     let values = params::resolve(&document.params, diagnostics);
     let stages = expand::stages(&document.stages, kinds, &facts, &values, diagnostics);

@@ -9,7 +9,9 @@ use super::{
     params::mentions,
     parse::{Data, Document, Entries, Entry, Node, convert, table},
     schema::Facts,
+    sweep,
 };
+use crate::kind::Kinds;
 
 /// The keys of a stage that are not its kind's parameters.
 pub(super) const RESERVED: [&str; 4] = ["kind", "matrix", "needs", "resources"];
@@ -110,12 +112,12 @@ pub(super) fn lay(document: &mut Document, over: Document) {
     }
 }
 
-fn leaf(entry: &Entry) -> Option<&Value> {
+pub(super) fn leaf(entry: &Entry) -> Option<&Value> {
     if let Data::Leaf(value) = &entry.node.data { Some(value) } else { None }
 }
 
 /// The stage's matrix, made when it has none.
-fn axes(stage: &mut Entries) -> Result<&mut Entries, Refusal> {
+pub(super) fn axes(stage: &mut Entries) -> Result<&mut Entries, Refusal> {
     let entry =
         stage.entry("matrix".into()).or_insert_with(|| Entry { key: None, node: Node::empty_table() });
     match &mut entry.node.data {
@@ -140,7 +142,13 @@ fn merge(base: &mut Entries, over: Entries) {
 }
 
 /// Applies one `key=value`.
-pub(super) fn set(document: &mut Document, setting: &str, facts: &Facts, diagnostics: &mut Diagnostics) {
+pub(super) fn set(
+    document: &mut Document,
+    setting: &str,
+    kinds: &Kinds,
+    facts: &Facts,
+    diagnostics: &mut Diagnostics,
+) {
     let mut fail = |message: String, hint: Option<String>| {
         diagnostics.add(&None, format!("`-S {setting}`: {message}"), hint);
     };
@@ -154,8 +162,13 @@ pub(super) fn set(document: &mut Document, setting: &str, facts: &Facts, diagnos
     let path: Vec<&str> = key.split('.').map(str::trim).collect();
     let result = match path.as_slice() {
         ["stage", name, rest @ ..] => match document.stages.get_mut(*name) {
-            Some(Entry { node: Node { data: Data::Table(stage), .. }, .. }) => {
-                set_stage(stage, rest, value, facts)
+            Some(entry @ Entry { node: Node { data: Data::Table(_), .. }, .. }) => {
+                let axis = rest.last().copied().unwrap_or_default();
+                let before = sweep::matrix_of(entry).and_then(|axes| axes.get(axis)).map(|a| a.node.clone());
+                let Data::Table(stage) = &mut entry.node.data else { return };
+                let set = set_stage(stage, rest, value, facts);
+                sweep::pass_on(document, (name, axis), before.as_ref(), kinds, facts);
+                set
             }
             _ => Err((
                 format!("there is no stage `{name}`"),
@@ -251,7 +264,7 @@ fn set_stage(stage: &mut Entries, path: &[&str], value: Value, facts: &Facts) ->
     Ok(())
 }
 
-fn put(entries: &mut Entries, key: &str, node: Node) {
+pub(super) fn put(entries: &mut Entries, key: &str, node: Node) {
     match entries.get_mut(key) {
         Some(entry) => entry.node = node,
         None => {
@@ -282,7 +295,7 @@ fn value(text: &str) -> Result<Value, String> {
     Ok(Value::String(text.to_owned()))
 }
 
-fn plain(node: Node) -> Value {
+pub(super) fn plain(node: Node) -> Value {
     match node.data {
         Data::Leaf(value) => value,
         Data::List(items) => Value::Array(items.into_iter().map(plain).collect()),

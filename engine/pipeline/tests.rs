@@ -23,6 +23,10 @@ struct ToyParams {
     drops: Vec<u32>,
 }
 
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct NoParams {}
+
 impl Default for ToyParams {
     fn default() -> Self {
         Self { lr: 0.1, epochs: 160, seed: 0, arch: "a".into(), mode: "bn".into(), drops: vec![80, 120] }
@@ -45,7 +49,11 @@ impl Kind for Toy {
         Roles::Named(self.roles)
     }
     fn schema(&self, generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        generator.subschema_for::<ToyParams>()
+        if self.name == "validate" {
+            generator.subschema_for::<NoParams>()
+        } else {
+            generator.subschema_for::<ToyParams>()
+        }
     }
     fn resolve(&self, given: &Table) -> Result<Params, Vec<ParamError>> {
         for (key, value) in given {
@@ -73,6 +81,7 @@ fn kinds() -> Kinds {
     Kinds::default()
         .with(Toy { name: "source", roles: &[] })
         .with(Toy { name: "train", roles: ONE })
+        .with(Toy { name: "validate", roles: ONE })
         .with(Toy { name: "plot", roles: MANY })
 }
 
@@ -196,6 +205,33 @@ fn settings_replace_values_and_lists_become_axes() {
     let pipeline = first(&["stage.train.arch=[r1, r2]", "stage.train.resources.threads=3"]);
     assert_eq!(names(&pipeline)[1], "train[arch=r1,kernel=x,seed=0]");
     assert_eq!(pipeline.instances[1].resources.threads, 3);
+}
+
+#[test]
+fn what_is_swept_reaches_the_stages_that_need_one_instance_of_it() {
+    let text = "[stage.images]\nkind = 'source'\n\
+                [stage.train]\nkind = 'train'\nneeds.data = 'images'\nmatrix.seed = [0, 1]\n\
+                [stage.check]\nkind = 'validate'\nneeds.data = 'train'\nmatrix.seed = [0, 1]\n\
+                [stage.again]\nkind = 'validate'\nneeds.data = 'check'\nmatrix.seed = [0, 1]\n\
+                [stage.plot]\nkind = 'plot'\nneeds.from = 'again'\n";
+    let loaded = |text: &str, set: &str| try_load(text, None, &[set]).unwrap();
+    let pipeline = loaded(text, "stage.train.lr=[0.1, 0.2]");
+    assert_eq!(pipeline.instances.len(), 1 + 3 * 4 + 1);
+    assert_eq!(
+        names(&pipeline)[9..12],
+        ["again[lr=0.1,seed=0]", "again[lr=0.2,seed=0]", "again[lr=0.1,seed=1]"]
+    );
+    assert_eq!(pipeline.instances[13].needs.len(), 4);
+    // Values of an axis that is there reach those that had the same ones.
+    let pipeline = loaded(text, "stage.train.seed=3..6");
+    assert_eq!(names(&pipeline)[7..], ["again[seed=3]", "again[seed=4]", "again[seed=5]", "plot"]);
+    assert_eq!(loaded(text, "stage.train.matrix.exclude=[{seed=7}]").instances.len(), 8);
+    let narrow = text.replacen("'train'\nmatrix.seed = [0, 1]", "'train'\nmatrix.seed = [0]", 1);
+    let said = complaints(&narrow, None, &["stage.train.seed=3..6"]);
+    assert!(said[0].contains("`check[seed=0]` needs `train`, which has no instance [seed=0]"), "{said:?}");
+    // A parameter of theirs it does not become.
+    let said = complaints(text, None, &["stage.images.mode=[bn, random]"]);
+    assert!(said[0].ends_with("give `train` the axis `mode` too"), "{said:?}");
 }
 
 #[test]

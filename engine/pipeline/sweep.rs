@@ -1,0 +1,58 @@
+//! What the command line makes an axis of a stage becomes one of the stages that need a single instance of it: who sweeps
+//! a training wants each trained network evaluated. Knows no values.
+
+use super::{
+    overlay::{axes, leaf, plain, put},
+    parse::{Data, Document, Entries, Entry, Node},
+    schema::Facts,
+};
+use crate::kind::{Kinds, Roles};
+
+/// Gives `axis` as `stage` has it now to all that hang on it, one instance each, and did not have it or had it as
+/// `stage` had it before. Not where it would set a parameter.
+pub(super) fn pass_on(
+    document: &mut Document,
+    (stage, axis): (&str, &str),
+    before: Option<&Node>,
+    kinds: &Kinds,
+    facts: &Facts,
+) {
+    if ["exclude", "include"].contains(&axis) {
+        return;
+    }
+    let Some(now) = document.stages.get(stage).and_then(|entry| matrix_of(entry)?.get(axis)) else { return };
+    let (now, before) = (now.node.clone(), before.cloned().map(plain));
+    let mut last = vec![stage.to_owned()];
+    while let Some(from) = last.pop() {
+        for (name, entry) in &mut document.stages {
+            let had = matrix_of(entry).and_then(|axes| axes.get(axis)).map(|entry| plain(entry.node.clone()));
+            let Data::Table(stage) = &mut entry.node.data else { continue };
+            let kind = stage.get("kind").and_then(leaf).and_then(toml::Value::as_str).unwrap_or_default();
+            let sets = stage.contains_key(axis)
+                || facts.get(kind).is_some_and(|fact| had.is_none() && fact.properties.contains_key(axis));
+            if had != before || sets || !needs_one(stage, &from, kind, kinds) {
+                continue;
+            }
+            if let Ok(axes) = axes(stage) {
+                put(axes, axis, now.clone());
+                last.push(name.clone());
+            }
+        }
+    }
+}
+
+/// A stage's matrix.
+pub(super) fn matrix_of(stage: &Entry) -> Option<&Entries> {
+    let Data::Table(stage) = &stage.node.data else { return None };
+    let Data::Table(axes) = &stage.get("matrix")?.node.data else { return None };
+    Some(axes)
+}
+
+/// Does the stage need a single instance of `from`?
+fn needs_one(stage: &Entries, from: &str, kind: &str, kinds: &Kinds) -> bool {
+    let Some(Roles::Named(specs)) = kinds.get(kind).map(|kind| kind.roles()) else { return false };
+    let Some(Data::Table(needs)) = stage.get("needs").map(|needs| &needs.node.data) else { return false };
+    let names = |node: &Node| matches!(&node.data, Data::Leaf(value) if value.as_str() == Some(from));
+    let one = |role: &str| specs.iter().any(|spec| spec.name == role && !spec.many);
+    needs.iter().any(|(role, entry)| one(role) && names(&entry.node))
+}
