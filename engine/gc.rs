@@ -3,7 +3,7 @@
 //! A record is kept when
 //!
 //! 1. its result is the one that `artifacts/` shows, in any pipeline file and profile, or
-//! 2. a lock file in the project names its recipe, or
+//! 2. a lock file in the project names its recipe, or one of [`GcOptions::locks`], or
 //! 3. its result was made, restored or replaced by another within the last [`GcOptions::keep`].
 //!
 //! An object is kept when a kept record names it, or a result that is shown, or a lock file. Scratch folders of
@@ -14,7 +14,7 @@
 //! that going back to that configuration runs again.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -31,18 +31,21 @@ use crate::{
 };
 
 /// How to collect garbage.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct GcOptions {
     /// How long what nothing shows or locks is kept after its last use.
     pub keep: Duration,
     /// Delete; otherwise only say what would be deleted.
     pub delete: bool,
+    /// Texts of lock files that are not in the project's folders, such as those of other branches. One that is of
+    /// something else or broken names nothing.
+    pub locks: Vec<String>,
 }
 
 impl Default for GcOptions {
     /// Thirty days, deleting nothing.
     fn default() -> Self {
-        Self { keep: Duration::from_secs(30 * 24 * 60 * 60), delete: false }
+        Self { keep: Duration::from_secs(30 * 24 * 60 * 60), delete: false, locks: Vec::new() }
     }
 }
 
@@ -90,7 +93,7 @@ impl Project {
                 hint: "`repro run` first: it writes the index anew and runs nothing twice".into(),
             });
         }
-        let (used, mut objects) = self.used(&state)?;
+        let (used, mut objects) = self.used(&state, &options.locks)?;
         let mut report = GcReport::default();
         let mut sort = |file: Found, needed: bool| {
             if needed {
@@ -144,7 +147,11 @@ impl Project {
 
     /// The recipes whose results are shown or locked, and these results' objects: a record may have been lost,
     /// or hold what the same recipe came to another time.
-    fn used(&self, state: &State) -> Result<(BTreeSet<Digest>, BTreeSet<Digest>), EngineError> {
+    fn used(
+        &self,
+        state: &State,
+        locks: &[String],
+    ) -> Result<(BTreeSet<Digest>, BTreeSet<Digest>), EngineError> {
         let (mut recipes, mut objects) = (BTreeSet::new(), BTreeSet::new());
         for (_, entry) in state.results.iter().filter(|(key, _)| self.store.shown(key).exists()) {
             recipes.insert(entry.recipe);
@@ -152,11 +159,12 @@ impl Project {
         }
         // The index knows those of the pipelines that ran here since it was made, which may not be long ago.
         let known: BTreeSet<_> = state.locks.keys().cloned().chain(lockfile::all(&self.root)).collect();
-        for place in known {
-            for locked in lockfile::read(&place)?.values().flat_map(|part| part.values()) {
-                recipes.insert(locked.recipe);
-                objects.extend(locked.objects());
-            }
+        let known = known.into_iter().map(|place| lockfile::read(&place)).collect::<Result<Vec<_>, _>>()?;
+        let others = locks.iter().filter_map(|text| lockfile::parse(text, "").ok());
+        let locks: Vec<_> = known.into_iter().chain(others).collect();
+        for locked in locks.iter().flat_map(BTreeMap::values).flat_map(BTreeMap::values) {
+            recipes.insert(locked.recipe);
+            objects.extend(locked.objects());
         }
         Ok((recipes, objects))
     }

@@ -1,6 +1,7 @@
 //! Files as a commit has them, asked of git. Knows nothing of what they hold.
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     process::{Command, Output},
 };
@@ -22,6 +23,27 @@ pub(crate) fn show(revision: &str, path: &Path) -> Result<Option<Vec<u8>>, Failu
     // Relative to the folder, wherever in the repository that is.
     let found = git(folder, &["show", "--end-of-options", &format!("{revision}:./{name}")])?;
     Ok(found.status.success().then_some(found.stdout))
+}
+
+/// The files `*.lock` below `folder` as all branches, remote ones, tags and the stash have them, each text once; none where
+/// git knows no repository.
+pub(crate) fn lock_files(folder: &Path) -> Vec<String> {
+    let lines = |words: &[&str]| -> Vec<String> {
+        let output = git(folder, words).ok().filter(|output| output.status.success());
+        let text =
+            output.map_or_else(String::new, |output| String::from_utf8_lossy(&output.stdout).into_owned());
+        text.split(['\n', '\0']).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    };
+    let mut blobs = BTreeSet::new();
+    for tip in BTreeSet::from_iter(lines(&["for-each-ref", "--format=%(objectname)"])) {
+        // mode, type, id, and after a tab the name
+        for line in lines(&["ls-tree", "-r", "-z", &tip]) {
+            let (facts, name) = line.split_once('\t').unwrap_or_default();
+            blobs.extend(facts.rsplit(' ').next().filter(|_| name.ends_with(".lock")).map(str::to_owned));
+        }
+    }
+    let text = |blob: String| String::from_utf8(git(folder, &["cat-file", "blob", &blob]).ok()?.stdout).ok();
+    blobs.into_iter().filter_map(text).collect()
 }
 
 fn git(folder: &Path, words: &[&str]) -> Result<Output, Failure> {

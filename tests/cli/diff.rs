@@ -21,13 +21,32 @@ fn committed() -> TestProject {
     let project = TestProject::new(SCORES);
     project.write(".gitignore", ".repro/\n");
     project.ends(&["run"], 0);
-    for words in [&["init", "-q"][..], &["add", "."], &["commit", "-q", "-m", "one"]] {
-        let mut git = Command::new("git");
-        git.arg("-C").arg(project.path(".")).args(["-c", "user.name=t", "-c", "user.email=t@t"]);
-        let done = git.args(words).output().expect("there is a `git`");
-        assert!(done.status.success(), "{done:?}");
+    for words in [&["init", "-q", "-b", "main"][..], &["add", "."], &["commit", "-q", "-m", "one"]] {
+        git(&project, words);
     }
     project
+}
+
+fn git(project: &TestProject, words: &[&str]) {
+    let mut git = Command::new("git");
+    git.arg("-C").arg(project.path(".")).args(["-c", "user.name=t", "-c", "user.email=t@t"]);
+    let done = git.args(words).output().expect("there is a `git`");
+    assert!(done.status.success(), "{done:?}");
+}
+
+#[test]
+fn what_another_branch_locks_is_no_garbage() {
+    let project = committed();
+    let garbage =
+        || project.json(&["gc", "--keep-days", "0", "--json"], 0)["bytes"].as_u64().expect("a number");
+    git(&project, &["checkout", "-q", "-b", "other"]);
+    project.edit("pipeline.toml", "rate = 0.5", "rate = 0.6");
+    project.ends(&["run"], 0);
+    git(&project, &["commit", "-q", "-a", "-m", "two"]);
+    // The first branch's results are neither shown nor locked here.
+    let before = garbage();
+    git(&project, &["branch", "-q", "-D", "main"]);
+    assert!(garbage() > before, "{before}");
 }
 
 #[test]
