@@ -32,6 +32,9 @@ pub(crate) type Lock = BTreeMap<String, BTreeMap<String, Locked>>;
 #[derive(Deserialize)]
 pub(crate) struct Locked {
     pub(crate) recipe: Digest,
+    /// What it read besides its inputs: files and folders of the project.
+    #[serde(default)]
+    files: BTreeMap<String, Digest>,
     outputs: BTreeMap<String, LockedOutput>,
 }
 
@@ -78,6 +81,11 @@ impl Locked {
         self.outputs.values().map(|output| output.blake3)
     }
 
+    /// The digest of a file or folder that it read.
+    pub(crate) fn file(&self, path: &Path) -> Option<Digest> {
+        self.files.get(path.to_str()?).copied()
+    }
+
     /// The digest of an output.
     pub(crate) fn output(&self, path: &str) -> Option<Digest> {
         self.outputs.get(path).map(|output| output.blake3)
@@ -94,7 +102,7 @@ impl From<&Entry> for Locked {
             (folder.to_owned(), LockedOutput { blake3: Digest::of(""), size: 0, executable: false })
         };
         let outputs = entry.files.iter().map(file).chain(entry.empty_folders().map(empty));
-        Self { recipe: entry.recipe, outputs: outputs.collect() }
+        Self { recipe: entry.recipe, files: BTreeMap::new(), outputs: outputs.collect() }
     }
 }
 
@@ -176,8 +184,16 @@ pub(crate) fn write(
         {
             others.push(id);
         }
-        let locked = entry(id).map(Locked::from).or_else(|| old.remove(&instance.name));
-        new.extend(locked.map(|locked| (instance.name.clone(), locked)));
+        let old = old.remove(&instance.name);
+        let mut locked = entry(id).map(Locked::from);
+        for path in instance.kind.files(&instance.params) {
+            let digest = state.memo.digest(&pipeline.root, &path).ok();
+            // Where it was taken away by now, it is as it was.
+            let digest = digest.or_else(|| old.as_ref()?.file(&path));
+            let named = locked.as_mut().zip(path.to_str()).zip(digest);
+            named.map(|((locked, path), digest)| locked.files.insert(path.to_owned(), digest));
+        }
+        new.extend(locked.or(old).map(|locked| (instance.name.clone(), locked)));
     }
     if pipeline.set {
         // The file has them, though this command line left them out.
@@ -243,6 +259,11 @@ fn render(lock: &Lock) -> String {
             text.push('.');
             write_quoted(&mut text, name);
             let _ = writeln!(text, "]\nrecipe = \"{}\"", locked.recipe);
+            for (path, digest) in &locked.files {
+                text.push_str("files.");
+                write_quoted(&mut text, path);
+                let _ = writeln!(text, " = \"{digest}\"");
+            }
             for (path, output) in &locked.outputs {
                 text.push_str("outputs.");
                 write_quoted(&mut text, path);

@@ -245,8 +245,9 @@ impl Project {
             let judged = if waits.is_empty() {
                 let inputs: Vec<_> = needs.iter().filter_map(|need| all[need.from].tree).collect();
                 let recipe = seen.foreseen(&inputs).cloned();
-                let recipe = recipe.map_or_else(|| self.recipe(pipeline, id, &inputs, state), Ok);
-                self.judge_one(recipe, seen, locked.get(&pipeline.instances[id].name), state)
+                let locked = locked.get(&pipeline.instances[id].name);
+                let recipe = recipe.map_or_else(|| self.recipe(pipeline, id, &inputs, locked, state), Ok);
+                self.judge_one(recipe, seen, locked, state)
             } else {
                 Judged { standing: Standing::Waiting(waits), recipe: None, tree: None }
             };
@@ -295,16 +296,32 @@ impl Project {
     }
 
     /// The recipe of an instance whose inputs are known. There is none while a file that it reads
-    /// cannot be read.
+    /// cannot be read, unless nothing is in its place and it is the one that was `locked`.
     pub(crate) fn recipe(
         &self,
         pipeline: &Pipeline,
         id: InstanceId,
         inputs: &[Digest],
+        locked: Option<&Locked>,
         state: &mut State,
     ) -> Result<Recipe, Why> {
-        let files = self.files(pipeline, id, state)?;
-        Ok(Recipe::of(pipeline, id, &files, inputs))
+        let of = |files: &[(PathBuf, Digest)]| Recipe::of(pipeline, id, files, inputs);
+        let why = match self.files(pipeline, id, state) {
+            Ok(files) => return Ok(of(&files)),
+            Err(why) => why,
+        };
+        let digest = |path: PathBuf| {
+            let digest = if self.root.join(&path).exists() {
+                state.memo.digest(&self.root, &path).ok()
+            } else {
+                locked?.file(&path)
+            };
+            Some((path, digest?))
+        };
+        let instance = &pipeline.instances[id];
+        let files: Option<Vec<_>> = instance.kind.files(&instance.params).into_iter().map(digest).collect();
+        let recipe = files.as_deref().map(of);
+        recipe.filter(|recipe| locked.is_some_and(|locked| locked.recipe == recipe.digest())).ok_or(why)
     }
 
     /// The kind's own files of an instance.

@@ -239,7 +239,8 @@ impl Run<'_> {
         let seen = &self.plan.seen[id];
         let locked = self.plan.locked.get(&pipeline.instances[id].name);
         let foreseen = seen.foreseen(&inputs).filter(|_| !self.started && !self.published).cloned();
-        let recipe = foreseen.map_or_else(|| project.recipe(pipeline, id, &inputs, &mut self.state), Ok);
+        let recipe =
+            foreseen.map_or_else(|| project.recipe(pipeline, id, &inputs, locked, &mut self.state), Ok);
         let judged = project.judge_one(recipe, seen, locked, &self.state);
         let Some(recipe) = judged.recipe else {
             let message = match judged.standing {

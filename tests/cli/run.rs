@@ -104,6 +104,49 @@ fn what_a_clone_lacks_is_not_made_again_where_the_lock_file_may_be_believed() {
 }
 
 #[test]
+fn a_clone_without_the_files_that_a_stage_reads_goes_on_from_what_was_locked() {
+    let project = TestProject::new(
+        r#"
+        [stage.pack]
+        kind = "command"
+        run = "echo x >> ran; ls images > $OUT/list; cat images/* > $OUT/pixels"
+        deps = ["images"]
+        outputs = ["list", "pixels"]
+
+        [stage.count]
+        kind = "command"
+        run = "wc -l < $IN_PACK/list > $OUT/count"
+        outputs = ["count"]
+        needs = { pack = "pack" }
+        "#,
+    );
+    let images = project.path("images");
+    std::fs::create_dir(&images).unwrap();
+    project.write("images/a", "1");
+    project.ends(&["run"], 0);
+    let lock = project.read("pipeline.lock");
+    assert!(lock.contains("\nfiles.\"images\" = "), "{lock}");
+    // Neither is the folder in the repository, nor what was made of it, nor the figure.
+    std::fs::remove_dir_all(&images).unwrap();
+    std::fs::remove_dir_all(project.path(".repro")).unwrap();
+    std::fs::remove_dir_all(project.path("artifacts/count")).unwrap();
+    std::fs::remove_file(project.path("artifacts/pack/pixels")).unwrap();
+    assert!(project.ends(&["run"], 1).err.contains("it reads `images`"));
+    let answer = project.ends(&["run", "--allow-missing"], 0);
+    assert!(answer.out.starts_with("ran 1, 1 as the lock file says in "), "{}", answer.out);
+    assert_eq!((project.read("artifacts/count/count").trim(), project.read("pipeline.lock")), ("1", lock));
+    // Only of that recipe, and only where nothing else is in its place.
+    let pipeline = project.read("pipeline.toml");
+    project.write("pipeline.toml", &pipeline.replace("cat images/*", "cat images/a"));
+    assert!(project.ends(&["run", "--allow-missing"], 1).err.contains("it reads `images`"));
+    project.write("pipeline.toml", &pipeline);
+    std::fs::create_dir(&images).unwrap();
+    project.write("images/b", "2");
+    project.ends(&["run", "--allow-missing"], 0);
+    assert_eq!((project.read("artifacts/pack/list").trim(), project.read("ran").lines().count()), ("b", 2));
+}
+
+#[test]
 fn a_second_run_has_nothing_to_do() {
     let project = TestProject::new(CHAINS);
     let first = project.repro(&["run"]);

@@ -237,7 +237,8 @@ fn the_recipe_encoding_is_pinned() {
 #[test]
 fn threads_that_nothing_else_could_use_go_to_kinds_that_make_use_of_them() {
     let all = std::thread::available_parallelism().unwrap().get();
-    let stage = |name, needs: Vec<&'static str>| (name, "echo $THREADS > $OUT/x".to_owned(), needs);
+    // Each with a recipe of its own: of two that are the same one would not run.
+    let stage = |name, needs: Vec<&'static str>| (name, format!("echo $THREADS > $OUT/x # {name}"), needs);
     let given = |kinds: [&'static str; 3], threads: usize, jobs: usize| {
         // c waits for a; b could run beside it.
         let space = Space::of(vec![stage("a", vec![]), stage("b", vec![]), stage("c", vec!["a"])]);
