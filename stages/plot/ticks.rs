@@ -54,6 +54,8 @@ impl<'a> Layout<'a> {
     pub(super) fn name(&self, position: f64) -> String {
         match self.scale {
             Scale::Words(words) => words.get(position.round() as usize).cloned().unwrap_or_default(),
+            // Longer ones would reach into the axis's title.
+            Scale::Linear if position.abs() >= 1e5 => format!("{position:e}"),
             Scale::Linear => number(position),
             Scale::Log => large(10f64.powf(position)),
         }
@@ -134,6 +136,7 @@ mod tests {
     fn ticks_are_round_and_few() {
         assert_eq!(names(&Axis::linear(""), &[0.0, 100.0]), ["0", "20", "40", "60", "80", "100"]);
         assert_eq!(names(&Axis::linear(""), &[-0.01, 0.02]), ["-0.01", "0", "0.01", "0.02"]);
+        assert_eq!(names(&Axis::linear(""), &[0.0, 1.7e9])[..3], ["0", "5e8", "1e9"]);
         assert_eq!(names(&Axis::log(""), &[900.0, 60_000.0]), ["1 k", "2 k", "5 k", "10 k", "20 k", "50 k"]);
         assert_eq!(names(&Axis::log(""), &[500.0, 2e6]), ["1 k", "10 k", "100 k", "1 M"]);
         assert_eq!(names(&Axis::words("", vec!["a".into(), "b".into()]), &[]), ["a", "b"]);
