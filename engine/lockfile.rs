@@ -155,7 +155,8 @@ pub(crate) fn write(
     let place = place(pipeline);
     let section = section(pipeline.profile.as_deref());
     let entry = |id: usize| if current[id] { state.results.get(&seen[id].key) } else { None };
-    let mut said = if pipeline.set { "set\n".to_owned() } else { String::new() };
+    // Another number than before where a lock file says more of the same results.
+    let mut said = if pipeline.set { "2 set\n".to_owned() } else { "2\n".to_owned() };
     for (id, instance) in pipeline.instances.iter().enumerate() {
         said.push_str(&instance.name);
         let _ = match entry(id) {
@@ -177,6 +178,7 @@ pub(crate) fn write(
     let mut old = whole.remove(section).unwrap_or_default();
     let mut new = BTreeMap::new();
     let mut others = Vec::new();
+    let mut read_now = BTreeMap::new();
     for (id, instance) in pipeline.instances.iter().enumerate() {
         // Of what was written here, the run knows by itself whether it came out otherwise.
         if known.is_none()
@@ -186,8 +188,10 @@ pub(crate) fn write(
         }
         let old = old.remove(&instance.name);
         let mut locked = entry(id).map(Locked::from);
-        for path in instance.kind.files(&instance.params) {
-            let digest = state.memo.digest(&pipeline.root, &path).ok();
+        for path in locked.iter().flat_map(|_| instance.kind.files(&instance.params)).collect::<Vec<_>>() {
+            // A folder of many files takes time to list, and many instances may read it.
+            let read = read_now.entry(path.clone());
+            let digest = *read.or_insert_with(|| state.memo.digest(&pipeline.root, &path).ok());
             // Where it was taken away by now, it is as it was.
             let digest = digest.or_else(|| old.as_ref()?.file(&path));
             let named = locked.as_mut().zip(path.to_str()).zip(digest);

@@ -246,7 +246,10 @@ impl Project {
                 let inputs: Vec<_> = needs.iter().filter_map(|need| all[need.from].tree).collect();
                 let recipe = seen.foreseen(&inputs).cloned();
                 let locked = locked.get(&pipeline.instances[id].name);
-                let recipe = recipe.map_or_else(|| self.recipe(pipeline, id, &inputs, locked, state), Ok);
+                let recipe = recipe.map_or_else(
+                    || self.recipe(pipeline, id, &inputs, locked, state),
+                    |recipe| Ok((recipe, None)),
+                );
                 self.judge_one(recipe, seen, locked, state)
             } else {
                 Judged { standing: Standing::Waiting(waits), recipe: None, tree: None }
@@ -259,14 +262,15 @@ impl Project {
     /// Judges one instance whose inputs are known, and so its recipe.
     pub(crate) fn judge_one(
         &self,
-        recipe: Result<Recipe, Why>,
+        recipe: Result<(Recipe, Option<Why>), Why>,
         seen: &Seen,
         locked: Option<&Locked>,
         state: &State,
     ) -> Judged {
-        let recipe = match recipe {
+        let cannot = |why| Judged { standing: Standing::Stale(vec![why]), recipe: None, tree: None };
+        let (recipe, idle) = match recipe {
             Ok(recipe) => recipe,
-            Err(why) => return Judged { standing: Standing::Stale(vec![why]), recipe: None, tree: None },
+            Err(why) => return cannot(why),
         };
         let mut cached = None;
         let mut standing = judge(
@@ -286,6 +290,9 @@ impl Project {
         if taken.is_some() {
             standing = Standing::Locked;
         }
+        if let (Standing::Stale(_), Some(why)) = (&standing, idle) {
+            return cannot(why);
+        }
         let tree = match standing {
             Standing::Fresh => state.results.get(&seen.key).map(|entry| entry.tree),
             Standing::Restorable(_) => cached,
@@ -296,7 +303,8 @@ impl Project {
     }
 
     /// The recipe of an instance whose inputs are known. There is none while a file that it reads
-    /// cannot be read, unless nothing is in its place and it is the one that was `locked`.
+    /// cannot be read, unless nothing is in its place and it is the one that was `locked`: then it comes with why it
+    /// cannot be run.
     pub(crate) fn recipe(
         &self,
         pipeline: &Pipeline,
@@ -304,10 +312,10 @@ impl Project {
         inputs: &[Digest],
         locked: Option<&Locked>,
         state: &mut State,
-    ) -> Result<Recipe, Why> {
+    ) -> Result<(Recipe, Option<Why>), Why> {
         let of = |files: &[(PathBuf, Digest)]| Recipe::of(pipeline, id, files, inputs);
         let why = match self.files(pipeline, id, state) {
-            Ok(files) => return Ok(of(&files)),
+            Ok(files) => return Ok((of(&files), None)),
             Err(why) => why,
         };
         let digest = |path: PathBuf| {
@@ -320,8 +328,12 @@ impl Project {
         };
         let instance = &pipeline.instances[id];
         let files: Option<Vec<_>> = instance.kind.files(&instance.params).into_iter().map(digest).collect();
-        let recipe = files.as_deref().map(of);
-        recipe.filter(|recipe| locked.is_some_and(|locked| locked.recipe == recipe.digest())).ok_or(why)
+        match files.as_deref().map(of) {
+            Some(recipe) if locked.is_some_and(|locked| locked.recipe == recipe.digest()) => {
+                Ok((recipe, Some(why)))
+            }
+            _ => Err(why),
+        }
     }
 
     /// The kind's own files of an instance.

@@ -35,6 +35,9 @@ use crate::{
     task::{Member, Message},
 };
 
+/// What to do about a file that a stage reads and cannot.
+const READABLE: &str = "see that it is there and can be read, or correct the path in the pipeline file";
+
 /// What is to be done.
 pub(crate) struct Plan<'a> {
     pub(crate) project: &'a Project,
@@ -239,16 +242,18 @@ impl Run<'_> {
         let seen = &self.plan.seen[id];
         let locked = self.plan.locked.get(&pipeline.instances[id].name);
         let foreseen = seen.foreseen(&inputs).filter(|_| !self.started && !self.published).cloned();
-        let recipe =
-            foreseen.map_or_else(|| project.recipe(pipeline, id, &inputs, locked, &mut self.state), Ok);
+        let recipe = foreseen.map_or_else(
+            || project.recipe(pipeline, id, &inputs, locked, &mut self.state),
+            |recipe| Ok((recipe, None)),
+        );
+        let idle = recipe.as_ref().ok().and_then(|(_, why)| why.as_ref().map(ToString::to_string));
         let judged = project.judge_one(recipe, seen, locked, &self.state);
         let Some(recipe) = judged.recipe else {
             let message = match judged.standing {
                 Standing::Stale(whys) => whys.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
                 _ => "its recipe cannot be made".to_owned(),
             };
-            let hint = "see that it is there and can be read, or correct the path in the pipeline file";
-            self.fail(id, StageError::new(message).hint(hint));
+            self.fail(id, StageError::new(message).hint(READABLE));
             return Ok(());
         };
         match judged.standing {
@@ -263,6 +268,10 @@ impl Run<'_> {
             Standing::Restorable(_) => self.restore(id, recipe)?,
             Standing::Locked => self.take(id, judged.tree),
             Standing::Stale(_) | Standing::Waiting(_) => drop(self.queued.insert(id, recipe)),
+        }
+        // Forced, or damaged in the cache: without what it reads it would make something else of the same recipe.
+        if let Some(why) = idle.filter(|_| self.queued.remove(&id).is_some()) {
+            self.fail(id, StageError::new(why).hint(READABLE));
         }
         Ok(())
     }

@@ -25,25 +25,42 @@ pub(crate) fn show(revision: &str, path: &Path) -> Result<Option<Vec<u8>>, Failu
     Ok(found.status.success().then_some(found.stdout))
 }
 
-/// The files `*.lock` below `folder` as all branches, remote ones, tags and the stash have them, each text once; none where
-/// git knows no repository.
-pub(crate) fn lock_files(folder: &Path) -> Vec<String> {
-    let lines = |words: &[&str]| -> Vec<String> {
-        let output = git(folder, words).ok().filter(|output| output.status.success());
-        let text =
-            output.map_or_else(String::new, |output| String::from_utf8_lossy(&output.stdout).into_owned());
-        text.split(['\n', '\0']).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+/// The files `*.lock` below `folder` as all branches, remote ones, tags, the commit that is checked out and all that is
+/// stashed have them, each text once; none outside of a repository.
+pub(crate) fn lock_files(folder: &Path) -> Result<Vec<String>, Failure> {
+    if !folder.ancestors().any(|folder| folder.join(".git").exists()) {
+        return Ok(Vec::new());
+    }
+    let ask = |words: &[&str]| -> Result<Vec<u8>, Failure> {
+        let output = git(folder, words)?;
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let message = format!("`git {}` says: {}", words[0], said.trim());
+        let hint = "without git nobody knows what other branches lock".to_owned();
+        Err(Failure { hint: Some(hint), ..Failure::new(FailureKind::User, message) })
     };
+    let lines = |words: &[&str]| -> Result<Vec<String>, Failure> {
+        let text = ask(words)?;
+        let lines = text.split(|byte| b"\n\0".contains(byte)).filter(|line| !line.is_empty());
+        Ok(lines.map(|line| String::from_utf8_lossy(line).into_owned()).collect())
+    };
+    let mut tips = BTreeSet::from_iter(lines(&["for-each-ref", "--format=%(objectname)"])?);
+    tips.extend(lines(&["stash", "list", "--format=%H"])?);
+    // There is none before the first commit.
+    tips.extend(lines(&["rev-parse", "--verify", "--quiet", "HEAD"]).unwrap_or_default());
     let mut blobs = BTreeSet::new();
-    for tip in BTreeSet::from_iter(lines(&["for-each-ref", "--format=%(objectname)"])) {
-        // mode, type, id, and after a tab the name
-        for line in lines(&["ls-tree", "-r", "-z", &tip]) {
+    for tip in tips {
+        // A tag may be of anything.
+        for line in lines(&["ls-tree", "-r", "-z", &tip]).unwrap_or_default() {
+            // mode, type, id, and after a tab the name
             let (facts, name) = line.split_once('\t').unwrap_or_default();
             blobs.extend(facts.rsplit(' ').next().filter(|_| name.ends_with(".lock")).map(str::to_owned));
         }
     }
-    let text = |blob: String| String::from_utf8(git(folder, &["cat-file", "blob", &blob]).ok()?.stdout).ok();
-    blobs.into_iter().filter_map(text).collect()
+    let text = |blob: String| Ok(String::from_utf8_lossy(&ask(&["cat-file", "blob", &blob])?).into_owned());
+    blobs.into_iter().map(text).collect()
 }
 
 fn git(folder: &Path, words: &[&str]) -> Result<Output, Failure> {

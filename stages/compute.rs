@@ -95,8 +95,8 @@ pub(crate) fn gpus(params: &Params) -> usize {
 }
 
 /// Threads that a step on `batch` images makes use of, given the settings of the stage: with less than eight images to each,
-/// they would wait for one another more than they would compute (an estimate; two threads were measured). The reference
-/// makes no promise about its bits on several.
+/// they would wait for one another more than they would compute (an estimate; two threads were measured). Nobody asks for
+/// the reference to be fast.
 pub(crate) fn threads(params: &Params, batch: usize) -> usize {
     let engine = params.settings.get("engine").and_then(toml::Value::as_str);
     if engine == Some("reference") { 1 } else { batch / 8 }

@@ -19,7 +19,7 @@ mod sweep;
 mod tests;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     ops::Range,
     path::{Component, Path, PathBuf},
@@ -151,6 +151,7 @@ pub fn load_text(source: String, options: &LoadOptions, kinds: &Kinds) -> Result
     }
     let instances = expand_text(&source, options, kinds, &mut diagnostics);
     own_results(&instances, &namespace, &mut diagnostics);
+    published_twice(&instances, &mut diagnostics);
     if !diagnostics.list.is_empty() {
         let mut diagnostics = diagnostics.list;
         // In the order of the file; what is about the command line comes first.
@@ -193,6 +194,20 @@ fn own_results(instances: &[Instance], namespace: &Path, diagnostics: &mut Diagn
                 let hint = format!("write `needs = {{ {made} = \"{made}\" }}` instead");
                 diagnostics.add(&None, message, Some(hint));
             }
+        }
+    }
+}
+
+/// Of two instances that publish alike, the last one would win.
+fn published_twice(instances: &[Instance], diagnostics: &mut Diagnostics) {
+    let mut publish = BTreeMap::new();
+    for instance in instances.iter().filter(|instance| instance.kind.publishes(&instance.params)) {
+        let recipe = instance.params.recipe.to_string();
+        if let Some(other) = publish.insert((&instance.stage, recipe), &instance.name) {
+            let message = format!("`{other}` and `{}` would publish in the same place", instance.name);
+            let hint =
+                format!("set `stage.{}.publish` to false, or sweep nothing that it shows", instance.stage);
+            diagnostics.add(&None, message, Some(hint));
         }
     }
 }

@@ -2,14 +2,15 @@
 //! a training wants each trained network evaluated. Knows no values.
 
 use super::{
-    overlay::{axes, leaf, plain, put},
+    overlay::{RESERVED, axes, leaf, plain, put},
+    params::mentions,
     parse::{Data, Document, Entries, Entry, Node},
     schema::Facts,
 };
 use crate::kind::{Kinds, Roles};
 
 /// Gives `axis` as `stage` has it now to all that hang on it, one instance each, and did not have it or had it as
-/// `stage` had it before. Not where it would set a parameter.
+/// `stage` had it before. Not where it would set a parameter, or be missing in what the matrix includes.
 pub(super) fn pass_on(
     document: &mut Document,
     (stage, axis): (&str, &str),
@@ -29,6 +30,10 @@ pub(super) fn pass_on(
             let Data::Table(stage) = &mut entry.node.data else { continue };
             let kind = stage.get("kind").and_then(leaf).and_then(toml::Value::as_str).unwrap_or_default();
             let sets = stage.contains_key(axis)
+                || stage
+                    .iter()
+                    .any(|(key, entry)| !RESERVED.contains(&key.as_str()) && mentions(&entry.node, axis))
+                || matrix_of_table(stage).is_some_and(|axes| axes.contains_key("include"))
                 || facts.get(kind).is_some_and(|fact| had.is_none() && fact.properties.contains_key(axis));
             if had != before || sets || !needs_one(stage, &from, kind, kinds) {
                 continue;
@@ -43,7 +48,10 @@ pub(super) fn pass_on(
 
 /// A stage's matrix.
 pub(super) fn matrix_of(stage: &Entry) -> Option<&Entries> {
-    let Data::Table(stage) = &stage.node.data else { return None };
+    if let Data::Table(stage) = &stage.node.data { matrix_of_table(stage) } else { None }
+}
+
+fn matrix_of_table(stage: &Entries) -> Option<&Entries> {
     let Data::Table(axes) = &stage.get("matrix")?.node.data else { return None };
     Some(axes)
 }
@@ -52,7 +60,11 @@ pub(super) fn matrix_of(stage: &Entry) -> Option<&Entries> {
 fn needs_one(stage: &Entries, from: &str, kind: &str, kinds: &Kinds) -> bool {
     let Some(Roles::Named(specs)) = kinds.get(kind).map(|kind| kind.roles()) else { return false };
     let Some(Data::Table(needs)) = stage.get("needs").map(|needs| &needs.node.data) else { return false };
-    let names = |node: &Node| matches!(&node.data, Data::Leaf(value) if value.as_str() == Some(from));
+    let is = |node: &Node| matches!(&node.data, Data::Leaf(value) if value.as_str() == Some(from));
+    let names = |node: &Node| match &node.data {
+        Data::List(items) => items.iter().any(is),
+        _ => is(node),
+    };
     let one = |role: &str| specs.iter().any(|spec| spec.name == role && !spec.many);
     needs.iter().any(|(role, entry)| one(role) && names(&entry.node))
 }

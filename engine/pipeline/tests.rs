@@ -229,6 +229,16 @@ fn what_is_swept_reaches_the_stages_that_need_one_instance_of_it() {
     let narrow = text.replacen("'train'\nmatrix.seed = [0, 1]", "'train'\nmatrix.seed = [0]", 1);
     let said = complaints(&narrow, None, &["stage.train.seed=3..6"]);
     assert!(said[0].contains("`check[seed=0]` needs `train`, which has no instance [seed=0]"), "{said:?}");
+    // A list of one is one.
+    let list = text.replace("needs.data = 'train'", "needs.data = ['train']");
+    assert_eq!(loaded(&list, "stage.train.lr=[0.1, 0.2]").instances.len(), 1 + 3 * 4 + 1);
+    // What a matrix includes names every axis.
+    let include = text.replacen(
+        "'train'\nmatrix.seed = [0, 1]",
+        "'train'\nmatrix.include = [{ seed = 0 }, { seed = 1 }]",
+        1,
+    );
+    assert_eq!(loaded(&include, "stage.train.lr=[0.1]").instances.len(), 8);
     // A parameter of theirs it does not become.
     let said = complaints(text, None, &["stage.images.mode=[bn, random]"]);
     assert!(said[0].ends_with("give `train` the axis `mode` too"), "{said:?}");

@@ -134,8 +134,8 @@ impl Run<'_> {
         }
         let inputs: Vec<_> = needs.iter().filter_map(|need| self.trees[need.from]).collect();
         match project.recipe(pipeline, id, &inputs, None, &mut self.state) {
-            Ok(now) if now == *recipe => None,
-            Ok(now) => changes(recipe.text(), now.text()).first().map(ToString::to_string),
+            Ok((now, _)) if now == *recipe => None,
+            Ok((now, _)) => changes(recipe.text(), now.text()).first().map(ToString::to_string),
             Err(why) => Some(why.to_string()),
         }
     }

@@ -11,7 +11,7 @@ use crate::{args::Global, error::Failure, git, ui};
 pub(super) fn gc(global: &Global, apply: bool, keep_days: u32, json: bool) -> Result<ExitCode, Failure> {
     let (pipeline, project) = super::project(global)?;
     let keep = Duration::from_secs(u64::from(keep_days) * 24 * 60 * 60);
-    let locks = git::lock_files(&pipeline.root);
+    let locks = git::lock_files(&pipeline.root)?;
     let report = project.gc(&GcOptions { keep, delete: apply, locks })?;
     if json {
         let files: Vec<_> = report.files.iter().map(|file| file.to_string_lossy()).collect();

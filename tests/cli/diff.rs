@@ -37,16 +37,31 @@ fn git(project: &TestProject, words: &[&str]) {
 #[test]
 fn what_another_branch_locks_is_no_garbage() {
     let project = committed();
-    let garbage =
-        || project.json(&["gc", "--keep-days", "0", "--json"], 0)["bytes"].as_u64().expect("a number");
+    let garbage = || {
+        let found = project.json(&["gc", "--keep-days", "0", "--json"], 0);
+        let files = found["files"].as_array().expect("a list").iter().filter_map(serde_json::Value::as_str);
+        files.filter(|file| file.contains("/objects/") || file.contains("/records/")).count()
+    };
     git(&project, &["checkout", "-q", "-b", "other"]);
     project.edit("pipeline.toml", "rate = 0.5", "rate = 0.6");
     project.ends(&["run"], 0);
     git(&project, &["commit", "-q", "-a", "-m", "two"]);
     // The first branch's results are neither shown nor locked here.
     let before = garbage();
+    // What only a stash has, also below another, and what is checked out without a branch.
+    for rate in ["0.7", "0.8"] {
+        project.edit("pipeline.toml", "rate = 0.6", &format!("rate = {rate}"));
+        project.ends(&["run"], 0);
+        git(&project, &["stash", "-q"]);
+    }
+    project.ends(&["run"], 0);
+    assert_eq!(garbage(), before);
+    git(&project, &["stash", "clear"]);
     git(&project, &["branch", "-q", "-D", "main"]);
     assert!(garbage() > before, "{before}");
+    // Where git cannot say, nothing is garbage.
+    project.write(".git/HEAD", "nonsense");
+    assert!(project.ends(&["gc", "--keep-days", "0"], 2).err.contains("`git for-each-ref` says"));
 }
 
 #[test]

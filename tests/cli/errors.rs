@@ -122,6 +122,17 @@ fn a_misspelt_stage_axis_or_value_is_suggested_with_exit_code_2() {
 }
 
 #[test]
+fn two_instances_that_would_publish_in_one_place_are_refused() {
+    let project = TestProject::new(
+        "[stage.model]\nkind = \"model\"\narch = \"resnet14\"\nmatrix = { seed = [1, 2] }\n\
+         [stage.plot]\nkind = \"plot\"\nneeds = { models = \"model\" }\nmatrix = { seed = [1, 2] }\n\
+         [stage.page]\nkind = \"readme\"\nneeds = { figures = \"plot\" }\nmatrix = { seed = [1, 2] }\npublish = true\n",
+    );
+    let said = project.ends(&["status"], 2).err;
+    assert!(said.contains("`page[seed=1]` and `page[seed=2]` would publish in the same place"), "{said}");
+}
+
+#[test]
 fn what_would_do_nothing_is_refused() {
     let model = "[params]\nepochs = 3\n[stage.model]\nkind = \"model\"\narch = \"resnet8\"\nmatrix = { seed = [0, 1] }\n";
     let project = TestProject::new(model);

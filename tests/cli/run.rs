@@ -135,6 +135,21 @@ fn a_clone_without_the_files_that_a_stage_reads_goes_on_from_what_was_locked() {
     let answer = project.ends(&["run", "--allow-missing"], 0);
     assert!(answer.out.starts_with("ran 1, 1 as the lock file says in "), "{}", answer.out);
     assert_eq!((project.read("artifacts/count/count").trim(), project.read("pipeline.lock")), ("1", lock));
+    // Nothing is made without the folder: neither when asked for, nor in place of what somebody changed or took away.
+    let lacks = |words: &[&str]| {
+        let answer = project.ends(words, 1);
+        assert!(answer.err.contains("it reads `images`"), "{}", answer.err);
+        assert_eq!(project.read("ran").lines().count(), 1);
+    };
+    lacks(&["run", "--allow-missing", "--force", "pack"]);
+    assert_eq!(project.read("artifacts/pack/list").trim(), "a");
+    project.write("artifacts/pack/list", "b");
+    lacks(&["run", "--allow-missing"]);
+    assert_eq!(project.read("artifacts/pack/list"), "b");
+    std::fs::remove_file(project.path("artifacts/pack/list")).unwrap();
+    lacks(&["run", "--allow-missing"]);
+    project.write("artifacts/pack/list", "a\n");
+    project.ends(&["run", "--allow-missing"], 0);
     // Only of that recipe, and only where nothing else is in its place.
     let pipeline = project.read("pipeline.toml");
     project.write("pipeline.toml", &pipeline.replace("cat images/*", "cat images/a"));
