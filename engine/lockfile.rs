@@ -14,12 +14,12 @@ use serde::Deserialize;
 use crate::{
     digest::{Digest, Stamp, executable},
     error::{Context, EngineError},
-    instance::{InstanceId, Pipeline},
+    instance::{Instance, InstanceId, Pipeline},
     place::write_whole,
     project::Seen,
-    recipe::write_quoted,
+    recipe::{file_in, write_quoted},
     state::{Entry, State},
-    store::Shown,
+    store::{Shown, Store},
 };
 
 const HEAD: &str =
@@ -148,6 +148,7 @@ pub(crate) fn check(pipeline: &Pipeline, state: &State) -> Result<(), EngineErro
 /// another project says that the same recipe came to other files.
 pub(crate) fn write(
     pipeline: &Pipeline,
+    store: &Store,
     seen: &[Seen],
     current: &[bool],
     state: &mut State,
@@ -155,7 +156,7 @@ pub(crate) fn write(
     let place = place(pipeline);
     let section = section(pipeline.profile.as_deref());
     let entry = |id: usize| if current[id] { state.results.get(&seen[id].key) } else { None };
-    // Another number than before where a lock file says more of the same results.
+    // Counts what a lock file says of the same results: one that says less is written anew.
     let mut said = if pipeline.set { "2 set\n".to_owned() } else { "2\n".to_owned() };
     for (id, instance) in pipeline.instances.iter().enumerate() {
         said.push_str(&instance.name);
@@ -178,7 +179,6 @@ pub(crate) fn write(
     let mut old = whole.remove(section).unwrap_or_default();
     let mut new = BTreeMap::new();
     let mut others = Vec::new();
-    let mut read_now = BTreeMap::new();
     for (id, instance) in pipeline.instances.iter().enumerate() {
         // Of what was written here, the run knows by itself whether it came out otherwise.
         if known.is_none()
@@ -188,14 +188,8 @@ pub(crate) fn write(
         }
         let old = old.remove(&instance.name);
         let mut locked = entry(id).map(Locked::from);
-        for path in locked.iter().flat_map(|_| instance.kind.files(&instance.params)).collect::<Vec<_>>() {
-            // A folder of many files takes time to list, and many instances may read it.
-            let read = read_now.entry(path.clone());
-            let digest = *read.or_insert_with(|| state.memo.digest(&pipeline.root, &path).ok());
-            // Where it was taken away by now, it is as it was.
-            let digest = digest.or_else(|| old.as_ref()?.file(&path));
-            let named = locked.as_mut().zip(path.to_str()).zip(digest);
-            named.map(|((locked, path), digest)| locked.files.insert(path.to_owned(), digest));
+        if let Some(locked) = &mut locked {
+            locked.files = files_of(instance, locked.recipe, old.as_ref(), store);
         }
         new.extend(locked.or(old).map(|locked| (instance.name.clone(), locked)));
     }
@@ -224,6 +218,24 @@ pub(crate) fn write(
         state.locked(place, stamp, sections);
     }
     Ok(others)
+}
+
+/// What an instance read besides its inputs: what its recipe says, and as it was locked where the record of that is lost.
+fn files_of(
+    instance: &Instance,
+    recipe: Digest,
+    old: Option<&Locked>,
+    store: &Store,
+) -> BTreeMap<String, Digest> {
+    let paths = instance.kind.files(&instance.params);
+    if paths.is_empty() {
+        return BTreeMap::new();
+    }
+    let Some(record) = store.record(recipe) else {
+        return old.filter(|old| old.recipe == recipe).map(|old| old.files.clone()).unwrap_or_default();
+    };
+    let paths = paths.iter().filter_map(|path| path.to_str());
+    paths.filter_map(|path| Some((path.to_owned(), file_in(&record.recipe, path)?))).collect()
 }
 
 /// The lock files of the project in `root`, as far as they can be found. Hidden folders and what stages made

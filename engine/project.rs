@@ -82,6 +82,10 @@ impl Seen {
     }
 }
 
+/// Something, and why its instance cannot be run, where the lock file was believed of what is missing; or why there is
+/// nothing.
+pub(crate) type Known<T> = Result<(T, Option<Why>), Why>;
+
 /// An instance, judged.
 pub(crate) struct Judged {
     pub(crate) standing: Standing,
@@ -134,7 +138,7 @@ impl Project {
         if let Standing::Waiting(on) = &judged[id].standing {
             undecided = on.iter().map(|&from| (from, judged[from].standing.clone())).collect();
             let inputs = pipeline.instances[id].needs.iter().map(|need| judged[need.from].tree);
-            let files = self.files(pipeline, id, &mut state).unwrap_or_default();
+            let (files, _) = self.files(pipeline, id, None, &mut state).unwrap_or_default();
             so_far = Some(Recipe::so_far(pipeline, id, &files, inputs));
         }
         let Judged { standing, recipe, .. } = judged.swap_remove(id);
@@ -244,12 +248,9 @@ impl Project {
             waits.dedup();
             let judged = if waits.is_empty() {
                 let inputs: Vec<_> = needs.iter().filter_map(|need| all[need.from].tree).collect();
-                let recipe = seen.foreseen(&inputs).cloned();
+                let foreseen = seen.foreseen(&inputs);
                 let locked = locked.get(&pipeline.instances[id].name);
-                let recipe = recipe.map_or_else(
-                    || self.recipe(pipeline, id, &inputs, locked, state),
-                    |recipe| Ok((recipe, None)),
-                );
+                let recipe = self.recipe(pipeline, id, &inputs, foreseen, locked, state);
                 self.judge_one(recipe, seen, locked, state)
             } else {
                 Judged { standing: Standing::Waiting(waits), recipe: None, tree: None }
@@ -262,13 +263,13 @@ impl Project {
     /// Judges one instance whose inputs are known, and so its recipe.
     pub(crate) fn judge_one(
         &self,
-        recipe: Result<(Recipe, Option<Why>), Why>,
+        recipe: Known<Recipe>,
         seen: &Seen,
         locked: Option<&Locked>,
         state: &State,
     ) -> Judged {
         let cannot = |why| Judged { standing: Standing::Stale(vec![why]), recipe: None, tree: None };
-        let (recipe, idle) = match recipe {
+        let (recipe, missing) = match recipe {
             Ok(recipe) => recipe,
             Err(why) => return cannot(why),
         };
@@ -290,7 +291,7 @@ impl Project {
         if taken.is_some() {
             standing = Standing::Locked;
         }
-        if let (Standing::Stale(_), Some(why)) = (&standing, idle) {
+        if let (Standing::Stale(_), Some(why)) = (&standing, missing) {
             return cannot(why);
         }
         let tree = match standing {
@@ -302,56 +303,53 @@ impl Project {
         Judged { standing, recipe: Some(recipe), tree }
     }
 
-    /// The recipe of an instance whose inputs are known. There is none while a file that it reads
-    /// cannot be read, unless nothing is in its place and it is the one that was `locked`: then it comes with why it
-    /// cannot be run.
+    /// The recipe of an instance whose inputs are known, made now unless it is `foreseen`. There is none while a file
+    /// that it reads cannot be read, unless nothing is in its place and the recipe is the one that was `locked`: then it
+    /// comes with why it cannot be run.
     pub(crate) fn recipe(
         &self,
         pipeline: &Pipeline,
         id: InstanceId,
         inputs: &[Digest],
+        foreseen: Option<&Recipe>,
         locked: Option<&Locked>,
         state: &mut State,
-    ) -> Result<(Recipe, Option<Why>), Why> {
-        let of = |files: &[(PathBuf, Digest)]| Recipe::of(pipeline, id, files, inputs);
-        let why = match self.files(pipeline, id, state) {
-            Ok(files) => return Ok((of(&files), None)),
-            Err(why) => why,
-        };
-        let digest = |path: PathBuf| {
-            let digest = if self.root.join(&path).exists() {
-                state.memo.digest(&self.root, &path).ok()
-            } else {
-                locked?.file(&path)
-            };
-            Some((path, digest?))
-        };
-        let instance = &pipeline.instances[id];
-        let files: Option<Vec<_>> = instance.kind.files(&instance.params).into_iter().map(digest).collect();
-        match files.as_deref().map(of) {
-            Some(recipe) if locked.is_some_and(|locked| locked.recipe == recipe.digest()) => {
-                Ok((recipe, Some(why)))
-            }
-            _ => Err(why),
+    ) -> Known<Recipe> {
+        if let Some(recipe) = foreseen {
+            return Ok((recipe.clone(), None));
+        }
+        let (files, missing) = self.files(pipeline, id, locked, state)?;
+        let recipe = Recipe::of(pipeline, id, &files, inputs);
+        match missing {
+            Some(why) if locked.is_none_or(|locked| locked.recipe != recipe.digest()) => Err(why),
+            missing => Ok((recipe, missing)),
         }
     }
 
-    /// The kind's own files of an instance.
+    /// The kind's own files of an instance. Where nothing is in the place of one, it is what was `locked`, and missing.
     fn files(
         &self,
         pipeline: &Pipeline,
         id: InstanceId,
+        locked: Option<&Locked>,
         state: &mut State,
-    ) -> Result<Vec<(PathBuf, Digest)>, Why> {
+    ) -> Known<Vec<(PathBuf, Digest)>> {
         let instance = &pipeline.instances[id];
-        let mut files = Vec::new();
+        let (mut files, mut missing) = (Vec::new(), None);
         for path in instance.kind.files(&instance.params) {
-            match state.memo.digest(&self.root, &path) {
-                Ok(digest) => files.push((path, digest)),
-                Err(error) => return Err(Why::FileMissing(path, error.to_string())),
-            }
+            let digest = match state.memo.digest(&self.root, &path) {
+                Ok(digest) => digest,
+                Err(error) => {
+                    let why = Why::FileMissing(path.clone(), error.to_string());
+                    let locked = locked.filter(|_| !self.root.join(&path).exists());
+                    let Some(digest) = locked.and_then(|locked| locked.file(&path)) else { return Err(why) };
+                    missing = missing.or(Some(why));
+                    digest
+                }
+            };
+            files.push((path, digest));
         }
-        Ok(files)
+        Ok((files, missing))
     }
 
     /// What is shown for each instance; files are read only where their stamps changed.

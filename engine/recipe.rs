@@ -191,6 +191,14 @@ fn write_key(text: &mut String, key: &str) {
     if !key.is_empty() && key.bytes().all(bare) { text.push_str(key) } else { write_quoted(text, key) }
 }
 
+/// The digest that a recipe's text has of the file `path`.
+pub(crate) fn file_in(text: &str, path: &str) -> Option<Digest> {
+    let mut line = "\nfile ".to_owned();
+    write_key(&mut line, path);
+    let (_, rest) = text.split_once(&(line + " blake3:"))?;
+    rest.lines().next()?.parse().ok()
+}
+
 /// A string in TOML's quotes.
 pub(crate) fn write_quoted(text: &mut String, value: &str) {
     text.push('"');

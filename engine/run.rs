@@ -126,7 +126,7 @@ impl Project {
         summary.failed.iter().chain(&summary.taken).for_each(|&id| current[id] = false);
         // What was finished is kept whatever happened; the first error is the one to tell.
         let kept = journal.map_or(Ok(()), |journal| {
-            let locked = lockfile::write(pipeline, &seen, &current, &mut state).map(|others| {
+            let locked = lockfile::write(pipeline, &self.store, &seen, &current, &mut state).map(|others| {
                 for id in others {
                     let line = "the lock file had other bytes for the same recipe".to_owned();
                     observer.event(&Event::Said { id, line });

@@ -241,12 +241,9 @@ impl Run<'_> {
         let inputs: Vec<_> = needs.iter().filter_map(|need| self.trees[need.from]).collect();
         let seen = &self.plan.seen[id];
         let locked = self.plan.locked.get(&pipeline.instances[id].name);
-        let foreseen = seen.foreseen(&inputs).filter(|_| !self.started && !self.published).cloned();
-        let recipe = foreseen.map_or_else(
-            || project.recipe(pipeline, id, &inputs, locked, &mut self.state),
-            |recipe| Ok((recipe, None)),
-        );
-        let idle = recipe.as_ref().ok().and_then(|(_, why)| why.as_ref().map(ToString::to_string));
+        let foreseen = seen.foreseen(&inputs).filter(|_| !self.started && !self.published);
+        let recipe = project.recipe(pipeline, id, &inputs, foreseen, locked, &mut self.state);
+        let missing = recipe.as_ref().ok().and_then(|(_, why)| why.as_ref().map(ToString::to_string));
         let judged = project.judge_one(recipe, seen, locked, &self.state);
         let Some(recipe) = judged.recipe else {
             let message = match judged.standing {
@@ -270,7 +267,7 @@ impl Run<'_> {
             Standing::Stale(_) | Standing::Waiting(_) => drop(self.queued.insert(id, recipe)),
         }
         // Forced, or damaged in the cache: without what it reads it would make something else of the same recipe.
-        if let Some(why) = idle.filter(|_| self.queued.remove(&id).is_some()) {
+        if let Some(why) = missing.filter(|_| self.queued.remove(&id).is_some()) {
             self.fail(id, StageError::new(why).hint(READABLE));
         }
         Ok(())

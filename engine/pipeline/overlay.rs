@@ -162,10 +162,9 @@ pub(super) fn set(
     let path: Vec<&str> = key.split('.').map(str::trim).collect();
     let result = match path.as_slice() {
         ["stage", name, rest @ ..] => match document.stages.get_mut(*name) {
-            Some(entry @ Entry { node: Node { data: Data::Table(_), .. }, .. }) => {
+            Some(Entry { node: Node { data: Data::Table(stage), .. }, .. }) => {
                 let axis = rest.last().copied().unwrap_or_default();
-                let before = sweep::matrix_of(entry).and_then(|axes| axes.get(axis)).map(|a| a.node.clone());
-                let Data::Table(stage) = &mut entry.node.data else { return };
+                let before = sweep::matrix_of(stage).and_then(|axes| axes.get(axis)).map(|a| a.node.clone());
                 let set = set_stage(stage, rest, value, facts);
                 sweep::pass_on(document, (name, axis), before.as_ref(), kinds, facts);
                 set

@@ -4,7 +4,7 @@
 use super::{
     overlay::{RESERVED, axes, leaf, plain, put},
     params::mentions,
-    parse::{Data, Document, Entries, Entry, Node},
+    parse::{Data, Document, Entries, Node},
     schema::Facts,
 };
 use crate::kind::{Kinds, Roles};
@@ -21,24 +21,19 @@ pub(super) fn pass_on(
     if ["exclude", "include"].contains(&axis) {
         return;
     }
-    let Some(now) = document.stages.get(stage).and_then(|entry| matrix_of(entry)?.get(axis)) else { return };
+    let Some(Data::Table(swept)) = document.stages.get(stage).map(|entry| &entry.node.data) else { return };
+    let Some(now) = matrix_of(swept).and_then(|axes| axes.get(axis)) else { return };
     let (now, before) = (now.node.clone(), before.cloned().map(plain));
     let mut last = vec![stage.to_owned()];
     while let Some(from) = last.pop() {
         for (name, entry) in &mut document.stages {
-            let had = matrix_of(entry).and_then(|axes| axes.get(axis)).map(|entry| plain(entry.node.clone()));
             let Data::Table(stage) = &mut entry.node.data else { continue };
+            let had = matrix_of(stage).and_then(|axes| axes.get(axis)).map(|entry| plain(entry.node.clone()));
             let kind = stage.get("kind").and_then(leaf).and_then(toml::Value::as_str).unwrap_or_default();
-            let sets = stage.contains_key(axis)
-                || stage
-                    .iter()
-                    .any(|(key, entry)| !RESERVED.contains(&key.as_str()) && mentions(&entry.node, axis))
-                || matrix_of_table(stage).is_some_and(|axes| axes.contains_key("include"))
-                || facts.get(kind).is_some_and(|fact| had.is_none() && fact.properties.contains_key(axis));
-            if had != before || sets || !needs_one(stage, &from, kind, kinds) {
-                continue;
-            }
-            if let Ok(axes) = axes(stage) {
+            let sets =
+                had.is_none() && facts.get(kind).is_some_and(|fact| fact.properties.contains_key(axis));
+            if had == before && !sets && !other_use(stage, axis) && needs_one(stage, &from, kind, kinds) {
+                let Ok(axes) = axes(stage) else { continue };
                 put(axes, axis, now.clone());
                 last.push(name.clone());
             }
@@ -47,13 +42,15 @@ pub(super) fn pass_on(
 }
 
 /// A stage's matrix.
-pub(super) fn matrix_of(stage: &Entry) -> Option<&Entries> {
-    if let Data::Table(stage) = &stage.node.data { matrix_of_table(stage) } else { None }
+pub(super) fn matrix_of(stage: &Entries) -> Option<&Entries> {
+    if let Data::Table(axes) = &stage.get("matrix")?.node.data { Some(axes) } else { None }
 }
 
-fn matrix_of_table(stage: &Entries) -> Option<&Entries> {
-    let Data::Table(axes) = &stage.get("matrix")?.node.data else { return None };
-    Some(axes)
+/// Would the axis do more than tell inputs apart, or be missing in what the matrix includes?
+fn other_use(stage: &Entries, axis: &str) -> bool {
+    let mut parameters = stage.iter().filter(|(key, _)| !RESERVED.contains(&key.as_str()));
+    parameters.any(|(key, entry)| key == axis || mentions(&entry.node, axis))
+        || matrix_of(stage).is_some_and(|axes| axes.contains_key("include"))
 }
 
 /// Does the stage need a single instance of `from`?

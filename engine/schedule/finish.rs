@@ -133,7 +133,7 @@ impl Run<'_> {
             }
         }
         let inputs: Vec<_> = needs.iter().filter_map(|need| self.trees[need.from]).collect();
-        match project.recipe(pipeline, id, &inputs, None, &mut self.state) {
+        match project.recipe(pipeline, id, &inputs, None, None, &mut self.state) {
             Ok((now, _)) if now == *recipe => None,
             Ok((now, _)) => changes(recipe.text(), now.text()).first().map(ToString::to_string),
             Err(why) => Some(why.to_string()),

@@ -6,8 +6,8 @@ pub(super) const STYLE: &str = "
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e8ea; --quiet: #a0a6ad; --line: #434a52; --ground: #16191d; --box: #22272d; }
 }
-body { overflow-wrap: break-word; font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--ground); max-width: 66rem;
-  margin: 2rem auto; padding: 0 1rem; }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--ground); max-width: 66rem;
+  margin: 2rem auto; padding: 0 1rem; overflow-wrap: break-word; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; }
 .quiet, figcaption .quiet { color: var(--quiet); }
 .wide { overflow-x: auto; margin: 0.5rem 0 1rem; }

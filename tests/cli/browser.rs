@@ -14,11 +14,6 @@ use crate::experiments::files;
 const WIDE: u32 = 1200;
 const NARROW: u32 = 500;
 
-/// The program to open pages with.
-fn browser() -> String {
-    std::env::var("REPRO_BROWSER").unwrap_or_else(|_| "chromium".into())
-}
-
 /// What the page shows in a window so wide.
 fn look(html: &str, width: u32) -> Value {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -27,7 +22,7 @@ fn look(html: &str, width: u32) -> Value {
     fs::write(&file, page).expect("a writable temporary folder");
     let profile = format!("--user-data-dir={}", folder.path().join("profile").display());
     let window = format!("--window-size={width},900");
-    let answer = Command::new(browser())
+    let answer = Command::new("chromium")
         .args([
             "--headless",
             "--no-sandbox",
@@ -39,7 +34,7 @@ fn look(html: &str, width: u32) -> Value {
         .arg(format!("file://{}", file.display()))
         .stderr(Stdio::null())
         .output();
-    let answer = answer.unwrap_or_else(|error| panic!("`{}` does not start: {error}", browser()));
+    let answer = answer.unwrap_or_else(|error| panic!("`chromium` does not start: {error}"));
     let text = String::from_utf8(answer.stdout).expect("a page is UTF-8");
     let title = text.split("<title>").nth(1).and_then(|rest| rest.split("</title>").next());
     let title = title.unwrap_or_else(|| panic!("no title in what the browser made of the page: {text}"));

@@ -1,0 +1,75 @@
+//! What `-S` changes.
+
+use toml::Value;
+
+use super::{complaints, file, names, try_load};
+
+#[test]
+fn settings_replace_values_and_lists_become_axes() {
+    let first = |sets: &[&str]| try_load(&file(), Some("quick"), sets).unwrap();
+    let pipeline = first(&["train.lr=2.5", "stage.train.epochs=7", "stage.train.seed=4"]);
+    assert_eq!(names(&pipeline)[1], "train[arch=r8,kernel=x,seed=4]");
+    assert_eq!(pipeline.instances[1].params.recipe["lr"], Value::Float(2.5));
+    assert_eq!(pipeline.instances[1].params.recipe["epochs"], Value::Integer(7));
+    let pipeline = first(&["stage.train.seed=3..5", "stage.train.lr=[0.1, 1.0]", "stage.train.drops=[1]"]);
+    assert_eq!(pipeline.instances.len(), 6);
+    assert_eq!(names(&pipeline)[4], "train[arch=r8,kernel=x,lr=1.0,seed=4]");
+    assert_eq!(pipeline.instances[1].params.recipe["drops"], Value::Array(vec![Value::Integer(1)]));
+    let pipeline = first(&["stage.train.arch=[r1, r2]", "stage.train.resources.threads=3"]);
+    assert_eq!(names(&pipeline)[1], "train[arch=r1,kernel=x,seed=0]");
+    assert_eq!(pipeline.instances[1].resources.threads, 3);
+}
+
+#[test]
+fn what_is_swept_reaches_the_stages_that_need_one_instance_of_it() {
+    let text = "[stage.images]\nkind = 'source'\n\
+                [stage.train]\nkind = 'train'\nneeds.data = 'images'\nmatrix.seed = [0, 1]\n\
+                [stage.check]\nkind = 'validate'\nneeds.data = 'train'\nmatrix.seed = [0, 1]\n\
+                [stage.again]\nkind = 'validate'\nneeds.data = 'check'\nmatrix.seed = [0, 1]\n\
+                [stage.plot]\nkind = 'plot'\nneeds.from = 'again'\n";
+    let loaded = |text: &str, set: &str| try_load(text, None, &[set]).unwrap();
+    let pipeline = loaded(text, "stage.train.lr=[0.1, 0.2]");
+    assert_eq!(pipeline.instances.len(), 1 + 3 * 4 + 1);
+    assert_eq!(
+        names(&pipeline)[9..12],
+        ["again[lr=0.1,seed=0]", "again[lr=0.2,seed=0]", "again[lr=0.1,seed=1]"]
+    );
+    assert_eq!(pipeline.instances[13].needs.len(), 4);
+    // Values of an axis that is there reach those that had the same ones.
+    let pipeline = loaded(text, "stage.train.seed=3..6");
+    assert_eq!(names(&pipeline)[7..], ["again[seed=3]", "again[seed=4]", "again[seed=5]", "plot"]);
+    assert_eq!(loaded(text, "stage.train.matrix.exclude=[{seed=7}]").instances.len(), 8);
+    let narrow = text.replacen("'train'\nmatrix.seed = [0, 1]", "'train'\nmatrix.seed = [0]", 1);
+    let said = complaints(&narrow, None, &["stage.train.seed=3..6"]);
+    assert!(said[0].contains("`check[seed=0]` needs `train`, which has no instance [seed=0]"), "{said:?}");
+    // A list of one is one.
+    let list = text.replace("needs.data = 'train'", "needs.data = ['train']");
+    assert_eq!(loaded(&list, "stage.train.lr=[0.1, 0.2]").instances.len(), 1 + 3 * 4 + 1);
+    // What a matrix includes names every axis.
+    let include = text.replacen(
+        "'train'\nmatrix.seed = [0, 1]",
+        "'train'\nmatrix.include = [{ seed = 0 }, { seed = 1 }]",
+        1,
+    );
+    assert_eq!(loaded(&include, "stage.train.lr=[0.1]").instances.len(), 8);
+    // A parameter of theirs it does not become.
+    let said = complaints(text, None, &["stage.images.mode=[bn, random]"]);
+    assert!(said[0].ends_with("give `train` the axis `mode` too"), "{said:?}");
+}
+
+#[test]
+fn wrong_settings_are_named_all_at_once() {
+    let sets =
+        ["train.lt=1", "base", "stage.trian.lr=1.0", "stage.train.epoch=2", "base=[0.1, 0.2]", "base=3..3"];
+    let said = complaints(&file(), None, &sets).join("\n");
+    for wanted in [
+        "`-S train.lt=1`: `[params]` has no `train.lt`; did you mean `train.lr`?",
+        "`-S base`: there is no `=`",
+        "there is no stage `trian`; did you mean `train`?",
+        "has no parameter `epoch`; did you mean `epochs`?",
+        "`base` is one value, not a list; sweep a stage's parameter: `-S stage.NAME.base=...`",
+        "the range `3..3` is empty",
+    ] {
+        assert!(said.contains(wanted), "{wanted} is not in\n{said}");
+    }
+}
