@@ -304,8 +304,8 @@ impl Project {
     }
 
     /// The recipe of an instance whose inputs are known, made now unless it is `foreseen`. There is none while a file
-    /// that it reads cannot be read, unless nothing is in its place and the recipe is the one that was `locked`: then it
-    /// comes with why it cannot be run.
+    /// that it reads cannot be read, unless nothing is in its place and it was `locked`: then the recipe comes with why it
+    /// cannot be run.
     pub(crate) fn recipe(
         &self,
         pipeline: &Pipeline,
@@ -319,11 +319,7 @@ impl Project {
             return Ok((recipe.clone(), None));
         }
         let (files, missing) = self.files(pipeline, id, locked, state)?;
-        let recipe = Recipe::of(pipeline, id, &files, inputs);
-        match missing {
-            Some(why) if locked.is_none_or(|locked| locked.recipe != recipe.digest()) => Err(why),
-            missing => Ok((recipe, missing)),
-        }
+        Ok((Recipe::of(pipeline, id, &files, inputs), missing))
     }
 
     /// The kind's own files of an instance. Where nothing is in the place of one, it is what was `locked`, and missing.

@@ -146,6 +146,8 @@ fn a_clone_without_the_files_that_a_stage_reads_goes_on_from_what_was_locked() {
     project.write("artifacts/pack/list", "b");
     lacks(&["run", "--allow-missing"]);
     assert_eq!(project.read("artifacts/pack/list"), "b");
+    let plan = project.ends(&["run", "--allow-missing", "--dry-run"], 0).out;
+    assert!(plan.starts_with("fail     pack: it reads `images`"), "{plan}");
     std::fs::remove_file(project.path("artifacts/pack/list")).unwrap();
     lacks(&["run", "--allow-missing"]);
     project.write("artifacts/pack/list", "a\n");
