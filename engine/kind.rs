@@ -67,9 +67,8 @@ pub trait Kind: Send + Sync {
     /// Does the work: reads `job`'s inputs, writes files into [`Job::out`].
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError>;
 
-    /// Which others it may share a process with: those of its kind whose key is the same. Asked when its
-    /// inputs are there, which may be read.
-    fn group(&self, _params: &Params, _inputs: &BTreeMap<String, Vec<Input>>) -> Option<Group> {
+    /// Which others it may share a process with: those of its kind whose key is the same.
+    fn group(&self, _params: &Params) -> Option<Group> {
         None
     }
 

@@ -107,21 +107,25 @@ impl Task {
             let _ = stdin.write_all(text.as_bytes());
         }
         let listener = std::thread::spawn(move || {
-            let mut heard: Vec<_> = logs.into_iter().map(Heard::new).collect();
-            let status = listen(&mut child, group, &self, &mut heard, &sender);
-            let seconds = started.1.elapsed().as_secs_f64();
             let Self { members, command, gpus, .. } = self;
             let (together, errors, by_shell) = (members.len(), members[0].log.clone(), command.is_some());
-            let run = Ran { started: started.0, seconds, gpus, errors, together, by_shell };
+            let run = Ran { started, gpus, errors, together, by_shell };
             let outputs = command.map_or_else(Vec::new, |command| command.outputs);
-            for (member, heard) in members.into_iter().zip(heard) {
-                let id = member.id;
-                let result = match &status {
+            let mut heard: Vec<_> =
+                members.into_iter().zip(logs).map(|(member, log)| Some(Heard::new(member, log))).collect();
+            let conclude = |heard: Heard, status: Result<Option<ExitStatus>, &io::Error>| {
+                let (id, seconds) = (heard.member.id, run.started.1.elapsed().as_secs_f64());
+                let result = match status {
                     Err(error) => Err(StageError::new(format!("cannot listen to its process: {error}"))),
-                    Ok(status) => member.conclude(&store, *status, heard, &outputs, &run),
+                    Ok(status) => heard.conclude(&store, status, &outputs, &run),
                 };
                 // The scheduler only stops listening when the run has ended.
                 let _ = sender.send(Message::Done(id, result.map(Box::new), seconds));
+            };
+            let status =
+                listen(&mut child, group, !by_shell, &mut heard, &sender, |heard| conclude(heard, Ok(None)));
+            for heard in heard.into_iter().flatten() {
+                conclude(heard, status.as_ref().map(|status| Some(*status)));
             }
             drop(lists);
         });
@@ -176,8 +180,7 @@ impl Task {
 
 /// How a process ran.
 struct Ran {
-    started: u64,
-    seconds: f64,
+    started: (u64, Instant),
     gpus: Vec<String>,
     /// The log that has its standard error.
     errors: PathBuf,
@@ -187,36 +190,40 @@ struct Ran {
     by_shell: bool,
 }
 
-impl Member {
+impl Heard {
+    /// `status` is that of its process, if that has ended.
     fn conclude(
         self,
         store: &Store,
-        status: ExitStatus,
-        heard: Heard,
+        status: Option<ExitStatus>,
         outputs: &[PathBuf],
         run: &Ran,
     ) -> Result<Made, StageError> {
-        if let Some(failure) = heard.failure {
+        let Self { member, notes, failure, finished, .. } = self;
+        if let Some(failure) = failure {
             return Err(failure);
         }
-        if !(heard.finished || run.by_shell && status.success()) {
-            let how = match (status.code(), status.signal()) {
-                (Some(0), _) => "ended before it said that it was done".to_owned(),
-                (Some(code), _) => format!("ended with exit code {code}"),
-                (None, Some(9)) => "was killed (signal 9), perhaps for want of memory".to_owned(),
-                (None, signal) => format!("was ended by signal {}", signal.unwrap_or(0)),
-            };
+        if !(finished || run.by_shell && status.is_some_and(|status| status.success())) {
+            let how =
+                match (status.and_then(|status| status.code()), status.and_then(|status| status.signal())) {
+                    (Some(0), _) => "ended before it said that it was done".to_owned(),
+                    (Some(code), _) => format!("ended with exit code {code}"),
+                    (None, Some(9)) => "was killed (signal 9), perhaps for want of memory".to_owned(),
+                    (None, signal) => format!("was ended by signal {}", signal.unwrap_or(0)),
+                };
             let said: String = last_lines(&run.errors).iter().map(|line| format!("\n  {line}")).collect();
             let mut failure = StageError::new(format!("its process {how}{said}"));
-            if run.errors != self.log {
+            if run.errors != member.log {
                 failure =
                     failure.hint(format!("what its process said is in the log `{}`", run.errors.display()));
             }
             return Err(failure);
         }
-        Ok(self.take(store, heard.notes, outputs, run)?)
+        Ok(member.take(store, notes, outputs, run)?)
     }
+}
 
+impl Member {
     fn take(
         self,
         store: &Store,
@@ -248,14 +255,14 @@ impl Member {
             return Err(EngineError::Output { message, hint: hint.into() });
         }
         let tree = content.tree();
-        let Ran { started, seconds, ref gpus, together, .. } = *run;
+        let Ran { started: (started, begun), ref gpus, together, .. } = *run;
         if together > 1 {
             notes.insert("together".into(), Value::Integer(together as i64));
         }
         let run = Facts {
             instance: self.order.instance,
             started,
-            seconds,
+            seconds: begun.elapsed().as_secs_f64(),
             machine: Machine::default(),
             threads: self.order.resources.threads,
             gpus: gpus.clone(),
@@ -333,6 +340,7 @@ fn lines(inputs: &[Input]) -> OsString {
 
 /// What a process said of one stage.
 struct Heard {
+    member: Member,
     log: fs::File,
     notes: BTreeMap<String, Value>,
     failure: Option<StageError>,
@@ -340,8 +348,8 @@ struct Heard {
 }
 
 impl Heard {
-    fn new(log: fs::File) -> Self {
-        Self { log, notes: BTreeMap::new(), failure: None, finished: false }
+    fn new(member: Member, log: fs::File) -> Self {
+        Self { member, log, notes: BTreeMap::new(), failure: None, finished: false }
     }
 
     /// In one write: the process writes its errors to the same file.
@@ -349,7 +357,8 @@ impl Heard {
         let _ = self.log.write_all(format!("{line}\n").as_bytes());
     }
 
-    fn hear(&mut self, id: InstanceId, report: Report, to: &Sender<Message>) {
+    fn hear(&mut self, report: Report, to: &Sender<Message>) {
+        let id = self.member.id;
         match report {
             Report::Said(line) => {
                 self.log(&line);
@@ -366,21 +375,29 @@ impl Heard {
     }
 }
 
-/// Listens to the child until it has ended, and says how it did.
+/// Listens to the child until it has ended, and says how it did. What has come to its end while others go on is handed to
+/// `conclude` at once: it need not wait for them, and is not lost with them. The last one waits for the process, which may
+/// hold a card until it has ended.
 fn listen(
     child: &mut Child,
     group: Option<Pid>,
-    task: &Task,
-    heard: &mut [Heard],
+    reports: bool,
+    heard: &mut [Option<Heard>],
     to: &Sender<Message>,
-) -> std::io::Result<ExitStatus> {
+    conclude: impl Fn(Heard),
+) -> io::Result<ExitStatus> {
     if let Some(stdout) = child.stdout.take() {
-        let reports = task.command.is_none();
         follow(stdout, group, |line| {
             let report = if reports { serde_json::from_slice::<(usize, Report)>(line).ok() } else { None };
-            let said = || (0, Report::Said(String::from_utf8_lossy(line).trim_end().to_owned()));
+            let first = heard.iter().position(Option::is_some).unwrap_or(0);
+            let said = || (first, Report::Said(String::from_utf8_lossy(line).trim_end().to_owned()));
             let (job, report) = report.filter(|(job, _)| *job < heard.len()).unwrap_or_else(said);
-            heard[job].hear(task.members[job].id, report, to);
+            let others = heard.iter().flatten().count() > 1;
+            let Some(of) = &mut heard[job] else { return };
+            of.hear(report, to);
+            if others && (of.finished || of.failure.is_some()) {
+                heard[job].take().into_iter().for_each(&conclude);
+            }
         })?;
     }
     child.wait()

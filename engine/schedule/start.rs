@@ -132,7 +132,7 @@ impl Run<'_> {
         if kind.command(params).is_some() {
             return None;
         }
-        kind.group(params, &self.inputs(id)).filter(|group| group.most > 1)
+        kind.group(params).filter(|group| group.most > 1)
     }
 
     /// The queued instance `id` and those that go with it. Where several GPUs are free, each gets its part.

@@ -4,12 +4,12 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use engine::{
     instance::{Instance, Pipeline},
-    kind::{Command, Group, Input, Job, Kind, ParamError, Params, Publication, Roles, StageError},
+    kind::{Command, Group, Job, Kind, ParamError, Params, Publication, Roles, StageError},
     observer::Event,
     project::Project,
     run::{RunOptions, Summary},
@@ -61,7 +61,7 @@ impl Kind for Toy {
         let run = params.recipe.get("run")?.as_str().unwrap().to_owned();
         Some(Command { run, env: BTreeMap::new(), outputs: Vec::new() })
     }
-    fn group(&self, params: &Params, _: &BTreeMap<String, Vec<Input>>) -> Option<Group> {
+    fn group(&self, params: &Params) -> Option<Group> {
         let key = params.settings.get("key")?.as_str()?;
         (!key.is_empty()).then(|| Group { key: key.to_owned(), most: MOST })
     }
@@ -80,6 +80,13 @@ impl Kind for Toy {
             "fail" => return Err(StageError::new("it was told to fail")),
             "crash" => std::process::abort(),
             "leave" => std::process::exit(0),
+            "wait" => {
+                let (there, since) = (job.project.join("artifacts/after/x"), Instant::now());
+                while !there.exists() && since.elapsed() < Duration::from_secs(20) {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                assert!(there.exists(), "nobody makes it");
+            }
             "sleep" => std::thread::sleep(Duration::from_millis(300)),
             _ => {}
         }

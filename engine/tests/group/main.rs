@@ -31,12 +31,13 @@ fn main() -> ExitCode {
         let status = Command::new(env::current_exe().unwrap()).env(GPUS.0, GPUS.1).status().unwrap();
         return if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    let tests: [(&str, fn()); 10] = [
+    let tests: [(&str, fn()); 11] = [
         ("equal_keys_share_a_process", equal_keys_share_a_process),
         ("each_result_is_what_it_would_be_alone", each_result_is_what_it_would_be_alone),
         ("one_that_fails_takes_no_other_along", one_that_fails_takes_no_other_along),
         ("a_crash_fails_those_that_had_not_finished", a_crash_fails_those_that_had_not_finished),
         ("who_leaves_without_a_word_has_failed", who_leaves_without_a_word_has_failed),
+        ("one_that_is_done_waits_for_no_other", one_that_is_done_waits_for_no_other),
         ("a_group_is_no_larger_than_its_kind_says", a_group_is_no_larger_than_its_kind_says),
         ("one_waits_for_its_like", one_waits_for_its_like),
         ("twins_run_once", twins_run_once),
@@ -95,6 +96,15 @@ fn a_crash_fails_those_that_had_not_finished() {
     let code = run.summary.exit_code();
     assert_eq!((run.summary.ran, run.summary.failed, code), (vec![0], vec![1], 1), "{:?}", run.events);
     assert!(space.path("artifacts/a").exists());
+}
+
+fn one_that_is_done_waits_for_no_other() {
+    let mut space = Space::new(&[("a", "key", "one"), ("b", "key", "wait"), ("after", "", "three")]);
+    space.stages[2].needs = Some(0);
+    let run = space.run();
+    assert_eq!(run.summary.exit_code(), 0, "{:?}", run.events);
+    assert_eq!(run.process("a"), run.process("b"));
+    assert_ne!(run.process("after"), run.process("b"));
 }
 
 fn who_leaves_without_a_word_has_failed() {
