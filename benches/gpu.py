@@ -48,6 +48,10 @@ def precision(result):
     return result["engine"].rsplit(", ", 1)[-1]
 
 
+def network(ours):
+    return ours["arch"] + ("" if ours["variant"] == "paper" else f" ({ours['variant']})")
+
+
 def seconds(ours):
     return ours["seconds"]["median"]
 
@@ -80,7 +84,7 @@ def speed_table(report):
         if ours["instances"] > 1:
             continue
         rate = ours["images_per_second"]
-        line = [ours["arch"], ours["mode"], ours["precision"], f"{1e3 * seconds(ours):.3f}", f"{rate:.0f}"]
+        line = [network(ours), ours["mode"], ours["precision"], f"{1e3 * seconds(ours):.3f}", f"{rate:.0f}"]
         for compiled in (False, True):
             torch = report.best(ours, compiled)
             if torch is None:
@@ -103,7 +107,7 @@ def memory_table(report):
         peaks = [torch and torch.get("device_peak_bytes") for torch in found]
         least = min((peak for peak in peaks if peak), default=None)
         lines.append([
-            ours["arch"], ours["mode"], ours["precision"], megabytes(ours["buffer_bytes"]), *map(megabytes, peaks),
+            network(ours), ours["mode"], ours["precision"], megabytes(ours["buffer_bytes"]), *map(megabytes, peaks),
             bold_ratio(ours["buffer_bytes"], least), ours.get("largest_batch") or "",
         ])
     heading = ["network", "mode", "precision", "buffers, MB", "PyTorch eager, MB", "compiled, MB"]
@@ -119,7 +123,7 @@ def group_table(report):
         alone = [r for r in report.ours if r["instances"] == 1 and all(r[k] == group[k] for k in same)]
         rates = [alone[0]["images_per_second"] if alone else None, group["images_per_second"]]
         lines.append([
-            group["arch"], group["mode"], group["precision"], group["instances"],
+            network(group), group["mode"], group["precision"], group["instances"],
             f"{1e3 * seconds(alone[0]):.3f}" if alone else "", f"{1e3 * seconds(group):.3f}",
             f"{rates[0]:.0f}" if alone else "", f"{rates[1]:.0f}", bold_ratio(rates[1], rates[0]),
             megabytes(group["buffer_bytes"]),
@@ -150,7 +154,7 @@ def written(report):
 
 Written by `python3 benches/gpu.py` from a report of `benches/gpu.sh OUT target/release/repro TESTS`.
 All numbers are images per second of whole training steps (forward, backward, SGD; ours with augmentation) at batch 128,
-variant `paper`, medians; eight steps are queued before the card is waited for.
+variant `paper` unless another is named, medians; eight steps are queued before the card is waited for.
 
 {conditions(report)}
 

@@ -7,6 +7,11 @@ update, and by how many bytes the process grew from just after `import torch` to
     python benches/torch_step.py --arch resnet32 --variant paper --mode bn --batch 128 --threads 1
     python benches/torch_step.py --arch vgg16 --mode all --channels-last --compile --bf16
 
+Compiling takes minutes, and nothing else should run while steps are timed. So several configurations can be made
+ready beside other work, to be timed one after the other, a line each, once there is a file that says so:
+
+    python benches/torch_step.py --device cuda --ways channels-last,channels-last+reduce-overhead+bf16 --go FILE
+
 Needs only PyTorch. The images are noise made once: neither loading nor augmentation is timed.
 """
 
@@ -16,6 +21,7 @@ import resource
 import statistics
 import sys
 import time
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -127,60 +133,105 @@ def arguments():
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
     parser.add_argument("--compile", action="store_true", help="torch.compile")
     parser.add_argument("--compile-mode", default="default", help="default, reduce-overhead, max-autotune, ...")
+    parser.add_argument(
+        "--ways", type=lambda text: text.split(","),
+        help="instead: several, each of `eager`, `channels-last`, `bf16` and modes of compilation, joined by `+`",
+    )
+    parser.add_argument("--go", type=Path, help="wait for FILE before anything is timed; its neighbour `.ready` tells when that may be", metavar="FILE")
     parser.add_argument("--device", default="cpu")
     return parser.parse_args()
+
+
+def configured(args, way):
+    """The arguments for one of --ways."""
+    words = set(way.split("+")) - {"eager"}
+    modes = words - {"channels-last", "bf16"}
+    if len(modes) > 1:
+        sys.exit(f"torch_step: `{way}` names several modes of compilation: {', '.join(sorted(modes))}")
+    one = vars(args) | {
+        "channels_last": "channels-last" in words,
+        "bf16": "bf16" in words,
+        "compile": bool(modes),
+        "compile_mode": "".join(modes) or "default",
+    }
+    return argparse.Namespace(**one)
+
+
+class Training:
+    """A network that has made its first steps, compiled where that is asked for."""
+
+    def __init__(self, args):
+        self.args, self.cuda = args, args.device.startswith("cuda")
+        torch.manual_seed(0)
+        self.before = resident_bytes()
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats()
+            allocated = torch.cuda.memory_allocated()
+        self.net = network(args.arch, args.variant)
+        initialise(self.net, args.mode)
+        layout = torch.channels_last if args.channels_last else torch.contiguous_format
+        self.net = self.net.to(args.device, memory_format=layout).train()
+        self.images = torch.randn(args.batch, 3, 32, 32).to(args.device).contiguous(memory_format=layout)
+        self.labels = torch.randint(10, (args.batch,)).to(args.device)
+        self.trained = [p for p in self.net.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.SGD(self.trained, lr=0.01, momentum=0.9, weight_decay=1e-4)
+        self.forward = torch.compile(self.net, mode=args.compile_mode) if args.compile else self.net
+        for _ in range(args.warmup):
+            self.step()
+        self.peak = torch.cuda.max_memory_allocated() - allocated if self.cuda else None
+
+    def step(self):
+        self.optimiser.zero_grad(set_to_none=True)
+        with torch.autocast(torch.device(self.args.device).type, torch.bfloat16, enabled=self.args.bf16):
+            loss = functional.cross_entropy(self.forward(self.images), self.labels)
+        loss.backward()
+        self.optimiser.step()
+
+    def seconds(self):
+        start = time.perf_counter()
+        if not self.cuda:
+            self.step()
+            return time.perf_counter() - start
+        for _ in range(STEPS_ON_A_CARD):
+            self.step()
+        torch.cuda.synchronize()
+        return (time.perf_counter() - start) / STEPS_ON_A_CARD
+
+    def report(self):
+        args = {key: value for key, value in vars(self.args).items() if key not in ("ways", "go")}
+        if self.cuda:
+            torch.cuda.synchronize()
+        if self.args.go:
+            self.step()  # it has stood still
+        median = statistics.median(self.seconds() for _ in range(self.args.steps))
+        return args | {
+            "engine": f"torch {torch.__version__}",
+            "trained_parameters": sum(p.numel() for p in self.trained),
+            "parameters": sum(p.numel() for p in self.net.parameters()),
+            "step_seconds": median,
+            "images_per_second": self.args.batch / median,
+            "rss_growth_bytes": max(peak_bytes() - self.before, 0),
+            "peak_rss_bytes": peak_bytes(),
+            "device_peak_bytes": self.peak,
+        }
 
 
 def main():
     args = arguments()
     torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-    cuda = args.device.startswith("cuda")
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    before = resident_bytes()
-
-    net = network(args.arch, args.variant)
-    initialise(net, args.mode)
-    layout = torch.channels_last if args.channels_last else torch.contiguous_format
-    net = net.to(args.device, memory_format=layout).train()
-    images = torch.randn(args.batch, 3, 32, 32).to(args.device).contiguous(memory_format=layout)
-    labels = torch.randint(10, (args.batch,)).to(args.device)
-    trained = [p for p in net.parameters() if p.requires_grad]
-    optimiser = torch.optim.SGD(trained, lr=0.01, momentum=0.9, weight_decay=1e-4)
-    forward = torch.compile(net, mode=args.compile_mode) if args.compile else net
-
-    def step():
-        optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(torch.device(args.device).type, torch.bfloat16, enabled=args.bf16):
-            loss = functional.cross_entropy(forward(images), labels)
-        loss.backward()
-        optimiser.step()
-
-    def seconds():
-        start = time.perf_counter()
-        if not cuda:
-            step()
-            return time.perf_counter() - start
-        for _ in range(STEPS_ON_A_CARD):
-            step()
-        torch.cuda.synchronize()
-        return (time.perf_counter() - start) / STEPS_ON_A_CARD
-
-    for _ in range(args.warmup):
-        step()
-    median = statistics.median(seconds() for _ in range(args.steps))
-    report = vars(args) | {
-        "engine": f"torch {torch.__version__}",
-        "trained_parameters": sum(p.numel() for p in trained),
-        "parameters": sum(p.numel() for p in net.parameters()),
-        "step_seconds": median,
-        "images_per_second": args.batch / median,
-        "rss_growth_bytes": max(peak_bytes() - before, 0),
-        "peak_rss_bytes": peak_bytes(),
-        "device_peak_bytes": torch.cuda.max_memory_allocated() if cuda else None,
-    }
-    print(json.dumps(report))
+    ready = []
+    for one in [configured(args, way) for way in args.ways] if args.ways else [args]:
+        ready.append(Training(one))
+        if args.go and args.go.exists():
+            break  # what is not ready by then is late
+    if args.go:
+        args.go.with_suffix(".ready").touch()
+    while args.go and not args.go.exists():
+        time.sleep(0.1)
+    for training in ready:
+        print(json.dumps(training.report()), flush=True)
 
 
 if __name__ == "__main__":
