@@ -113,6 +113,10 @@ impl Reporter for ToParent {
     fn finished(&mut self) {
         self.send(&Report::Finished);
     }
+    fn failed(&mut self, error: &StageError) {
+        let StageError { message, hint, interrupted, integrity } = error.again();
+        self.send(&Report::Failed { message, hint, interrupted, integrity });
+    }
 }
 
 /// The body of the hidden child command: does the jobs described on standard input and returns the
@@ -122,7 +126,9 @@ pub fn serve(kinds: &Kinds) -> i32 {
     let reporter = |job| ToParent { job, stop: Arc::clone(&stop) };
     let orders = match Orders::read(std::io::stdin().lock()) {
         Ok(orders) => orders.job,
-        Err(reason) => return fail(&reporter(0), StageError::new(format!("cannot read the job: {reason}"))),
+        Err(reason) => {
+            return fail(&mut reporter(0), &StageError::new(format!("cannot read the job: {reason}")));
+        }
     };
     let told = Arc::clone(&stop);
     std::thread::spawn(move || {
@@ -136,10 +142,10 @@ pub fn serve(kinds: &Kinds) -> i32 {
         Err(error) => orders.iter().map(|_| Err(error.again())).collect(),
     };
     let mut code = 0;
-    for (reporter, result) in reporters.iter().zip(results) {
+    for (reporter, result) in reporters.iter_mut().zip(results) {
         match result {
             Ok(()) => reporter.send(&Report::Finished),
-            Err(error) => code = fail(reporter, error),
+            Err(error) => code = fail(reporter, &error),
         }
     }
     code
@@ -179,12 +185,11 @@ fn work(kind: &dyn Kind, orders: &[Order], reporters: &mut [ToParent]) -> Vec<Re
     }
 }
 
-fn fail(reporter: &ToParent, error: StageError) -> i32 {
-    let StageError { message, hint, interrupted, integrity } = error;
-    reporter.send(&Report::Failed { message, hint, interrupted, integrity });
-    if interrupted {
+fn fail(reporter: &mut ToParent, error: &StageError) -> i32 {
+    reporter.failed(error);
+    if error.interrupted {
         130
-    } else if integrity {
+    } else if error.integrity {
         3
     } else {
         1

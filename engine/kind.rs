@@ -77,8 +77,9 @@ pub trait Kind: Send + Sync {
     fn run_group(&self, jobs: &mut [Job<'_>]) -> Vec<Result<(), StageError>> {
         let one = |job: &mut Job<'_>| {
             let result = self.run(job);
-            if result.is_ok() {
-                job.reporter.finished();
+            match &result {
+                Ok(()) => job.reporter.finished(),
+                Err(error) => job.reporter.failed(error),
             }
             result
         };
@@ -252,6 +253,8 @@ pub trait Reporter: Send {
     /// The outputs are complete: what becomes of the process no longer concerns this job. For groups, whose
     /// other jobs may still run.
     fn finished(&mut self) {}
+    /// The job has failed, or stopped: the same.
+    fn failed(&mut self, _error: &StageError) {}
 }
 
 /// A snapshot of progress.

@@ -63,10 +63,15 @@ impl Pool {
         ((self.threads - kept) / parts.clamp(1, self.slots.max(1))).max(1)
     }
 
-    /// How many that want so much memory have room together; at least one.
-    pub(crate) fn room(&self, wanted: Resources) -> usize {
-        let room = self.memory.checked_div(wanted.memory).unwrap_or(u64::MAX);
-        usize::try_from(room).unwrap_or(usize::MAX).max(1)
+    /// How many that want so much memory each, from the first on, have room together; at least one.
+    pub(crate) fn room(&self, wanted: impl Iterator<Item = u64>) -> usize {
+        let mut left = self.memory;
+        let fits = |memory: &u64| {
+            let rest = left.checked_sub(*memory);
+            left = rest.unwrap_or(left);
+            rest.is_some()
+        };
+        wanted.take_while(fits).count().max(1)
     }
 
     /// Is a share free? Who wants more threads or memory than there are gets all.
@@ -131,8 +136,8 @@ mod tests {
     #[test]
     fn as_many_share_a_process_as_have_room_in_memory() {
         let pool = Pool { memory: 10, ..Pool::of_machine(1) };
-        let wanted = |memory| Resources { threads: 1, gpus: 0, memory };
-        assert_eq!([1, 3, 10, 11].map(|memory| pool.room(wanted(memory))), [10, 3, 1, 1]);
-        assert_eq!(pool.room(wanted(0)), usize::MAX);
+        let room = |wanted: &[u64]| pool.room(wanted.iter().copied());
+        assert_eq!([room(&[1; 12]), room(&[3; 12]), room(&[10; 2]), room(&[11; 2])], [10, 3, 1, 1]);
+        assert_eq!([room(&[0; 12]), room(&[0, 4, 6, 1, 0]), room(&[0, 11])], [12, 3, 1]);
     }
 }

@@ -117,7 +117,7 @@ impl Task {
                 let (id, seconds) = (heard.member.id, run.started.1.elapsed().as_secs_f64());
                 let result = match status {
                     Err(error) => Err(StageError::new(format!("cannot listen to its process: {error}"))),
-                    Ok(status) => heard.conclude(&store, status, &outputs, &run),
+                    Ok(status) => heard.conclude(&store, status, &outputs, &run, seconds),
                 };
                 // The scheduler only stops listening when the run has ended.
                 let _ = sender.send(Message::Done(id, result.map(Box::new), seconds));
@@ -198,6 +198,7 @@ impl Heard {
         status: Option<ExitStatus>,
         outputs: &[PathBuf],
         run: &Ran,
+        seconds: f64,
     ) -> Result<Made, StageError> {
         let Self { member, notes, failure, finished, .. } = self;
         if let Some(failure) = failure {
@@ -219,7 +220,7 @@ impl Heard {
             }
             return Err(failure);
         }
-        Ok(member.take(store, notes, outputs, run)?)
+        Ok(member.take(store, notes, outputs, run, seconds)?)
     }
 }
 
@@ -230,6 +231,7 @@ impl Member {
         mut notes: BTreeMap<String, Value>,
         outputs: &[PathBuf],
         run: &Ran,
+        seconds: f64,
     ) -> Result<Made, EngineError> {
         let hint = "a stage's results are the plain files that it writes into its output folder (`$OUT` for a command)";
         if !fs::symlink_metadata(self.draft.path()).is_ok_and(|meta| meta.is_dir()) {
@@ -255,14 +257,14 @@ impl Member {
             return Err(EngineError::Output { message, hint: hint.into() });
         }
         let tree = content.tree();
-        let Ran { started: (started, begun), ref gpus, together, .. } = *run;
+        let Ran { started: (started, _), ref gpus, together, .. } = *run;
         if together > 1 {
             notes.insert("together".into(), Value::Integer(together as i64));
         }
         let run = Facts {
             instance: self.order.instance,
             started,
-            seconds: begun.elapsed().as_secs_f64(),
+            seconds,
             machine: Machine::default(),
             threads: self.order.resources.threads,
             gpus: gpus.clone(),
@@ -366,6 +368,7 @@ impl Heard {
             }
             Report::Progress(progress) => drop(to.send(Message::Progress(id, progress))),
             Report::Note(key, value) => drop(self.notes.insert(key, value)),
+            Report::Failed { .. } if self.failure.is_some() => {} // once more, as its process ends
             Report::Failed { message, hint, interrupted, integrity } => {
                 self.log(&format!("failed: {message}"));
                 self.failure = Some(StageError { message, hint, interrupted, integrity });

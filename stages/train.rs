@@ -2,9 +2,9 @@
 //! [`network::train`]; here are the parameters and the file from which a killed training
 //! goes on. Knows no engine.
 
-use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc};
+use std::{fs, io, path::Path, sync::Arc};
 
-use engine::kind::{Group, Input, Job, Kind, ParamError, Params, Reporter, RoleSpec, Roles, StageError};
+use engine::kind::{Group, Job, Kind, ParamError, Params, Reporter, RoleSpec, Roles, StageError};
 use network::{
     Error,
     arch::Variant,
@@ -225,8 +225,8 @@ impl Kind for Train {
         compute::threads(params, batch.and_then(|batch| usize::try_from(batch).ok()).unwrap_or(0))
     }
 
-    fn group(&self, params: &Params, inputs: &BTreeMap<String, Vec<Input>>) -> Option<Group> {
-        group::of(params, inputs)
+    fn group(&self, params: &Params) -> Option<Group> {
+        group::of(params)
     }
 
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {

@@ -51,7 +51,7 @@ impl Run<'_> {
             return Ok(());
         }
         let group = self.group(id);
-        if patient && group.is_some() && self.more_to_come(id) {
+        if patient && group.as_ref().is_some_and(|group| self.more_to_come(id, group)) {
             return Ok(());
         }
         let members = group.map_or_else(|| vec![id], |group| self.members(id, &group, wanted));
@@ -135,26 +135,32 @@ impl Run<'_> {
         kind.group(params).filter(|group| group.most > 1)
     }
 
+    /// Is it one of the group that `id` is of?
+    fn goes_with(&self, other: InstanceId, id: InstanceId, group: &Group) -> bool {
+        let instances = &self.plan.pipeline.instances;
+        instances[other].kind.name() == instances[id].kind.name()
+            && self.wanted(other).gpus == self.wanted(id).gpus
+            && self.group(other).is_some_and(|other| other.key == group.key)
+    }
+
     /// The queued instance `id` and those that go with it. Where several GPUs are free, each gets its part.
     fn members(&self, id: InstanceId, group: &Group, wanted: Resources) -> Vec<InstanceId> {
-        let kind = self.plan.pipeline.instances[id].kind.name();
         let mut recipes = self.making.clone();
         let mut members = Vec::new();
         for (&other, recipe) in self.queued.range(id..) {
-            let alike = self.plan.pipeline.instances[other].kind.name() == kind
-                && (other == id || self.group(other).is_some_and(|other| other.key == group.key));
             // Of two that are the same, one runs; the other is held until then.
-            if alike && recipes.insert(recipe.digest()) {
+            if self.goes_with(other, id, group) && recipes.insert(recipe.digest()) {
                 members.push(other);
             }
         }
         let part = members.len().div_ceil(self.pool.parts(wanted));
-        members.truncate(part.min(group.most).min(self.pool.room(wanted)));
+        let room = self.pool.room(members.iter().map(|&member| self.wanted(member).memory));
+        members.truncate(part.min(group.most).min(room));
         members
     }
 
-    /// Will another of its stage be ready as soon as what runs or is queued has ended?
-    fn more_to_come(&self, id: InstanceId) -> bool {
+    /// Will another of its group be ready as soon as what runs or is queued has ended?
+    fn more_to_come(&self, id: InstanceId, group: &Group) -> bool {
         let instances = &self.plan.pipeline.instances;
         self.blocked.keys().any(|&other| {
             let coming = |from: InstanceId| {
@@ -162,8 +168,7 @@ impl Run<'_> {
                     || self.running.contains_key(&from)
                     || self.queued.contains_key(&from)
             };
-            instances[other].stage == instances[id].stage
-                && instances[other].needs.iter().all(|need| coming(need.from))
+            self.goes_with(other, id, group) && instances[other].needs.iter().all(|need| coming(need.from))
         })
     }
 }

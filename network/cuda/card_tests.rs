@@ -123,6 +123,31 @@ fn two_trainings_on_a_card_have_the_same_bits_alone_and_in_a_group() {
 }
 
 #[test]
+fn trainings_beside_each_other_on_a_card_have_the_bits_of_each_alone() {
+    let specs = [
+        TrainSpec { precision: Precision::Tf32, ..spec("resnet14", Variant::Paper, Mode::Bn, 128) },
+        TrainSpec { precision: Precision::Bf16, ..spec("resnet14", Variant::Origin, Mode::Random, 128) },
+        spec("resnet8", Variant::Paper, Mode::All, 128),
+    ];
+    let train = |spec: &TrainSpec, in_turn: bool| {
+        let card = found(Card::open(&Places { in_turn, ..places() }), "REPRO_TEST_CARD")?;
+        let mut trainer = CudaTrainer::new(spec, images(), card).unwrap();
+        for step in 0..300 {
+            trainer.step(&batch(0, step, 64), 0.01).unwrap();
+        }
+        Some((trainer.take_tally().unwrap(), trainer.state().unwrap()))
+    };
+    let alone: Vec<_> = specs.iter().map(|spec| train(spec, true)).collect();
+    // Launches that begin early must see all that the one before them left, in every step.
+    assert!(alone == specs.iter().map(|spec| train(spec, false)).collect::<Vec<_>>());
+    let beside: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = specs.iter().map(|spec| scope.spawn(|| train(spec, false))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(alone == beside);
+}
+
+#[test]
 fn a_card_trains_as_pytorch_does() {
     for case in cases() {
         let Some(card) = card() else { return };

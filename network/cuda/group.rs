@@ -92,6 +92,16 @@ impl<D: Device> Group<D> {
         for i in 0..specs.len() {
             group.upload_initial(i)?;
         }
+        // Loading kernels and graphs later would wait until nothing else runs on the device.
+        for (purpose, split) in [(Purpose::Step, Split::Train), (Purpose::Predict, Split::Test)] {
+            let (images, batch) = (group.data.len(split), group.plan.batch);
+            for count in [images.min(batch), images % batch].into_iter().filter(|count| *count > 0) {
+                group.recording(purpose, count)?;
+            }
+        }
+        if group.plan.filters_train() {
+            group.recording(Purpose::Pack, 0)?;
+        }
         Ok(group)
     }
 
@@ -174,19 +184,21 @@ impl<D: Device> Group<D> {
         Ok(())
     }
 
-    /// Runs the launches of `purpose`, recorded the first time.
     fn run(&mut self, purpose: Purpose, count: usize) -> Result<()> {
-        let recording = match self.recordings.get(&(purpose, count)) {
-            Some(recording) => *recording,
-            None => {
-                let parts = (&self.plan, &self.memory);
-                let list = launches(&mut self.device, &mut self.loaded, parts, purpose, count)?;
-                let recording = self.device.record(&list)?;
-                self.recordings.insert((purpose, count), recording);
-                recording
-            }
-        };
+        let recording = self.recording(purpose, count)?;
         self.device.replay(recording)
+    }
+
+    /// The launches of `purpose`, recorded the first time.
+    fn recording(&mut self, purpose: Purpose, count: usize) -> Result<Recording> {
+        if let Some(recording) = self.recordings.get(&(purpose, count)) {
+            return Ok(*recording);
+        }
+        let parts = (&self.plan, &self.memory);
+        let list = launches(&mut self.device, &mut self.loaded, parts, purpose, count)?;
+        let recording = self.device.record(&list)?;
+        self.recordings.insert((purpose, count), recording);
+        Ok(recording)
     }
 
     /// Gives the device the examples of each instance; returns how many each has.

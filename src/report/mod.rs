@@ -78,12 +78,18 @@ impl Report<'_> {
 
     fn summary(&self) -> String {
         let count = |word: &str| self.items.iter().filter(|item| item.standing == word).count();
-        // Those of a group each have the time of all.
-        let share = |record: &Record| {
-            let together = record.run.notes.get("together").and_then(|count| count.as_integer());
-            record.run.seconds / together.unwrap_or(1).max(1) as f64
-        };
-        let seconds: f64 = self.records().map(share).sum();
+        // Those of a group share a process, whose time is that of the last.
+        let mut groups = BTreeMap::<u64, f64>::new();
+        let mut seconds = 0.0;
+        for Record { run, .. } in self.records() {
+            if run.notes.contains_key("together") {
+                let longest = groups.entry(run.started).or_default();
+                *longest = longest.max(run.seconds);
+            } else {
+                seconds += run.seconds;
+            }
+        }
+        seconds += groups.values().sum::<f64>();
         let words = ["fresh", "restorable", "stale", "waiting"].map(|word| (count(word), word));
         let words = words.into_iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}"));
         let words = words.collect::<Vec<_>>().join(", ");

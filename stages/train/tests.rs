@@ -162,6 +162,38 @@ fn a_member_of_a_group_that_is_stopped_saves_nothing_within_an_epoch() {
 }
 
 #[test]
+fn trainings_of_one_network_mode_batch_and_precision_step_together() {
+    let root = project(CLASSES);
+    let key = |params: &str| {
+        let (mut key, params) = (None, format!("{SHORT}{params}"));
+        let job = |job: &mut Job<'_>| {
+            key = Some(group::key(job)?);
+            Ok(())
+        };
+        let out = root.path().join("out");
+        with_job(&mut Listener::default(), &Train, &params, &inputs(&root), &out, job).unwrap();
+        key
+    };
+    let plain = key("");
+    for alike in
+        ["weight_decay = 0.5", "momentum = 0.0", "factor = 0.5", "order_seed = 7", "shortcut_bn = 'frozen'"]
+    {
+        assert_eq!(key(alike), plain, "{alike}");
+    }
+    for other in ["mode = 'all'", "mode = 'random'", "shortcut_bn = 'trained'", "precision = 'bf16'"] {
+        assert_ne!(key(other), plain, "{other}");
+    }
+    assert_ne!(key("mode = 'random'"), key("mode = 'random'\nk = 3"));
+    // The next step of one that goes on within an epoch is another than that of one that does not.
+    let mut listener = Listener { patience: Some(Cell::new(2)), ..Listener::default() };
+    let out = root.path().join("out");
+    assert!(run_with(&mut listener, &Train, SHORT, &inputs(&root), &out).unwrap_err().interrupted);
+    let [cpu, cuda] = ["cpu", "cuda"].map(|engine| out.with_extension("scratch").join(saved_by(engine)));
+    fs::rename(cpu, cuda).unwrap();
+    assert_ne!(key(""), plain);
+}
+
+#[test]
 fn what_another_engine_saved_is_named_and_stays() {
     let root = project(CLASSES);
     train(&root, "a", "");

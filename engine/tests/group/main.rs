@@ -124,8 +124,6 @@ fn a_group_is_no_larger_than_its_kind_says() {
 
 fn one_waits_for_its_like() {
     let mut space = Space::new(&[("slow", "", "sleep"), ("a", "key", "one"), ("b", "key", "two")]);
-    space.stages[1].stage = "toys";
-    space.stages[2].stage = "toys";
     space.stages[2].needs = Some(0);
     let run = space.run();
     assert_eq!(run.summary.exit_code(), 0, "{:?}", run.events);

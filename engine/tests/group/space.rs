@@ -15,7 +15,6 @@ use crate::common::{self, Toy};
 /// A stage of kind `toy`.
 pub(crate) struct Stage {
     pub(crate) name: &'static str,
-    pub(crate) stage: &'static str,
     pub(crate) key: &'static str,
     pub(crate) word: &'static str,
     pub(crate) needs: Option<usize>,
@@ -37,7 +36,7 @@ pub(crate) struct Run {
 impl Space {
     /// Stages of these names, keys and words.
     pub(crate) fn new(stages: &[(&'static str, &'static str, &'static str)]) -> Self {
-        let stage = |&(name, key, word)| Stage { name, stage: name, key, word, needs: None };
+        let stage = |&(name, key, word)| Stage { name, key, word, needs: None };
         Self { folder: TempDir::new().unwrap(), stages: stages.iter().map(stage).collect() }
     }
 
@@ -45,12 +44,8 @@ impl Space {
         let table = |key: &str, value: &str| toml::Table::from_iter([(key.to_owned(), value.into())]);
         let instance = |stage: &Stage| Instance {
             name: stage.name.to_owned(),
-            stage: stage.stage.to_owned(),
-            axes: if stage.stage == stage.name {
-                BTreeMap::new()
-            } else {
-                BTreeMap::from([("name".into(), stage.name.into())])
-            },
+            stage: stage.name.to_owned(),
+            axes: BTreeMap::new(),
             kind: Arc::new(Toy("toy")),
             params: Params { recipe: table("word", stage.word), settings: table("key", stage.key) },
             needs: stage.needs.iter().map(|&from| Need { role: "x".into(), from }).collect(),
