@@ -111,7 +111,7 @@ def memory_table(report):
             bold_ratio(ours["buffer_bytes"], least), ours.get("largest_batch") or "",
         ])
     heading = ["network", "mode", "precision", "buffers, MB", "PyTorch eager, MB", "compiled, MB"]
-    return table(heading + ["buffers / the smaller", "largest batch"], lines)
+    return table(heading + ["buffers / the smaller", "largest batch in what was free"], lines)
 
 
 def group_table(report):

@@ -26,7 +26,7 @@ if [ -z "${REPRO_NVRTC:-}" ]; then # the tests look nowhere else
     [ -n "$nvrtc" ] && export REPRO_NVRTC=$nvrtc
 fi
 entries=()
-trap 'kill $(jobs -p) 2>/dev/null' EXIT
+trap 'kill -KILL $(jobs -p) $(groups) 2>/dev/null' EXIT
 
 # run NAME COMMAND...: its output goes to OUT/NAME, its status into the report. So does the output of .json, or each
 # line of .jsonl.
@@ -67,13 +67,17 @@ reported() {
 # PyTorch in several ways, which waits when it is ready. It has no mode `random`; what it compiles takes longest, so each
 # network that is tuned has a process of its own.
 torches=()
+groups() {
+    local each
+    for each in "${torches[@]}"; do echo "-${each#*:}"; done
+}
 torch() {
     local name=torch-$1-$2-$3
-    "$python" "$here/torch_step.py" --arch "$1" --mode "$2" --batch 128 --device cuda --warmup 10 --steps 10 --ways "$4" \
+    setsid "$python" "$here/torch_step.py" --arch "$1" --mode "$2" --batch 128 --device cuda --warmup 10 --steps 10 --ways "$4" \
         --go "$out/$name.go" >"$out/$name.jsonl" 2>"$out/$name.jsonl.err" &
     torches+=("$name:$!")
 }
-rm -f "$out"/*.go
+rm -f "$out"/*.go "$out"/*.ready "$out"/*.jsonl
 for arch in resnet32 resnet56 resnet110; do
     for mode in bn all; do
         torch $arch $mode compiled channels-last,channels-last+bf16,channels-last+reduce-overhead,channels-last+reduce-overhead+bf16
@@ -139,22 +143,26 @@ ready() { # are all of them, or dead?
     return 0
 }
 until ready || [ $SECONDS -ge "${READY_SECONDS:-330}" ]; do sleep 1; done
-for each in "${torches[@]}"; do # what still compiles stands still
-    [ -e "$out/${each%:*}.ready" ] || pkill -STOP -P "${each#*:}"
-    [ -e "$out/${each%:*}.ready" ] || kill -STOP "${each#*:}" 2>/dev/null
+for each in "${torches[@]}"; do # what still compiles stands still, with its compilers
+    [ -e "$out/${each%:*}.ready" ] || kill -STOP -- "-${each#*:}" 2>/dev/null
 done
 echo "nothing beside from here on ($SECONDS s)" >&2
 all_of ours
 for each in "${torches[@]}"; do
-    name=${each%:*}
+    name=${each%:*} process=${each#*:}
     if [ -e "$out/$name.ready" ]; then
         touch "$out/$name.go"
-        wait "${each#*:}"
-        reported "$name.jsonl" $?
-    else
-        kill -KILL "${each#*:}"
-        reported "$name.jsonl" 124
+        kill -CONT -- "-$process" 2>/dev/null
+        for _ in $(seq "${STEP_SECONDS:-240}"); do
+            kill -0 "$process" 2>/dev/null || break
+            sleep 1
+        done
     fi
+    kill -KILL -- "-$process" 2>/dev/null
+    wait "$process"
+    status=$?
+    [ $status = 137 ] && status=124
+    reported "$name.jsonl" $status
 done
 
 exit "$kernel_tests"

@@ -221,11 +221,8 @@ def main():
     torch.set_num_threads(args.threads)
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    ready = []
-    for one in [configured(args, way) for way in args.ways] if args.ways else [args]:
-        ready.append(Training(one))
-        if args.go and args.go.exists():
-            break  # what is not ready by then is late
+    ways = [configured(args, way) for way in args.ways] if args.ways else [args]
+    ready = [Training(one) for one in ways]
     if args.go:
         args.go.with_suffix(".ready").touch()
     while args.go and not args.go.exists():

@@ -51,7 +51,8 @@ impl Run<'_> {
             return Ok(());
         }
         let group = self.group(id);
-        if patient && group.as_ref().is_some_and(|group| self.more_to_come(id, group)) {
+        let waits = |group: &Group| !self.is_full(id, group) && self.more_to_come(id, group);
+        if patient && group.as_ref().is_some_and(waits) {
             return Ok(());
         }
         let members = group.map_or_else(|| vec![id], |group| self.members(id, &group, wanted));
@@ -148,8 +149,10 @@ impl Run<'_> {
         let mut recipes = self.making.clone();
         let mut members = Vec::new();
         for (&other, recipe) in self.queued.range(id..) {
-            // Of two that are the same, one runs; the other is held until then.
-            if self.goes_with(other, id, group) && recipes.insert(recipe.digest()) {
+            // One that does not fit holds up none that does. Of two that are the same, one runs; the other is held until
+            // then.
+            let goes = self.goes_with(other, id, group) && self.pool.fits(self.wanted(other));
+            if goes && recipes.insert(recipe.digest()) {
                 members.push(other);
             }
         }
@@ -157,6 +160,12 @@ impl Run<'_> {
         let room = self.pool.room(members.iter().map(|&member| self.wanted(member).memory));
         members.truncate(part.min(group.most).min(room));
         members
+    }
+
+    /// Are as many queued as may go together? Then more would have to wait anyhow.
+    fn is_full(&self, id: InstanceId, group: &Group) -> bool {
+        let queued = self.queued.keys().filter(|&&other| self.goes_with(other, id, group));
+        queued.take(group.most).count() == group.most
     }
 
     /// Will another of its group be ready as soon as what runs or is queued has ended?
@@ -168,7 +177,7 @@ impl Run<'_> {
                     || self.running.contains_key(&from)
                     || self.queued.contains_key(&from)
             };
-            self.goes_with(other, id, group) && instances[other].needs.iter().all(|need| coming(need.from))
+            instances[other].needs.iter().all(|need| coming(need.from)) && self.goes_with(other, id, group)
         })
     }
 }

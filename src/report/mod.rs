@@ -79,11 +79,11 @@ impl Report<'_> {
     fn summary(&self) -> String {
         let count = |word: &str| self.items.iter().filter(|item| item.standing == word).count();
         // Those of a group share a process, whose time is that of the last.
-        let mut groups = BTreeMap::<u64, f64>::new();
+        let mut groups = BTreeMap::<_, f64>::new();
         let mut seconds = 0.0;
         for Record { run, .. } in self.records() {
             if run.notes.contains_key("together") {
-                let longest = groups.entry(run.started).or_default();
+                let longest = groups.entry((run.started, &run.gpus)).or_default();
                 *longest = longest.max(run.seconds);
             } else {
                 seconds += run.seconds;

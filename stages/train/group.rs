@@ -58,7 +58,7 @@ pub(super) fn run(jobs: &mut [Job<'_>]) -> Vec<Result<(), StageError>> {
         let results = match results {
             Some(Some(results)) => results,
             Some(None) => halves(&mut group, panicked),
-            None => group.iter().map(|_| panicked()).collect(),
+            None => group.iter_mut().map(|(_, job)| told(job, panicked())).collect(),
         };
         each.extend(group.into_iter().map(|(place, _)| place).zip(results));
     }
@@ -91,7 +91,7 @@ fn stopped(group: &[Placed<'_, '_>]) -> bool {
 }
 
 fn unreadable(group: &[Placed<'_, '_>]) -> bool {
-    group.iter().any(|(_, job)| key(job).is_err())
+    group.iter().any(|(_, job)| Work::of(job).is_err())
 }
 
 /// Has each of `parts` begin, one after the other, and then, when all have, go on, all at the same time; none for one that
@@ -151,10 +151,19 @@ fn step(
         let trainer = seat.trainer();
         job.reporter.note("engine", trainer.describe().into());
         let result = work.train(job, trainer, within);
-        result.inspect_err(|error| job.reporter.failed(error))
+        told(job, result)
     };
     let results = members::together(together, jobs, one);
-    results.into_iter().map(|result| result.unwrap_or_else(&panicked)).collect()
+    let each = results
+        .into_iter()
+        .zip(group)
+        .map(|(result, (_, job))| result.unwrap_or_else(|| told(job, panicked())));
+    each.collect()
+}
+
+/// The same, told at once and not when the process ends.
+fn told(job: &mut Job<'_>, result: Result<(), StageError>) -> Result<(), StageError> {
+    result.inspect_err(|error| job.reporter.failed(error))
 }
 
 /// Runs alike jobs, or as many of them as go together.
@@ -163,11 +172,15 @@ fn halves(
     panicked: impl Fn() -> Result<(), StageError> + Copy,
 ) -> Vec<Result<(), StageError>> {
     if stopped(group) {
-        return group.iter().map(|_| Err(StageError::interrupted())).collect();
+        return group.iter_mut().map(|(_, job)| told(job, Err(StageError::interrupted()))).collect();
     }
     match group {
         [] => Vec::new(),
-        [(_, job)] => vec![Train.run(job).inspect_err(|error| job.reporter.failed(error))],
+        [(_, job)] => {
+            let run = || Train.run(job);
+            let result = thread::scope(|scope| scope.spawn(run).join().unwrap_or_else(|_| panicked()));
+            vec![told(job, result)]
+        }
         several => match open(several) {
             Ok((works, together)) => step(together, several, &works, panicked),
             Err(_) => {

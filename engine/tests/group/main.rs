@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         let status = Command::new(env::current_exe().unwrap()).env(GPUS.0, GPUS.1).status().unwrap();
         return if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    let tests: [(&str, fn()); 11] = [
+    let tests: [(&str, fn()); 12] = [
         ("equal_keys_share_a_process", equal_keys_share_a_process),
         ("each_result_is_what_it_would_be_alone", each_result_is_what_it_would_be_alone),
         ("one_that_fails_takes_no_other_along", one_that_fails_takes_no_other_along),
@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         ("one_that_is_done_waits_for_no_other", one_that_is_done_waits_for_no_other),
         ("a_group_is_no_larger_than_its_kind_says", a_group_is_no_larger_than_its_kind_says),
         ("one_waits_for_its_like", one_waits_for_its_like),
+        ("a_full_group_waits_for_nobody", a_full_group_waits_for_nobody),
         ("twins_run_once", twins_run_once),
         ("a_kind_takes_a_gpu_where_there_is_one", a_kind_takes_a_gpu_where_there_is_one),
         ("each_gpu_gets_its_part_of_a_group", each_gpu_gets_its_part_of_a_group),
@@ -128,6 +129,21 @@ fn one_waits_for_its_like() {
     let run = space.run();
     assert_eq!(run.summary.exit_code(), 0, "{:?}", run.events);
     assert_eq!(run.process("a"), run.process("b"));
+}
+
+fn a_full_group_waits_for_nobody() {
+    let stages = [("slow", "", "sleep"), ("a", "key", "one"), ("b", "key", "two"), ("c", "key", "three")];
+    let mut space = Space::new(&stages);
+    space.stages[3].needs = Some(0);
+    let run = space.run();
+    assert_eq!(run.summary.exit_code(), 0, "{:?}", run.events);
+    assert_eq!(run.process("a"), run.process("b"));
+    let at = |wanted: fn(&Event) -> bool| run.events.iter().position(wanted).unwrap();
+    let (started, slow) = (
+        at(|event| matches!(event, Event::Started { id: 1 })),
+        at(|event| matches!(event, Event::Finished { id: 0, .. })),
+    );
+    assert!(started < slow, "{:?}", run.events);
 }
 
 fn twins_run_once() {
