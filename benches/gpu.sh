@@ -25,8 +25,13 @@ if [ -z "${REPRO_NVRTC:-}" ]; then # the tests look nowhere else
     nvrtc=$("$repro" doctor --json | sed -n 's/.*"path": *"\([^"]*libnvrtc[^"]*\)".*/\1/p' | head -n 1)
     [ -n "$nvrtc" ] && export REPRO_NVRTC=$nvrtc
 fi
-entries=()
-trap 'kill -KILL $(jobs -p) $(groups) 2>/dev/null' EXIT
+entries=() torches=()
+# The process groups of PyTorch, whose compilers are in them.
+torch_groups() {
+    local each
+    for each in "${torches[@]}"; do echo "-${each#*:}"; done
+}
+trap 'kill -KILL $(jobs -p) $(torch_groups) 2>/dev/null' EXIT
 
 # run NAME COMMAND...: its output goes to OUT/NAME, its status into the report. So does the output of .json, or each
 # line of .jsonl.
@@ -66,11 +71,6 @@ reported() {
 
 # PyTorch in several ways, which waits when it is ready. It has no mode `random`; what it compiles takes longest, so each
 # network that is tuned has a process of its own.
-torches=()
-groups() {
-    local each
-    for each in "${torches[@]}"; do echo "-${each#*:}"; done
-}
 torch() {
     local name=torch-$1-$2-$3
     setsid "$python" "$here/torch_step.py" --arch "$1" --mode "$2" --batch 128 --device cuda --warmup 10 --steps 10 --ways "$4" \
@@ -135,14 +135,14 @@ once() {
 }
 all_of once
 
-ready() { # are all of them, or dead?
+all_ready() { # or dead
     local each
     for each in "${torches[@]}"; do
         kill -0 "${each#*:}" 2>/dev/null && ! [ -e "$out/${each%:*}.ready" ] && return 1
     done
     return 0
 }
-until ready || [ $SECONDS -ge "${READY_SECONDS:-330}" ]; do sleep 1; done
+until all_ready || [ $SECONDS -ge "${READY_SECONDS:-330}" ]; do sleep 1; done
 for each in "${torches[@]}"; do # what still compiles stands still, with its compilers
     [ -e "$out/${each%:*}.ready" ] || kill -STOP -- "-${each#*:}" 2>/dev/null
 done

@@ -80,17 +80,22 @@ impl Kind for Toy {
             "fail" => return Err(StageError::new("it was told to fail")),
             "crash" => std::process::abort(),
             "leave" => std::process::exit(0),
-            "wait" => {
-                let (there, since) = (job.project.join("artifacts/after/x"), Instant::now());
-                while !there.exists() && since.elapsed() < Duration::from_secs(20) {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                assert!(there.exists(), "nobody makes it");
-            }
+            "wait" => wait(|| job.project.join("artifacts/after/x").exists()),
+            "wait for a failure" => wait(|| {
+                fs::read_dir(job.project.join(".repro/failed")).is_ok_and(|mut notes| notes.next().is_some())
+            }),
             "sleep" => std::thread::sleep(Duration::from_millis(300)),
             _ => {}
         }
         fs::write(job.out.join("x"), word).map_err(|error| StageError::new(error.to_string()))
+    }
+}
+
+fn wait(there: impl Fn() -> bool) {
+    let since = Instant::now();
+    while !there() {
+        assert!(since.elapsed() < Duration::from_secs(20), "nobody makes it");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -31,16 +31,18 @@ fn main() -> ExitCode {
         let status = Command::new(env::current_exe().unwrap()).env(GPUS.0, GPUS.1).status().unwrap();
         return if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    let tests: [(&str, fn()); 12] = [
+    let tests: [(&str, fn()); 14] = [
         ("equal_keys_share_a_process", equal_keys_share_a_process),
         ("each_result_is_what_it_would_be_alone", each_result_is_what_it_would_be_alone),
         ("one_that_fails_takes_no_other_along", one_that_fails_takes_no_other_along),
         ("a_crash_fails_those_that_had_not_finished", a_crash_fails_those_that_had_not_finished),
         ("who_leaves_without_a_word_has_failed", who_leaves_without_a_word_has_failed),
         ("one_that_is_done_waits_for_no_other", one_that_is_done_waits_for_no_other),
+        ("one_that_has_failed_is_told_of_at_once", one_that_has_failed_is_told_of_at_once),
         ("a_group_is_no_larger_than_its_kind_says", a_group_is_no_larger_than_its_kind_says),
         ("one_waits_for_its_like", one_waits_for_its_like),
         ("a_full_group_waits_for_nobody", a_full_group_waits_for_nobody),
+        ("one_that_does_not_fit_parts_no_others", one_that_does_not_fit_parts_no_others),
         ("twins_run_once", twins_run_once),
         ("a_kind_takes_a_gpu_where_there_is_one", a_kind_takes_a_gpu_where_there_is_one),
         ("each_gpu_gets_its_part_of_a_group", each_gpu_gets_its_part_of_a_group),
@@ -55,8 +57,7 @@ fn main() -> ExitCode {
 
 fn equal_keys_share_a_process() {
     let space = Space::new(&[("a", "key", "one"), ("b", "other", "two"), ("c", "key", "three")]);
-    let run = space.run();
-    assert_eq!(run.summary.exit_code(), 0, "{:?}", run.events);
+    let run = space.succeeds();
     assert_eq!(run.process("a"), run.process("c"));
     assert_ne!(run.process("a"), run.process("b"));
     let together: Vec<_> = ["a", "b", "c"].map(|name| space.note(name, "together")).into();
@@ -102,10 +103,14 @@ fn a_crash_fails_those_that_had_not_finished() {
 fn one_that_is_done_waits_for_no_other() {
     let mut space = Space::new(&[("a", "key", "one"), ("b", "key", "wait"), ("after", "", "three")]);
     space.stages[2].needs = Some(0);
-    let run = space.run();
-    assert_eq!(run.summary.exit_code(), 0, "{:?}", run.events);
+    let run = space.succeeds();
     assert_eq!(run.process("a"), run.process("b"));
     assert_ne!(run.process("after"), run.process("b"));
+}
+
+fn one_that_has_failed_is_told_of_at_once() {
+    let run = Space::new(&[("a", "key", "fail"), ("b", "key", "wait for a failure")]).run();
+    assert_eq!((run.summary.failed, run.summary.ran), (vec![0], vec![1]), "{:?}", run.events);
 }
 
 fn who_leaves_without_a_word_has_failed() {
@@ -126,24 +131,29 @@ fn a_group_is_no_larger_than_its_kind_says() {
 fn one_waits_for_its_like() {
     let mut space = Space::new(&[("slow", "", "sleep"), ("a", "key", "one"), ("b", "key", "two")]);
     space.stages[2].needs = Some(0);
-    let run = space.run();
-    assert_eq!(run.summary.exit_code(), 0, "{:?}", run.events);
+    let run = space.succeeds();
     assert_eq!(run.process("a"), run.process("b"));
 }
 
 fn a_full_group_waits_for_nobody() {
-    let stages = [("slow", "", "sleep"), ("a", "key", "one"), ("b", "key", "two"), ("c", "key", "three")];
-    let mut space = Space::new(&stages);
-    space.stages[3].needs = Some(0);
-    let run = space.run();
-    assert_eq!(run.summary.exit_code(), 0, "{:?}", run.events);
+    // The first ends only when the last is there, which needs one of a group that is full without `more`.
+    let stages = [("first", "", "wait"), ("a", "key", "one"), ("b", "key", "two"), ("c", "key", "three")];
+    let mut space = Space::new(&[&stages[..], &[("more", "key", "four"), ("after", "", "five")]].concat());
+    space.stages[4].needs = Some(0);
+    space.stages[5].needs = Some(1);
+    let run = space.succeeds();
+    assert_eq!(run.process("a"), run.process("c"));
+}
+
+fn one_that_does_not_fit_parts_no_others() {
+    // `large` wants all of the memory, of which the first holds some until the last is there.
+    let stages = [("first", "", "wait"), ("a", "key", "one"), ("large", "key", "two"), ("b", "key", "three")];
+    let mut space = Space::new(&[&stages[..], &[("after", "", "four")]].concat());
+    (space.stages[0].memory, space.stages[2].memory) = (1, u64::MAX);
+    space.stages[4].needs = Some(3);
+    let run = space.succeeds();
     assert_eq!(run.process("a"), run.process("b"));
-    let at = |wanted: fn(&Event) -> bool| run.events.iter().position(wanted).unwrap();
-    let (started, slow) = (
-        at(|event| matches!(event, Event::Started { id: 1 })),
-        at(|event| matches!(event, Event::Finished { id: 0, .. })),
-    );
-    assert!(started < slow, "{:?}", run.events);
+    assert_ne!(run.process("a"), run.process("large"));
 }
 
 fn twins_run_once() {
@@ -154,8 +164,7 @@ fn twins_run_once() {
 }
 
 fn a_kind_takes_a_gpu_where_there_is_one() {
-    let run = Space::new(&[("a", "", "gpu-1"), ("b", "", "gpu-2"), ("c", "", "none")]).run();
-    assert_eq!(run.summary.exit_code(), 0, "{:?}", run.events);
+    let run = Space::new(&[("a", "", "gpu-1"), ("b", "", "gpu-2"), ("c", "", "none")]).succeeds();
     assert_eq!(run.gpus("c"), "[]", "what was given none sees none");
     let seen: BTreeSet<_> = ["a", "b"].map(|name| run.gpus(name)).into();
     assert_eq!(seen, ["[3]", "[5]"].map(str::to_owned).into());
@@ -163,8 +172,7 @@ fn a_kind_takes_a_gpu_where_there_is_one() {
 
 fn each_gpu_gets_its_part_of_a_group() {
     let stages = [("a", "gpu-1"), ("b", "gpu-2"), ("c", "gpu-3"), ("d", "gpu-4")];
-    let run = Space::new(&stages.map(|(name, word)| (name, "key", word))).run();
-    assert_eq!(run.summary.exit_code(), 0, "{:?}", run.events);
+    let run = Space::new(&stages.map(|(name, word)| (name, "key", word))).succeeds();
     let parts: BTreeSet<_> = ["a", "b", "c", "d"].map(|name| (run.process(name), run.gpus(name))).into();
     assert_eq!(parts.len(), 2, "two processes: {parts:?}");
     let gpus: BTreeSet<_> = parts.into_iter().map(|(_, gpus)| gpus).collect();

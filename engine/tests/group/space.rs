@@ -18,6 +18,7 @@ pub(crate) struct Stage {
     pub(crate) key: &'static str,
     pub(crate) word: &'static str,
     pub(crate) needs: Option<usize>,
+    pub(crate) memory: u64,
 }
 
 /// A project in a folder of its own.
@@ -36,7 +37,7 @@ pub(crate) struct Run {
 impl Space {
     /// Stages of these names, keys and words.
     pub(crate) fn new(stages: &[(&'static str, &'static str, &'static str)]) -> Self {
-        let stage = |&(name, key, word)| Stage { name, key, word, needs: None };
+        let stage = |&(name, key, word)| Stage { name, key, word, needs: None, memory: 0 };
         Self { folder: TempDir::new().unwrap(), stages: stages.iter().map(stage).collect() }
     }
 
@@ -49,13 +50,20 @@ impl Space {
             kind: Arc::new(Toy("toy")),
             params: Params { recipe: table("word", stage.word), settings: table("key", stage.key) },
             needs: stage.needs.iter().map(|&from| Need { role: "x".into(), from }).collect(),
-            resources: Resources::default(),
+            resources: Resources { memory: stage.memory, ..Resources::default() },
         };
         let pipeline = common::pipeline(self.folder.path(), self.stages.iter().map(instance).collect());
         let exe = std::env::current_exe().unwrap();
         let options = RunOptions { jobs: 4, keep_going: true, exe, ..RunOptions::default() };
         let (summary, events) = common::run(&pipeline, &options);
         Run { names: self.stages.iter().map(|stage| stage.name).collect(), summary, events }
+    }
+
+    /// Runs it; nothing may fail.
+    pub(crate) fn succeeds(&self) -> Run {
+        let run = self.run();
+        assert_eq!(run.summary.exit_code(), 0, "{:?}", run.events);
+        run
     }
 
     pub(crate) fn path(&self, below: &str) -> PathBuf {
