@@ -21,7 +21,7 @@ use std::sync::Arc;
 use super::{
     lanes::{Isa, Lanes},
     products::multiply_panel,
-    transforms::{filter_transform, input_transform, output_transform},
+    transforms::{filter_transform, input_transform, output_transform, transform},
 };
 use crate::lanes_dispatch;
 
@@ -316,13 +316,19 @@ pub(super) unsafe fn load_tile<L: Lanes>(
         // SAFETY: rows and columns of the padded plane are checked where the tile overhangs.
         unsafe {
             let plane = input.add((place.image * (channels / LANES) + block) * rows * columns * LANES);
+            if inside {
+                let first = plane.add((place.y * columns + place.x) * LANES);
+                let rows = std::array::from_fn(|y| first.add(y * columns * LANES));
+                transform::<L>(rows, spectra.add(block * LANES), stride);
+                continue;
+            }
             let zero = L::splat(0.0);
             let mut tile = [[zero; N]; N];
             for x in 0..N {
                 let mut column = [zero; N];
                 for (y, value) in column.iter_mut().enumerate() {
                     let (y, x) = (place.y + y, place.x + x);
-                    if inside || (y < rows && x < columns) {
+                    if y < rows && x < columns {
                         *value = L::load(plane.add((y * columns + x) * LANES));
                     }
                 }
