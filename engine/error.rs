@@ -91,7 +91,9 @@ impl EngineError {
 /// What must be allowed: to read a file, or to change it or the folder that it would be in.
 fn permit(action: &str, path: &Path) -> String {
     let reads = ["read", "restore from"].contains(&action);
-    let there = path.ancestors().find(|path| path.exists()).filter(|_| !reads).unwrap_or(path);
+    // What is written takes the place of what was there: the folder must let it.
+    let place = if action == "write" { path.parent().unwrap_or(path) } else { path };
+    let there = place.ancestors().find(|path| path.exists()).filter(|_| !reads).unwrap_or(path);
     let how = if reads { "readable" } else { "writable" };
     format!("make `{}` {how} for you, then run again", there.display())
 }

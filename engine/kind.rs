@@ -40,7 +40,7 @@ pub trait Kind: Send + Sync {
         false
     }
 
-    /// Do its results name the stages that its inputs are of? Then these names are part of the recipe, for roles
+    /// Does it, or do its results, name the stages that its inputs are of? Then these names are part of the recipe, for roles
     /// that take many.
     fn names_stages(&self) -> bool {
         false

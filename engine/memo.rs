@@ -75,6 +75,18 @@ struct Listed {
     name: String,
     place: PathBuf,
     stamp: Stamp,
+    /// Does it stand for itself? It is a link then that leads nowhere, or round in a circle.
+    link: bool,
+}
+
+impl Listed {
+    fn digest(&self) -> io::Result<Digest> {
+        if self.link {
+            Ok(Digest::of(fs::read_link(&self.place)?.as_os_str().as_encoded_bytes()))
+        } else {
+            Digest::of_file(&self.place)
+        }
+    }
 }
 
 impl Memo {
@@ -136,7 +148,7 @@ impl Memo {
     }
 
     /// The digest of the file or folder at `root`/`path`. Of a folder, the files count, by name and
-    /// content; version control (`.git`) and the cache (`.repro`) in it do not.
+    /// content; what is [`foreign`] does not.
     pub(crate) fn digest(&mut self, root: &Path, path: &Path) -> io::Result<Digest> {
         let full = root.join(path);
         let meta = fs::metadata(&full)?;
@@ -168,7 +180,7 @@ impl Memo {
         let known = self.known(path);
         let digest = |file: &Listed| match known.get(&file.name) {
             Some((then, digest)) if *then == file.stamp => Ok(*digest),
-            _ => Digest::of_file(&file.place),
+            _ => file.digest(),
         };
         let digests = each(&files, digest)?;
         let tree = files.iter().zip(&digests).map(|(file, digest)| (file.name.as_str(), false, *digest));
@@ -201,25 +213,41 @@ impl Memo {
     }
 }
 
-/// The files below a folder, sorted by name. What git, this program and Python put beside them is left out: they
-/// are made of the rest, some by the very stage that reads the folder.
+/// The files below a folder, sorted by name, without those that are [`foreign`].
 fn list(folder: &Path) -> io::Result<Vec<Listed>> {
-    let foreign = |name: &OsStr| [".git", ".repro", "__pycache__"].iter().any(|other| name == *other);
     let walk = walkdir::WalkDir::new(folder).follow_links(true).into_iter();
     let mut places = Vec::new();
     for entry in walk.filter_entry(|entry| entry.depth() == 0 || !foreign(entry.file_name())) {
-        let entry = entry?;
-        if entry.file_type().is_file() {
-            places.push(entry.into_path());
+        match entry {
+            Ok(entry) if entry.file_type().is_file() => places.push((entry.into_path(), false)),
+            Ok(_) => {}
+            Err(error) => match error.path().filter(|path| path.is_symlink() && *path != folder) {
+                // Whoever made it may be an editor: Emacs leaves such links while a file is being changed.
+                Some(link) if !link.file_name().is_some_and(foreign) => places.push((link.to_owned(), true)),
+                Some(_) => {}
+                None => return Err(error.into()),
+            },
         }
     }
-    let mut files = each(&places, |place| {
+    let mut files = each(&places, |(place, link)| {
         let below = place.strip_prefix(folder).map_err(io::Error::other)?;
+        let meta = if *link { fs::symlink_metadata(place) } else { fs::metadata(place) };
         let name = below.to_string_lossy().into_owned();
-        Ok(Listed { name, place: place.clone(), stamp: Stamp::of(&fs::metadata(place)?) })
+        Ok(Listed { name, place: place.clone(), stamp: Stamp::of(&meta?), link: *link })
     })?;
     files.sort_unstable_by(|a, b| (&a.name, &a.place).cmp(&(&b.name, &b.place)));
     Ok(files)
+}
+
+/// Is it what git, this program, Python or an editor puts beside the files of a folder? That is made of the rest, some
+/// of it by the very stage that reads the folder, or comes and goes while somebody has a file open.
+fn foreign(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    [".git", ".repro", "__pycache__"].contains(&&*name)
+        || name.starts_with(".#") // Emacs, and so are `#name#` and `name~`
+        || name.starts_with('#') && name.ends_with('#')
+        || name.ends_with('~')
+        || name.starts_with('.') && [".swp", ".swx", ".swo"].iter().any(|end| name.ends_with(end)) // Vim
 }
 
 /// Does the same for each: handing a few to other threads costs more than they do.
@@ -232,6 +260,8 @@ fn each<T: Sync, U: Send>(all: &[T], act: impl Fn(&T) -> io::Result<U> + Sync + 
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     /// A memory of the folder `data` in `root`, made by reading it and read back.
@@ -301,6 +331,32 @@ mod tests {
         fs::create_dir(data.join("sub")).unwrap();
         fs::rename(data.join("d"), data.join("sub/d")).unwrap();
         differs("another folder");
+    }
+
+    #[test]
+    fn links_that_lead_nowhere_count_as_themselves_and_what_editors_leave_does_not_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, data) = (folder.path(), folder.path().join("data"));
+        fs::create_dir(&data).unwrap();
+        fs::write(data.join("a"), "one").unwrap();
+        let digest = || Memo::default().digest(root, "data".as_ref()).unwrap();
+        let plain = digest();
+        for left in ["a~", ".#b", "#a#", ".a.swp"] {
+            fs::write(data.join(left), left).unwrap();
+        }
+        symlink("user@host.1:1", data.join(".#a")).unwrap();
+        assert_eq!(digest(), plain);
+        symlink("nowhere", data.join("link")).unwrap();
+        let nowhere = digest();
+        assert_ne!(nowhere, plain);
+        fs::remove_file(data.join("link")).unwrap();
+        symlink("elsewhere", data.join("link")).unwrap();
+        assert!(![plain, nowhere].contains(&digest()));
+        symlink(".", data.join("loop")).unwrap();
+        wait_until_old();
+        let mut memo = learned(root);
+        assert_eq!(memo.digest(root, "data".as_ref()).unwrap(), digest());
+        assert_eq!(as_it_is(&data).unwrap(), memo.remembered("data".as_ref()).unwrap().known_by());
     }
 
     #[test]

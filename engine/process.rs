@@ -57,9 +57,9 @@ fn signal(group: Option<Pid>, signal: Signal) {
     }
 }
 
-/// Opens the log at `path`, empty. The process writes its errors to it, so the lock that is taken on
-/// it lasts as long as anything of the process does: also when the runner was killed and left it
-/// behind. Such a leftover is ended here; it would disturb the stage's next try.
+/// Opens the log at `path`, empty. The process inherits it, so the lock that is taken on it lasts as long
+/// as anything of the process does: also when the runner was killed and left it behind. Such a leftover is
+/// ended here; it would disturb the stage's next try.
 pub(crate) fn open_log(path: &Path) -> Result<File, EngineError> {
     let open = || File::options().read(true).append(true).create(true).open(path);
     let log = match open() {

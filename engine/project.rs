@@ -15,6 +15,7 @@ use crate::{
     instance::{Instance, InstanceId, Pipeline},
     lockfile::Locked,
     look::{look, strays},
+    memo::as_it_is,
     pipeline::matrix::show,
     plan::{Found, Standing, Why, judge},
     publish::outdated,
@@ -320,6 +321,13 @@ impl Project {
         }
         let (files, missing) = self.files(pipeline, id, locked, state)?;
         Ok((Recipe::of(pipeline, id, &files, inputs), missing))
+    }
+
+    /// What the kind's own files of an instance are known by, as far as they are there.
+    pub(crate) fn files_as_they_are(&self, pipeline: &Pipeline, id: InstanceId) -> Vec<Option<Digest>> {
+        let instance = &pipeline.instances[id];
+        let files = instance.kind.files(&instance.params);
+        files.iter().map(|path| as_it_is(&self.root.join(path)).ok()).collect()
     }
 
     /// The kind's own files of an instance. Where nothing is in the place of one, it is what was `locked`, and missing.

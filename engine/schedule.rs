@@ -108,7 +108,9 @@ pub(crate) fn schedule(
     let (journal, lasting) = committer.finish();
     let journal = lasting.is_ok().then_some(journal);
     if lasting.is_ok() {
-        ended.into_values().for_each(|ended| ended.tell(observer));
+        let mut ended: Vec<_> = ended.into_values().collect();
+        ended.sort_unstable_by_key(|ended| ended.number);
+        ended.into_iter().for_each(|ended| ended.tell(observer));
     }
     Outcome { summary, trees, state, journal, result: lasting.and(result) }
 }
@@ -122,9 +124,20 @@ struct Process {
     left: usize,
 }
 
+/// An instance that runs.
+struct Started {
+    /// The first of those in its process.
+    first: InstanceId,
+    recipe: Recipe,
+    /// What its kind's own files were known by when it began.
+    files: Vec<Option<Digest>>,
+}
+
 /// An instance that ran to its end.
 struct Ended {
     id: InstanceId,
+    /// How many had ended before it.
+    number: usize,
     seconds: f64,
     /// What the runner has to say about its result.
     notes: Vec<String>,
@@ -134,7 +147,7 @@ impl Ended {
     /// Not before its result is lasting, for "done" is a promise; and before the notes, for what is said of a stage
     /// that runs is taken for its own words.
     fn tell(self, observer: &mut dyn Observer) {
-        let Self { id, seconds, notes } = self;
+        let Self { id, seconds, notes, .. } = self;
         observer.event(&Event::Finished { id, seconds });
         notes.into_iter().for_each(|line| observer.event(&Event::Said { id, line }));
     }
@@ -152,8 +165,7 @@ struct Run<'a> {
     ready: BTreeSet<InstanceId>,
     /// Judged stale; start when resources allow.
     queued: BTreeMap<InstanceId, Recipe>,
-    /// What runs, and the process that it runs in.
-    running: BTreeMap<InstanceId, (InstanceId, Recipe)>,
+    running: BTreeMap<InstanceId, Started>,
     /// By the first of its stages.
     processes: BTreeMap<InstanceId, Process>,
     /// Recipes that run, or whose results are not yet lasting.

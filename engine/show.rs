@@ -74,7 +74,7 @@ impl Store {
         old: Option<&Entry>,
     ) -> Result<Option<(PathBuf, PathBuf)>, EngineError> {
         passable(place)?;
-        let kept = foreign(place, old, content).map(|path| (place.join(path), self.kept(key)));
+        let kept = self.foreign(place, old, content).map(|path| (place.join(path), self.kept(key)));
         let mut away = kept.as_ref().map_or_else(|| self.temporary(), |(_, kept)| kept.clone());
         let mut moved = with_parent(&away, || fs::rename(place, &away));
         if moved.as_ref().is_err_and(crosses) {
@@ -102,34 +102,37 @@ impl Store {
         Ok(kept)
     }
 
+    /// A file in `folder` that is neither of the `old` result nor of the new one, nor in the cache anyhow.
+    fn foreign(&self, folder: &Path, old: Option<&Entry>, new: &Content) -> Option<PathBuf> {
+        let old: BTreeMap<&str, &Shown> =
+            old.iter().flat_map(|old| &old.files).map(|file| (file.path.as_str(), file)).collect();
+        let new: BTreeMap<&str, Digest> =
+            new.files.iter().map(|file| (file.path.as_str(), file.digest)).collect();
+        let files = walkdir::WalkDir::new(folder).sort_by_file_name().into_iter().filter_map(Result::ok);
+        files.filter(|entry| !entry.file_type().is_dir()).find_map(|entry| {
+            let path = entry.path().strip_prefix(folder).ok()?;
+            let name = path.to_str().unwrap_or_default();
+            let known = old.get(name);
+            if known.is_some_and(|known| entry.metadata().is_ok_and(|meta| Stamp::of(&meta) == known.stamp)) {
+                return None;
+            }
+            let theirs = |now: Digest| {
+                let of_a_result =
+                    known.is_some_and(|known| known.digest == now) || new.get(name) == Some(&now);
+                of_a_result || self.object(now).exists()
+            };
+            let plain = entry.file_type().is_file();
+            let same = plain && Digest::of_file(entry.path()).is_ok_and(theirs);
+            (!same).then(|| path.to_owned())
+        })
+    }
+
     /// A place where nothing is, for what people made in a result's; the collection of garbage finds it in due time.
     fn kept(&self, key: &str) -> PathBuf {
         let name = key.replace('/', "~");
         let places = (1..).map(|n| self.cache().join("replaced").join(format!("{name}~{n}")));
         places.into_iter().find(|place| !place.exists()).unwrap_or_default()
     }
-}
-
-/// A file in `folder` that is neither of the `old` result nor of the new one.
-fn foreign(folder: &Path, old: Option<&Entry>, new: &Content) -> Option<PathBuf> {
-    let old: BTreeMap<&str, &Shown> =
-        old.iter().flat_map(|old| &old.files).map(|file| (file.path.as_str(), file)).collect();
-    let new: BTreeMap<&str, Digest> =
-        new.files.iter().map(|file| (file.path.as_str(), file.digest)).collect();
-    let files = walkdir::WalkDir::new(folder).sort_by_file_name().into_iter().filter_map(Result::ok);
-    files.filter(|entry| !entry.file_type().is_dir()).find_map(|entry| {
-        let path = entry.path().strip_prefix(folder).ok()?;
-        let name = path.to_str().unwrap_or_default();
-        let known = old.get(name);
-        if known.is_some_and(|known| entry.metadata().is_ok_and(|meta| Stamp::of(&meta) == known.stamp)) {
-            return None;
-        }
-        let digests = known.map(|known| known.digest).into_iter().chain(new.get(name).copied());
-        let digests: Vec<Digest> = digests.collect();
-        let same =
-            !digests.is_empty() && Digest::of_file(entry.path()).is_ok_and(|now| digests.contains(&now));
-        (!same).then(|| path.to_owned())
-    })
 }
 
 fn in_the_way(kind: ErrorKind) -> bool {

@@ -15,6 +15,7 @@ pub(crate) use bench::{Bench, BenchKernels, BenchStep, Device, Engine, Plan, Pre
 /// Reproduces "Training BatchNorm and Only BatchNorm" from one declarative file.
 #[derive(Debug, Parser)]
 #[command(name = "repro", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = "First: repro run --profile quick, then repro status --profile quick")]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -29,7 +30,7 @@ pub(crate) const FILE: &str = "pipeline.toml";
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Pipeline")]
 pub(crate) struct Global {
-    /// The pipeline file; that of a folder above, where this one has none
+    /// The pipeline file; without one here, that of the nearest folder above
     #[arg(short, long, global = true, value_name = "FILE", default_value = FILE)]
     pub(crate) file: PathBuf,
     /// Lay `[profile.NAME]` over the file
@@ -209,8 +210,8 @@ pub(crate) struct Run {
     /// Run nothing; say what would happen
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
-    /// Accept results whose files are missing, as in a clone, where the lock file names today's recipe
-    /// and what is there is as it says. A stage that reads what is missing fails. Not with --only
+    /// In a clone: take committed results as done though checkpoints or data are missing, where the lock file has
+    /// today's recipe and what is there is as it says. A stage that reads what is missing fails. Not with --only
     #[arg(long, conflicts_with = "only")]
     pub(crate) allow_missing: bool,
     /// Use no network

@@ -82,6 +82,10 @@ impl Kind for Command {
         true
     }
 
+    fn names_stages(&self) -> bool {
+        true // the folders in `IN_ROLE` do
+    }
+
     fn files(&self, params: &Params) -> Vec<PathBuf> {
         let deps = params.recipe.get("deps").and_then(toml::Value::as_array);
         deps.into_iter().flatten().filter_map(toml::Value::as_str).map(|path| plain(path.as_ref())).collect()
@@ -118,9 +122,14 @@ fn faults(params: &CommandParams) -> Vec<ParamError> {
         fault("outputs", "the command has no outputs".into(), "name at least one file that it writes");
     }
     for (key, paths) in [("outputs", &params.outputs), ("deps", &params.deps)] {
-        for path in paths.iter().filter(|path| !stays_inside(path)) {
-            let message = format!("`{}` leaves its folder", path.display());
-            fault(key, message, "write a relative path without `..`");
+        for path in paths {
+            if !stays_inside(path) {
+                let message = format!("`{}` leaves its folder", path.display());
+                fault(key, message, "write a relative path without `..`");
+            } else if plain(path).as_os_str().is_empty() {
+                let message = format!("`{}` is the whole folder", path.display());
+                fault(key, message, "name the files and folders in it; of the project, results are part too");
+            }
         }
     }
     for (key, name) in
@@ -148,11 +157,7 @@ fn faults(params: &CommandParams) -> Vec<ParamError> {
 }
 
 fn stays_inside(path: &Path) -> bool {
-    let mut named = false;
-    path.components().all(|part| {
-        named |= matches!(part, Component::Normal(_));
-        matches!(part, Component::Normal(_) | Component::CurDir)
-    }) && named
+    path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
 }
 
 /// `x` for `./x`.
@@ -190,10 +195,11 @@ mod tests {
 
     #[test]
     fn every_parameter_that_could_not_work_is_named() {
-        let text = "run = ' '\noutputs = ['../o', '/o']\nvalues = { 'a-b' = 1, X = 1 }\nenv = { X = '2' }";
+        let text =
+            "run = ' '\noutputs = ['../o', '/o', '.']\nvalues = { 'a-b' = 1, X = 1 }\nenv = { X = '2' }";
         let errors = Command.resolve(&given(text)).unwrap_err();
         let keys: Vec<_> = errors.iter().map(|e| e.key.as_str()).collect();
-        assert_eq!(keys, ["run", "outputs", "outputs", "values", "env"]);
+        assert_eq!(keys, ["run", "outputs", "outputs", "outputs", "values", "env"]);
     }
 
     #[test]

@@ -167,7 +167,7 @@ impl TrainParams {
             ("epochs", self.epochs > 0, "a number from 1 on"),
             ("batch", (1..=MOST_IMAGES).contains(&self.batch), "a number from 1 to 65536"),
             ("learning_rate", size(self.learning_rate), "a number from 0 on"),
-            ("milestones", self.milestones.is_sorted(), "a list of rising numbers"),
+            ("milestones", self.milestones.is_sorted_by(|a, b| a < b), "a list of rising numbers"),
             ("factor", size(self.factor), "a number from 0 on"),
             ("momentum", size(self.momentum) && self.momentum < 1.0, "a number from 0 to below 1"),
             ("weight_decay", size(self.weight_decay), "a number from 0 on"),

@@ -130,7 +130,17 @@ pub(super) fn expand(
 }
 
 fn matches(combination: &Axes, rule: &Axes) -> bool {
-    rule.iter().all(|(axis, value)| combination.get(axis).is_some_and(|v| show(v) == show(value)))
+    rule.iter().all(|(axis, value)| combination.get(axis).is_some_and(|v| same(v, value)))
+}
+
+/// Is it the same value, also where one is written `1` and the other `1.0`?
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Integer(whole), Value::Float(number)) | (Value::Float(number), Value::Integer(whole)) => {
+            *whole as f64 == *number
+        }
+        _ => show(a) == show(b),
+    }
 }
 
 fn axis_values(

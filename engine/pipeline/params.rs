@@ -14,6 +14,12 @@ use super::{
     parse::{Data, Entries, Node, Span},
 };
 
+/// Parameters that may refer to each other in a row.
+const DEEPEST: usize = 100;
+
+/// Bytes of a text with its references answered.
+const LONGEST: usize = 1 << 20;
+
 /// Answers the references inside `[params]` itself.
 pub(super) fn resolve(params: &Entries, diagnostics: &mut Diagnostics) -> Table {
     let resolver = Resolver { params, done: RefCell::default(), names: names(params) };
@@ -78,6 +84,12 @@ impl Resolver<'_> {
             unknown(name, span, self.names.iter().map(String::as_str), diagnostics);
             return None;
         };
+        if stack.len() > DEEPEST {
+            let hint = "write the value where it is used".to_owned();
+            let message = format!("more than {DEEPEST} parameters refer to each other in a row");
+            diagnostics.add(span, message, Some(hint));
+            return None;
+        }
         stack.push(name.to_owned());
         let value = self.value(node, stack, diagnostics);
         stack.pop();
@@ -216,6 +228,14 @@ fn text_value(
             }
             Some(value) => out.push_str(&show(&value)),
             None => {}
+        }
+        if out.len() > LONGEST {
+            diagnostics.add(
+                span,
+                format!("with its references answered this text exceeds {LONGEST} bytes"),
+                None,
+            );
+            return kept();
         }
         rest = &after[end + 1..];
     }

@@ -165,8 +165,8 @@ pub(super) fn a(word: &str) -> String {
 /// Names stand in file names, instance names and `-S` keys.
 pub(super) fn check_name(what: &str, name: &str, span: &Span, diagnostics: &mut Diagnostics) {
     let fine = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if name.is_empty() || !name.chars().all(fine) {
-        let hint = "use letters, digits, `_` and `-`".to_owned();
+    if name.is_empty() || name.len() > 100 || !name.chars().all(fine) {
+        let hint = "use letters, digits, `_` and `-`, at most 100 of them".to_owned();
         diagnostics.add(span, format!("`{name}` cannot be the name of {}", a(what)), Some(hint));
     }
 }

@@ -444,3 +444,29 @@ fn a_mistake_in_a_stage_with_a_matrix_is_one_mistake() {
     let said = complaints(text, None, &[]);
     assert_eq!(said.len(), 1, "{said:?}");
 }
+
+#[test]
+fn an_excluded_number_may_be_spelt_otherwise() {
+    let text = "[stage.a]\nkind = 'source'\nmatrix = { lr = [1.0, 2.0], seed = [1, 2], exclude = [{ lr = 1, seed = 2.0 }] }";
+    let pipeline = try_load(text, None, &[]).unwrap();
+    assert_eq!(names(&pipeline), ["a[lr=1.0,seed=1]", "a[lr=2.0,seed=1]", "a[lr=2.0,seed=2]"]);
+}
+
+#[test]
+fn parameters_that_go_too_deep_or_grow_too_long_are_refused() {
+    let chain = |length: usize, next: &dyn Fn(usize) -> String| -> String {
+        let lines = (0..length).map(|i| format!("p{i} = '{}'\n", next(i + 1)));
+        format!(
+            "[params]\n{}p{length} = '0123456789'\n[stage.a]\nkind = 'source'\n",
+            lines.collect::<String>()
+        )
+    };
+    assert!(try_load(&chain(50, &|i| format!("${{p{i}}}")), None, &[]).is_ok());
+    let deep = complaints(&chain(20_000, &|i| format!("${{p{i}}}")), None, &[]);
+    assert!(deep.iter().any(|text| text.contains("more than 100 parameters")), "{deep:?}");
+    let long = complaints(&chain(12, &|i| format!("${{p{i}}}").repeat(10)), None, &[]);
+    assert!(long.iter().any(|text| text.contains("exceeds 1048576 bytes")), "{long:?}");
+    let name = "n".repeat(101);
+    let named = complaints(&format!("[stage.{name}]\nkind = 'source'\n"), None, &[]);
+    assert!(named[0].contains("at most 100"), "{named:?}");
+}

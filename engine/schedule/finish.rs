@@ -3,7 +3,7 @@
 
 use std::{collections::btree_map, path::PathBuf};
 
-use super::{Ended, Plan, Run};
+use super::{Ended, Plan, Run, Started};
 use crate::{
     commit::Commit,
     digest::Digest,
@@ -76,7 +76,7 @@ impl Run<'_> {
         result: Result<Box<Made>, StageError>,
         seconds: f64,
     ) -> Result<(), EngineError> {
-        let Some((first, recipe)) = self.running.remove(&id) else { return Ok(()) };
+        let Some(Started { first, recipe, files }) = self.running.remove(&id) else { return Ok(()) };
         if let btree_map::Entry::Occupied(mut process) = self.processes.entry(first) {
             process.get_mut().left -= 1;
             if process.get().left == 0 {
@@ -99,9 +99,9 @@ impl Run<'_> {
             }
         };
         let Made { draft, content, record, differs, dropped } = made;
-        if let Some(what) = self.moved_meanwhile(id, &recipe) {
+        if let Some((now, what)) = self.moved_meanwhile(id, &recipe, &files) {
             self.made(&[recipe.digest()]);
-            return self.show_unrecorded(id, draft, content, &what);
+            return self.show_unrecorded(id, now, draft, content, &what);
         }
         let mut notes: Vec<_> =
             self.show(id, recipe.digest(), record.tree, draft, content, Some(record))?.into_iter().collect();
@@ -112,7 +112,8 @@ impl Run<'_> {
             notes.push(format!("not among its `outputs`, and so dropped: {}", dropped.join(", ")));
         }
         if self.settle(id) {
-            self.ended.insert(recipe.digest(), Ended { id, seconds, notes });
+            let number = self.summary.ran.len();
+            self.ended.insert(recipe.digest(), Ended { id, number, seconds, notes });
             self.summary.ran.push(id);
         } else {
             notes.into_iter().for_each(|line| self.observer.event(&Event::Said { id, line }));
@@ -120,8 +121,14 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// What the stage read, if it is no longer what its recipe says.
-    fn moved_meanwhile(&mut self, id: InstanceId, recipe: &Recipe) -> Option<String> {
+    /// What the stage read, if it is no longer what its recipe says, or was something else in between: what
+    /// `files` were known by when it began tells. With it the recipe that holds now.
+    fn moved_meanwhile(
+        &mut self,
+        id: InstanceId,
+        recipe: &Recipe,
+        files: &[Option<Digest>],
+    ) -> Option<(Digest, String)> {
         let Plan { project, pipeline, seen, .. } = &self.plan;
         let needs = &pipeline.instances[id].needs;
         for need in needs {
@@ -129,21 +136,33 @@ impl Run<'_> {
             let Some(entry) = self.state.results.get(key) else { continue };
             let (found, _) = look(&project.store.shown(key), entry);
             if let Found::Missing(_, path) | Found::Altered(_, path) = found {
-                return Some(format!("its input `{}`", path.display()));
+                return Some((recipe.digest(), format!("its input `{}`", path.display())));
             }
         }
         let inputs: Vec<_> = needs.iter().filter_map(|need| self.trees[need.from]).collect();
         match project.recipe(pipeline, id, &inputs, None, None, &mut self.state) {
-            Ok((now, _)) if now == *recipe => None,
-            Ok((now, _)) => changes(recipe.text(), now.text()).first().map(ToString::to_string),
-            Err(why) => Some(why.to_string()),
+            Ok((now, _)) if now == *recipe => {
+                let instance = &pipeline.instances[id];
+                let now = project.files_as_they_are(pipeline, id);
+                let touched = now.iter().zip(files).position(|(now, then)| now != then)?;
+                let path = instance.kind.files(&instance.params).into_iter().nth(touched)?;
+                let what = format!("`{}` was written to, though it is the same now", path.display());
+                Some((recipe.digest(), what))
+            }
+            Ok((now, _)) => {
+                let change = changes(recipe.text(), now.text()).into_iter().next()?;
+                Some((now.digest(), change.to_string()))
+            }
+            Err(why) => Some((recipe.digest(), why.to_string())),
         }
     }
 
-    /// Shows a result of which nobody knows what it was made from, and keeps no record of it.
+    /// Shows a result of which nobody knows what it was made from, and keeps no record of it. Who asks for the recipe
+    /// that holds `now` is told.
     fn show_unrecorded(
         &mut self,
         id: InstanceId,
+        now: Digest,
         draft: Draft,
         mut content: Content,
         what: &str,
@@ -155,6 +174,7 @@ impl Run<'_> {
         let message =
             format!("what it reads changed while it ran ({what}); its result is shown, but does not count");
         kept.map(told).into_iter().for_each(|line| self.observer.event(&Event::Said { id, line }));
+        self.plan.project.store.note_failure(now, &message);
         self.fail(id, StageError::new(message).hint("run again"));
         Ok(())
     }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{Process, Run};
+use super::{Process, Run, Started};
 use crate::{
     error::EngineError,
     instance::{Instance, InstanceId, Resources},
@@ -65,6 +65,10 @@ impl Run<'_> {
         let Some(share) = wanted.and_then(|wanted| self.pool.take(wanted)) else { return Ok(()) };
         let taken = members.iter().filter_map(|&id| Some((id, self.queued.remove(&id)?)));
         let taken: Vec<(InstanceId, Recipe)> = taken.collect();
+        let files: Vec<_> = taken
+            .iter()
+            .map(|(id, _)| self.plan.project.files_as_they_are(self.plan.pipeline, *id))
+            .collect();
         let members = taken.iter().map(|(id, recipe)| self.member(*id, recipe, &share));
         let members = members.collect::<Result<Vec<_>, _>>()?;
         let Instance { kind, params, .. } = &self.plan.pipeline.instances[id];
@@ -88,10 +92,10 @@ impl Run<'_> {
             }
         };
         self.processes.insert(id, Process { running, listener, share, left: taken.len() });
-        for (member, recipe) in taken {
+        for ((member, recipe), files) in taken.into_iter().zip(files) {
             self.observer.event(&Event::Started { id: member });
             self.making.insert(recipe.digest());
-            self.running.insert(member, (id, recipe));
+            self.running.insert(member, Started { first: id, recipe, files });
         }
         Ok(())
     }

@@ -82,7 +82,14 @@ fn at(global: &Global, revision: &str) -> Result<Values, Failure> {
 /// The texts, numbers and truths of a `metrics.json`, those of tables in it as `table.key`; none, with a word
 /// about it, where it holds something else. One result must not hide the others.
 fn fields(text: &[u8], place: &str) -> Option<Map<String, Value>> {
-    match serde_json::from_slice(text) {
+    let read: Result<Value, serde_json::Error> = serde_json::from_slice(text).or_else(|error| {
+        let mended = serde_json::from_slice(&without_infinities(text)).map_err(|_| error)?;
+        ui::note(&format!(
+            "warning: `{place}` has NaN or Infinity, which JSON does not know; these are left out"
+        ));
+        Ok(mended)
+    });
+    match read {
         Ok(Value::Object(fields)) => {
             let mut flat = Map::new();
             flatten("", fields, &mut flat);
@@ -93,12 +100,32 @@ fn fields(text: &[u8], place: &str) -> Option<Map<String, Value>> {
             None
         }
         Err(error) => {
-            ui::note(&format!(
-                "warning: `{place}` is not JSON, which knows no NaN or Infinity either ({error}); it is left out"
-            ));
+            ui::note(&format!("warning: `{place}` is not JSON ({error}); it is left out"));
             None
         }
     }
+}
+
+/// JSON as Python writes it, with `null` where a number is none.
+fn without_infinities(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let (mut rest, mut quoted) = (text, false);
+    while let [first, after @ ..] = rest {
+        let word = ["NaN", "Infinity", "-Infinity"].iter().find(|word| rest.starts_with(word.as_bytes()));
+        match word.filter(|_| !quoted) {
+            Some(word) => {
+                out.extend_from_slice(b"null");
+                rest = &rest[word.len()..];
+            }
+            None => {
+                let taken = if quoted && *first == b'\\' { after.len().min(1) + 1 } else { 1 };
+                quoted ^= *first == b'"';
+                out.extend_from_slice(&rest[..taken]);
+                rest = &rest[taken..];
+            }
+        }
+    }
+    out
 }
 
 fn flatten(prefix: &str, fields: Map<String, Value>, into: &mut Map<String, Value>) {
@@ -165,5 +192,19 @@ fn cell(value: &Value) -> String {
             }
         }
         (other, _) => ui::cell(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_are_none_are_left_out_and_texts_are_not_touched() {
+        let text = br#"{"a": NaN, "b": [-Infinity], "c": "NaN \" Infinity", "d": {"e": 2, "f": Infinity}}"#;
+        let fields = fields(text, "it").unwrap();
+        let told: Vec<_> = fields.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(told, [r#"c="NaN \" Infinity""#, "d.e=2"]);
+        assert!(super::fields(b"{\"a\": NaNa}", "it").is_none());
     }
 }

@@ -1,7 +1,12 @@
 //! `repro report`: all there is to say about the results, in one HTML file. A command and no stage,
 //! because times and machines belong to the records: a result must not differ from run to run.
 
-use std::{fs, path::Path, process::ExitCode};
+use std::{
+    fs::{self, File},
+    io::{self, Read as _},
+    path::Path,
+    process::ExitCode,
+};
 
 use engine::plan::Standing;
 use serde_json::Value;
@@ -9,11 +14,16 @@ use serde_json::Value;
 use super::export::save;
 use crate::{
     args::Global,
-    error::Failure,
-    report::{Figure, Item, Report},
+    error::{Failure, FailureKind},
+    report::{Figure, HEAD, Item, Report},
 };
 
 pub(super) fn report(global: &Global, output: &Path) -> Result<ExitCode, Failure> {
+    if holds_something_else(output) {
+        let message = format!("`{}` is there already, and is no report", output.display());
+        let hint = Some("name another file, or delete it first".to_owned());
+        return Err(Failure { hint, ..Failure::new(FailureKind::User, message) });
+    }
     let (pipeline, project) = super::project(global)?;
     let standings = project.status(pipeline)?;
     let records = project.records(pipeline)?;
@@ -43,6 +53,17 @@ pub(super) fn report(global: &Global, output: &Path) -> Result<ExitCode, Failure
     };
     save(output, report.html().as_bytes())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Is there a file with something in it that is not a page? A device or a pipe is written into.
+fn holds_something_else(path: &Path) -> bool {
+    let start = || {
+        let mut start = Vec::new();
+        File::open(path)?.take(HEAD.len() as u64).read_to_end(&mut start)?;
+        io::Result::Ok(start)
+    };
+    let is_file = fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() > 0);
+    is_file && start().map_or(true, |start| start != HEAD.as_bytes())
 }
 
 /// The figures of a result, as far as they can be read.

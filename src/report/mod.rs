@@ -16,6 +16,9 @@ use serde_json::Value;
 use self::html::{details, escape, image, table};
 use crate::ui;
 
+/// How a report begins.
+pub(crate) const HEAD: &str = "<!doctype html>";
+
 /// Instances that are named for a machine.
 const SHOWN: usize = 3;
 
@@ -68,7 +71,7 @@ impl Report<'_> {
             .map(|(heading, content)| format!("<section>\n<h2>{heading}</h2>\n{content}</section>\n"))
             .collect();
         format!(
-            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+            "{HEAD}\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n\
              <style>{}</style>\n</head>\n<body>\n<h1>{title}</h1>\n{}{sections}</body>\n</html>\n",
             style::STYLE,

@@ -337,7 +337,7 @@ fn k_is_in_the_recipe_only_where_it_counts_and_engines_never_are() {
 
 #[test]
 fn every_parameter_that_could_not_work_is_named() {
-    let wrong = "k = 0\nepochs = 0\nbatch = 0\nlearning_rate = -1\nmilestones = [3, 2]\nmomentum = 1.0";
+    let wrong = "k = 0\nepochs = 0\nbatch = 0\nlearning_rate = -1\nmilestones = [2, 2]\nmomentum = 1.0";
     let errors = Train.resolve(&wrong.parse().unwrap()).unwrap_err();
     let keys: Vec<_> = errors.iter().map(|e| e.key.as_str()).collect();
     assert_eq!(keys, ["k", "epochs", "batch", "learning_rate", "milestones", "momentum"]);

@@ -91,13 +91,13 @@ fn explain_shows_both_recipes_line_by_line() {
         "{waiting}"
     );
     assert!(waiting.contains("today's (+), as far as it is known (?):\n"), "{waiting}");
-    assert!(waiting.contains("\n? input all seed=2 undecided\n"), "{waiting}");
+    assert!(waiting.contains("\n? input all second seed=2 undecided\n"), "{waiting}");
     let both = ["explain", "second[seed=1]", "-S", "word=two", "-S", "stage.second.run='cat $IN_NUMBER/*'"];
     let both = project.ends(&both, 0).out;
     assert!(both.contains("\n  first[seed=1] is stale: run: \"echo one 1 > "), "{both}");
     assert!(both.contains("\n- param run = \"cat $IN_NUMBER/number > $OUT/copy\"\n"), "{both}");
     assert!(both.contains("\n+ param run = \"cat $IN_NUMBER/*\"\n"), "{both}");
-    assert!(both.contains("\n? input number seed=1 undecided\n"), "{both}");
+    assert!(both.contains("\n? input number first seed=1 undecided\n"), "{both}");
     let json = project.json(&["explain", "join", "-S", "word=two", "--json"], 0);
     assert_eq!((&json["now"], &json["undecided"][1]["name"]), (&().into(), &"second[seed=1]".into()));
     let json = project.json(&["explain", "join", "--json"], 0);
@@ -155,6 +155,20 @@ fn verify_names_every_damaged_file_and_exits_3() {
     std::fs::remove_dir_all(project.path(".repro")).unwrap();
     let unknown = project.ends(&["verify"], 0).out;
     assert!(unknown.starts_with("no damage; of 7 of 7 results nothing is known here"), "{unknown}");
+}
+
+#[test]
+fn a_report_takes_the_place_of_nothing_but_a_report() {
+    let project = TestProject::new("[stage.a]\nkind = 'command'\nrun = 'echo > $OUT/o'\noutputs = ['o']\n");
+    let told = project.ends(&["report", "-o", "pipeline.toml"], 2).err;
+    assert!(told.contains("`pipeline.toml` is there already, and is no report"), "{told}");
+    assert!(project.read("pipeline.toml").starts_with("[stage.a]"));
+    for _ in 0..2 {
+        project.ends(&["report", "-o", "page.html"], 0);
+    }
+    project.write("empty.html", "");
+    project.ends(&["report", "-o", "empty.html"], 0);
+    assert!(project.read("empty.html").starts_with("<!doctype html>"));
 }
 
 #[test]

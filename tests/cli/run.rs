@@ -225,6 +225,26 @@ fn a_changed_parameter_reruns_its_chain_and_the_join_and_changing_back_restores_
 }
 
 #[test]
+fn a_command_runs_again_where_a_stage_that_it_reads_has_another_name() {
+    let stage =
+        |name: &str, rest: &str| format!("[stage.{name}]\nkind = 'command'\noutputs = ['o']\n{rest}\n");
+    let table = "run = 'for d in $IN_X; do basename $d; done > $OUT/o'\nneeds = { x = ['adam', 'sgd'] }";
+    let project = TestProject::new(
+        &[
+            stage("adam", "run = 'echo 0.9 > $OUT/o'"),
+            stage("sgd", "run = 'echo 0.8 > $OUT/o'"),
+            stage("table", table),
+        ]
+        .concat(),
+    );
+    project.ends(&["run"], 0);
+    assert_eq!(project.read("artifacts/table/o"), "adam\nsgd\n");
+    project.edit("pipeline.toml", "sgd", "zeus");
+    assert!(project.ends(&["run"], 0).out.starts_with("ran 1, restored 1, 1 fresh in "));
+    assert_eq!(project.read("artifacts/table/o"), "adam\nzeus\n");
+}
+
+#[test]
 fn a_comment_the_order_of_keys_and_a_touch_change_nothing() {
     let project = TestProject::new(CHAINS);
     project.write("input.txt", "text");

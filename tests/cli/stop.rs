@@ -111,6 +111,28 @@ fn what_a_killed_run_left_behind_is_ended_by_the_next() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_leftover_that_sends_its_errors_elsewhere_is_ended_too() {
+    let project = TestProject::new(SLOW);
+    project.edit("pipeline.toml", "touch started", "exec 2> errors; echo $$ > pid; mv pid started");
+    let run = project.start(&["run"]);
+    project.wait_for("started");
+    run.signal("KILL");
+    run.wait();
+    let leftover = format!("/proc/{}/stat", project.read("started").trim());
+    // What has ended may stay in the table, as a zombie, for as long as nobody asks for its exit code.
+    let alive = || std::fs::read_to_string(&leftover).is_ok_and(|stat| !stat.contains(") Z "));
+    assert!(alive(), "the command outlives the runner");
+    std::fs::remove_file(project.path("started")).unwrap();
+    let next = project.start(&["run"]);
+    project.wait_for("started");
+    assert!(!alive(), "the next run ends it before it begins");
+    project.write("go", "");
+    let answer = next.wait();
+    assert_eq!(answer.code, Some(0), "{}", answer.err);
+}
+
+#[test]
 fn a_second_run_at_the_same_time_is_refused_with_exit_code_2() {
     let project = TestProject::new(SLOW);
     let run = project.start(&["run"]);

@@ -45,6 +45,24 @@ fn a_file_of_the_project_counts_by_content_for_those_that_read_it() {
 }
 
 #[test]
+fn a_file_that_was_another_while_the_stage_ran_is_noticed_though_it_is_the_same_again() {
+    let meanwhile = "printf B > note; cp note $OUT/x; printf A > note";
+    let mut space = Space::of(vec![("d", meanwhile.to_owned(), vec![])]);
+    space.give("d", "reads", vec!["note"]);
+    fs::write(space.path("note"), "A").unwrap();
+    let (summary, events) = space.run();
+    assert_eq!(summary.failed, [0]);
+    let told = events.iter().any(|event| {
+        matches!(event, Event::Failed { id: 0, message, .. } if message.contains("`note` was written to"))
+    });
+    assert!(told, "{events:?}");
+    assert_eq!(read(&space.path("artifacts/d/x")), "B");
+    space.edit("d", "cp note $OUT/x");
+    space.ran(&["d"], &[]);
+    assert_eq!(read(&space.path("artifacts/d/x")), "A");
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_named_before_and_by_the_run() {
     let mut space = Space::new();
     space.give("d", "reads", vec!["nowhere"]);
