@@ -428,8 +428,8 @@ Speed with so many threads over speed with one.
 {threads_table(report)}
 ## Memory
 
-All buffers of our step, the growth of our process, and that of PyTorch's process since `import torch` in its
-most frugal configuration.
+On one thread, in float32, at batch 128: all buffers of our step, the growth of our process, and that of PyTorch's
+process since `import torch` in its most frugal configuration.
 
 {memory_table(report)}
 With less memory (`--memory`, or `resources.memory` of a stage) the step keeps fewer outputs of convolutions and

@@ -99,7 +99,7 @@ impl Kind for Claims {
     }
 
     fn version(&self) -> u32 {
-        7
+        8
     }
 
     fn names_stages(&self) -> bool {

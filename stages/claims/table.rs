@@ -32,7 +32,7 @@ pub(super) fn numbers(network: &str, quantities: &[&Quantity], found: &[Evidence
 pub(super) fn verdicts(judged: &[Judged]) -> String {
     let count = |verdict| judged.iter().filter(|claim| claim.verdict == verdict).count();
     let mut text = format!(
-        "{} claims: holds {}, does not hold {}, not run to the end {}.\n\n\
+        "{} claims: {} hold as far as they were run, {} do not, {} are open.\n\n\
          | # | claim | source | our numbers | verdict |\n|---:|---|---|---|---|\n",
         judged.len(),
         count(Verdict::Holds),
@@ -43,8 +43,10 @@ pub(super) fn verdicts(judged: &[Judged]) -> String {
         let number = index + 1;
         let [run, named] = claim.networks;
         let verdict = match claim.verdict {
+            Verdict::Holds if run < named => "**holds so far**",
             Verdict::Holds => "**holds**",
             Verdict::DoesNotHold => "**does not hold**",
+            Verdict::NotRun if run > 0 => "open",
             Verdict::NotRun => "not run",
         };
         let of = if named > 1 && run > 0 { format!(", {run} of {named} networks") } else { String::new() };
@@ -60,7 +62,7 @@ pub(super) fn verdicts(judged: &[Judged]) -> String {
     text
 }
 
-/// The claims that were not run, by the command that would settle them; nothing where there are none.
+/// The claims that are open, by the command that would settle them; nothing where there are none.
 pub(super) fn commands(judged: &[Judged], commands: &[Command]) -> String {
     let mut text = String::new();
     for Command { id, file, sets, cost } in commands {
@@ -78,7 +80,7 @@ pub(super) fn commands(judged: &[Judged], commands: &[Command]) -> String {
         return text;
     }
     format!(
-        "\nWhat would settle those that were not run, with one seed and on one thread (`--profile jpeg` takes the JPEG \
+        "\nWhat would settle those that are open or not run, with one seed and on one thread (`--profile jpeg` takes the JPEG \
          copy of the images; where trainings of two commands are the same, they are run once):\n\n\
          | claims | command | cost |\n|---|---|---:|\n{text}"
     )

@@ -6,17 +6,21 @@ use engine::kind::StageError;
 
 use crate::plot::Entry;
 
-/// The main figure with its caption, the others folded away.
+/// The main figure with its caption.
+pub(super) fn figure(list: &[Entry], prefix: &str) -> String {
+    list.first().map_or_else(|| "There are no figures yet.\n".into(), |main| one(main, prefix))
+}
+
+fn one(entry: &Entry, prefix: &str) -> String {
+    format!("![{}]({prefix}{}.svg)\n\n*{}*\n", entry.title, entry.name, entry.caption.replace('*', "\\*"))
+}
+
+/// The main figure, the others folded away.
 pub(super) fn figures(list: &[Entry], prefix: &str) -> String {
-    let Some((main, others)) = list.split_first() else {
-        return "There are no figures yet.\n".into();
-    };
-    let one = |entry: &Entry| {
-        format!("![{}]({prefix}{}.svg)\n\n*{}*\n", entry.title, entry.name, entry.caption.replace('*', "\\*"))
-    };
-    let mut text = one(main);
+    let mut text = figure(list, prefix);
+    let others = list.get(1..).unwrap_or_default();
     if !others.is_empty() {
-        let more: Vec<_> = others.iter().map(one).collect();
+        let more: Vec<_> = others.iter().map(|entry| one(entry, prefix)).collect();
         text += &format!(
             "\n<details>\n<summary>More figures ({})</summary>\n\n{}\n</details>\n",
             others.len(),

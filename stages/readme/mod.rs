@@ -95,7 +95,7 @@ impl Kind for Readme {
     }
 
     fn version(&self) -> u32 {
-        6
+        7
     }
 
     fn roles(&self) -> Roles {
@@ -170,8 +170,9 @@ impl Kind for Readme {
             if !has_block(&text, &name) {
                 return Err(no_block(&page, &name));
             }
-            let links = blocks::figures(&list, &blocks::way(&page, &folder));
-            text = blocks::replace(&text, &page, &name, "figures", &links)?;
+            let way = blocks::way(&page, &folder);
+            text = blocks::replace(&text, &page, &name, "figure", &blocks::figure(&list, &way))?;
+            text = blocks::replace(&text, &page, &name, "figures", &blocks::figures(&list, &way))?;
             for (table, _) in TABLES {
                 let path = result.join(format!("{table}.md"));
                 if path.exists() {
@@ -210,7 +211,7 @@ fn old_figures(project: &Path, folder: &Path, list: &[Entry]) -> Result<Vec<Path
 
 /// Does a page want anything of the stage of that `name`?
 fn has_block(text: &str, name: &str) -> bool {
-    let mut blocks = TABLES.iter().map(|(table, _)| table).chain(&["figures"]);
+    let mut blocks = TABLES.iter().map(|(table, _)| table).chain(&["figure", "figures"]);
     blocks.any(|block| text.contains(&blocks::markers(name, block)[0]))
 }
 

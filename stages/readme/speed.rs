@@ -102,9 +102,9 @@ pub(super) fn table(text: &str, path: &Path) -> Result<String, StageError> {
     let machines: Vec<_> = machines.collect();
     let _ = write!(
         text,
-        "\nWhole training steps at batch {BATCH} in float32, and what the process grew by. PyTorch is shown in its \
-         fastest and its most frugal configuration; it does not know random weights, and BatchNorm only stands \
-         beside them. Measured on {}.\n",
+        "\nWhole training steps at batch {BATCH} in float32, and what the process grew by. PyTorch's speed is that of its \
+         fastest configuration, its memory that of its most frugal one; it does not know random weights, and BatchNorm \
+         only stands beside them. Measured on {}.\n",
         cell(&machines.join("; "))
     );
     Ok(text)

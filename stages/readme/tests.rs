@@ -23,8 +23,7 @@ fn params(text: &str) -> Params {
 
 #[test]
 fn blocks_are_replaced_once_and_then_left_alone() {
-    let text =
-        "top\n<!-- repro:table -->old<!-- /repro:table -->\n<!-- repro:figures --><!-- /repro:figures -->end";
+    let text = "top\n<!-- repro:table -->old<!-- /repro:table -->\n<!-- repro:figures --><!-- /repro:figures -->\n<!-- repro:figure --><!-- /repro:figure -->end";
     let (result, project) = result_and_project(text);
     let publish = || publish(&Readme, &params("publish = true"), result.path(), project.path()).unwrap();
     assert_eq!(publish(), [PathBuf::from("README.md"), "docs/figures/loss-curves.svg".into()]);
@@ -33,7 +32,11 @@ fn blocks_are_replaced_once_and_then_left_alone() {
         written.starts_with("top\n<!-- repro:table -->\n\n| a |\n|---|\n\n<!-- /repro:table -->"),
         "{written}"
     );
-    assert!(written.contains("![Loss](docs/figures/loss-curves.svg)\n\n*How wrong.*"), "{written}");
+    let figure = "![Loss](docs/figures/loss-curves.svg)\n\n*How wrong.*\n\n<!-- /repro:figure";
+    assert!(
+        written.contains(&format!("{figure}s -->")) && written.contains(&format!("{figure} -->")),
+        "{written}"
+    );
     assert!(!written.contains("old") && written.ends_with("end"), "{written}");
     assert!(publish().is_empty());
 }
