@@ -33,7 +33,7 @@ pub(super) unsafe fn filter_transform<L: Lanes>(w: [L; 3]) -> [L; N] {
 /// # Safety
 /// As [`Lanes::splat`].
 #[inline(always)]
-pub(super) unsafe fn input_transform<L: Lanes>(d: [L; N]) -> [L; N] {
+unsafe fn input_transform<L: Lanes>(d: [L; N]) -> [L; N] {
     // SAFETY: the caller's promise.
     let [two, four, minus_two, minus_four, minus_five] =
         unsafe { [L::splat(2.0), L::splat(4.0), L::splat(-2.0), L::splat(-4.0), L::splat(-5.0)] };

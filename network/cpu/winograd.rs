@@ -21,7 +21,7 @@ use std::sync::Arc;
 use super::{
     lanes::{Isa, Lanes},
     products::multiply_panel,
-    transforms::{filter_transform, input_transform, output_transform, transform},
+    transforms::{filter_transform, output_transform, transform},
 };
 use crate::lanes_dispatch;
 
@@ -316,32 +316,18 @@ pub(super) unsafe fn load_tile<L: Lanes>(
         // SAFETY: rows and columns of the padded plane are checked where the tile overhangs.
         unsafe {
             let plane = input.add((place.image * (channels / LANES) + block) * rows * columns * LANES);
+            let first = plane.add((place.y * columns + place.x) * LANES);
+            let out = spectra.add(block * LANES);
             if inside {
-                let first = plane.add((place.y * columns + place.x) * LANES);
                 let rows = std::array::from_fn(|y| first.add(y * columns * LANES));
-                transform::<L>(rows, spectra.add(block * LANES), stride);
-                continue;
-            }
-            let zero = L::splat(0.0);
-            let mut tile = [[zero; N]; N];
-            for x in 0..N {
-                let mut column = [zero; N];
-                for (y, value) in column.iter_mut().enumerate() {
-                    let (y, x) = (place.y + y, place.x + x);
-                    if y < rows && x < columns {
-                        *value = L::load(plane.add((y * columns + x) * LANES));
-                    }
+                transform::<L>(rows, out, stride);
+            } else {
+                let mut edge = [[0.0f32; N * LANES]; N];
+                for (y, row) in edge.iter_mut().enumerate().take(rows - place.y) {
+                    let pixels = N.min(columns - place.x);
+                    row.as_mut_ptr().copy_from_nonoverlapping(first.add(y * columns * LANES), pixels * LANES);
                 }
-                let column = input_transform(column);
-                for y in 0..N {
-                    tile[y][x] = column[y];
-                }
-            }
-            for (y, row) in tile.into_iter().enumerate() {
-                let row = input_transform(row);
-                for (x, value) in row.into_iter().enumerate() {
-                    value.store(spectra.add((y * N + x) * stride + block * LANES));
-                }
+                transform::<L>(std::array::from_fn(|y| edge[y].as_ptr()), out, stride);
             }
         }
     }
