@@ -206,9 +206,11 @@ fn what_somebody_made_in_a_results_folder_is_kept_when_the_result_makes_way() {
         line.contains("artifacts/d/notes") && line.contains(".repro/replaced/d~1")
     };
     assert!(events.iter().any(told), "{events:?}");
-    // An old result, and one without the index that has the same bytes, are nobody's work.
+    // An old result, a copy of one, and one without the index that has the same bytes, are nobody's work.
+    fs::write(space.path("artifacts/d/copy"), "other\n").unwrap();
     space.edit("d", "echo more > $OUT/x");
     space.ran(&["d"], &[]);
+    assert!(!space.path(".repro/replaced/d~2").exists());
     fs::remove_dir_all(space.path(".repro")).unwrap();
     space.ran(&["a", "b", "c", "d"], &[]);
     assert!(!space.path(".repro/replaced").exists());
