@@ -59,7 +59,7 @@ fn draw_data<B: DrawingBackend>(chart: &Chart, area: &DrawingArea<B, Shift>) -> 
         .caption(&chart.title, ("sans-serif", 22).into_font().color(&INK))
         .margin(14)
         .x_label_area_size(52)
-        .y_label_area_size(if chart.rows { legend::ROWS } else { 70 })
+        .y_label_area_size(if chart.rows { legend::rows_width(chart) } else { 70 })
         .build_cartesian_2d(x.clone(), y.clone())?;
     canvas
         .configure_mesh()

@@ -14,8 +14,6 @@ use super::{
 
 /// How wide the legend is.
 pub(super) const WIDTH: u32 = 270;
-/// How wide the names of rows are.
-pub(super) const ROWS: u32 = 350;
 /// Characters of a line of the legend, and of a row's name.
 const LINE: usize = 29;
 const ROW_LINE: usize = 46;
@@ -37,6 +35,12 @@ pub(super) fn is_there(chart: &Chart) -> bool {
 pub(super) fn height(chart: &Chart) -> u32 {
     let lines = |series: &Series| wrap(&series.label, LINE).len() as u32 * LINE_HEIGHT + GAP;
     TOP + named(chart).map(lines).sum::<u32>() + 20
+}
+
+/// How wide the names of rows are.
+pub(super) fn rows_width(chart: &Chart) -> u32 {
+    let lines = chart.words().iter().flat_map(|word| wrap(word, ROW_LINE));
+    lines.map(|line| line.chars().count()).max().unwrap_or(0) as u32 * 7 + 30
 }
 
 /// How high a row must be for the longest of their names.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use plotters::style::RGBColor;
 
 use super::chart::{Dashes, Look, Marker};
-use crate::results::Line;
+use crate::results::{Line, Values, crossed};
 
 // The Okabe-Ito palette without yellow, which is too pale on white: told apart by colour-blind
 // readers too. Variants of one idea share a colour and differ in dashes and markers.
@@ -47,6 +47,12 @@ pub(super) fn look(line: &Line, twin: usize) -> Look {
 /// Colours for lines of which too many train the same.
 const PALETTE: [RGBColor; 7] = [BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK];
 
+/// Mark `index` of those that differ in one setting.
+pub(super) fn mark(index: usize) -> Look {
+    let (color, marker) = (PALETTE[index % PALETTE.len()], MARKERS[index % MARKERS.len()]);
+    Look { color, dashes: Dashes::Solid, marker, hollow: false }
+}
+
 /// `looks` for lines in order, with twins told apart.
 pub(super) fn looks<'a>(lines: impl Iterator<Item = &'a Line>) -> Vec<Look> {
     let lines: Vec<_> = lines.collect();
@@ -72,6 +78,17 @@ pub(super) fn looks<'a>(lines: impl Iterator<Item = &'a Line>) -> Vec<Look> {
 /// Dashes cannot tell so many twins apart: colours and markers tell what they differ in, dashes what is
 /// trained.
 fn by_settings(lines: &[&Line]) -> Vec<Look> {
+    if let Some([rows, marks]) = crossed(lines.iter().copied()) {
+        let place = |line: &Line, of: &Values| {
+            let value = line.others().iter().find(|(axis, _)| *axis == of.axis).map(|(_, value)| value);
+            of.values.iter().position(|v| Some(v) == value).unwrap_or(0)
+        };
+        let look = |line: &&Line| {
+            let (row, of) = (place(line, &rows), place(line, &marks));
+            Look { color: PALETTE[row % PALETTE.len()], dashes: DASHES[of % DASHES.len()], ..mark(of) }
+        };
+        return lines.iter().map(look).collect();
+    }
     // Neighbours in a legend get neighbours in the palette.
     let settings: BTreeSet<_> =
         lines.iter().map(|line| (line.departure(), line.others(), line.k())).collect();
@@ -80,12 +97,7 @@ fn by_settings(lines: &[&Line]) -> Vec<Look> {
         let place =
             settings.iter().position(|of| *of == (line.departure(), line.others(), line.k())).unwrap_or(0);
         let mode = modes.iter().position(|mode| *mode == line.mode()).unwrap_or(0);
-        Look {
-            color: PALETTE[place % PALETTE.len()],
-            dashes: DASHES[mode % DASHES.len()],
-            marker: MARKERS[place % MARKERS.len()],
-            hollow: false,
-        }
+        Look { dashes: DASHES[mode % DASHES.len()], ..mark(place) }
     };
     lines.iter().map(look).collect()
 }

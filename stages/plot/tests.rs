@@ -318,6 +318,50 @@ fn an_ablation_has_a_row_for_each_difference_between_the_papers_protocol_and_the
 }
 
 #[test]
+fn two_settings_of_one_training_are_rows_and_marks() {
+    let (given, out) = folders();
+    let mut inputs = Vec::new();
+    for (row, decay) in ["0.0", "0.0001", "0.001"].into_iter().enumerate() {
+        for (mark, init) in ["fixed", "uniform"].into_iter().enumerate() {
+            let top1 = 0.5 + 0.01 * (3 * row + mark) as f64;
+            let settings = ["paper", init, "trained", decay];
+            inputs.push(setting(given.path(), &format!("{init}-{decay}"), top1, settings));
+        }
+    }
+    let figures = "figures = [\"accuracy\", \"small-gamma\", \"dead\", \"accuracy-curves\", \"trained\"]";
+    let list = draw(inputs.clone(), figures, out.path()).unwrap();
+    let titles: Vec<_> = list.iter().map(|entry| &*entry.title).collect();
+    let of = "ResNet-32, BatchNorm only (n = 1)".replace(" =", "\u{a0}=").replace("= ", "=\u{a0}");
+    assert_eq!(
+        titles,
+        [
+            format!("Test accuracy: {of}"),
+            format!("Scales near zero (below 0.01): {of}"),
+            format!("Dead features: {of}"),
+            "Accuracy of ResNet-32 during training: BatchNorm only".into(),
+        ],
+        "the same values train in all: nothing to compare"
+    );
+    let svg = std::fs::read_to_string(out.path().join("accuracy-by-depth.svg")).unwrap();
+    let text = svg.lines().filter(|line| !line.starts_with('<')).collect::<Vec<_>>().join(" ");
+    let mut rest = &*text;
+    for words in [
+        "no weight decay",
+        "weight decay 0.0001",
+        "weight decay 0.001",
+        "scales begin at 1",
+        "scales from U(0, 1)",
+    ] {
+        let at = rest.find(words).unwrap_or_else(|| panic!("no `{words}`, or not in its place: {text}"));
+        rest = &rest[at..];
+    }
+    // With another mode among them, labels and lines say what is what.
+    inputs.push(run(given.path(), "resnet32", "all", 0, 0.8, 467_194));
+    let list = draw(inputs, "figures = [\"accuracy\"]", out.path()).unwrap();
+    assert_eq!(list[0].title, "Test accuracy: ResNet-32");
+}
+
+#[test]
 fn lines_over_a_single_network_become_rows() {
     let (given, out) = folders();
     let runs = ["bn", "all"].map(|mode| run(given.path(), "resnet14", mode, 0, 0.5, 1120));

@@ -1,6 +1,8 @@
 //! What was trained, in plain words: the line of a figure, the row of a table. Knows the names of
 //! the modes and no switches behind them.
 
+use std::collections::BTreeSet;
+
 use super::Departure;
 
 /// Modes in the order of the legends, and what they train.
@@ -81,22 +83,68 @@ impl Line {
 
     /// In legends and tables.
     pub(crate) fn label(&self) -> String {
-        let mut label = match self.k {
+        let (what, how) = (self.what(), self.how());
+        match self.protocol() {
+            _ if how.is_empty() => what,
+            Some(_) => format!("{what}: {how}"),
+            None => format!("{what}, {how}"),
+        }
+    }
+
+    /// What is trained.
+    pub(crate) fn what(&self) -> String {
+        match self.k {
             Some(k) if !self.is_as_many() => {
                 format!("{k} random weight{} of each filter", if k == 1 { "" } else { "s" })
             }
             _ => MODES.get(self.rank).map_or(&*self.mode, |(_, words)| words).to_owned(),
-        };
-        if let Some(departure) = self.departure.as_ref().filter(|_| self.others.len() > 1) {
-            return format!("{label}: {}", departure.name());
         }
-        for (axis, value) in &self.others {
-            label += ", ";
-            // The variant alone stands for all in which the two differ.
-            label += &if axis == "variant" { format!("the {value}'s network") } else { setting(axis, value) };
-        }
-        label
     }
+
+    /// What else tells it from others; empty where nothing does.
+    pub(crate) fn how(&self) -> String {
+        // The variant alone stands for all in which the two differ.
+        let words = |(axis, value): &(String, String)| {
+            if axis == "variant" { format!("the {value}'s network") } else { setting(axis, value) }
+        };
+        let words = || self.others.iter().map(words).collect::<Vec<_>>().join(", ");
+        self.protocol().map_or_else(words, Departure::name)
+    }
+
+    /// The protocol that all its axes together amount to.
+    fn protocol(&self) -> Option<&Departure> {
+        self.departure.as_ref().filter(|_| self.others.len() > 1)
+    }
+}
+
+/// An axis and the values that it has.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Values {
+    pub(crate) axis: String,
+    pub(crate) values: Vec<String>,
+}
+
+/// The two axes, that of more values first, where these and nothing else tell lines apart.
+pub(crate) fn crossed<'a>(lines: impl Iterator<Item = &'a Line>) -> Option<[Values; 2]> {
+    let lines: Vec<_> = lines.collect();
+    let first = lines.first()?;
+    let mut both = [BTreeSet::new(), BTreeSet::new()];
+    for line in &lines {
+        let same = line.departure.is_none() && (&line.mode, line.k) == (&first.mode, first.k);
+        let axes = line.others.iter().zip(&first.others);
+        if !same || [line.others.len(), axes.filter(|(a, b)| a.0 == b.0).count()] != [2, 2] {
+            return None;
+        }
+        for (values, (_, value)) in both.iter_mut().zip(&line.others) {
+            values.insert(value.clone());
+        }
+    }
+    let mut axes = both.into_iter().zip(&first.others);
+    let mut next =
+        || axes.next().map(|(of, (axis, _))| Values { axis: axis.clone(), values: of.into_iter().collect() });
+    let (a, b) = (next()?, next()?);
+    let each = a.values.len().min(b.values.len()) > 1;
+    each.then_some(if a.values.len() < b.values.len() { [b, a] } else { [a, b] })
 }
 
 /// What it means that `axis` has `value`, in a few words that no line break tears apart in the wrong place.
@@ -106,7 +154,9 @@ pub(crate) fn setting(axis: &str, value: &str) -> String {
         ("bn_init", "fixed") => "scales begin at\u{a0}1".into(),
         ("bn_init", "oneone") => "scales and shifts begin at\u{a0}1".into(),
         ("bn_init", "positive-negative") => "scales from U(-1,\u{a0}1)".into(),
-        ("init", _) => format!("filters {value}"),
+        ("init", "he-normal") => "He-normal filters".into(),
+        ("init", "he-uniform") => "He-uniform filters".into(),
+        ("init", _) => format!("{value} filters"),
         ("precision", "f32") => "in float32".into(),
         ("precision", "bf16") => "in bfloat16".into(),
         ("precision", "tf32") => "in TF32".into(),

@@ -9,7 +9,7 @@ mod read;
 
 pub(crate) use self::{
     history::History,
-    line::{Line, setting},
+    line::{Line, Values, crossed, setting},
     network::{Family, Network},
     protocol::Departure,
     read::{Evaluation, Gammas, Memory, Results},

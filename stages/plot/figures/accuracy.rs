@@ -2,9 +2,13 @@
 //! the same networks.
 
 use super::{
-    Axis, Chart, Drawing, Given, Places, Series, TOP1, counted, grouped, look, looks, others, over_places,
+    Axis, Chart, Drawing, Given, Places, Series, TOP1, counted, crossed, grouped, look, looks, others,
+    over_places,
 };
-use crate::{plot::chart::Look, results::Family};
+use crate::{
+    plot::chart::Look,
+    results::{Evaluation, Family},
+};
 
 /// Lines of a figure, and what it is about.
 struct Sort {
@@ -25,6 +29,11 @@ const MAIN: Sort = Sort {
     shows: |mode| !["all-but-bn", "bn+output+shortcut", "output+shortcut"].contains(&mode),
     about: &[],
 };
+
+/// Instead of the caption where rows and marks take the place of lines.
+const CROSSED: &str = "How often the trained network is right on images that it has never seen (10 % is guessing among \
+                       ten classes), by two settings of its training: one in rows, the other in marks. n counts the \
+                       seeds.";
 
 const AFFINE: Sort = Sort {
     file: "affine",
@@ -78,6 +87,15 @@ fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<Drawing> {
     let theirs = published.iter().flat_map(|(_, _, points)| points.iter().map(|(network, _)| network));
     let places = Places::new(family, shown().chain(theirs))?;
     let groups = grouped(given.results, |line| (sort.shows)(line.mode()));
+    let top1 = |run: &Evaluation| Some(100.0 * run.metrics.top1);
+    let crossed = crossed::chart(&groups, sort.title, top1, TOP1).filter(|_| published.is_empty());
+    if let Some(chart) = crossed {
+        return Some(Drawing {
+            name: format!("{}-by-{}", sort.file, family.name()),
+            caption: CROSSED.into(),
+            chart,
+        });
+    }
     let mut series = Vec::new();
     for ((line, runs), look) in groups.iter().zip(looks(groups.keys().copied())) {
         let (points, runs) = over_places(&places, runs, |run| Some(100.0 * run.metrics.top1));

@@ -1,5 +1,7 @@
 //! What a trained value is worth: accuracy by BatchNorm's budget, and by the number of trained values.
 
+use std::collections::BTreeSet;
+
 use super::{Axis, Chart, Drawing, Given, Series, TOP1, counted, grouped_all, look, looks};
 use crate::{
     plot::chart::{Dashes, Look, Marker},
@@ -56,8 +58,9 @@ pub(super) fn trained(given: &Given<'_>) -> Vec<Drawing> {
             });
         }
     }
-    // A single point compares nothing.
-    if series.iter().map(|s| s.points.len()).sum::<usize>() < 2 {
+    // A single number of values compares nothing.
+    let numbers = series.iter().flat_map(|s| s.points.iter().map(|point| point.0.to_bits()));
+    if numbers.collect::<BTreeSet<_>>().len() < 2 {
         return Vec::new();
     }
     let caption =

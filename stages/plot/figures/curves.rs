@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Axis, Chart, Drawing, Given, MANY, Series, counted, looks};
+use super::{Axis, Chart, Drawing, Given, MANY, Series, counted, entitled, looks};
 use crate::{
     plot::chart::{Dashes, Look, Marker},
     results::{History, Line, Network, Statistics},
@@ -59,6 +59,8 @@ fn drawing(network: &Network, lines: &BTreeMap<&Line, Vec<&History>>, columns: &
     let sets = [(columns.test, "test", Dashes::Solid), (columns.train, "train", Dashes::Dots)];
     let many = lines.len() > MANY;
     let sets = if many { &sets[..1] } else { &sets[..] };
+    let title = format!("{} of {} during training", columns.title, network.label());
+    let (title, name) = entitled(title, lines.keys().copied());
     for ((line, runs), look) in lines.iter().zip(looks(lines.keys().copied())) {
         for &(column, set, dashes) in sets {
             let points = curve(runs, column, columns.scale);
@@ -68,7 +70,7 @@ fn drawing(network: &Network, lines: &BTreeMap<&Line, Vec<&History>>, columns: &
             // Dashes tell train from test where both are there, and markers alone tell the modes apart.
             let dashes = if many { look.dashes } else { dashes };
             let marker = if look.marker == Marker::Fall { Marker::Diamond } else { look.marker };
-            let label = if many { line.label() } else { format!("{}, {set}", line.label()) };
+            let label = if many { name(line) } else { format!("{}, {set}", name(line)) };
             let label = counted(&label, &[runs.len()]);
             series.push(Series {
                 label,
@@ -86,13 +88,7 @@ fn drawing(network: &Network, lines: &BTreeMap<&Line, Vec<&History>>, columns: &
     Drawing {
         name: format!("{}-{}", columns.file, crate::plot::file_name(network.name())),
         caption,
-        chart: Chart {
-            title: format!("{} of {} during training", columns.title, network.label()),
-            x: Axis::linear("epoch"),
-            y: Axis::linear(columns.y),
-            series,
-            rows: false,
-        },
+        chart: Chart { title, x: Axis::linear("epoch"), y: Axis::linear(columns.y), series, rows: false },
     }
 }
 

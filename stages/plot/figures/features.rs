@@ -1,6 +1,8 @@
 //! Channels that are zero on nearly every image. Knows where `features.json` counts them.
 
-use super::{Axis, Chart, Drawing, Given, MANY, Places, Series, counted, grouped, looks, over_places};
+use super::{
+    Axis, Chart, Drawing, Given, MANY, Places, Series, counted, crossed, grouped, looks, over_places,
+};
 use crate::{
     plot::chart::{Dashes, Look},
     results::Evaluation,
@@ -40,12 +42,14 @@ fn drawing(given: &Given<'_>, places: &Places) -> Drawing {
          that the network does without.{}",
         if many { "" } else { older }
     );
-    let chart = Chart {
-        title: places.title("Dead features"),
+    let (title, axis, all) = ("Dead features", "dead channels (%)", PARTS[0].2);
+    let crossed = crossed::chart(&groups, title, |run| Some(100.0 * all(run)?), axis);
+    let chart = crossed.unwrap_or_else(|| Chart {
+        title: places.title(title),
         x: places.axis(),
-        y: Axis::linear("dead channels (%)"),
+        y: Axis::linear(axis),
         series,
         rows: false,
-    };
+    });
     Drawing { name: format!("dead-by-{}", places.family.name()), caption, chart }
 }

@@ -3,7 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Axis, Chart, Drawing, Given, MANY, Places, Series, counted, grouped, looks, over_places};
+use super::{
+    Axis, Chart, Drawing, Given, MANY, Places, Series, counted, crossed, entitled, grouped, looks,
+    over_places,
+};
 use crate::{
     plot::chart::{Dashes, Look},
     results::{Evaluation, Gammas, Line, Network, Statistics},
@@ -32,9 +35,11 @@ pub(super) fn distribution(given: &Given<'_>) -> Vec<Drawing> {
     }
     let drawing = |(network, lines): (&Network, BTreeMap<&Line, Vec<&Gammas>>)| {
         let mut series = Vec::new();
+        let title = format!("Distribution of BatchNorm's scales in {}", network.label());
+        let (title, name) = entitled(title, lines.keys().copied());
         for ((line, runs), look) in lines.iter().zip(looks(lines.keys().copied())) {
-            let points = density(runs);
-            series.push(Series { label: counted(&line.label(), &[runs.len()]), look, points });
+            let label = counted(&name(line), &[runs.len()]);
+            series.push(Series { label, look, points: density(runs) });
         }
         let caption = format!(
             "How BatchNorm's scales (gamma) are distributed in the trained {}: the higher a line, the more scales have \
@@ -42,13 +47,8 @@ pub(super) fn distribution(given: &Given<'_>) -> Vec<Drawing> {
             network.label(),
             if frozen.contains(network) { FROZEN } else { "" }
         );
-        let chart = Chart {
-            title: format!("Distribution of BatchNorm's scales in {}", network.label()),
-            x: Axis::linear("gamma"),
-            y: Axis::linear("density"),
-            series,
-            rows: false,
-        };
+        let chart =
+            Chart { title, x: Axis::linear("gamma"), y: Axis::linear("density"), series, rows: false };
         Drawing { name: format!("gamma-{}", crate::plot::file_name(network.name())), caption, chart }
     };
     networks.into_iter().map(drawing).collect()
@@ -99,17 +99,10 @@ pub(super) fn small(given: &Given<'_>) -> Vec<Drawing> {
         )
     };
     let drawing = |places: &Places| {
-        let series = by_threshold(given, places, share);
         let caption = "Share of BatchNorm's scales that are nearer to zero than a threshold after training: a channel with \
                        such a scale is as good as switched off."
             .into();
-        let chart = Chart {
-            title: places.title("Scales near zero"),
-            x: places.axis(),
-            y: Axis::linear("share of scales (%)"),
-            series,
-            rows: false,
-        };
+        let chart = by_threshold(given, places, "Scales near zero", share, "share of scales (%)");
         Drawing { name: format!("small-gamma-by-{}", places.family.name()), caption, chart }
     };
     Places::all(given.results).iter().map(drawing).collect()
@@ -123,18 +116,12 @@ pub(super) fn zeroing(given: &Given<'_>) -> Vec<Drawing> {
         Some(100.0 * of.change)
     };
     let drawing = |places: &Places| {
-        let series = by_threshold(given, places, change);
         let caption =
             "How the test accuracy changes when every scale nearer to zero than a threshold is set to zero, \
                        without more training: at 0 the channels were not needed."
                 .into();
-        let chart = Chart {
-            title: places.title("Cost of setting small scales to zero"),
-            x: places.axis(),
-            y: Axis::linear("change of test accuracy (points)"),
-            series,
-            rows: false,
-        };
+        let (title, axis) = ("Cost of setting small scales to zero", "change of test accuracy (points)");
+        let chart = by_threshold(given, places, title, change, axis);
         Drawing { name: format!("zeroing-by-{}", places.family.name()), caption, chart }
     };
     Places::all(given.results).iter().map(drawing).collect()
@@ -144,9 +131,16 @@ pub(super) fn zeroing(given: &Given<'_>) -> Vec<Drawing> {
 fn by_threshold(
     given: &Given<'_>,
     places: &Places,
+    title: &str,
     value: impl Fn(&Evaluation, f64) -> Option<f64>,
-) -> Vec<Series> {
+    axis: &str,
+) -> Chart {
     let groups = grouped(given.results, Line::trains_scales);
+    let least = THRESHOLDS[0].0;
+    let below = format!("{title} (below {least})");
+    if let Some(chart) = crossed::chart(&groups, &below, |run| value(run, least), axis) {
+        return chart;
+    }
     let thresholds = if groups.len() > MANY { &THRESHOLDS[..1] } else { &THRESHOLDS[..] };
     let mut series = Vec::new();
     for ((line, runs), look) in groups.iter().zip(looks(groups.keys().copied())) {
@@ -158,5 +152,5 @@ fn by_threshold(
             }
         }
     }
-    series
+    Chart { title: places.title(title), x: places.axis(), y: Axis::linear(axis), series, rows: false }
 }

@@ -4,6 +4,7 @@
 mod ablation;
 mod accuracy;
 mod budget;
+mod crossed;
 mod curves;
 mod features;
 mod gamma;
@@ -195,6 +196,19 @@ impl Places {
     fn axis(&self) -> Axis {
         let words = self.networks.iter().filter_map(|network| network.tick(self.family));
         Axis::words(self.family.axis(), words.collect())
+    }
+}
+
+/// `title`, and what lines are called: where settings alone tell them apart, the title says what all of them train, and
+/// the labels need not.
+fn entitled<'a>(title: String, mut lines: impl Iterator<Item = &'a Line>) -> (String, fn(&Line) -> String) {
+    let what = lines.next().filter(|line| !line.how().is_empty()).map(Line::what);
+    let mut others = lines.map(|line| Some(line.what()).filter(|_| !line.how().is_empty())).peekable();
+    match what.filter(|_| others.peek().is_some()) {
+        Some(what) if others.all(|other| other.as_ref() == Some(&what)) => {
+            (format!("{title}: {what}"), Line::how)
+        }
+        _ => (title, Line::label),
     }
 }
 
