@@ -1,7 +1,11 @@
 //! The expanded pipeline: plain data between the reader of `pipeline.toml` and the runner. Knows
 //! no syntax and no files.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use toml::Value;
 
@@ -20,6 +24,8 @@ pub struct Pipeline {
     pub profile: Option<String>,
     /// Were values set on the command line? Then instances may be absent that the file has.
     pub set: bool,
+    /// Stages that have axes on the command line and none in the file.
+    pub swept: BTreeSet<String>,
     /// Where this pipeline's results are shown, below `artifacts/`: empty for `pipeline.toml`
     /// without a profile, `quick` for its quick profile, `depth/quick` for `experiments/depth.toml`.
     pub namespace: PathBuf,

@@ -145,7 +145,7 @@ pub(crate) fn check(pipeline: &Pipeline, state: &State) -> Result<(), EngineErro
 
 /// Brings the profile's part of the lock file up to date: `current` says which of the shown results
 /// are today's. Others keep their lines; those of instances that the file no longer has go. Answers with those of which
-/// another project says that the same recipe came to other files.
+/// it said that the same recipe came to other files.
 pub(crate) fn write(
     pipeline: &Pipeline,
     store: &Store,
@@ -171,22 +171,15 @@ pub(crate) fn write(
     if known.is_some_and(|sections| sections.get(section) == Some(&Some(said))) {
         return Ok(Vec::new());
     }
-    // Nothing of the old file stays when it had no other part and every instance is current.
-    let replaced = !pipeline.set
-        && known.is_some_and(|sections| sections.keys().all(|name| name == section))
-        && (0..pipeline.instances.len()).all(|id| entry(id).is_some());
-    let mut whole = if replaced { Lock::new() } else { read(&place)? };
+    let mut whole = read(&place)?;
     let mut old = whole.remove(section).unwrap_or_default();
     let mut new = BTreeMap::new();
     let mut others = Vec::new();
     for (id, instance) in pipeline.instances.iter().enumerate() {
-        // Of what was written here, the run knows by itself whether it came out otherwise.
-        if known.is_none()
-            && old.get(&instance.name).zip(entry(id)).is_some_and(|(old, entry)| old.differs(entry))
-        {
+        let old = old.remove(&instance.name);
+        if old.as_ref().zip(entry(id)).is_some_and(|(old, entry)| old.differs(entry)) {
             others.push(id);
         }
-        let old = old.remove(&instance.name);
         let mut locked = entry(id).map(Locked::from);
         if let Some(locked) = &mut locked {
             locked.files = files_of(instance, locked.recipe, old.as_ref(), store);

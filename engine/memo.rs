@@ -19,6 +19,8 @@ use crate::{
     digest::{Digest, Stamp},
     error::{Context, EngineError},
     place::write_whole,
+    plan::Why,
+    recipe::{Change, folder_in},
 };
 
 /// A folder's files by name.
@@ -36,6 +38,8 @@ pub(crate) struct Memo {
     learned: BTreeSet<PathBuf>,
     /// Tables that are not written yet.
     unwritten: BTreeMap<PathBuf, Known>,
+    /// What was known of their folders before.
+    before: BTreeMap<PathBuf, Known>,
 }
 
 /// What is remembered of one path.
@@ -177,8 +181,8 @@ impl Memo {
             return Ok(*content);
         }
         let young: Vec<bool> = files.iter().map(|file| file.stamp.too_young()).collect();
-        let known = self.known(path);
-        let digest = |file: &Listed| match known.get(&file.name) {
+        let before = self.known(path);
+        let digest = |file: &Listed| match before.get(&file.name) {
             Some((then, digest)) if *then == file.stamp => Ok(*digest),
             _ => file.digest(),
         };
@@ -192,9 +196,35 @@ impl Memo {
             self.learn(path, Remembered::Folder { listing, content });
         }
         if path.to_str().is_some() {
+            self.before.insert(path.to_owned(), before);
             self.unwritten.insert(path.to_owned(), known);
         }
         Ok(content)
+    }
+
+    /// The files of a folder that are not what they were when its content was `then`, where that is known.
+    pub(crate) fn changed(&self, path: &Path, then: Digest) -> Option<Vec<String>> {
+        let (old, new) = (self.before.get(path)?, self.unwritten.get(path)?);
+        let tree = old.iter().map(|(name, (_, digest))| (name.as_str(), false, *digest));
+        if Digest::of_tree(tree) != then {
+            return None;
+        }
+        let digest = |known: &Known, name: &str| known.get(name).map(|(_, digest)| *digest);
+        let names: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+        let changed = names.into_iter().filter(|name| digest(old, name) != digest(new, name));
+        Some(changed.cloned().collect())
+    }
+
+    /// Names the files of the folders that changed, where they are known.
+    pub(crate) fn name_files(&self, why: &mut Why) {
+        let Why::Changed(changes) = why else { return };
+        for change in changes {
+            if let Some((folder, then)) = folder_in(change)
+                && let Some(files) = self.changed(Path::new(folder), then).filter(|files| !files.is_empty())
+            {
+                *change = Change::Within(folder.to_owned(), files);
+            }
+        }
     }
 
     /// What is known of a folder's files. A table that cannot be read knows nothing.

@@ -46,6 +46,8 @@ pub enum Why {
     Failed(String),
     /// A file of the project does not show it.
     NotPublished(PathBuf),
+    /// A file of the project lies where its own are, and is not of it.
+    NotRemoved(PathBuf),
     /// Files of the project cannot show it, and this is why.
     Unpublishable(String),
 }
@@ -71,6 +73,7 @@ impl fmt::Display for Why {
             Self::Asked => f.write_str("asked for"),
             Self::Failed(how) => write!(f, "its last run failed: {how}"),
             Self::NotPublished(path) => write!(f, "`{}` does not show it", path.display()),
+            Self::NotRemoved(path) => write!(f, "`{}` is not of it", path.display()),
             Self::Unpublishable(why) => f.write_str(why),
         }
     }

@@ -121,10 +121,11 @@ impl Project {
             return standing;
         }
         match outdated(&**kind, params, &self.store.shown(&seen.key), &self.root) {
-            Ok(outdated) => outdated
-                .into_iter()
-                .next()
-                .map_or(Standing::Fresh, |(path, _)| Standing::Restorable(Some(Why::NotPublished(path)))),
+            Ok(outdated) => match outdated.into_iter().next() {
+                None => Standing::Fresh,
+                Some((path, Some(_))) => Standing::Restorable(Some(Why::NotPublished(path))),
+                Some((path, None)) => Standing::Restorable(Some(Why::NotRemoved(path))),
+            },
             Err(error) => Standing::Stale(vec![Why::Unpublishable(error.message)]),
         }
     }
@@ -286,6 +287,7 @@ impl Project {
         );
         let mut taken = None;
         if let Standing::Stale(whys) = &mut standing {
+            whys.iter_mut().for_each(|why| state.memo.name_files(why));
             taken = locked.and_then(|locked| locked.partly(recipe.digest(), &self.store.shown(&seen.key)));
             whys.extend(self.store.failure(recipe.digest()).map(Why::Failed));
         }
@@ -420,7 +422,9 @@ impl Project {
     }
 }
 
-/// The folder of an instance's result below `artifacts/`: `train/arch=resnet32,seed=0`.
+/// The folder of an instance's result below `artifacts/`: `train/arch=resnet32,seed=0`. One result never lies in
+/// another: those of a sweep of a stage that has no axes in the file lie beside what it has there,
+/// `train,seed=0`.
 pub(crate) fn key(pipeline: &Pipeline, id: InstanceId) -> String {
     let Instance { stage, axes, .. } = &pipeline.instances[id];
     let joined: Vec<_> = axes.iter().map(|(axis, value)| format!("{axis}={}", show(value))).collect();
@@ -438,7 +442,7 @@ fn key_of(pipeline: &Pipeline, stage: &str, axes: &str) -> String {
     }
     let safe = |c: char| c.is_alphanumeric() || "=,._-+".contains(c);
     let escaped: String = axes.chars().map(|c| if safe(c) { c } else { '_' }).collect();
-    key.push('/');
+    key.push(if pipeline.swept.contains(stage) { ',' } else { '/' });
     if escaped == axes && axes.len() <= 200 {
         key.push_str(axes);
     } else {

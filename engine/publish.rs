@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    error::Context,
+    error::EngineError,
     kind::{Kind, Params, Publication, StageError},
     place::write_whole,
 };
@@ -26,7 +26,8 @@ pub(crate) fn outdated(
     Ok(wanted.into_iter().filter(|(path, bytes)| fs::read(root.join(path)).ok() != *bytes).collect())
 }
 
-/// Makes it so, and says which files changed. Those that say already what they should are left alone.
+/// Makes it so, and says which files changed, and where those are that had to go: `remove` takes them away, and
+/// knows of one that is of no result where it put it. Those that say already what they should are left alone.
 ///
 /// # Errors
 /// When the kind cannot say what should be there; then nothing is changed. When the file system refuses.
@@ -35,15 +36,16 @@ pub fn publish(
     params: &Params,
     result: &Path,
     root: &Path,
-) -> Result<Vec<PathBuf>, StageError> {
+    remove: &dyn Fn(&Path) -> Result<Option<PathBuf>, EngineError>,
+) -> Result<Vec<(PathBuf, Option<PathBuf>)>, StageError> {
     let mut changed = Vec::new();
     for (path, bytes) in outdated(kind, params, result, root)? {
         let place = root.join(&path);
-        match bytes {
-            Some(bytes) => write_whole(&place, &bytes)?,
-            None => fs::remove_file(&place).context("remove", &place)?,
-        }
-        changed.push(path);
+        let kept = match bytes {
+            Some(bytes) => write_whole(&place, &bytes).map(|()| None)?,
+            None => remove(&place)?,
+        };
+        changed.push((path, kept));
     }
     Ok(changed)
 }

@@ -21,7 +21,7 @@
 //! it: renaming is not redoing. A change of this encoding changes the `1` of the first line.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::{self, Write},
     path::PathBuf,
     sync::Arc,
@@ -54,7 +54,12 @@ pub enum Change {
     Removed(String),
     /// What it was, what it is.
     Edited(String, String),
+    /// A folder that the stage reads, and which of its files came, went or changed.
+    Within(String, Vec<String>),
 }
+
+/// So many files of a folder are named.
+const NAMED: usize = 5;
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -64,7 +69,18 @@ impl fmt::Display for Change {
             Self::Edited(then, now) => {
                 let (name, then) = split(then);
                 let (_, now) = split(now);
-                write!(f, "{name}: {} -> {}", short(then), short(now))
+                match inside(name, then, now) {
+                    Some(parts) => f.write_str(&parts.join("; ")),
+                    None => write!(f, "{name}: {} -> {}", short(then), short(now)),
+                }
+            }
+            Self::Within(folder, files) => {
+                let named = files.iter().take(NAMED).map(|file| format!("`{file}`"));
+                write!(f, "files in {folder}: {}", named.collect::<Vec<_>>().join(", "))?;
+                match files.len().saturating_sub(NAMED) {
+                    0 => Ok(()),
+                    more => write!(f, " and {more} more"),
+                }
             }
         }
     }
@@ -73,6 +89,41 @@ impl fmt::Display for Change {
 /// A digest is recognised by its first digits.
 fn short(value: &str) -> &str {
     if value.starts_with("blake3:") { value.get(..19).unwrap_or(value) } else { value }
+}
+
+/// What changed inside a table, or in a text of several lines.
+fn inside(name: &str, then: &str, now: &str) -> Option<Vec<String>> {
+    let value = |text: &str| format!("v = {text}").parse::<toml::Table>().ok()?.remove("v");
+    match (value(then)?, value(now)?) {
+        (Value::Table(then), Value::Table(now)) => {
+            let keys: BTreeSet<_> = then.keys().chain(now.keys()).collect();
+            let part = |key: &String| match (then.get(key), now.get(key)) {
+                (then, now) if then == now => None,
+                (Some(then), Some(now)) => {
+                    Some(format!("{name}.{key}: {} -> {}", value_text(then), value_text(now)))
+                }
+                (Some(then), None) => Some(format!("gone: {name}.{key} = {}", value_text(then))),
+                (None, now) => {
+                    Some(format!("new: {name}.{key} = {}", now.map_or_else(String::new, value_text)))
+                }
+            };
+            Some(keys.into_iter().filter_map(part).collect())
+        }
+        (Value::String(then), Value::String(now)) if then.lines().count().max(now.lines().count()) > 1 => {
+            let (mut then, mut now) = (then.lines(), now.lines());
+            let mut differ = (1..).map_while(|at| match (then.next(), now.next()) {
+                (None, None) => None,
+                (then, now) => Some((at, then, now)),
+            });
+            let (at, then, now) = differ.find(|(_, then, now)| then != now)?;
+            let quoted = |line: Option<&str>| {
+                line.map_or_else(|| "nothing".into(), |line| format!("`{}`", line.trim()))
+            };
+            let more = if differ.any(|(_, then, now)| then != now) { ", and more" } else { "" };
+            Some(vec![format!("{name}, line {at}: {} -> {}{more}", quoted(then), quoted(now))])
+        }
+        _ => None,
+    }
 }
 
 /// A recipe line as what it is about and its value.
@@ -183,6 +234,13 @@ pub fn changes(then: &str, now: &str) -> Vec<Change> {
     }
     changes.extend(now.into_values().flatten().map(Change::Added));
     changes
+}
+
+/// The folder that a changed line is about, and the digest that it had.
+pub(crate) fn folder_in(change: &Change) -> Option<(&str, Digest)> {
+    let Change::Edited(then, _) = change else { return None };
+    let (path, digest) = then.strip_prefix("file ")?.rsplit_once(" blake3:")?;
+    Some((path, digest.parse().ok()?))
 }
 
 /// A key: bare where TOML allows it, otherwise quoted.

@@ -3,6 +3,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    fs,
+    os::unix::ffi::OsStringExt,
     path::PathBuf,
     sync::{Arc, atomic::AtomicUsize},
 };
@@ -15,6 +18,7 @@ use crate::{
     lock::Lock,
     lockfile::{self, Locked},
     observer::{Event, Observer},
+    place::write_whole,
     plan::{Standing, Why},
     project::{Judged, Project},
     schedule::{Outcome, Plan, schedule},
@@ -72,6 +76,8 @@ pub struct Summary {
     pub interrupted: bool,
     /// Was a failure one of damaged data?
     pub damaged: bool,
+    /// Did a file of the project change, for a result that it shows?
+    pub published: bool,
     /// With `dry_run`: what is wanted, and where it stands.
     pub plan: Vec<(InstanceId, Standing)>,
 }
@@ -106,6 +112,7 @@ impl Project {
             return self.dry_run(pipeline, options, &wanted, &forced);
         }
         let _lock = Lock::take(self.store.cache())?;
+        self.only_here()?;
         self.store.sweep();
         let (mut state, journal) = State::load(self.store.cache())?;
         lockfile::check(pipeline, &state)?;
@@ -119,7 +126,7 @@ impl Project {
         }
         let locked = believed(pipeline, options)?;
         let plan = Plan { project: self, pipeline, options, wanted: &wanted, forced, seen: &seen, locked };
-        let Outcome { mut summary, trees, mut state, journal, result } =
+        let Outcome { mut summary, trees, mut state, unequal, journal, result } =
             schedule(plan, trees, state, journal, observer);
         let mut current: Vec<_> = trees.iter().map(Option::is_some).collect();
         // The lock file keeps its word where that was taken.
@@ -127,7 +134,7 @@ impl Project {
         // What was finished is kept whatever happened; the first error is the one to tell.
         let kept = journal.map_or(Ok(()), |journal| {
             let locked = lockfile::write(pipeline, &self.store, &seen, &current, &mut state).map(|others| {
-                for id in others {
+                for id in others.into_iter().filter(|id| !unequal.contains(id)) {
                     let line = "the lock file had other bytes for the same recipe".to_owned();
                     observer.event(&Event::Said { id, line });
                 }
@@ -157,6 +164,26 @@ impl Project {
             self.remember_idle(question, pipeline, &seen, &state, &reads);
         }
         Ok(summary)
+    }
+
+    /// Refuses a cache that another project has too, by a link: its index says what is shown in one project.
+    fn only_here(&self) -> Result<(), EngineError> {
+        let cache = self.store.cache();
+        let note = cache.join("project");
+        let root = self.root.as_os_str().as_encoded_bytes();
+        let noted = fs::read(&note).unwrap_or_default();
+        if noted == root {
+            return Ok(());
+        }
+        let other = PathBuf::from(OsString::from_vec(noted));
+        let same = |other: PathBuf| Some(other.canonicalize().ok()? == cache.canonicalize().ok()?);
+        if !other.as_os_str().is_empty() && same(other.join(".repro")) == Some(true) {
+            return Err(EngineError::User {
+                message: format!("`{}` is also the cache of the project in `{}`", cache.display(), other.display()),
+                hint: "give each project a `.repro` of its own: remove the link here, and the next run makes one".into(),
+            });
+        }
+        write_whole(&note, root) // a project may move
     }
 
     /// What a run would do. It judges like one, and reads what one would restore, so that it is

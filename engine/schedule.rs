@@ -57,6 +57,8 @@ pub(crate) struct Outcome {
     /// The digests of today's results, where they are shown.
     pub(crate) trees: Vec<Option<Digest>>,
     pub(crate) state: State,
+    /// Instances that came out otherwise than the same recipe once did here.
+    pub(crate) unequal: BTreeSet<InstanceId>,
     /// None when finished results could not be made lasting.
     pub(crate) journal: Option<Journal>,
     pub(crate) result: Result<(), EngineError>,
@@ -89,11 +91,11 @@ pub(crate) fn schedule(
         trees,
         machine,
         started: false,
-        published: false,
         committer,
         sender,
         told: 0,
         ended: BTreeMap::new(),
+        unequal: BTreeSet::new(),
         summary: Summary::default(),
         plan,
     };
@@ -104,7 +106,7 @@ pub(crate) fn schedule(
         // What it reports no longer matters, but it must not go on writing.
         let _ = listener.join();
     }
-    let Run { summary, trees, state, committer, ended, observer, .. } = run;
+    let Run { summary, trees, state, committer, ended, unequal, observer, .. } = run;
     let (journal, lasting) = committer.finish();
     let journal = lasting.is_ok().then_some(journal);
     if lasting.is_ok() {
@@ -112,7 +114,7 @@ pub(crate) fn schedule(
         ended.sort_unstable_by_key(|ended| ended.number);
         ended.into_iter().for_each(|ended| ended.tell(observer));
     }
-    Outcome { summary, trees, state, journal, result: lasting.and(result) }
+    Outcome { summary, trees, state, unequal, journal, result: lasting.and(result) }
 }
 
 /// A process that runs one stage, or a group.
@@ -176,14 +178,14 @@ struct Run<'a> {
     machine: Arc<OnceLock<Machine>>,
     /// Has a stage been started? Then somebody is finding out about the machine.
     started: bool,
-    /// Has a file of the project been published? A stage may read it: what was foreseen no longer holds.
-    published: bool,
     committer: Committer,
     sender: Sender<Message>,
     /// The stop level that the running processes know of.
     told: usize,
     /// What ran to its end and is not yet lasting, by its recipe.
     ended: BTreeMap<Digest, Ended>,
+    /// Those that came out otherwise than the same recipe once did.
+    unequal: BTreeSet<InstanceId>,
     summary: Summary,
 }
 
@@ -208,7 +210,7 @@ impl Run<'_> {
             while self.may_start()
                 && let Some(id) = self.ready.pop_first()
             {
-                self.judge(id)?;
+                self.judge(id);
             }
             if self.may_start() {
                 self.start_what_fits()?;
@@ -219,7 +221,7 @@ impl Run<'_> {
             match receiver.recv_timeout(Duration::from_millis(50)) {
                 Ok(Message::Said(id, line)) => self.observer.event(&Event::Said { id, line }),
                 Ok(Message::Progress(id, progress)) => self.observer.event(&Event::Progress { id, progress }),
-                Ok(Message::Done(id, result, seconds)) => self.done(id, result, seconds)?,
+                Ok(Message::Done(id, result, seconds)) => self.done(id, result, seconds),
                 Ok(Message::Lasting(recipes)) => {
                     let ended: Vec<_> =
                         recipes.iter().filter_map(|recipe| self.ended.remove(recipe)).collect();
@@ -247,13 +249,14 @@ impl Run<'_> {
         }
     }
 
-    fn judge(&mut self, id: InstanceId) -> Result<(), EngineError> {
+    fn judge(&mut self, id: InstanceId) {
         let (project, pipeline) = (self.plan.project, self.plan.pipeline);
         let needs = &pipeline.instances[id].needs;
         let inputs: Vec<_> = needs.iter().filter_map(|need| self.trees[need.from]).collect();
         let seen = &self.plan.seen[id];
         let locked = self.plan.locked.get(&pipeline.instances[id].name);
-        let foreseen = seen.foreseen(&inputs).filter(|_| !self.started && !self.published);
+        // A stage may read what was published.
+        let foreseen = seen.foreseen(&inputs).filter(|_| !self.started && !self.summary.published);
         let recipe = project.recipe(pipeline, id, &inputs, foreseen, locked, &mut self.state);
         let missing = recipe.as_ref().ok().and_then(|(_, why)| why.as_ref().map(ToString::to_string));
         let judged = project.judge_one(recipe, seen, locked, &self.state);
@@ -262,8 +265,7 @@ impl Run<'_> {
                 Standing::Stale(whys) => whys.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
                 _ => "its recipe cannot be made".to_owned(),
             };
-            self.fail(id, StageError::new(message).hint(READABLE));
-            return Ok(());
+            return self.fail(id, StageError::new(message).hint(READABLE));
         };
         match judged.standing {
             _ if self.plan.forced.contains(&id) => drop(self.queued.insert(id, recipe)),
@@ -274,7 +276,7 @@ impl Run<'_> {
                     self.summary.fresh.push(id);
                 }
             }
-            Standing::Restorable(_) => self.restore(id, recipe)?,
+            Standing::Restorable(_) => self.restore(id, recipe),
             Standing::Locked => self.take(id, judged.tree),
             Standing::Stale(_) | Standing::Waiting(_) => drop(self.queued.insert(id, recipe)),
         }
@@ -282,7 +284,6 @@ impl Run<'_> {
         if let Some(why) = missing.filter(|_| self.queued.remove(&id).is_some()) {
             self.fail(id, StageError::new(why).hint(READABLE));
         }
-        Ok(())
     }
 
     /// Takes the lock file's word for a result of which files are missing.
@@ -299,7 +300,7 @@ impl Run<'_> {
         }
     }
 
-    fn restore(&mut self, id: InstanceId, recipe: Recipe) -> Result<(), EngineError> {
+    fn restore(&mut self, id: InstanceId, recipe: Recipe) {
         let problem = match &self.plan.seen[id].found {
             Found::Missing(_, path) => Some(format!("`{}` is missing", path.display())),
             Found::Altered(_, path) => Some(format!("`{}` is not what was recorded of it", path.display())),
@@ -314,21 +315,21 @@ impl Run<'_> {
         match restored {
             Some(Ok(((draft, content), record))) => {
                 store.used(recipe.digest());
-                let kept = self.show(id, recipe.digest(), record.tree, draft, content, None)?;
+                let shown = self.show(id, recipe.digest(), record.tree, draft, content, None);
+                let Some(said) = shown else { return };
                 if self.settle(id) {
                     self.observer.event(&Event::Restored { id });
                     self.summary.restored.push(id);
                 }
-                kept.into_iter().for_each(|line| self.observer.event(&Event::Said { id, line }));
+                said.into_iter().for_each(|line| self.observer.event(&Event::Said { id, line }));
             }
             Some(Err(error @ EngineError::Damaged { .. })) => {
                 self.observer.event(&Event::Said { id, line: format!("{error}; it is made again") });
                 self.queued.insert(id, recipe);
             }
-            Some(Err(error)) => return Err(error),
+            Some(Err(error)) => self.fail(id, error.into()),
             None => drop(self.queued.insert(id, recipe)),
         }
-        Ok(())
     }
 
     /// The inputs of an instance, by role.

@@ -127,6 +127,23 @@ impl Store {
         })
     }
 
+    /// Takes a file of the project away. One that the cache does not hold too is kept, and this says where.
+    pub(crate) fn put_away(&self, file: &Path, root: &Path) -> Result<Option<PathBuf>, EngineError> {
+        let plain = fs::symlink_metadata(file).is_ok_and(|meta| meta.is_file());
+        if plain && Digest::of_file(file).is_ok_and(|digest| self.object(digest).exists()) {
+            return fs::remove_file(file).map(|()| None).context("remove", file);
+        }
+        let kept = self.kept(&file.strip_prefix(root).unwrap_or(file).to_string_lossy());
+        let moved = with_parent(&kept, || fs::rename(file, &kept));
+        if moved.as_ref().is_err_and(crosses) {
+            with_parent(&kept, || fs::copy(file, &kept)).context("keep", file)?;
+            fs::remove_file(file).context("remove", file)?;
+        } else {
+            moved.context("move aside", file)?;
+        }
+        Ok(Some(kept))
+    }
+
     /// A place where nothing is, for what people made in a result's; the collection of garbage finds it in due time.
     fn kept(&self, key: &str) -> PathBuf {
         let name = key.replace('/', "~");

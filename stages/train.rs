@@ -277,6 +277,12 @@ impl Work {
                 job.reporter.say(&line);
             }
         }
+        let Protocol { milestones, epochs, .. } = protocol;
+        if !milestones.is_empty() && milestones.iter().all(|milestone| milestone >= epochs) {
+            job.reporter.say(&format!(
+                "the learning rate never falls: `milestones` = {milestones:?} lie beyond the {epochs} epochs"
+            ));
+        }
         let training = Training::new(trainer, data.clone(), spec, protocol.clone(), *seed);
         let mut training = training.map_err(failed)?;
         if let Some(bytes) = read(&saved)? {

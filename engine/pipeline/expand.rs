@@ -251,12 +251,15 @@ fn same_variables(name: &str, stage: &Entries, diagnostics: &mut Diagnostics) {
         for (word, entry) in
             in_order(entries).into_iter().filter(|(word, _)| !["exclude", "include"].contains(word))
         {
-            if let Some(other) = known.insert(variable(word), word) {
-                let message = format!(
-                    "the {what} `{word}` of `{name}` would be `{prefix}_{}`, as `{other}` is",
-                    variable(word)
-                );
-                diagnostics.add(&entry.key, message, Some("rename one of them".into()));
+            // A role also has a list of its inputs.
+            let list = (key == "needs").then(|| variable(word) + "_LIST");
+            for variable in [Some(variable(word)), list].into_iter().flatten() {
+                if let Some(other) = known.insert(variable.clone(), word) {
+                    let message = format!(
+                        "the {what} `{word}` of `{name}` would be `{prefix}_{variable}`, as `{other}` is"
+                    );
+                    diagnostics.add(&entry.key, message, Some("rename one of them".into()));
+                }
             }
         }
     }
@@ -310,10 +313,24 @@ fn known_parameters<'a>(
             let message = format!("`{key}` is both a parameter and an axis of `{name}`");
             diagnostics.add(&entry.key, message, Some("remove one of them".into()));
         } else {
+            if let Data::Table(parts) = &entry.node.data {
+                unused_axes(name, key, parts, matrix, diagnostics);
+            }
             out.push((key, &entry.node));
         }
     }
     out
+}
+
+/// An axis that is called like one of the values of a stage, and is not it, would make one result under several names.
+fn unused_axes(name: &str, key: &str, parts: &Entries, matrix: &Matrix, diagnostics: &mut Diagnostics) {
+    for (part, entry) in parts.iter().filter(|(part, _)| matrix.axes.contains_key(*part)) {
+        if !mentions(&entry.node, part) {
+            let message = format!("`{part}` is both an axis of `{name}` and one of its `{key}`");
+            let hint = format!("write `{part} = \"${{{part}}}\"` in `{key}`, or rename one of them");
+            diagnostics.add(&entry.key, message, Some(hint));
+        }
+    }
 }
 
 struct Expander<'a> {

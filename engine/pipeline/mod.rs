@@ -30,7 +30,7 @@ pub use select::select;
 
 use crate::{
     instance::{Instance, Pipeline},
-    kind::Kinds,
+    kind::{Kinds, Roles},
 };
 use parse::Span;
 
@@ -149,7 +149,7 @@ pub fn load_text(source: String, options: &LoadOptions, kinds: &Kinds) -> Result
             "its results and its lock file are named after it without that ending: rename it".to_owned();
         diagnostics.add(&None, message, Some(hint));
     }
-    let instances = expand_text(&source, options, kinds, &mut diagnostics);
+    let (instances, swept) = expand_text(&source, options, kinds, &mut diagnostics);
     own_results(&instances, &namespace, &mut diagnostics);
     published_twice(&instances, &mut diagnostics);
     if !diagnostics.list.is_empty() {
@@ -159,7 +159,7 @@ pub fn load_text(source: String, options: &LoadOptions, kinds: &Kinds) -> Result
         return Err(LoadError { file: file.clone(), source, diagnostics });
     }
     let (profile, set) = (options.profile.clone(), !options.sets.is_empty());
-    Ok(Pipeline { root, file: in_full(file), profile, set, namespace, instances })
+    Ok(Pipeline { root, file: in_full(file), profile, set, swept, namespace, instances })
 }
 
 fn expand_text(
@@ -167,17 +167,19 @@ fn expand_text(
     options: &LoadOptions,
     kinds: &Kinds,
     diagnostics: &mut Diagnostics,
-) -> Vec<Instance> {
+) -> (Vec<Instance>, BTreeSet<String>) {
     let Some(mut document) = parse::document(source, options.profile.as_deref(), diagnostics) else {
-        return Vec::new();
+        return Default::default();
     };
     let facts = schema::Facts::of(kinds);
+    let before = sweep::with_axes(&document);
     for set in &options.sets {
         overlay::set(&mut document, set, kinds, &facts, diagnostics);
     }
+    let swept = sweep::with_axes(&document).difference(&before).cloned().collect();
     let values = params::resolve(&document.params, diagnostics);
     let stages = expand::stages(&document.stages, kinds, &facts, &values, diagnostics);
-    join::instances(stages, diagnostics)
+    (join::instances(stages, diagnostics), swept)
 }
 
 /// A stage that reads a result as a file would read what is there before that is made anew.
@@ -188,10 +190,19 @@ fn own_results(instances: &[Instance], namespace: &Path, diagnostics: &mut Diagn
         for path in instance.kind.files(&instance.params) {
             let made = path.strip_prefix(&place).ok().and_then(|below| below.iter().next()?.to_str());
             let made = made.filter(|stage| instances.iter().any(|other| other.stage == *stage));
-            if let Some(made) = made.filter(|_| said.insert((instance.stage.clone(), path.clone()))) {
+            if let Some(made) = made.filter(|made| said.insert((&instance.stage, (*made).to_owned()))) {
                 let message =
                     format!("`{}` reads `{}`, a result of `{made}`", instance.stage, path.display());
-                let hint = format!("write `needs = {{ {made} = \"{made}\" }}` instead");
+                let role = match instance.kind.roles() {
+                    Roles::Any => made,
+                    Roles::Named(specs) => {
+                        specs.iter().find(|spec| !spec.required).map_or("ROLE", |s| s.name)
+                    }
+                };
+                let kind = instance.kind.name();
+                let hint = format!(
+                    "write `needs = {{ {role} = \"{made}\" }}` instead; see the kind `{kind}` in docs/pipeline.md"
+                );
                 diagnostics.add(&None, message, Some(hint));
             }
         }

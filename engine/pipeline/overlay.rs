@@ -11,7 +11,7 @@ use super::{
     schema::Facts,
     sweep,
 };
-use crate::kind::Kinds;
+use crate::{kind::Kinds, task::variable};
 
 /// The keys of a stage that are not its kind's parameters.
 pub(super) const RESERVED: [&str; 4] = ["kind", "matrix", "needs", "resources"];
@@ -165,7 +165,7 @@ pub(super) fn set(
             Some(Entry { node: Node { data: Data::Table(stage), .. }, .. }) => {
                 let axis = rest.last().copied().unwrap_or_default();
                 let before = sweep::matrix_of(stage).and_then(|axes| axes.get(axis)).map(|a| a.node.clone());
-                let set = set_stage(stage, rest, value, facts);
+                let set = set_stage(stage, rest, value, kinds, facts);
                 sweep::pass_on(document, (name, axis), before.as_ref(), kinds, facts);
                 set
             }
@@ -221,7 +221,21 @@ fn paths(entries: &Entries, prefix: &str, out: &mut Vec<String>) {
     }
 }
 
-fn set_stage(stage: &mut Entries, path: &[&str], value: Value, facts: &Facts) -> Result<(), Refusal> {
+/// Does a command make use of an axis?
+fn used(stage: &Entries, axis: &str) -> bool {
+    let variable = format!("AXIS_{}", variable(axis));
+    let runs =
+        |entry: &Entry| leaf(entry).and_then(Value::as_str).is_some_and(|text| text.contains(&variable));
+    stage.contains_key(axis) || stage.values().any(|entry| runs(entry) || mentions(&entry.node, axis))
+}
+
+fn set_stage(
+    stage: &mut Entries,
+    path: &[&str],
+    value: Value,
+    kinds: &Kinds,
+    facts: &Facts,
+) -> Result<(), Refusal> {
     let node = Node::given(value);
     let as_list = |node: Node| match node.data {
         Data::List(_) => node,
@@ -236,6 +250,12 @@ fn set_stage(stage: &mut Entries, path: &[&str], value: Value, facts: &Facts) ->
                 .get("matrix")
                 .is_some_and(|m| matches!(&m.node.data, Data::Table(axes) if axes.contains_key(*key)));
             if is_axis || (matches!(node.data, Data::List(_)) && !takes_list) {
+                if !is_axis && kinds.get(kind).is_some_and(|kind| kind.sees_axes()) && !used(stage, key) {
+                    let hint = format!(
+                        "write `${{{key}}}` where it should count, or give the stage the axis in the file"
+                    );
+                    return Err((format!("nothing of the stage is `{key}` or uses it"), Some(hint)));
+                }
                 stage.remove(*key);
                 put(axes(stage)?, key, as_list(node));
             } else {
@@ -247,7 +267,7 @@ fn set_stage(stage: &mut Entries, path: &[&str], value: Value, facts: &Facts) ->
             put(axes(stage)?, axis, as_list(node));
         }
         [between @ .., last] => {
-            let mut entries = stage;
+            let mut entries = &mut *stage;
             for key in between {
                 let entry = entries
                     .entry((*key).to_owned())
@@ -257,7 +277,14 @@ fn set_stage(stage: &mut Entries, path: &[&str], value: Value, facts: &Facts) ->
                 };
                 entries = inner;
             }
-            put(entries, last, node);
+            // Several values for one make an axis of its name.
+            let one = entries.get(*last).is_some_and(|entry| leaf(entry).is_some());
+            if one && matches!(node.data, Data::List(_)) {
+                put(entries, last, Node::given(Value::String(format!("${{{last}}}"))));
+                put(axes(stage)?, last, node);
+            } else {
+                put(entries, last, node);
+            }
         }
     }
     Ok(())

@@ -1,10 +1,12 @@
 //! What the command line makes an axis of a stage becomes one of the stages that need a single instance of it: who sweeps
 //! a training wants each trained network evaluated. Knows no values.
 
+use std::collections::BTreeSet;
+
 use super::{
     overlay::{RESERVED, axes, leaf, plain, put},
     params::mentions,
-    parse::{Data, Document, Entries, Node},
+    parse::{Data, Document, Entries, Entry, Node},
     schema::Facts,
 };
 use crate::kind::{Kinds, Roles};
@@ -39,6 +41,12 @@ pub(super) fn pass_on(
             }
         }
     }
+}
+
+/// The stages that have a matrix.
+pub(super) fn with_axes(document: &Document) -> BTreeSet<String> {
+    let has = |entry: &Entry| matches!(&entry.node.data, Data::Table(stage) if matrix_of(stage).is_some());
+    document.stages.iter().filter(|(_, entry)| has(entry)).map(|(name, _)| name.clone()).collect()
 }
 
 /// A stage's matrix.

@@ -1,7 +1,10 @@
 //! What follows when an instance's result is there, or is not: it is shown, published and made lasting,
 //! and what waited for it is released. Knows nothing of what starts when.
 
-use std::{collections::btree_map, path::PathBuf};
+use std::{
+    collections::btree_map,
+    path::{Path, PathBuf},
+};
 
 use super::{Ended, Plan, Run, Started};
 use crate::{
@@ -12,7 +15,8 @@ use crate::{
     kind::StageError,
     look::look,
     observer::Event,
-    plan::Found,
+    plan::{Found, Why},
+    project::Project,
     publish::publish,
     recipe::{Recipe, changes},
     record::Record,
@@ -22,23 +26,57 @@ use crate::{
 };
 
 impl Run<'_> {
-    /// Shows a result; says so where something that is of no result had to make way.
+    /// Shows a result; says what had to make way. Where it cannot be shown the cache still keeps it, and the
+    /// instance has failed: nothing is said.
     pub(super) fn show(
         &mut self,
         id: InstanceId,
         recipe: Digest,
         tree: Digest,
         draft: Draft,
-        mut content: Content,
+        content: Content,
         record: Option<Record>,
-    ) -> Result<Option<String>, EngineError> {
-        let key = &self.plan.seen[id].key;
-        let kept = self.plan.project.store.show(draft, key, &mut content, self.state.results.get(key))?;
-        let entry = Entry { recipe, tree, files: content.files, folders: content.folders };
-        self.trees[id] = Some(tree);
-        self.state.results.insert(key.clone(), entry.clone());
-        self.committer.commit(Commit { key: key.clone(), entry: Some(entry), record });
-        Ok(kept.map(told))
+    ) -> Option<Vec<String>> {
+        let key = self.plan.seen[id].key.clone();
+        let (entry, said) = match self.put(&key, draft, content) {
+            Ok((content, said)) => {
+                let entry = Entry { recipe, tree, files: content.files, folders: content.folders };
+                self.trees[id] = Some(tree);
+                self.state.results.insert(key.clone(), entry.clone());
+                (Some(entry), Some(said))
+            }
+            Err(error) => {
+                self.fail(id, error.into());
+                (None, None)
+            }
+        };
+        if entry.is_some() || record.is_some() {
+            self.committer.commit(Commit { key, entry, record });
+        }
+        said
+    }
+
+    /// Puts a result in its place. Results in that place are those of a stage whose axes the file no longer has.
+    fn put(
+        &mut self,
+        key: &str,
+        draft: Draft,
+        mut content: Content,
+    ) -> Result<(Content, Vec<String>), EngineError> {
+        let store = &self.plan.project.store;
+        let kept = store.show(draft, key, &mut content, self.state.results.get(key))?;
+        let mut said: Vec<_> = kept.map(told).into_iter().collect();
+        let (first, last) = (format!("{key}/"), format!("{key}0")); // `0` follows `/`
+        let inside: Vec<_> = self.state.results.range(first..last).map(|(key, _)| key.clone()).collect();
+        for key in inside {
+            if let Some(entry) = self.state.results.remove(&key) {
+                store.used(entry.recipe);
+                let place = store.shown(&key);
+                said.push(format!("the result in `{}` made way; the cache keeps it", place.display()));
+                self.committer.commit(Commit { key, entry: None, record: None });
+            }
+        }
+        Ok((content, said))
     }
 
     /// Its result is known and shown: publish it and release what waited for it. No, where it cannot be published:
@@ -47,10 +85,16 @@ impl Run<'_> {
         let instance = &self.plan.pipeline.instances[id];
         if instance.kind.publishes(&instance.params) {
             let result = self.plan.project.store.shown(&self.plan.seen[id].key);
-            match publish(&*instance.kind, &instance.params, &result, &self.plan.project.root) {
-                Ok(paths) => {
-                    self.published |= !paths.is_empty();
-                    paths.into_iter().for_each(|path| self.observer.event(&Event::Published { id, path }));
+            let Project { root, store } = self.plan.project;
+            let remove = |path: &Path| store.put_away(path, root);
+            match publish(&*instance.kind, &instance.params, &result, root, &remove) {
+                Ok(changed) => {
+                    self.summary.published |= !changed.is_empty();
+                    for (path, kept) in changed {
+                        let line = kept.map(|kept| told((path.clone(), kept)));
+                        self.observer.event(&Event::Published { id, path });
+                        line.into_iter().for_each(|line| self.observer.event(&Event::Said { id, line }));
+                    }
                 }
                 Err(error) => {
                     self.fail(id, error);
@@ -70,13 +114,8 @@ impl Run<'_> {
         true
     }
 
-    pub(super) fn done(
-        &mut self,
-        id: InstanceId,
-        result: Result<Box<Made>, StageError>,
-        seconds: f64,
-    ) -> Result<(), EngineError> {
-        let Some(Started { first, recipe, files }) = self.running.remove(&id) else { return Ok(()) };
+    pub(super) fn done(&mut self, id: InstanceId, result: Result<Box<Made>, StageError>, seconds: f64) {
+        let Some(Started { first, recipe, files }) = self.running.remove(&id) else { return };
         if let btree_map::Entry::Occupied(mut process) = self.processes.entry(first) {
             process.get_mut().left -= 1;
             if process.get().left == 0 {
@@ -95,17 +134,19 @@ impl Run<'_> {
                     self.summary.stopped.push(id);
                     self.observer.event(&Event::Stopped { id });
                 }
-                return Ok(());
+                return;
             }
         };
         let Made { draft, content, record, differs, dropped } = made;
         if let Some((now, what)) = self.moved_meanwhile(id, &recipe, &files) {
             self.made(&[recipe.digest()]);
-            return self.show_unrecorded(id, now, draft, content, &what);
+            self.show_unrecorded(id, now, draft, content, &what);
+            return;
         }
-        let mut notes: Vec<_> =
-            self.show(id, recipe.digest(), record.tree, draft, content, Some(record))?.into_iter().collect();
+        let shown = self.show(id, recipe.digest(), record.tree, draft, content, Some(record));
+        let Some(mut notes) = shown else { return };
         if differs {
+            self.unequal.insert(id);
             notes.push("the same recipe once made other bytes: the stage is not reproducible".to_owned());
         }
         if !dropped.is_empty() {
@@ -118,7 +159,6 @@ impl Run<'_> {
         } else {
             notes.into_iter().for_each(|line| self.observer.event(&Event::Said { id, line }));
         }
-        Ok(())
     }
 
     /// What the stage read, if it is no longer what its recipe says, or was something else in between: what
@@ -150,8 +190,9 @@ impl Run<'_> {
                 Some((recipe.digest(), what))
             }
             Ok((now, _)) => {
-                let change = changes(recipe.text(), now.text()).into_iter().next()?;
-                Some((now.digest(), change.to_string()))
+                let mut why = Why::Changed(changes(recipe.text(), now.text()).into_iter().take(1).collect());
+                self.state.memo.name_files(&mut why);
+                Some((now.digest(), why.to_string()))
             }
             Err(why) => Some((recipe.digest(), why.to_string())),
         }
@@ -159,24 +200,19 @@ impl Run<'_> {
 
     /// Shows a result of which nobody knows what it was made from, and keeps no record of it. Who asks for the recipe
     /// that holds `now` is told.
-    fn show_unrecorded(
-        &mut self,
-        id: InstanceId,
-        now: Digest,
-        draft: Draft,
-        mut content: Content,
-        what: &str,
-    ) -> Result<(), EngineError> {
-        let key = &self.plan.seen[id].key;
-        let kept = self.plan.project.store.show(draft, key, &mut content, self.state.results.get(key))?;
-        self.state.results.remove(key);
-        self.committer.commit(Commit { key: key.clone(), entry: None, record: None });
+    fn show_unrecorded(&mut self, id: InstanceId, now: Digest, draft: Draft, content: Content, what: &str) {
+        let key = self.plan.seen[id].key.clone();
+        let said = match self.put(&key, draft, content) {
+            Ok((_, said)) => said,
+            Err(error) => return self.fail(id, error.into()),
+        };
+        self.state.results.remove(&key);
+        self.committer.commit(Commit { key, entry: None, record: None });
         let message =
             format!("what it reads changed while it ran ({what}); its result is shown, but does not count");
-        kept.map(told).into_iter().for_each(|line| self.observer.event(&Event::Said { id, line }));
+        said.into_iter().for_each(|line| self.observer.event(&Event::Said { id, line }));
         self.plan.project.store.note_failure(now, &message);
-        self.fail(id, StageError::new(message).hint("run again"));
-        Ok(())
+        self.fail(id, StageError::new(message).hint(QUIET));
     }
 
     /// The recipes are no longer being made: those that waited for them are judged again.
@@ -193,6 +229,10 @@ impl Run<'_> {
         self.observer.event(&Event::Failed { id, message: error.message, hint: error.hint });
     }
 }
+
+/// What to do where inputs change while they are read.
+const QUIET: &str = "run again once nothing changes it; a stage that writes into what it reads must not: let it write to \
+                     its output folder, or read less";
 
 /// Says what had to make way for a result, and where it is now.
 fn told((path, kept): (PathBuf, PathBuf)) -> String {

@@ -2,7 +2,12 @@
 
 use std::{collections::BTreeSet, process::ExitCode};
 
-use engine::{instance::Pipeline, plan::Standing, project::Explanation, recipe::UNDECIDED};
+use engine::{
+    instance::Pipeline,
+    plan::{Standing, Why},
+    project::Explanation,
+    recipe::{Change, UNDECIDED},
+};
 use serde_json::json;
 
 use crate::{
@@ -65,6 +70,12 @@ pub(super) fn explain(global: &Global, name: &str, json: bool) -> Result<ExitCod
             let unknown = if undecided.is_empty() { "" } else { ", as far as it is known (?)" };
             let lines = diff(&then, &now);
             ui::print(&format!("the recipe of its result (-) and today's (+){unknown}:\n{lines}"));
+            let whys = if let Standing::Stale(whys) = &standing { whys.as_slice() } else { &[] };
+            let changes =
+                whys.iter().filter_map(|why| if let Why::Changed(all) = why { Some(all) } else { None });
+            for change in changes.flatten().filter(|change| matches!(change, Change::Within(..))) {
+                ui::line(&change.to_string());
+            }
         }
     }
     Ok(ExitCode::SUCCESS)

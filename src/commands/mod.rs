@@ -168,6 +168,7 @@ fn word(standing: &Standing) -> &'static str {
 fn restorable(touched: Option<&Why>) -> String {
     match touched {
         Some(why @ Why::NotPublished(_)) => format!("{why}; a run writes it"),
+        Some(why @ Why::NotRemoved(_)) => format!("{why}; a run removes it"),
         Some(why) => format!("{why}; the cache holds its result"),
         None => "the cache holds its result".to_owned(),
     }

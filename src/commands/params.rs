@@ -62,11 +62,17 @@ fn at(global: &Global, revision: &str) -> Result<Values, Failure> {
     Ok(all(&old))
 }
 
-/// Those of the recipe and those that only say where and how fast, sorted by name.
+/// Those of the recipe and those that only say where and how fast, sorted by name; each value of a table by itself.
 fn values(pipeline: &Pipeline, id: InstanceId) -> Map<String, Value> {
     let params = &pipeline.instances[id].params;
     let all = params.recipe.iter().chain(&params.settings);
-    let mut all: Vec<_> = all.map(|(key, value)| (key.clone(), json!(value))).collect();
+    let each = |(key, value): (&String, &toml::Value)| match value {
+        toml::Value::Table(parts) if !parts.is_empty() => {
+            parts.iter().map(|(part, value)| (format!("{key}.{part}"), json!(value))).collect()
+        }
+        value => vec![(key.clone(), json!(value))],
+    };
+    let mut all: Vec<_> = all.flat_map(each).collect();
     all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     all.into_iter().collect()
 }

@@ -92,7 +92,7 @@ fn asked_to_stop(level: usize) -> &'static str {
 fn closing(summary: &Summary, started: Instant) -> String {
     let Summary { fresh, ran, restored, taken, failed, stopped, skipped, interrupted, .. } = summary;
     let moved = [ran, restored, taken, failed, skipped].iter().any(|list| !list.is_empty());
-    if !moved && !interrupted {
+    if !moved && !interrupted && !summary.published {
         return nothing(fresh.len(), started);
     }
     let counts = [

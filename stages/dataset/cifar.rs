@@ -10,7 +10,7 @@ use network::{data::IMAGE_BYTES, trainer::Split};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Collected, Part, subset::Subset};
+use super::{Collected, Part, Place, subset::Subset};
 use crate::output::failed;
 
 /// The official files with their SHA-256: five of training images, then the test images.
@@ -34,25 +34,26 @@ const CLASSES: [&str; 10] =
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct BinaryParams {
-    /// The folder with `data_batch_1.bin` to `data_batch_5.bin` and `test_batch.bin`; a relative
-    /// path begins at the project.
-    path: PathBuf,
+    /// Of the folder with `data_batch_1.bin` to `data_batch_5.bin` and `test_batch.bin`.
+    #[serde(flatten)]
+    place: Place,
     #[serde(flatten)]
     subset: Subset,
 }
 
 /// What the source reads.
 pub(super) fn files(params: &BinaryParams) -> Vec<PathBuf> {
-    BATCHES.iter().map(|(name, _)| params.path.join(name)).collect()
+    params.place.files(BATCHES.map(|(name, _)| name))
 }
 
 /// Reads the folder.
 pub(super) fn collect(params: &BinaryParams, job: &mut Job<'_>) -> Result<Collected, StageError> {
-    let read = |path: PathBuf| {
-        let path = job.project.join(path);
+    let folder = params.place.folder(job)?;
+    let read = |(name, _): &(&str, &str)| {
+        let path = folder.join(name);
         fs::read(&path).map_err(|error| failed("read", &path, &error))
     };
-    let batches = files(params).into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let batches = BATCHES.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     for ((name, _), bytes) in
         BATCHES.iter().zip(&batches).filter(|(_, bytes)| bytes.len() as u64 != BATCH_BYTES)
     {

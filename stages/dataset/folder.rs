@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Collected, Part, decode::decode, subset::Subset};
+use super::{Collected, Part, Place, decode::decode, subset::Subset};
 use crate::output::failed;
 
 /// Images between two looks at whether to stop.
@@ -24,8 +24,9 @@ const LAYOUT: &str = "the folder should hold `train/CLASS/*.jpg` and `test/CLASS
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct FolderParams {
-    /// The folder with `train` and `test`; a relative path begins at the project.
-    path: PathBuf,
+    /// Of the folder with `train` and `test`.
+    #[serde(flatten)]
+    place: Place,
     /// Resize images that are not 32x32, whatever their aspect ratio; otherwise they are an error.
     #[serde(default)]
     resize: bool,
@@ -35,12 +36,12 @@ pub(super) struct FolderParams {
 
 /// What the source reads.
 pub(super) fn files(params: &FolderParams) -> Vec<PathBuf> {
-    vec![params.path.join("train"), params.path.join("test")]
+    params.place.files(["train", "test"])
 }
 
 /// Reads the images.
 pub(super) fn collect(params: &FolderParams, job: &mut Job<'_>) -> Result<Collected, StageError> {
-    let root = job.project.join(&params.path);
+    let root = params.place.folder(job)?;
     let classes = names(&root.join("train"))?;
     agree(&classes, &names(&root.join("test"))?, &root)?;
     if classes.len() > usize::from(u16::MAX) {

@@ -16,7 +16,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use engine::{
     digest::Digest,
-    kind::{Job, Kind, ParamError, Params, Roles, StageError},
+    kind::{Job, Kind, ParamError, Params, RoleSpec, Roles, StageError},
 };
 use network::data::{Dataset as Packed, Images, pack};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -30,6 +30,8 @@ use crate::{
 
 /// The packed images, as [`network::data`] describes them.
 const PACKED: &str = "dataset.bin";
+/// The role of what another stage made, for the sources that read files.
+const FILES: &str = "files";
 /// What is in them, for people and tables.
 const DESCRIPTION: &str = "dataset.json";
 
@@ -79,7 +81,7 @@ impl Kind for Dataset {
     }
 
     fn roles(&self) -> Roles {
-        Roles::Named(&[])
+        Roles::Named(&[RoleSpec { name: FILES, required: false, many: false }])
     }
 
     fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
@@ -99,7 +101,8 @@ impl Kind for Dataset {
         match source.as_ref().and_then(toml::Value::as_str) {
             Some("cifar10") => download::check(&params)?,
             Some("synthetic") => synthetic::check(&params)?,
-            _ => {}
+            Some(_) => one_place(&params)?,
+            None => {}
         }
         params.recipe.extend(source.map(|source| ("source".to_owned(), source)));
         Ok(params)
@@ -131,6 +134,52 @@ fn unknown(source: Option<&toml::Value>) -> ParamError {
     };
     let hint = format!("the sources are {}", SOURCES.map(|name| format!("`{name}`")).join(", "));
     ParamError { key: "source".into(), message, hint: Some(hint) }
+}
+
+/// Where files come from: a place of the project, or the result of another stage.
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct Place {
+    /// The folder; a relative path begins at the project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    path: Option<PathBuf>,
+    /// Instead of `path`: the folder in the result of the stage that `needs.files` names, `.` for all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    input: Option<PathBuf>,
+}
+
+impl Place {
+    /// Those of `names` that are files of the project.
+    fn files<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Vec<PathBuf> {
+        let join = |path: &PathBuf| names.into_iter().map(|name| path.join(name)).collect();
+        self.path.as_ref().map_or_else(Vec::new, join)
+    }
+
+    fn folder(&self, job: &Job<'_>) -> Result<PathBuf, StageError> {
+        let given = job.inputs.contains_key(FILES);
+        match (&self.path, &self.input) {
+            (Some(path), None) if !given => Ok(job.project.join(path)),
+            (None, Some(input)) if given => Ok(job.input(FILES)?.dir.join(input)),
+            (_, Some(_)) => {
+                Err(StageError::new("`input` is a folder of another stage's result, and none is given")
+                    .hint(format!("write `needs = {{ {FILES} = \"STAGE\" }}`, or `path` instead of `input`")))
+            }
+            _ => Err(StageError::new("there is another stage's result, and `path` is not in it")
+                .hint("write `input` instead of `path`, with the folder in that result")),
+        }
+    }
+}
+
+/// The files come from one place.
+fn one_place(params: &Params) -> Result<(), Vec<ParamError>> {
+    let has = |key| params.recipe.contains_key(key);
+    let message = match (has("path"), has("input")) {
+        (false, false) => "there is neither `path` nor `input`",
+        (true, true) => "there are both `path` and `input`",
+        _ => return Ok(()),
+    };
+    let hint =
+        "`path` is a folder of the project, `input` one in the result of the stage that `needs.files` names";
+    Err(vec![ParamError { key: "path".into(), message: message.into(), hint: Some(hint.into()) }])
 }
 
 /// What `dataset.json` says.

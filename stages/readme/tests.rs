@@ -1,5 +1,3 @@
-use engine::publish::publish;
-
 use super::*;
 
 fn result_and_project(readme: &str) -> (tempfile::TempDir, tempfile::TempDir) {
@@ -21,11 +19,21 @@ fn params(text: &str) -> Params {
     Readme.resolve(&text.parse().unwrap()).unwrap()
 }
 
+/// Publishes, and says what changed.
+fn publish(params: &Params, result: &Path, project: &Path) -> Result<Vec<PathBuf>, StageError> {
+    let remove = |place: &Path| {
+        fs::remove_file(place).unwrap();
+        Ok(None)
+    };
+    let changed = engine::publish::publish(&Readme, params, result, project, &remove)?;
+    Ok(changed.into_iter().map(|(path, _)| path).collect())
+}
+
 #[test]
 fn blocks_are_replaced_once_and_then_left_alone() {
     let text = "top\n<!-- repro:table -->old<!-- /repro:table -->\n<!-- repro:figures --><!-- /repro:figures -->\n<!-- repro:figure --><!-- /repro:figure -->end";
     let (result, project) = result_and_project(text);
-    let publish = || publish(&Readme, &params("publish = true"), result.path(), project.path()).unwrap();
+    let publish = || publish(&params("publish = true"), result.path(), project.path()).unwrap();
     assert_eq!(publish(), [PathBuf::from("README.md"), "docs/figures/loss-curves.svg".into()]);
     let written = fs::read_to_string(project.path().join("README.md")).unwrap();
     assert!(
@@ -47,10 +55,10 @@ fn several_pages_and_stages_keep_their_blocks_apart() {
     fs::create_dir(project.path().join("docs")).unwrap();
     let page = "<!-- repro:depth/claims --><!-- /repro:depth/claims --><!-- repro:depth/figures --><!-- /repro:depth/figures -->";
     fs::write(project.path().join("docs/results.md"), page).unwrap();
-    publish(&Readme, &params("publish = true"), result.path(), project.path()).unwrap();
+    publish(&params("publish = true"), result.path(), project.path()).unwrap();
     let readme = fs::read_to_string(project.path().join("README.md")).unwrap();
     let params = params("publish = true\nname = \"depth\"\npages = [\"./docs/results.md\"]");
-    publish(&Readme, &params, result.path(), project.path()).unwrap();
+    publish(&params, result.path(), project.path()).unwrap();
     let read = |name: &str| fs::read_to_string(project.path().join(name)).unwrap();
     assert_eq!(read("README.md"), readme);
     assert!(read("docs/results.md").contains("| claim |"), "{}", read("docs/results.md"));
@@ -63,7 +71,7 @@ fn a_page_without_a_block_of_the_stage_is_an_error_with_a_way_out_that_changes_n
     let text = "<!-- repro:table --><!-- /repro:table -->";
     let (result, project) = result_and_project(text);
     let params = params("publish = true\nname = 'depth'");
-    let error = publish(&Readme, &params, result.path(), project.path()).unwrap_err();
+    let error = publish(&params, result.path(), project.path()).unwrap_err();
     assert_eq!(error.message, "`README.md` has no block of this stage, such as `<!-- repro:depth/table -->`");
     assert!(error.hint.unwrap().ends_with("or take the page out of `pages`"));
     assert_eq!(fs::read_to_string(project.path().join("README.md")).unwrap(), text);
@@ -82,7 +90,7 @@ fn figures_that_are_no_longer_made_are_removed_and_nothing_else_is() {
         fs::create_dir_all(figures.join(folder)).unwrap();
         files.iter().for_each(|file| fs::write(figures.join(folder).join(file), "").unwrap());
     }
-    let publish = |text: &str| publish(&Readme, &params(text), result.path(), project.path()).unwrap();
+    let publish = |text: &str| publish(&params(text), result.path(), project.path()).unwrap();
     let changed = publish("publish = true\nname = 'a'");
     assert_eq!(changed[2..], [PathBuf::from("docs/figures/a/old.svg")], "{changed:?}");
     assert!(publish("publish = true\nname = 'a'").is_empty());
@@ -97,13 +105,13 @@ fn figures_that_are_no_longer_made_are_removed_and_nothing_else_is() {
 fn without_publish_the_readme_stays() {
     let (result, project) = result_and_project("<!-- repro:table --><!-- /repro:table -->");
     assert!(!Readme.publishes(&params("")));
-    assert!(publish(&Readme, &params(""), result.path(), project.path()).unwrap().is_empty());
+    assert!(publish(&params(""), result.path(), project.path()).unwrap().is_empty());
 }
 
 #[test]
 fn a_block_without_end_is_an_error_that_changes_nothing() {
     let (result, project) = result_and_project("<!-- repro:table -->\nmine");
-    let error = publish(&Readme, &params("publish = true"), result.path(), project.path()).unwrap_err();
+    let error = publish(&params("publish = true"), result.path(), project.path()).unwrap_err();
     assert!(error.message.contains("README.md has") && error.message.contains("no `<!-- /repro:table -->`"));
     let left = fs::read_to_string(project.path().join("README.md")).unwrap();
     assert_eq!(left, "<!-- repro:table -->\nmine");
@@ -134,7 +142,7 @@ fn the_committed_pages_are_those_of_the_committed_results() {
         let pages = "pages = [\"README.md\", \"docs/results.md\"]";
         let params = params(&format!("publish = true\nname = \"{name}\"\n{pages}"));
         let result = root.join("artifacts").join(run).join("page");
-        let changed = publish(&Readme, &params, &result, project.path()).unwrap();
+        let changed = publish(&params, &result, project.path()).unwrap();
         assert!(changed.is_empty(), "{changed:?} differ: run the `page` of `artifacts/{run}`");
     }
     let report = Path::new("benches/compare.json");

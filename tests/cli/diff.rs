@@ -102,23 +102,23 @@ fn metrics_are_compared_with_a_commit_and_with_a_file() {
 fn parameters_are_listed_whole_and_compared() {
     let project = committed();
     let listed = project.ends(&["params", "score[seed=2]"], 0).out;
-    assert!(listed.contains("score[seed=2]  values     {\"RATE\":0.5}\n"), "{listed}");
-    assert!(listed.contains("score[seed=2]  deps       []\n"), "{listed}");
+    assert!(listed.contains("score[seed=2]  values.RATE  0.5\n"), "{listed}");
+    assert!(listed.contains("score[seed=2]  deps         []\n"), "{listed}");
     let json = project.json(&["params", "--json"], 0);
     assert_eq!(
-        (&json[1]["instance"], &json[1]["params"]["values"]["RATE"]),
+        (&json[1]["instance"], &json[1]["params"]["values.RATE"]),
         (&"score[seed=2]".into(), &0.5.into())
     );
     project.write("before.json", &json.to_string());
     assert_eq!(project.ends(&["params", "diff"], 0).err, "no parameter is different\n");
     assert_eq!(project.json(&["params", "--json", "diff"], 0), serde_json::json!([]));
     let json = project.json(&["params", "diff", "-S", "rate=0.6", "--json"], 0);
-    assert_eq!((&json[1]["name"], &json[1]["new"]["RATE"]), (&"values".into(), &0.6.into()));
+    assert_eq!((&json[1]["name"], &json[1]["new"]), (&"values.RATE".into(), &0.6.into()));
     project.edit("pipeline.toml", "RATE = ", "SPEED = ");
     for from in ["HEAD", "before.json"] {
         let json = project.json(&["params", "diff", from, "--json"], 0);
-        assert_eq!(json[0]["name"], "values", "{json}");
-        assert_eq!((&json[0]["old"]["RATE"], &json[0]["new"]["SPEED"]), (&0.5.into(), &0.5.into()));
+        assert_eq!((&json[0]["name"], &json[0]["old"]), (&"values.RATE".into(), &0.5.into()), "{json}");
+        assert_eq!((&json[1]["name"], &json[1]["new"]), (&"values.SPEED".into(), &0.5.into()), "{json}");
     }
 }
 

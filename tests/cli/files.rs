@@ -117,8 +117,16 @@ fn status_says_which_page_does_not_show_a_result() {
     assert!(project.ends(&["status"], 0).out.starts_with(&format!("restorable {told}")));
     assert!(project.ends(&["run", "-n"], 0).out.starts_with(&format!("restore  {told}")));
     project.ends(&["status", "-q"], 1);
-    assert!(project.ends(&["run"], 0).out.starts_with("nothing to do: 4 fresh"));
+    assert!(project.ends(&["run"], 0).out.starts_with("4 fresh in"));
     assert_eq!(project.read("README.md"), shown);
+    // A figure where the stage's own are, and of no result, is not lost.
+    project.write("docs/figures/mine.svg", "<svg/>");
+    let told = "page: `docs/figures/mine.svg` is not of it; a run removes it\n";
+    assert!(project.ends(&["status"], 0).out.starts_with(&format!("restorable {told}")));
+    let answer = project.ends(&["run"], 0);
+    assert!((answer.out + &answer.err).contains("is of no result; what was there is kept in"));
+    assert_eq!(project.read(".repro/replaced/docs~figures~mine.svg~1"), "<svg/>");
+    assert!(!project.path("docs/figures/mine.svg").exists());
     project.write("README.md", "nothing");
     assert!(
         project

@@ -45,6 +45,35 @@ fn a_file_of_the_project_counts_by_content_for_those_that_read_it() {
 }
 
 #[test]
+fn the_files_of_a_folder_that_changed_are_named() {
+    let mut space = Space::new();
+    space.give("d", "reads", vec!["notes"]);
+    fs::create_dir(space.path("notes")).unwrap();
+    for name in ["one", "two", "three"] {
+        fs::write(space.path("notes").join(name), "1").unwrap();
+    }
+    std::thread::sleep(std::time::Duration::from_millis(100)); // what is too young is not remembered
+    space.ran(&["a", "b", "c", "d"], &[]);
+    fs::write(space.path("notes/two"), "2").unwrap();
+    fs::remove_file(space.path("notes/three")).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    let standings = Project::open(space.folder.path()).unwrap().status(&space.pipeline()).unwrap();
+    let Standing::Stale(whys) = &standings[3] else { panic!("{standings:?}") };
+    assert_eq!(whys[0].to_string(), "files in notes: `three`, `two`");
+    space.ran(&["d"], &[]);
+    // One that the stage itself writes is named too.
+    space.edit("d", "echo 3 >> notes/two; sleep 0.1; cp notes/two $OUT/x");
+    let (summary, events) = space.run();
+    assert_eq!(summary.failed, [3]);
+    let told = |event: &Event| {
+        let Event::Failed { message, hint, .. } = event else { return false };
+        message.contains("files in notes: `two`")
+            && hint.as_ref().is_some_and(|hint| hint.contains("must not"))
+    };
+    assert!(events.iter().any(told), "{events:?}");
+}
+
+#[test]
 fn a_file_that_was_another_while_the_stage_ran_is_noticed_though_it_is_the_same_again() {
     let meanwhile = "printf B > note; cp note $OUT/x; printf A > note";
     let mut space = Space::of(vec![("d", meanwhile.to_owned(), vec![])]);

@@ -39,6 +39,35 @@ fn the_cache_or_the_artifacts_may_lie_on_another_file_system() {
 }
 
 #[test]
+fn two_projects_cannot_have_one_cache_but_a_project_may_move() {
+    let (one, two) = (Space::new(), Space::new());
+    one.ran(&["a", "b", "c", "d"], &[]);
+    std::os::unix::fs::symlink(one.path(".repro"), two.path(".repro")).unwrap();
+    let project = Project::open(two.folder.path()).unwrap();
+    let refused =
+        project.run(&two.pipeline(), &RunOptions::default(), &mut Vec::new()).unwrap_err().to_string();
+    assert!(refused.contains("is also the cache of the project in"), "{refused}");
+    fs::remove_file(two.path(".repro")).unwrap();
+    for part in [".repro", "artifacts"] {
+        fs::rename(one.path(part), two.path(part)).unwrap();
+    }
+    two.ran(&[], &[]);
+}
+
+#[test]
+fn a_result_that_cannot_be_shown_is_kept_and_holds_up_nothing_else() {
+    let space = Space::new();
+    fs::create_dir(space.path("artifacts")).unwrap();
+    // A file where a folder above the place belongs.
+    std::os::unix::fs::symlink(space.path("none/such"), space.path("artifacts/d")).unwrap();
+    let options = RunOptions { jobs: 1, keep_going: true, ..RunOptions::default() };
+    let (summary, events) = space.run_with(&options);
+    assert_eq!((summary.failed, summary.ran), (vec![3], vec![0, 1, 2]), "{events:?}");
+    fs::remove_file(space.path("artifacts/d")).unwrap();
+    space.ran(&[], &["d"]);
+}
+
+#[test]
 fn a_link_in_the_place_of_a_result_is_followed() {
     let mut space = Space::new();
     space.ran(&["a", "b", "c", "d"], &[]);

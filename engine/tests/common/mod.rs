@@ -102,7 +102,15 @@ fn wait(there: impl Fn() -> bool) {
 /// A pipeline without profile in the project `root`.
 pub(crate) fn pipeline(root: &Path, instances: Vec<Instance>) -> Pipeline {
     let (file, namespace) = ("pipeline.toml".into(), PathBuf::new());
-    Pipeline { root: root.to_owned(), file, profile: None, set: false, namespace, instances }
+    Pipeline {
+        root: root.to_owned(),
+        file,
+        profile: None,
+        set: false,
+        swept: Default::default(),
+        namespace,
+        instances,
+    }
 }
 
 /// Runs it, and says what happened.
