@@ -225,6 +225,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_digest_of_a_tree_is_pinned_and_no_path_forges_another() {
+        let [one, two] = ["one", "two"].map(Digest::of);
+        let tree =
+            |entries: &[(&'static str, bool, Digest)]| Digest::of_tree(entries.iter().copied()).to_string();
+        let pinned = tree(&[("a", false, one), ("b/c", true, two)]);
+        assert_eq!(pinned, "37dde79cd398d92d8797ff9ccbdde34a4be8501981b268bf352e782b0d79aac5");
+        assert_ne!(tree(&[("a", false, one)]), tree(&[("a", true, one)]));
+        assert_ne!(
+            tree(&[("a", false, one), ("b", false, two)]),
+            tree(&[("a", false, two), ("b", false, one)])
+        );
+    }
+
+    #[test]
     fn a_stamp_of_whole_seconds_is_young_for_longer() {
         let changed = |at: i64| Stamp { size: 1, mtime_ns: 7, ctime_ns: at, inode: 1 };
         let young = |stamp: Stamp| stamp.too_young_at(100_900_000_000);

@@ -127,7 +127,9 @@ impl Project {
                 sort(file, young);
             }
         }
-        let tables: BTreeSet<_> = state.memo.all().map(|(path, _)| state.memo.table(path)).collect();
+        // Nobody will ask again for what is no longer there.
+        let there = state.memo.all().filter(|(path, _)| self.root.join(path).exists());
+        let tables: BTreeSet<_> = there.map(|(path, _)| state.memo.table(path)).collect();
         for file in files(&cache.join("folders"), options.keep)? {
             let needed = file.young || tables.contains(&file.path);
             sort(file, needed);

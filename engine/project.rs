@@ -325,11 +325,21 @@ impl Project {
         Ok((Recipe::of(pipeline, id, &files, inputs), missing))
     }
 
-    /// What the kind's own files of an instance are known by, as far as they are there.
-    pub(crate) fn files_as_they_are(&self, pipeline: &Pipeline, id: InstanceId) -> Vec<Option<Digest>> {
+    /// What an instance reads, its inputs and then its kind's own files, and what each is known by as far as it is there.
+    pub(crate) fn reads(
+        &self,
+        pipeline: &Pipeline,
+        id: InstanceId,
+        seen: &[Seen],
+    ) -> Vec<(PathBuf, Option<Digest>)> {
         let instance = &pipeline.instances[id];
-        let files = instance.kind.files(&instance.params);
-        files.iter().map(|path| as_it_is(&self.root.join(path)).ok()).collect()
+        let inputs = instance.needs.iter().map(|need| self.store.shown(&seen[need.from].key));
+        let files = instance.kind.files(&instance.params).into_iter().map(|path| self.root.join(path));
+        inputs
+            .chain(files)
+            .map(|path| (as_it_is(&path).ok(), path))
+            .map(|(known_by, path)| (path, known_by))
+            .collect()
     }
 
     /// The kind's own files of an instance. Where nothing is in the place of one, it is what was `locked`, and missing.
@@ -442,8 +452,10 @@ fn key_of(pipeline: &Pipeline, stage: &str, axes: &str) -> String {
     }
     let safe = |c: char| c.is_alphanumeric() || "=,._-+".contains(c);
     let escaped: String = axes.chars().map(|c| if safe(c) { c } else { '_' }).collect();
-    key.push(if pipeline.swept.contains(stage) { ',' } else { '/' });
-    if escaped == axes && axes.len() <= 200 {
+    let swept = pipeline.swept.contains(stage);
+    key.push(if swept { ',' } else { '/' });
+    // A file name has 255 bytes at most, and what is made beside this one has a longer name.
+    if escaped == axes && axes.len() + if swept { stage.len() } else { 0 } <= 200 {
         key.push_str(axes);
     } else {
         // Two values may look alike once made safe for a file name: the digest tells them apart.

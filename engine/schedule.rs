@@ -6,6 +6,7 @@ mod start;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::{
         Arc, OnceLock,
         atomic::Ordering,
@@ -131,8 +132,10 @@ struct Started {
     /// The first of those in its process.
     first: InstanceId,
     recipe: Recipe,
-    /// What its kind's own files were known by when it began.
-    files: Vec<Option<Digest>>,
+    /// What it reads, and what that was known by when it began.
+    reads: Vec<(PathBuf, Option<Digest>)>,
+    /// Were the kind's own files then as they were when the recipe was made?
+    sure: bool,
 }
 
 /// An instance that ran to its end.
@@ -211,6 +214,7 @@ impl Run<'_> {
                 && let Some(id) = self.ready.pop_first()
             {
                 self.judge(id);
+                self.pass_on_stop();
             }
             if self.may_start() {
                 self.start_what_fits()?;

@@ -108,8 +108,13 @@ impl Store {
             old.iter().flat_map(|old| &old.files).map(|file| (file.path.as_str(), file)).collect();
         let new: BTreeMap<&str, Digest> =
             new.files.iter().map(|file| (file.path.as_str(), file.digest)).collect();
-        let files = walkdir::WalkDir::new(folder).sort_by_file_name().into_iter().filter_map(Result::ok);
-        files.filter(|entry| !entry.file_type().is_dir()).find_map(|entry| {
+        walkdir::WalkDir::new(folder).sort_by_file_name().into_iter().find_map(|entry| {
+            let entry = match entry {
+                Ok(entry) if entry.file_type().is_dir() => return None,
+                Ok(entry) => entry,
+                // Nobody knows what lies in a folder that cannot be read.
+                Err(error) => return Some(error.path()?.strip_prefix(folder).ok()?.to_owned()),
+            };
             let path = entry.path().strip_prefix(folder).ok()?;
             let name = path.to_str().unwrap_or_default();
             let known = old.get(name);
@@ -146,7 +151,11 @@ impl Store {
 
     /// A place where nothing is, for what people made in a result's; the collection of garbage finds it in due time.
     fn kept(&self, key: &str) -> PathBuf {
-        let name = key.replace('/', "~");
+        let mut name = key.replace('/', "~");
+        if name.len() > 200 {
+            let cut = (0..=150).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0);
+            name = format!("{}~{}", &name[..cut], &Digest::of(key).to_string()[..12]);
+        }
         let places = (1..).map(|n| self.cache().join("replaced").join(format!("{name}~{n}")));
         places.into_iter().find(|place| !place.exists()).unwrap_or_default()
     }

@@ -16,6 +16,9 @@ use crate::{kind::Kinds, task::variable};
 /// The keys of a stage that are not its kind's parameters.
 pub(super) const RESERVED: [&str; 4] = ["kind", "matrix", "needs", "resources"];
 
+/// Lists in one another that a setting may spell with bare words.
+const DEEPEST: usize = 100;
+
 /// Longest range that a setting may spell.
 const LONGEST: i64 = 100_000;
 
@@ -311,6 +314,9 @@ fn value(text: &str) -> Result<Value, String> {
             Some(problem) => Err(problem.message),
             None => Ok(plain(node)),
         };
+    }
+    if text.matches('[').count() > DEEPEST {
+        return Err(format!("it nests more than {DEEPEST} lists"));
     }
     if let Some(items) = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')) {
         return items.split(',').map(|item| value(item.trim())).collect::<Result<_, _>>().map(Value::Array);

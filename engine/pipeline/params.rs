@@ -20,6 +20,9 @@ const DEEPEST: usize = 100;
 /// Bytes of a text with its references answered.
 const LONGEST: usize = 1 << 20;
 
+/// Values in a list with its references answered.
+const MOST: usize = 100_000;
+
 /// Answers the references inside `[params]` itself.
 pub(super) fn resolve(params: &Entries, diagnostics: &mut Diagnostics) -> Table {
     let resolver = Resolver { params, done: RefCell::default(), names: names(params) };
@@ -41,7 +44,19 @@ impl Resolver<'_> {
     fn value(&self, node: &Node, stack: &mut Vec<String>, diagnostics: &mut Diagnostics) -> Value {
         match &node.data {
             Data::List(items) => {
-                Value::Array(items.iter().map(|i| self.value(i, stack, diagnostics)).collect())
+                let mut list = Vec::new();
+                let mut count = 0;
+                for item in items {
+                    list.push(self.value(item, stack, diagnostics));
+                    count += list.last().map_or(0, items_of);
+                    if count > MOST {
+                        let message =
+                            format!("with its references answered this list has more than {MOST} values");
+                        diagnostics.add(&node.span, message, None);
+                        return Value::Array(Vec::new());
+                    }
+                }
+                Value::Array(list)
             }
             Data::Table(entries) => {
                 let mut table = Table::new();
@@ -95,6 +110,15 @@ impl Resolver<'_> {
         stack.pop();
         self.done.borrow_mut().insert(name.to_owned(), value.clone());
         Some(value)
+    }
+}
+
+/// How many values a value holds.
+fn items_of(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => items.iter().map(items_of).sum(),
+        Value::Table(entries) => entries.iter().map(|(_, value)| items_of(value)).sum(),
+        _ => 1,
     }
 }
 

@@ -466,6 +466,13 @@ fn parameters_that_go_too_deep_or_grow_too_long_are_refused() {
     assert!(deep.iter().any(|text| text.contains("more than 100 parameters")), "{deep:?}");
     let long = complaints(&chain(12, &|i| format!("${{p{i}}}").repeat(10)), None, &[]);
     assert!(long.iter().any(|text| text.contains("exceeds 1048576 bytes")), "{long:?}");
+    let lists = (0..9).map(|i| format!("p{i} = [{}]\n", format!("'${{p{}}}', ", i + 1).repeat(10)));
+    let lists = format!("[params]\n{}p9 = 1\n[stage.a]\nkind = 'source'\n", lists.collect::<String>());
+    let wide = complaints(&lists, None, &[]);
+    assert!(wide.iter().any(|text| text.contains("more than 100000 values")), "{wide:?}");
+    let nested = format!("x={}a{}", "[".repeat(20_000), "]".repeat(20_000));
+    let nested = complaints("[params]\nx = 1\n[stage.a]\nkind = 'source'\n", None, &[&nested]);
+    assert!(nested[0].contains("nests more than 100 lists"), "{nested:?}");
     let name = "n".repeat(101);
     let named = complaints(&format!("[stage.{name}]\nkind = 'source'\n"), None, &[]);
     assert!(named[0].contains("at most 100"), "{named:?}");

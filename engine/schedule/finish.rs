@@ -18,7 +18,7 @@ use crate::{
     plan::{Found, Why},
     project::Project,
     publish::publish,
-    recipe::{Recipe, changes},
+    recipe::changes,
     record::Record,
     state::Entry,
     store::{Content, Draft},
@@ -47,6 +47,7 @@ impl Run<'_> {
             }
             Err(error) => {
                 self.fail(id, error.into());
+                self.state.results.remove(&key);
                 (None, None)
             }
         };
@@ -115,30 +116,32 @@ impl Run<'_> {
     }
 
     pub(super) fn done(&mut self, id: InstanceId, result: Result<Box<Made>, StageError>, seconds: f64) {
-        let Some(Started { first, recipe, files }) = self.running.remove(&id) else { return };
+        let Some(started) = self.running.remove(&id) else { return };
+        let (first, recipe) = (started.first, &started.recipe);
         if let btree_map::Entry::Occupied(mut process) = self.processes.entry(first) {
             process.get_mut().left -= 1;
             if process.get().left == 0 {
                 self.pool.give(process.remove().share);
             }
         }
+        let instance = &self.plan.pipeline.instances[id];
         let made = match result {
-            Ok(made) => *made,
-            Err(error) => {
+            // A command that ends well when it is told to stop need not have come to its end.
+            Ok(made) if self.told == 0 || instance.kind.command(&instance.params).is_none() => *made,
+            Err(error) if self.told == 0 => {
                 self.made(&[recipe.digest()]);
-                // It was told to stop; that it did is no failure.
-                if self.told == 0 {
-                    self.plan.project.store.note_failure(recipe.digest(), &error.message);
-                    self.fail(id, error);
-                } else {
-                    self.summary.stopped.push(id);
-                    self.observer.event(&Event::Stopped { id });
-                }
+                self.plan.project.store.note_failure(recipe.digest(), &error.message);
+                return self.fail(id, error);
+            }
+            Ok(_) | Err(_) => {
+                self.made(&[recipe.digest()]);
+                self.summary.stopped.push(id);
+                self.observer.event(&Event::Stopped { id });
                 return;
             }
         };
         let Made { draft, content, record, differs, dropped } = made;
-        if let Some((now, what)) = self.moved_meanwhile(id, &recipe, &files) {
+        if let Some((now, what)) = self.moved_meanwhile(id, &started) {
             self.made(&[recipe.digest()]);
             self.show_unrecorded(id, now, draft, content, &what);
             return;
@@ -161,15 +164,16 @@ impl Run<'_> {
         }
     }
 
-    /// What the stage read, if it is no longer what its recipe says, or was something else in between: what
-    /// `files` were known by when it began tells. With it the recipe that holds now.
-    fn moved_meanwhile(
-        &mut self,
-        id: InstanceId,
-        recipe: &Recipe,
-        files: &[Option<Digest>],
-    ) -> Option<(Digest, String)> {
+    /// What the stage read, if it is no longer what its recipe says, or was something else in between: what its `reads`
+    /// were known by when it began tells. With it the recipe that holds now.
+    fn moved_meanwhile(&mut self, id: InstanceId, started: &Started) -> Option<(Digest, String)> {
+        let Started { recipe, reads, sure, .. } = started;
         let Plan { project, pipeline, seen, .. } = &self.plan;
+        let now = project.reads(pipeline, id, seen);
+        let touched = now.into_iter().zip(reads).find(|(now, then)| now != *then).map(|((path, _), _)| path);
+        if touched.is_none() && *sure {
+            return None;
+        }
         let needs = &pipeline.instances[id].needs;
         for need in needs {
             let key = &seen[need.from].key;
@@ -182,10 +186,8 @@ impl Run<'_> {
         let inputs: Vec<_> = needs.iter().filter_map(|need| self.trees[need.from]).collect();
         match project.recipe(pipeline, id, &inputs, None, None, &mut self.state) {
             Ok((now, _)) if now == *recipe => {
-                let instance = &pipeline.instances[id];
-                let now = project.files_as_they_are(pipeline, id);
-                let touched = now.iter().zip(files).position(|(now, then)| now != then)?;
-                let path = instance.kind.files(&instance.params).into_iter().nth(touched)?;
+                let path = touched?;
+                let path = path.strip_prefix(&project.root).unwrap_or(&path);
                 let what = format!("`{}` was written to, though it is the same now", path.display());
                 Some((recipe.digest(), what))
             }

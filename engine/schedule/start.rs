@@ -1,10 +1,11 @@
 //! What starts when: in the order of the pipeline, as far as resources last, and together where a kind
 //! lets several share a process. Knows nothing of how a stage works.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
-use super::{Process, Run, Started};
+use super::{Plan, Process, Run, Started};
 use crate::{
+    digest::Digest,
     error::EngineError,
     instance::{Instance, InstanceId, Resources},
     kind::{Group, StageError},
@@ -65,10 +66,8 @@ impl Run<'_> {
         let Some(share) = wanted.and_then(|wanted| self.pool.take(wanted)) else { return Ok(()) };
         let taken = members.iter().filter_map(|&id| Some((id, self.queued.remove(&id)?)));
         let taken: Vec<(InstanceId, Recipe)> = taken.collect();
-        let files: Vec<_> = taken
-            .iter()
-            .map(|(id, _)| self.plan.project.files_as_they_are(self.plan.pipeline, *id))
-            .collect();
+        let Plan { project, pipeline, seen, .. } = &self.plan;
+        let reads: Vec<_> = taken.iter().map(|(id, _)| project.reads(pipeline, *id, seen)).collect();
         let members = taken.iter().map(|(id, recipe)| self.member(*id, recipe, &share));
         let members = members.collect::<Result<Vec<_>, _>>()?;
         let Instance { kind, params, .. } = &self.plan.pipeline.instances[id];
@@ -92,12 +91,23 @@ impl Run<'_> {
             }
         };
         self.processes.insert(id, Process { running, listener, share, left: taken.len() });
-        for ((member, recipe), files) in taken.into_iter().zip(files) {
+        for ((member, recipe), reads) in taken.into_iter().zip(reads) {
             self.observer.event(&Event::Started { id: member });
             self.making.insert(recipe.digest());
-            self.running.insert(member, Started { first: id, recipe, files });
+            let sure = self.as_remembered(member, &reads);
+            self.running.insert(member, Started { first: id, recipe, reads, sure });
         }
         Ok(())
+    }
+
+    /// Is all that is no input what is remembered of it?
+    fn as_remembered(&self, id: InstanceId, reads: &[(PathBuf, Option<Digest>)]) -> bool {
+        let Instance { kind, params, needs, .. } = &self.plan.pipeline.instances[id];
+        let files = kind.files(params);
+        reads[needs.len()..].iter().zip(files).all(|((_, known_by), path)| {
+            let remembered = self.state.memo.remembered(&path).map(|what| what.known_by());
+            known_by.is_some() && *known_by == remembered
+        })
     }
 
     /// What an instance is to occupy at least.

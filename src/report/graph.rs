@@ -44,7 +44,7 @@ pub(super) fn svg(pipeline: &Pipeline) -> String {
         let needs = instance.needs.iter().map(|need| pipeline.instances[need.from].stage.as_str());
         node.needs.extend(needs.filter(|stage| *stage != instance.stage));
     }
-    let columns = columns(&nodes);
+    let columns = columns(pipeline);
     let letters =
         nodes.iter().map(|(name, node)| name.chars().count().max(node.words().chars().count() * 6 / 7));
     let width = letters.max().unwrap_or(0) * ADVANCE + MARGIN;
@@ -90,13 +90,21 @@ pub(super) fn svg(pipeline: &Pipeline) -> String {
 }
 
 /// A stage stands right of everything that it needs.
-fn columns<'a>(nodes: &BTreeMap<&'a str, Node<'a>>) -> BTreeMap<&'a str, usize> {
-    let mut columns: BTreeMap<&str, usize> = nodes.keys().map(|name| (*name, 0)).collect();
-    // A pipeline has no cycles, so that as many rounds as there are stages settle it.
-    for _ in 0..nodes.len() {
-        for (name, node) in nodes {
-            let column = node.needs.iter().map(|need| columns[need] + 1).max().unwrap_or(0);
-            columns.insert(name, column);
+fn columns(pipeline: &Pipeline) -> BTreeMap<&str, usize> {
+    let mut columns = BTreeMap::<&str, usize>::new();
+    // Instances come after what they need, so that a round or two settle it.
+    for _ in &pipeline.instances {
+        let mut settled = true;
+        for instance in &pipeline.instances {
+            let stages = instance.needs.iter().map(|need| &*pipeline.instances[need.from].stage);
+            let others = stages.filter(|stage| *stage != instance.stage);
+            let least = others.map(|stage| columns.get(stage).copied().unwrap_or(0) + 1).max().unwrap_or(0);
+            let column = columns.entry(&instance.stage).or_default();
+            settled &= *column >= least;
+            *column = least.max(*column);
+        }
+        if settled {
+            break;
         }
     }
     columns

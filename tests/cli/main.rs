@@ -14,3 +14,4 @@ mod read;
 mod run;
 mod schema;
 mod stop;
+mod sweep;

@@ -344,19 +344,6 @@ fn only_force_and_names_choose_what_runs() {
 }
 
 #[test]
-fn a_setting_on_the_command_line_sweeps() {
-    let project = TestProject::new(CHAINS);
-    let sweep = ["run", "-S", "stage.first.seed=0..5", "-S", "stage.second.seed=[0, 4]"];
-    let swept = project.ends(&sweep, 0);
-    assert!(swept.out.starts_with("ran 8 in "), "{}", swept.out);
-    assert_eq!(project.read("artifacts/join/all"), "one 0\none 4\n");
-    // On either side of the command.
-    let both = ["-S", "word=two", "run", "-S", "stage.first.seed=[4]", "-S", "stage.second.seed=[4]"];
-    project.ends(&both, 0);
-    assert_eq!(project.read("artifacts/join/all"), "two 4\n");
-}
-
-#[test]
 fn what_the_lock_file_says_otherwise_is_told_also_after_something_else_ran() {
     let random = "[stage.a]\nkind = \"command\"\nrun = \"cat /proc/sys/kernel/random/uuid > $OUT/x\"\noutputs = [\"x\"]
 [stage.b]\nkind = \"command\"\nrun = \"echo b > $OUT/x\"\noutputs = [\"x\"]";
@@ -368,49 +355,6 @@ fn what_the_lock_file_says_otherwise_is_told_also_after_something_else_ran() {
     project.ends(&["run", "b"], 0);
     let answer = project.ends(&["run"], 0);
     assert!((answer.out + &answer.err).contains("the lock file had other bytes for the same recipe"));
-}
-
-#[test]
-fn what_is_swept_lies_beside_what_the_file_has() {
-    let project = TestProject::new(
-        "[params]\nword = 'one'\n[stage.first]\nkind = 'command'\nrun = 'echo $N ${word} > $OUT/x'\noutputs = ['x']\nvalues = { N = 3 }\n\
-         [stage.second]\nkind = 'command'\nrun = 'cat $IN_A/x > $OUT/y'\noutputs = ['y']\nneeds = { a = 'first' }",
-    );
-    project.ends(&["run"], 0);
-    for sweep in ["stage.first.values.N=[5, 7]", "stage.first.word=[5, 7]"] {
-        project.ends(&["-S", sweep, "run", "first"], 0);
-        assert!(project.ends(&["-S", sweep, "run", "first"], 0).out.starts_with("nothing to do"));
-    }
-    assert_eq!(project.read("artifacts/first,N=5/x"), "5 one\n");
-    assert_eq!(project.read("artifacts/first,word=7/x"), "3 7\n");
-    assert_eq!(project.read("artifacts/first/x"), "3 one\n");
-    assert_eq!(project.ends(&["status"], 0).out, "2 fresh\n");
-    // An axis that nothing reads would be one result under two names.
-    let told = project.ends(&["-S", "stage.first.wrod=[1, 2]", "status"], 2).err;
-    assert!(told.contains("nothing of the stage is `wrod` or uses it"), "{told}");
-    project.edit("pipeline.toml", "values = { N = 3 }", "values = { N = 3 }\nmatrix = { N = [1, 2] }");
-    let told = project.ends(&["status"], 2).err;
-    assert!(told.contains("`N` is both an axis of `first` and one of its `values`"), "{told}");
-    project.edit("pipeline.toml", "{ N = 3 }", "{ N = '${N}' }");
-    project.ends(&["run", "first"], 0);
-    assert_eq!(project.read("artifacts/first/N=2/x"), "2 one\n");
-}
-
-#[test]
-fn a_result_of_an_axis_that_the_file_no_longer_has_makes_way_and_comes_back() {
-    let text = "[stage.a]\nkind = 'command'\nrun = 'echo $AXIS_N > $OUT/x'\noutputs = ['x']\n";
-    let project = TestProject::new(text);
-    let with_axis = format!("{text}matrix = {{ N = [1, 2] }}\n");
-    project.write("pipeline.toml", &with_axis);
-    project.ends(&["run"], 0);
-    project.write("pipeline.toml", text);
-    let answer = project.ends(&["run"], 0);
-    let told = answer.out + &answer.err;
-    assert!(told.contains("artifacts/a/N=1` made way; the cache keeps it"), "{told}");
-    project.write("pipeline.toml", &with_axis);
-    let told = project.ends(&["status"], 0).out;
-    assert!(told.contains("restorable a[N=1]: the cache holds its result"), "{told}");
-    assert!(project.ends(&["run"], 0).out.starts_with("restored 2"));
 }
 
 #[test]
@@ -426,34 +370,6 @@ fn status_says_what_changed_in_tables_and_texts() {
     assert!(told.contains(line), "{told}");
     let listed = project.ends(&["params"], 0).out;
     assert!(listed.lines().any(|line| line.contains("values.B") && line.contains('3')), "{listed}");
-}
-
-#[test]
-fn images_that_a_command_makes_are_a_dataset() {
-    let project = TestProject::new(
-        "[stage.draw]\nkind = 'command'\nrun = '''\nset -e\nfor part in train test; do for class in a b; do\n\
-         mkdir -p $OUT/images/$part/$class\nprintf '%s' $PNG | base64 -d > $OUT/images/$part/$class/1.png\ndone; done'''\noutputs = ['images']\n\
-         values = { PNG = 'PIXELS' }\n[stage.data]\nkind = 'dataset'\nsource = 'image-folder'\npath = 'artifacts/draw/images'\nresize = true\n",
-    );
-    let refused = project.ends(&["run"], 2).err;
-    assert!(refused.contains("write `needs = { files = \"draw\" }` instead"), "{refused}");
-    let pixel =
-        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR42mP4z8AAAAMBAQD3A0FDAAAAAElFTkSuQmCC";
-    project.edit("pipeline.toml", "PIXELS", pixel);
-    project.edit(
-        "pipeline.toml",
-        "path = 'artifacts/draw/images'",
-        "needs = { files = 'draw' }\npath = 'images'",
-    );
-    std::fs::create_dir_all(project.path("images/train")).unwrap();
-    std::fs::create_dir_all(project.path("images/test")).unwrap();
-    let refused = project.ends(&["run"], 1).err;
-    assert!(refused.contains("write `input` instead of `path`"), "{refused}");
-    project.edit("pipeline.toml", "path = ", "input = ");
-    project.ends(&["run"], 0);
-    assert!(project.read("artifacts/data/dataset.json").contains("\"train\": 2"));
-    project.edit("pipeline.toml", "input = 'images'", "path = 'images'\ninput = 'images'");
-    assert!(project.ends(&["run"], 2).err.contains("there are both `path` and `input`"));
 }
 
 #[test]

@@ -67,6 +67,30 @@ fn a_command_that_was_stopped_ends_with_the_first_signal() {
 }
 
 #[test]
+fn a_command_that_ends_well_when_it_is_told_to_stop_is_not_done() {
+    let project = TestProject::new(SLOW);
+    let tidy = "trap 'cp $IN_QUICK/x $OUT/y; exit 0' TERM; touch started; while :; do sleep 0.05; done; echo";
+    project.edit("pipeline.toml", "touch started", tidy);
+    let run = project.start(&["run"]);
+    project.wait_for("started");
+    run.signal("INT");
+    assert_eq!(run.wait().code, Some(130));
+    assert!(!project.path("artifacts/slow").exists());
+    let told = project.ends(&["status"], 0).out;
+    assert!(told.contains("stale      slow: never ran"), "{told}");
+}
+
+#[test]
+fn what_a_command_started_ends_with_it() {
+    let project = TestProject::new(
+        "[stage.a]\nkind = 'command'\nrun = '(sleep 1; touch late) & echo 1 > $OUT/x'\noutputs = ['x']\n",
+    );
+    project.ends(&["run"], 0);
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    assert!(!project.path("late").exists());
+}
+
+#[test]
 fn a_second_signal_ends_at_once_what_does_not_listen_to_the_first() {
     let project = TestProject::new(SLOW);
     project.edit("pipeline.toml", "touch started", "trap '' TERM; touch started");

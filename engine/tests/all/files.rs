@@ -45,6 +45,22 @@ fn a_file_of_the_project_counts_by_content_for_those_that_read_it() {
 }
 
 #[test]
+fn an_input_that_was_another_while_the_stage_ran_is_noticed_though_it_is_the_same_again() {
+    let mut space = Space::new();
+    space.ran(&["a", "b", "c", "d"], &[]);
+    let x = space.path("artifacts/a/x").display().to_string();
+    let meanwhile =
+        format!("cp {x} $OUT/keep; printf other > {x}; cut -c1 $IN_A/x > $OUT/y; cat $OUT/keep > {x}");
+    space.edit("b", &meanwhile);
+    let (summary, events) = space.run();
+    assert_eq!((summary.failed, summary.ran), (vec![1], vec![]));
+    let told = |event: &Event| matches!(event, Event::Failed { message, .. } if message.contains("`artifacts/a` was written to"));
+    assert!(events.iter().any(told), "{events:?}");
+    space.edit("b", "cut -c2 $IN_A/x > $OUT/y");
+    space.ran(&["b", "c"], &[]);
+}
+
+#[test]
 fn the_files_of_a_folder_that_changed_are_named() {
     let mut space = Space::new();
     space.give("d", "reads", vec!["notes"]);
