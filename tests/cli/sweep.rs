@@ -85,3 +85,17 @@ fn images_that_a_command_makes_are_a_dataset() {
     project.edit("pipeline.toml", "input = 'images'", "path = 'images'\ninput = 'images'");
     assert!(project.ends(&["run"], 2).err.contains("there are both `path` and `input`"));
 }
+
+#[test]
+fn the_commands_that_the_documentation_shows_run() {
+    let page = include_str!("../../docs/pipeline.md");
+    let example = page.split_once("### Commands\n\n```toml\n").unwrap().1.split_once("```").unwrap().0;
+    let project = TestProject::new(example);
+    project.write("words.txt", "pear\napple\npear\n");
+    project.ends(&["run"], 0);
+    let all = project.read("artifacts/all/all.jsonl");
+    assert_eq!(all, "{\"rate\": 0.1, \"lines\": 2}\n{\"rate\": 0.2, \"lines\": 2}\n");
+    assert!(project.ends(&["metrics"], 0).out.contains("score[rate=0.2]"));
+    project.ends(&["-S", "stage.score.values.LIMIT=[1, 2]", "run"], 0);
+    assert_eq!(project.read("artifacts/score/LIMIT=1,rate=0.1/best.txt"), "apple\n");
+}
