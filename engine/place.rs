@@ -29,7 +29,7 @@ pub(crate) fn write_whole(place: &Path, bytes: &[u8]) -> Result<(), EngineError>
 }
 
 /// Writes a file so that it is there whole or not at all, also when the machine goes down. Where a link leads to
-/// it, it is the file behind the link that is written; it keeps its mode.
+/// it, it is the file behind the link that is written; it keeps its mode. A link that leads nowhere makes way.
 ///
 /// # Errors
 /// When the file system refuses; then what was there is as it was.

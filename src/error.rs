@@ -48,6 +48,16 @@ impl Failure {
     pub(crate) fn new(kind: FailureKind, message: impl Into<String>) -> Self {
         Self { kind, message: Message::Text(message.into()), hint: None }
     }
+
+    /// One that the user can fix.
+    pub(crate) fn user(message: impl Into<String>) -> Self {
+        Self::new(FailureKind::User, message)
+    }
+
+    /// With a way out.
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
 }
 
 impl From<LoadError> for Failure {
@@ -59,7 +69,7 @@ impl From<LoadError> for Failure {
 /// What a network, an engine or a machine cannot do is for the user to choose anew.
 impl From<network::Error> for Failure {
     fn from(error: network::Error) -> Self {
-        Self::new(FailureKind::User, error.to_string())
+        Self::user(error.to_string())
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Output},
 };
 
-use crate::error::{Failure, FailureKind};
+use crate::error::Failure;
 
 /// The content of `path` in the commit `revision`; none where that commit has no such file.
 pub(crate) fn show(revision: &str, path: &Path) -> Result<Option<Vec<u8>>, Failure> {
@@ -17,8 +17,9 @@ pub(crate) fn show(revision: &str, path: &Path) -> Result<Option<Vec<u8>>, Failu
     let known = git(folder, &["rev-parse", "--verify", "--quiet", "--end-of-options", &commit])?;
     if !known.status.success() {
         let message = format!("`{revision}` is neither a file nor a commit that git knows here");
-        let hint = "name a file that `--json` wrote, a commit, a branch or a tag".to_owned();
-        return Err(Failure { hint: Some(hint), ..Failure::new(FailureKind::User, message) });
+        return Err(
+            Failure::user(message).hint("name a file that `--json` wrote, a commit, a branch or a tag")
+        );
     }
     // Relative to the folder, wherever in the repository that is.
     let found = git(folder, &["show", "--end-of-options", &format!("{revision}:./{name}")])?;
@@ -38,8 +39,7 @@ pub(crate) fn lock_files(folder: &Path) -> Result<Vec<String>, Failure> {
         }
         let said = String::from_utf8_lossy(&output.stderr);
         let message = format!("`git {}` says: {}", words[0], said.trim());
-        let hint = "without git nobody knows what other branches lock".to_owned();
-        Err(Failure { hint: Some(hint), ..Failure::new(FailureKind::User, message) })
+        Err(Failure::user(message).hint("without git nobody knows what other branches lock"))
     };
     let lines = |words: &[&str]| -> Result<Vec<String>, Failure> {
         let text = ask(words)?;
@@ -65,7 +65,7 @@ pub(crate) fn lock_files(folder: &Path) -> Result<Vec<String>, Failure> {
 
 fn git(folder: &Path, words: &[&str]) -> Result<Output, Failure> {
     Command::new("git").arg("-C").arg(folder).args(words).output().map_err(|e| {
-        let hint = "install git, or compare with a file that `--json` wrote".to_owned();
-        Failure { hint: Some(hint), ..Failure::new(FailureKind::User, format!("cannot start `git`: {e}")) }
+        let hint = "install git, or compare with a file that `--json` wrote";
+        Failure::user(format!("cannot start `git`: {e}")).hint(hint)
     })
 }

@@ -123,11 +123,12 @@ pub fn load(options: &LoadOptions, kinds: &Kinds) -> Result<Pipeline, LoadError>
 /// The text of a pipeline file.
 pub fn read(file: &Path) -> Result<String, LoadError> {
     std::fs::read_to_string(file).map_err(|e| {
-        let diagnostic = Diagnostic {
-            message: format!("cannot read the pipeline file: {e}"),
-            span: None,
-            hint: Some("go to the project's folder, or name another file with `-f FILE`".into()),
+        let hint = match e.kind() {
+            std::io::ErrorKind::InvalidData => "save it as UTF-8 text",
+            _ => "go to the project's folder, or name another file with `-f FILE`",
         };
+        let message = format!("cannot read the pipeline file: {e}");
+        let diagnostic = Diagnostic { message, span: None, hint: Some(hint.into()) };
         LoadError { file: file.to_owned(), source: String::new(), diagnostics: vec![diagnostic] }
     })
 }

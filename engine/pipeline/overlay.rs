@@ -160,6 +160,9 @@ pub(super) fn set(
     };
     let value = match value(text.trim()) {
         Ok(value) => value,
+        Err(message) if message.starts_with("the range") => {
+            return fail(message, Some("a range is `FIRST..END` without its end, or `FIRST..=LAST`".into()));
+        }
         Err(message) => return fail(message, Some("quote it for the shell: -S 'key=value'".into())),
     };
     let path: Vec<&str> = key.split('.').map(str::trim).collect();

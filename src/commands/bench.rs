@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{
     args::{self, Bench, BenchKernels, BenchStep, Device, Work},
-    error::{Failure, FailureKind},
+    error::Failure,
     machine, measure, ui,
 };
 
@@ -58,7 +58,7 @@ fn choice(work: &Work) -> Result<EngineChoice, Failure> {
         && (work.device == Device::Cuda || matches!(work.engine, args::Engine::Reference))
     {
         let message = "only the CPU engine fits its buffers to `--memory`; leave that out";
-        return Err(Failure::new(FailureKind::User, message));
+        return Err(Failure::user(message));
     }
     Ok(EngineChoice {
         engine: match (work.engine, work.device) {
@@ -68,7 +68,7 @@ fn choice(work: &Work) -> Result<EngineChoice, Failure> {
             (args::Engine::Auto, Device::Cuda) => EngineName::Cuda,
             (_, Device::Cuda) => {
                 let message = "that engine computes on the processor; leave out `--engine` or `--device`";
-                return Err(Failure::new(FailureKind::User, message));
+                return Err(Failure::user(message));
             }
         },
         threads: work.threads.into(),
@@ -93,7 +93,7 @@ fn together(options: &BenchStep) -> Result<(Box<dyn Trainer>, usize), Failure> {
     let (work, count) = (&options.work, options.instances.into());
     let Some(places) = choice(work)?.card else {
         let message = "`--instances` is for a card, where trainings step together; add `--device cuda`";
-        return Err(Failure::new(FailureKind::User, message));
+        return Err(Failure::user(message));
     };
     let spec = spec(options.arch, work, work.batch as usize);
     let (data, card) = (Arc::new(noise(spec.batch)?), Card::open(&places)?);
@@ -313,7 +313,7 @@ fn kernels(options: &BenchKernels) -> Result<ExitCode, Failure> {
     });
     if speeds.is_empty() {
         let message = "no kernel has that text in its name; without a text all of them are measured";
-        return Err(Failure::new(FailureKind::User, message));
+        return Err(Failure::user(message));
     }
     if options.json {
         let speeds = speeds.iter().map(

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     args::{Diff, Form, Listing},
-    error::{Failure, FailureKind},
+    error::Failure,
     ui,
 };
 
@@ -95,10 +95,8 @@ fn differences<'a>(old: &'a Values, new: &'a Values) -> Vec<Difference<'a>> {
 /// What to compare with, where that is asked.
 pub(super) fn from(listing: &Listing) -> Result<Option<&str>, Failure> {
     let Some(Diff::Diff { from }) = &listing.diff else { return Ok(None) };
-    let refuse = |message: &str, surplus: &str| {
-        let hint = Some(format!("leave out `{surplus}`"));
-        Err(Failure { hint, ..Failure::new(FailureKind::User, message) })
-    };
+    let refuse =
+        |message: &str, surplus: &str| Err(Failure::user(message).hint(format!("leave out `{surplus}`")));
     match (listing.instances.first(), listing.form) {
         (Some(name), _) => refuse("`diff` compares all instances", name),
         // The parser sees no more than one side of `diff`.
@@ -113,12 +111,11 @@ pub(super) fn from_file(from: &str, key: &str) -> Result<Option<Values>, Failure
     if !path.is_file() {
         return Ok(None);
     }
-    let text = fs::read(path)
-        .map_err(|e| Failure::new(FailureKind::User, format!("cannot read `{}`: {e}", path.display())))?;
+    let text = fs::read(path).map_err(|e| Failure::user(format!("cannot read `{}`: {e}", path.display())))?;
     let values = serde_json::from_slice(&text).ok().and_then(|value| values(value, key));
-    values.map(Some).ok_or_else(|| Failure {
-        hint: Some(format!("write one with `repro {key} --json > FILE`")),
-        ..Failure::new(FailureKind::User, format!("`{from}` is no list of {key} of instances"))
+    values.map(Some).ok_or_else(|| {
+        Failure::user(format!("`{from}` is no list of {key} of instances"))
+            .hint(format!("write one with `repro {key} --json > FILE`"))
     })
 }
 

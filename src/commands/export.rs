@@ -38,14 +38,11 @@ pub(super) fn export(global: &Global, args: &Export) -> Result<ExitCode, Failure
     for (index, path) in wanted.iter().enumerate() {
         if wanted[..index].contains(path) {
             let message = format!("two things cannot both be `{}`", path.display());
-            return Err(Failure::new(FailureKind::User, message));
+            return Err(Failure::user(message));
         }
         if !args.force && fs::symlink_metadata(path).is_ok() {
             let message = format!("`{}` is there already", path.display());
-            return Err(Failure {
-                hint: Some("choose another name, or replace it with `--force`".into()),
-                ..Failure::new(FailureKind::User, message)
-            });
+            return Err(Failure::user(message).hint("choose another name, or replace it with `--force`"));
         }
     }
     let trained = Trained::find(global, &args.instance)?;
@@ -80,24 +77,18 @@ impl Trained {
     /// That of the one instance called `name`, if it is up to date.
     fn find(global: &Global, name: &str) -> Result<Self, Failure> {
         let (pipeline, project) = super::project(global)?;
-        let user = |message: String, hint: String| Failure {
-            hint: Some(hint),
-            ..Failure::new(FailureKind::User, message)
-        };
         let [id] = super::selected(pipeline, &[name.to_owned()])?[..] else {
-            let hint = "name one; `repro status` lists them".to_owned();
-            return Err(user(format!("`{name}` means several instances"), hint));
+            let failure = Failure::user(format!("`{name}` means several instances"));
+            return Err(failure.hint("name one; `repro status` lists them"));
         };
         let name = &pipeline.instances[id].name;
         if pipeline.instances[id].kind.name() != "train" {
-            let hint = "name an instance of kind `train`".to_owned();
-            return Err(user(format!("`{name}` trains no network"), hint));
+            let failure = Failure::user(format!("`{name}` trains no network"));
+            return Err(failure.hint("name an instance of kind `train`"));
         }
         if project.status(pipeline)?[id] != Standing::Fresh {
-            return Err(user(
-                format!("`{name}` is not up to date"),
-                format!("run `repro run '{name}'` first"),
-            ));
+            let failure = Failure::user(format!("`{name}` is not up to date"));
+            return Err(failure.hint(format!("run `repro run '{name}'` first")));
         }
         Ok(Self { pipeline, project, id })
     }
@@ -161,8 +152,7 @@ struct Description {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    fs::read(path)
-        .map_err(|e| Failure::new(FailureKind::User, format!("cannot read `{}`: {e}", ui::path(path))))
+    fs::read(path).map_err(|e| Failure::user(format!("cannot read `{}`: {e}", ui::path(path))))
 }
 
 fn parse<T: DeserializeOwned>(text: &[u8], path: &Path) -> Result<T, Failure> {
@@ -183,15 +173,14 @@ fn refused(error: network::Error) -> Failure {
 /// Writes a file of a folder, which need not be there.
 fn save_in(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), Failure> {
     fs::create_dir_all(folder)
-        .map_err(|e| Failure::new(FailureKind::User, format!("cannot create `{}`: {e}", folder.display())))?;
+        .map_err(|e| Failure::user(format!("cannot create `{}`: {e}", folder.display())))?;
     save(&folder.join(name), bytes)
 }
 
 /// Writes a file, whole or not at all: that at the end of a link, where `path` is one. What is no file (a device, a
 /// pipe) is written into and not replaced.
 pub(super) fn save(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let refused =
-        |e: io::Error| Failure::new(FailureKind::User, format!("cannot write `{}`: {e}", path.display()));
+    let refused = |e: io::Error| Failure::user(format!("cannot write `{}`: {e}", path.display()));
     match fs::metadata(path) {
         Ok(meta) if meta.is_dir() => return Err(refused(io::ErrorKind::IsADirectory.into())),
         Ok(meta) if meta.is_file() && meta.permissions().readonly() => {
@@ -204,7 +193,14 @@ pub(super) fn save(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
                 .and_then(|mut to| to.write_all(bytes))
                 .map_err(refused);
         }
-        _ => replace(path, bytes).map_err(refused)?,
+        _ => match path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
+            Some(folder) => {
+                let message =
+                    format!("cannot write `{}`: there is no folder `{}`", path.display(), folder.display());
+                return Err(Failure::user(message).hint("make it first, or name another place"));
+            }
+            None => replace(path, bytes).map_err(refused)?,
+        },
     }
     ui::line(&format!("wrote {} ({} bytes)", path.display(), bytes.len()));
     Ok(())

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::diff::{self, Values};
 use crate::{
     args::{Global, Listing},
-    error::{Failure, FailureKind},
+    error::Failure,
     git, ui,
 };
 
@@ -47,13 +47,9 @@ pub(super) fn metrics(global: &Global, listing: &Listing) -> Result<ExitCode, Fa
 fn at(global: &Global, revision: &str) -> Result<Values, Failure> {
     let (pipeline, project) = super::project(global)?;
     let path = pipeline.root.join(&pipeline.file).with_extension("lock");
-    let user = |message: String, hint: &str| Failure {
-        hint: Some(hint.to_owned()),
-        ..Failure::new(FailureKind::User, message)
-    };
     let Some(lock) = git::show(revision, &path)? else {
         let message = format!("`{revision}` has no `{}`", ui::path(&path));
-        return Err(user(message, "commit the lock file that `repro run` writes"));
+        return Err(Failure::user(message).hint("commit the lock file that `repro run` writes"));
     };
     let place = format!("{revision}:{}", ui::path(&path));
     let lock = String::from_utf8_lossy(&lock);

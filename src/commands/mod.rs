@@ -32,15 +32,14 @@ use engine::{
 
 use crate::{
     args::{Args, Command, FILE, Global},
-    error::{Failure, FailureKind},
+    error::Failure,
 };
 
 /// Does what the command line says.
 pub(crate) fn dispatch(args: &mut Args) -> Result<ExitCode, Failure> {
     if let Some(directory) = &args.global.directory {
-        std::env::set_current_dir(directory).map_err(|e| {
-            Failure::new(FailureKind::User, format!("cannot work in `{}`: {e}", directory.display()))
-        })?;
+        std::env::set_current_dir(directory)
+            .map_err(|e| Failure::user(format!("cannot work in `{}`: {e}", directory.display())))?;
     }
     if let Some(file) = above(&args.global.file) {
         args.global.file = file;
@@ -115,8 +114,7 @@ fn this_program() -> Result<PathBuf, Failure> {
     if link.exists() {
         return Ok(link);
     }
-    std::env::current_exe()
-        .map_err(|e| Failure::new(FailureKind::User, format!("cannot find this program's own file: {e}")))
+    std::env::current_exe().map_err(|e| Failure::user(format!("cannot find this program's own file: {e}")))
 }
 
 /// Reads the pipeline that the options name.
@@ -146,7 +144,7 @@ fn selected_or_all(pipeline: &Pipeline, names: &[String]) -> Result<Vec<Instance
 fn selected(pipeline: &Pipeline, names: &[String]) -> Result<Vec<InstanceId>, Failure> {
     let mut ids = Vec::new();
     for name in names {
-        ids.extend(select(pipeline, name).map_err(|message| Failure::new(FailureKind::User, message))?);
+        ids.extend(select(pipeline, name).map_err(Failure::user)?);
     }
     ids.sort_unstable();
     ids.dedup();

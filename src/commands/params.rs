@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::diff::{self, Values};
 use crate::{
     args::{Global, Listing},
-    error::{Failure, FailureKind},
+    error::Failure,
     git, ui,
 };
 
@@ -49,10 +49,7 @@ fn at(global: &Global, revision: &str) -> Result<Values, Failure> {
     let path = std::path::absolute(&options.file).unwrap_or_else(|_| options.file.clone());
     let Some(text) = git::show(revision, &path)? else {
         let message = format!("`{revision}` has no `{}`", options.file.display());
-        return Err(Failure {
-            hint: Some("name another commit, or another file with `-f FILE`".into()),
-            ..Failure::new(FailureKind::User, message)
-        });
+        return Err(Failure::user(message).hint("name another commit, or another file with `-f FILE`"));
     };
     let text = String::from_utf8_lossy(&text).into_owned();
     let old = load_text(text, &options, &stages::kinds()).map_err(|mut error| {

@@ -14,15 +14,14 @@ use serde_json::Value;
 use super::export::save;
 use crate::{
     args::Global,
-    error::{Failure, FailureKind},
+    error::Failure,
     report::{Figure, HEAD, Item, Report},
 };
 
 pub(super) fn report(global: &Global, output: &Path) -> Result<ExitCode, Failure> {
     if holds_something_else(output) {
         let message = format!("`{}` is there already, and is no report", output.display());
-        let hint = Some("name another file, or delete it first".to_owned());
-        return Err(Failure { hint, ..Failure::new(FailureKind::User, message) });
+        return Err(Failure::user(message).hint("name another file, or delete it first"));
     }
     let (pipeline, project) = super::project(global)?;
     let standings = project.status(pipeline)?;

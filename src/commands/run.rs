@@ -11,7 +11,7 @@ use engine::{
 use super::Asked;
 use crate::{
     args::{Global, Run},
-    error::{Failure, FailureKind},
+    error::Failure,
     signals, ui,
     versions::versions,
     watch::{Screen, Watch},
@@ -56,7 +56,7 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
     };
     if !args.dry_run {
         signals::count_into(Arc::clone(&options.stop), told)
-            .map_err(|e| Failure::new(FailureKind::User, format!("cannot listen for Ctrl-C: {e}")))?;
+            .map_err(|e| Failure::user(format!("cannot listen for Ctrl-C: {e}")))?;
     }
     let mut watch = Watch::new(&project, pipeline, screen, args.quiet, wanted(pipeline, &options).len());
     let result = project.run(pipeline, &options, &mut watch);

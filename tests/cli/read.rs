@@ -162,6 +162,8 @@ fn a_report_takes_the_place_of_nothing_but_a_report() {
     let project = TestProject::new("[stage.a]\nkind = 'command'\nrun = 'echo > $OUT/o'\noutputs = ['o']\n");
     let told = project.ends(&["report", "-o", "pipeline.toml"], 2).err;
     assert!(told.contains("`pipeline.toml` is there already, and is no report"), "{told}");
+    let told = project.ends(&["report", "-o", "none/report.html"], 2).err;
+    assert!(told.contains("there is no folder `none`\nhelp: make it first"), "{told}");
     assert!(project.read("pipeline.toml").starts_with("[stage.a]"));
     for _ in 0..2 {
         project.ends(&["report", "-o", "page.html"], 0);
