@@ -269,11 +269,23 @@ fn list(folder: &Path) -> io::Result<Vec<Listed>> {
     Ok(files)
 }
 
+/// Folders and files of programs, by their whole name.
+const FOREIGN: [&str; 8] = [
+    ".git",
+    ".repro",
+    ".DS_Store",
+    ".ipynb_checkpoints",
+    ".mypy_cache",
+    ".pytest_cache",
+    ".ruff_cache",
+    "__pycache__",
+];
+
 /// Is it what git, this program, Python or an editor puts beside the files of a folder? That is made of the rest, some
 /// of it by the very stage that reads the folder, or comes and goes while somebody has a file open.
 fn foreign(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
-    [".git", ".repro", "__pycache__"].contains(&&*name)
+    FOREIGN.contains(&&*name)
         || name.starts_with(".#") // Emacs, and so are `#name#` and `name~`
         || name.starts_with('#') && name.ends_with('#')
         || name.ends_with('~')

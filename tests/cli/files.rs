@@ -59,7 +59,8 @@ fn a_result_that_is_read_as_a_file_is_refused() {
 
 #[test]
 fn python_may_leave_its_caches_beside_what_a_stage_reads() {
-    let project = with("mkdir -p src/__pycache__; date +%N > src/__pycache__/m.pyc; cp src/m.py $OUT/x");
+    let caches = "for i in __pycache__ .pytest_cache; do mkdir -p src/$i; date +%N > src/$i/m; done; cp src/m.py $OUT/x";
+    let project = with(caches);
     project.write("pipeline.toml", &(project.read("pipeline.toml") + "deps = [\"./src\"]\n"));
     fs::create_dir(project.path("src")).unwrap();
     project.write("src/m.py", "1");
