@@ -46,9 +46,10 @@ impl Buffers {
         Ok(Self { fixed: (2 * small).saturating_sub(large), each: large - small })
     }
 
-    /// Bytes for a batch, rounded up to the next multiple of [`STEP`].
-    pub fn bytes(&self, batch: usize) -> usize {
-        self.fixed + batch.div_ceil(STEP) * self.each
+    /// Bytes for a batch, rounded up to the next multiple of [`STEP`]; none where they are more than can be
+    /// counted.
+    pub fn bytes(&self, batch: usize) -> Option<usize> {
+        batch.div_ceil(STEP).checked_mul(self.each)?.checked_add(self.fixed)
     }
 
     /// The largest multiple of [`STEP`] that `budget` bytes suffice for; 0 where none does.
@@ -85,8 +86,10 @@ mod tests {
     fn buffers_hold_at_least_the_outputs_of_the_convolutions() {
         let outputs = 3 * 16 * 1024 + 3 * 32 * 256 + 3 * 64 * 64;
         let (bn, all) = (buffers(Mode::Bn), buffers(Mode::All));
-        assert!(bn.bytes(128) > 128 * 4 * outputs && bn.bytes(128) < 3 * 128 * 4 * outputs, "{bn:?}");
-        assert!(all.bytes(128) > bn.bytes(128), "gradients of filters take room");
+        let bytes = |buffers: Buffers| buffers.bytes(128).unwrap();
+        assert!(bytes(bn) > 128 * 4 * outputs && bytes(bn) < 3 * 128 * 4 * outputs, "{bn:?}");
+        assert!(bytes(all) > bytes(bn), "gradients of filters take room");
+        assert_eq!(bn.bytes(usize::MAX - STEP), None);
     }
 
     #[test]
@@ -94,7 +97,8 @@ mod tests {
         let buffers = buffers(Mode::Bn);
         let largest = buffers.largest_batch(1 << 28);
         assert!(largest > 0 && largest.is_multiple_of(STEP));
-        assert!(buffers.bytes(largest) <= 1 << 28 && buffers.bytes(largest + 1) > 1 << 28);
+        let bytes = |batch| buffers.bytes(batch).unwrap();
+        assert!(bytes(largest) <= 1 << 28 && bytes(largest + 1) > 1 << 28);
         assert_eq!(buffers.largest_batch(1000), 0);
     }
 }

@@ -99,8 +99,12 @@ impl Model {
 
     /// Draws every parameter again; an error when the digest is not the one that is written.
     pub fn draw(&self) -> Result<Tensors> {
-        if self.classes > usize::from(u16::MAX) {
-            return Err(Error::Malformed(format!("{} classes are more than labels can tell", self.classes)));
+        match self.classes {
+            0 => return Err(Error::Malformed("a network of no classes has nothing to tell".into())),
+            classes if classes > usize::from(u16::MAX) => {
+                return Err(Error::Malformed(format!("{classes} classes are more than labels can tell")));
+            }
+            _ => {}
         }
         let weights = initial(&self.graph(), self.seed, self.init());
         let drawn = digest(&weights);
@@ -182,7 +186,10 @@ mod tests {
     fn another_digest_is_refused() {
         let error = Model { seed: 4, ..model() }.draw().unwrap_err().to_string();
         assert!(error.contains("initial weights of resnet8 with seed 4"), "{error}");
-        assert!(Model { classes: usize::MAX, ..model() }.draw().is_err());
+        for (classes, why) in [(0, "a network of no classes"), (usize::MAX, "more than labels can tell")] {
+            let error = Model { classes, ..model() }.draw().unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::{
     inputs,
     output::write_json,
     params::{Text, resolve},
+    train::MOST_IMAGES,
 };
 
 /// The kind `memory`.
@@ -86,11 +87,14 @@ impl Kind for Memory {
     fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
         let mut params = resolve::<MemoryParams>(given)?;
         let batches = params.recipe.get("batches").and_then(toml::Value::as_array);
-        let step = |batch: &toml::Value| batch.as_integer().is_some_and(|n| n > 0 && n % STEP as i64 == 0);
+        let step = |batch: &toml::Value| {
+            let batch = batch.as_integer().and_then(|n| usize::try_from(n).ok());
+            batch.is_some_and(|n| (1..=MOST_IMAGES).contains(&n) && n.is_multiple_of(STEP))
+        };
         if !batches.is_some_and(|batches| batches.iter().all(step)) {
             return Err(vec![ParamError {
                 key: "batches".into(),
-                message: format!("`batches` must be multiples of {STEP}"),
+                message: format!("`batches` must be multiples of {STEP}, up to {MOST_IMAGES}"),
                 hint: Some("buffers grow by as many images at once".into()),
             }]);
         }
@@ -104,9 +108,16 @@ impl Kind for Memory {
         let MemoryParams { mode: Text(mode), k, batches, budget } = job.params()?;
         let model = inputs::model(job)?;
         let set = mode.train_set(model.variant, k);
+        // No training begins with other weights than are written, nor with more classes than there can be.
+        model.draw().map_err(|e| StageError::new(e.to_string()))?;
         let failed = |e: network::Error| StageError::new(format!("cannot lay out {}: {e}", model.arch));
         let spec = Protocol::default().spec(&model, set, Precision::F32);
         let buffers = Buffers::of(&spec, model.classes).map_err(failed)?;
+        let of_batch = |batch| {
+            let uncounted = || format!("the buffers of {batch} images are more bytes than can be counted");
+            Ok(OfBatch { batch, bytes: buffers.bytes(batch).ok_or_else(uncounted)? })
+        };
+        let of_batches: Result<_, String> = batches.into_iter().map(of_batch).collect();
         let file = MemoryFile {
             arch: model.arch.to_string(),
             variant: model.variant.to_string(),
@@ -114,10 +125,7 @@ impl Kind for Memory {
             k: (mode == Mode::Random).then_some(k),
             parameters: model.counts().total,
             trained: model.graph().params().iter().map(|param| set.trained(param)).sum(),
-            buffers: batches
-                .into_iter()
-                .map(|batch| OfBatch { batch, bytes: buffers.bytes(batch) })
-                .collect(),
+            buffers: of_batches.map_err(StageError::new)?,
             budget,
             largest_batch: buffers.largest_batch(budget),
         };
@@ -149,9 +157,29 @@ mod tests {
     }
 
     #[test]
+    fn a_model_that_nothing_can_train_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let (model, out) = (root.path().join("model"), root.path().join("memory"));
+        run(&Model, "arch = 'resnet8'", &[], &model).unwrap();
+        let text = std::fs::read_to_string(model.join("model.json")).unwrap();
+        for (written, changed, why) in [
+            ("\"classes\": 10", "\"classes\": 0", "a network of no classes"),
+            ("\"classes\": 10", "\"classes\": 18446744073709551615", "more than labels can tell"),
+            ("\"seed\": 0", "\"seed\": 1", "initial weights of resnet8 with seed 1 have the digest"),
+        ] {
+            assert!(text.contains(written));
+            std::fs::write(model.join("model.json"), text.replace(written, changed)).unwrap();
+            let error = run(&Memory, "", &[("model", model.clone())], &out).unwrap_err();
+            assert!(error.message.contains(why), "{}", error.message);
+        }
+    }
+
+    #[test]
     fn batches_between_the_steps_are_refused() {
         let errors = Memory.resolve(&"batches = [64, 100]".parse().unwrap()).unwrap_err();
-        assert_eq!(errors[0].message, "`batches` must be multiples of 64");
+        assert_eq!(errors[0].message, "`batches` must be multiples of 64, up to 65536");
+        assert!(Memory.resolve(&"batches = [9223372036854775744]".parse().unwrap()).is_err());
+        assert!(Memory.resolve(&"batches = [65536]".parse().unwrap()).is_ok());
         let of = |text: &str| Memory.resolve(&text.parse().unwrap()).unwrap().recipe;
         assert_eq!(of("k = 3"), of(""));
         assert_ne!(of("mode = 'random'\nk = 3"), of("mode = 'random'"));

@@ -40,7 +40,7 @@ fn saved_by(engine: &str) -> String {
     format!("resume-{engine}.safetensors")
 }
 /// A step of more would fit no machine.
-const MOST_IMAGES: usize = 65_536;
+pub(crate) const MOST_IMAGES: usize = 65_536;
 
 /// Parameters of a `train` stage. The defaults are the paper's.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -268,6 +268,8 @@ impl Work {
     /// Trains with `trainer`. Saves at the end of each epoch, and `within` it too.
     fn train(&self, job: &mut Job<'_>, trainer: Box<dyn Trainer>, within: bool) -> Result<(), StageError> {
         let Self { params, model, data, spec, protocol, seed } = self;
+        // Of a model that does not say its weights, nobody could read the checkpoint.
+        model.draw().map_err(failed)?;
         let saved = job.scratch.join(saved_by(trainer.engine()));
         for other in ENGINES.iter().filter(|other| **other != trainer.engine()) {
             if job.scratch.join(saved_by(other)).exists() {

@@ -290,6 +290,21 @@ fn a_model_whose_seed_was_changed_is_refused() {
 }
 
 #[test]
+fn a_model_whose_weights_are_not_those_it_tells_is_not_trained() {
+    let root = project(CLASSES);
+    let path = root.path().join("model/model.json");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains("\"seed\": 3"));
+    fs::write(&path, text.replace("\"seed\": 3", "\"seed\": 4")).unwrap();
+    let mut listener = Listener::default();
+    let out = root.path().join("a");
+    let error = run_with(&mut listener, &Train, SHORT, &inputs(&root), &out).unwrap_err();
+    let why = "initial weights of resnet8 with seed 4 have the digest";
+    assert!(error.message.contains(why), "{}", error.message);
+    assert!(listener.progress.is_empty(), "it began");
+}
+
+#[test]
 fn a_card_is_refused_for_an_evaluation_before_anything_runs() {
     for key in ["device", "engine"] {
         let errors = Evaluate.resolve(&format!("{key} = \"cuda\"").parse().unwrap()).unwrap_err();
