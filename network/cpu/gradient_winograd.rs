@@ -11,7 +11,8 @@
 use super::{
     ahead::Next,
     lanes::{Isa, Lanes, prefetch},
-    winograd::{GROUP, LANES, M, N, Place, load_tile, panel, row, stride},
+    transforms::transform,
+    winograd::{GROUP, LANES, M, N, panel, row, stride},
 };
 use crate::lanes_dispatch;
 
@@ -60,6 +61,14 @@ impl WinogradGradient {
         // SAFETY: the lengths are checked.
         unsafe { unpack_in(isa, self, total, out) }
     }
+}
+
+/// Where a tile lies.
+#[derive(Clone, Copy)]
+struct Place {
+    image: usize,
+    y: usize,
+    x: usize,
 }
 
 lanes_dispatch!(
@@ -111,6 +120,42 @@ unsafe fn add_on<L: Lanes>(
                 (true, LANES) => multiply::<L, 1, 16>(this, spectra, gradients, sum, count, next),
                 (true, _) => multiply::<L, 2, 8>(this, spectra, gradients, sum, count, next),
                 (false, _) => multiply::<L, 1, 4>(this, spectra, gradients, sum, count, next),
+            }
+        }
+    }
+}
+
+/// Transforms one tile of every channel block into `spectra`, 36 rows `stride` apart.
+///
+/// # Safety
+/// `input` holds the padded image of `place`, `spectra` 36 rows.
+#[inline(always)]
+unsafe fn load_tile<L: Lanes>(
+    channels: usize,
+    input: *const f32,
+    [rows, columns]: [usize; 2],
+    place: Place,
+    spectra: *mut f32,
+    stride: usize,
+) {
+    let (rows, columns) = (rows + 2, columns + 2);
+    let inside = place.y + N <= rows && place.x + N <= columns;
+    for block in 0..channels / LANES {
+        // SAFETY: rows and columns of the padded plane are checked where the tile overhangs.
+        unsafe {
+            let plane = input.add((place.image * (channels / LANES) + block) * rows * columns * LANES);
+            let first = plane.add((place.y * columns + place.x) * LANES);
+            let out = spectra.add(block * LANES);
+            if inside {
+                let rows = std::array::from_fn(|y| first.add(y * columns * LANES));
+                transform::<L>(rows, out, stride);
+            } else {
+                let mut edge = [[0.0f32; N * LANES]; N];
+                for (y, row) in edge.iter_mut().enumerate().take(rows - place.y) {
+                    let pixels = N.min(columns - place.x);
+                    row.as_mut_ptr().copy_from_nonoverlapping(first.add(y * columns * LANES), pixels * LANES);
+                }
+                transform::<L>(std::array::from_fn(|y| edge[y].as_ptr()), out, stride);
             }
         }
     }

@@ -2,9 +2,11 @@
 //! timed. Knows no clock.
 
 use super::{
+    buffers::Images,
     conv::{Conv, bordered, plain},
     lanes::Isa,
-    layer::Layer,
+    layer::{Layer, Way},
+    tiles,
     winograd::{Winograd, chunk},
 };
 use crate::rng::stream;
@@ -49,8 +51,8 @@ const KERNELS: [(&str, Kernel); 7] = [
 ];
 
 /// Calls `run(name, operations, work)` for every kernel whose name is `wanted`, such as `forward 16>32
-/// 3x3/2 32x32`: `forward` and `backward` by the algorithm that training takes, `direct` by the
-/// definition where that is another one, `gradient` to all filters, `two-positions` to two weights of
+/// 3x3/2 32x32`: `forward` and `backward` by the kernel that a training runs, with nothing before and
+/// behind it, `direct` by the definition where that is another one, `gradient` to all filters, `two-positions` to two weights of
 /// each, `set` for the preparation of new filters. `operations` are always the floating-point operations
 /// of the whole direct convolution of the images that one call of `work` takes.
 pub fn each(isa: Isa, wanted: impl Fn(&str) -> bool, mut run: impl FnMut(&str, u64, &mut dyn FnMut())) {
@@ -75,16 +77,29 @@ pub fn each(isa: Isa, wanted: impl Fn(&str) -> bool, mut run: impl FnMut(&str, u
     }
 }
 
+/// Which way a convolution is taken.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Direction {
+    Forward,
+    Back,
+}
+
+/// Noise in both of the layouts that kernels read.
+struct Noise {
+    bordered: Vec<f32>,
+    plain: Images<f32>,
+}
+
 /// A convolution with images of noise.
 struct Case {
     isa: Isa,
     images: usize,
     weights: Vec<f32>,
     layer: Layer,
-    x: Vec<f32>,
-    g: Vec<f32>,
-    y: Vec<f32>,
-    dx: Vec<f32>,
+    x: Noise,
+    g: Noise,
+    y: Images<f32>,
+    dx: Images<f32>,
 }
 
 impl Case {
@@ -96,11 +111,17 @@ impl Case {
         let mut draw = |n: usize| (0..n).map(|_| stream.uniform() as f32 - 0.5).collect::<Vec<_>>();
         let weights = draw(shape.iter().product());
         layer.set(isa, &weights);
+        let mut noise = |channels: usize, size: [usize; 2]| {
+            let len = plain(channels, size);
+            let mut plain = Images::new(images, len);
+            plain.all().copy_from_slice(&draw(images * len));
+            Noise { bordered: draw(images * bordered(channels, size)), plain }
+        };
         Self {
-            x: draw(images * bordered(channels, input)),
-            g: draw(images * bordered(filters, output)),
-            y: vec![0.0; images * plain(filters, output)],
-            dx: vec![0.0; images * plain(channels, input)],
+            x: noise(channels, input),
+            g: noise(filters, output),
+            y: Images::new(images, plain(filters, output)),
+            dx: Images::new(images, plain(channels, input)),
             isa,
             images,
             weights,
@@ -116,20 +137,18 @@ impl Case {
         let area = layer.output.iter().product::<usize>();
         let flop = 2 * (images * filters * area * fan_in) as u64;
         let mut scratch = vec![0.0; layer.scratch_len()];
+        let (direction, from, to) = match kernel {
+            Kernel::Backward | Kernel::DirectBack => (Direction::Back, &*g, dx),
+            _ => (Direction::Forward, &*x, y),
+        };
         match kernel {
-            Kernel::Forward => run(flop, &mut || layer.forward(isa, images, x, y, &mut scratch)),
-            Kernel::Backward => run(flop, &mut || layer.backward(isa, images, g, dx, false, &mut scratch)),
+            Kernel::Forward | Kernel::Backward => run(flop, &mut || {
+                alone(isa, layer, direction, &from.bordered, &from.plain, to, &mut scratch);
+            }),
             Kernel::Set => run(flop, &mut || layer.set(isa, weights)),
             Kernel::Direct | Kernel::DirectBack => {
                 let conv = Conv::new(shape, stride, layer.input, weights);
-                let back = matches!(kernel, Kernel::DirectBack);
-                let (from, to) = if back { (g, dx) } else { (x, y) };
-                let (from_len, to_len) = (from.len() / images, to.len() / images);
-                run(flop, &mut || {
-                    for (from, to) in from.chunks(from_len).zip(to.chunks_mut(to_len)) {
-                        if back { conv.backward(isa, from, to, false) } else { conv.forward(isa, from, to) }
-                    }
-                });
+                run(flop, &mut || direct(isa, &conv, direction, &from.bordered, to));
             }
             Kernel::Gradient | Kernel::TwoPositions => {
                 // Two weights here and there in each filter.
@@ -139,8 +158,40 @@ impl Case {
                 let gradient = layer.gradient(some.then_some(&positions));
                 let (mut sum, mut scratch) =
                     (vec![0.0; gradient.sum_len()], vec![0.0; gradient.scratch_len()]);
+                let (x, g) = (&x.bordered, &g.bordered);
                 run(flop, &mut || gradient.add(isa, images, x, g, &mut sum, &mut scratch));
             }
+        }
+    }
+}
+
+/// The convolution, or its data gradient, of all these images by the kernel that a training runs; the images are
+/// there twice, for one algorithm in a border.
+pub(super) fn alone(
+    isa: Isa,
+    layer: &Layer,
+    direction: Direction,
+    bordered: &[f32],
+    plain: &Images<f32>,
+    results: &mut Images<f32>,
+    scratch: &mut [f32],
+) {
+    match (&layer.way, direction) {
+        (Way::Direct(conv), _) => direct(isa, conv, direction, bordered, results),
+        (Way::Winograd { forward, .. }, Direction::Forward) => {
+            tiles::alone(isa, forward, plain, results, scratch);
+        }
+        (Way::Winograd { backward, .. }, Direction::Back) => {
+            tiles::alone(isa, backward, plain, results, scratch);
+        }
+    }
+}
+
+fn direct(isa: Isa, conv: &Conv, direction: Direction, bordered: &[f32], results: &mut Images<f32>) {
+    for (n, from) in bordered.chunks_exact(bordered.len() / results.count()).enumerate() {
+        match direction {
+            Direction::Forward => conv.forward(isa, from, results.get(n)),
+            Direction::Back => conv.backward(isa, from, results.get(n), false),
         }
     }
 }

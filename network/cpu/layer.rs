@@ -1,16 +1,11 @@
 //! One convolution of a network in all that a training asks of it. Knows which algorithm serves which
 //! shape (a question of shape alone, so that every machine answers alike), no BatchNorm and no threads.
 //!
-//! All calls take several images, one behind the other: inputs and gradients of outputs bordered
-//! (`[image][C/16][H + 2][W + 2][16]`, the border zero), results plain (`[image][C/16][H][W][16]`). No
-//! result depends on how many images a call is given.
+//! A direct convolution takes bordered images (`[C/16][H + 2][W + 2][16]`, the border zero) to plain ones
+//! (`[C/16][H][W][16]`), Winograd's plain ones to plain ones; filter gradients take bordered images and
+//! gradients. No result depends on how many images a call is given.
 
-use super::{
-    conv::{Conv, bordered, plain},
-    gradient::FilterGradient,
-    lanes::Isa,
-    winograd::Winograd,
-};
+use super::{conv::Conv, gradient::FilterGradient, lanes::Isa, tiles, winograd::Winograd};
 
 /// A convolution of padding `kernel / 2` with its filters prepared.
 pub(crate) struct Layer {
@@ -63,12 +58,14 @@ impl Layer {
         }
     }
 
-    /// Floats of scratch memory that one thread needs for either direction; what they hold before does
-    /// not matter.
+    /// Floats of scratch memory that [`tiles::run`] needs for either direction, 0 where Winograd's
+    /// algorithm does not serve.
     pub(crate) fn scratch_len(&self) -> usize {
         match &self.way {
             Way::Direct(_) => 0,
-            Way::Winograd { forward, backward } => forward.scratch_len().max(backward.scratch_len()),
+            Way::Winograd { forward, backward } => {
+                tiles::scratch_len(forward).max(tiles::scratch_len(backward))
+            }
         }
     }
 
@@ -80,46 +77,15 @@ impl Layer {
         }
     }
 
-    /// `y` = the convolution of the bordered `x`.
+    /// The direct convolution, of what takes one bordered image at a time: the image's own, and those that
+    /// read one map with others.
     ///
     /// # Panics
-    /// Where a slice is shorter than its layout.
-    pub(crate) fn forward(&self, isa: Isa, images: usize, x: &[f32], y: &mut [f32], scratch: &mut [f32]) {
-        let [filters, channels, ..] = self.shape;
+    /// Where Winograd's algorithm serves: nothing else reads a map that such a convolution reads.
+    pub(crate) fn direct(&self) -> &Conv {
         match &self.way {
-            Way::Winograd { forward, .. } => forward.run(isa, images, x, y, false, scratch),
-            Way::Direct(conv) => {
-                let (x_len, y_len) = (bordered(channels, self.input), plain(filters, self.output));
-                for n in 0..images {
-                    conv.forward(isa, &x[n * x_len..][..x_len], &mut y[n * y_len..][..y_len]);
-                }
-            }
-        }
-    }
-
-    /// `dx` = the gradient of the inputs, or that added to `dx`, for the bordered gradient `g` of the
-    /// outputs. Not for a first layer of fewer than 16 channels.
-    ///
-    /// # Panics
-    /// For such a layer, and where a slice is shorter than its layout.
-    pub(crate) fn backward(
-        &self,
-        isa: Isa,
-        images: usize,
-        g: &[f32],
-        dx: &mut [f32],
-        accumulate: bool,
-        scratch: &mut [f32],
-    ) {
-        let [filters, channels, ..] = self.shape;
-        match &self.way {
-            Way::Winograd { backward, .. } => backward.run(isa, images, g, dx, accumulate, scratch),
-            Way::Direct(conv) => {
-                let (g_len, dx_len) = (bordered(filters, self.output), plain(channels, self.input));
-                for n in 0..images {
-                    conv.backward(isa, &g[n * g_len..][..g_len], &mut dx[n * dx_len..][..dx_len], accumulate);
-                }
-            }
+            Way::Direct(conv) => conv,
+            Way::Winograd { .. } => panic!("a projection beside a convolution of stride 1"),
         }
     }
 
@@ -135,7 +101,28 @@ impl Layer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng;
+    use crate::{
+        cpu::{
+            buffers::Images,
+            conv::{bordered, plain},
+            kernels::{Direction, alone},
+        },
+        rng,
+    };
+
+    /// What a direction makes of images, bordered and plain.
+    fn results(layer: &Layer, isa: Isa, direction: Direction, x: [&[f32]; 2], images: usize) -> Vec<f32> {
+        let [filters, channels, ..] = layer.shape;
+        let [from, to] = [(channels, layer.input), (filters, layer.output)];
+        let [from, to] = if direction == Direction::Back { [to, from] } else { [from, to] };
+        let mut inputs = Images::new(images, plain(from.0, from.1));
+        inputs.all().copy_from_slice(x[1]);
+        let mut results = Images::new(images, plain(to.0, to.1));
+        results.all().fill(f32::NAN);
+        let mut scratch = vec![f32::NAN; layer.scratch_len()];
+        alone(isa, layer, direction, x[0], &inputs, &mut results, &mut scratch);
+        results.all().to_vec()
+    }
 
     /// <conv(x, w), g> = <x, back(g, w)> = <w, gradient(x, g)>, whatever the algorithm.
     #[test]
@@ -158,9 +145,7 @@ mod tests {
             let (x, x_plain) = inside(&draw(images * plain(channels, size)), channels, size, images);
             let (g, g_plain) =
                 inside(&draw(images * plain(filters, layer.output)), filters, layer.output, images);
-            let mut scratch = vec![f32::NAN; layer.scratch_len()];
-            let mut y = vec![f32::NAN; g_plain.len()];
-            layer.forward(isa, images, &x, &mut y, &mut scratch);
+            let y = results(&layer, isa, Direction::Forward, [&x, &x_plain], images);
             let dot = |a: &[f32], b: &[f32]| {
                 assert_eq!(a.len(), b.len());
                 a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>()
@@ -169,8 +154,7 @@ mod tests {
             let size = y.len() as f64; // about the square of the sum's deviation
             let near = |other: f64| (other - expected).abs() < 1e-5 * size;
             if channels >= 16 {
-                let mut dx = vec![f32::NAN; x_plain.len()];
-                layer.backward(isa, images, &g, &mut dx, false, &mut scratch);
+                let dx = results(&layer, isa, Direction::Back, [&g, &g_plain], images);
                 assert!(near(dot(&dx, &x_plain)), "{shape:?} back");
             }
             let gradient = layer.gradient(None);
@@ -198,20 +182,18 @@ mod tests {
                 let mut stream = rng::stream(4, "layer");
                 let mut draw = |n: usize| (0..n).map(|_| stream.uniform() as f32 - 0.5).collect::<Vec<_>>();
                 layer.set(isa, &draw(shape.iter().product()));
-                let (x, _) = inside(&draw(images * plain(channels, size)), channels, size, images);
-                let (g, _) =
+                let (x, x_plain) = inside(&draw(images * plain(channels, size)), channels, size, images);
+                let (g, g_plain) =
                     inside(&draw(images * plain(filters, layer.output)), filters, layer.output, images);
                 let gradient = layer.gradient(None);
-                let mut scratch = vec![0.0; layer.scratch_len().max(gradient.scratch_len())];
+                let mut scratch = vec![0.0; gradient.scratch_len()];
+                let back = || results(&layer, isa, Direction::Back, [&g, &g_plain], images);
+                let none = || vec![0.0; images * plain(channels, size)];
                 let mut results = [
-                    vec![0.0; images * plain(filters, layer.output)],
-                    vec![0.0; images * plain(channels, size)],
+                    results(&layer, isa, Direction::Forward, [&x, &x_plain], images),
+                    if channels >= 16 { back() } else { none() },
                     vec![0.0; shape.iter().product()],
                 ];
-                layer.forward(isa, images, &x, &mut results[0], &mut scratch);
-                if channels >= 16 {
-                    layer.backward(isa, images, &g, &mut results[1], false, &mut scratch);
-                }
                 let mut sum = vec![0.0; gradient.sum_len()];
                 gradient.add(isa, images, &x, &g, &mut sum, &mut scratch);
                 gradient.finish(isa, &mut sum, &mut results[2]);

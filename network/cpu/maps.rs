@@ -9,7 +9,6 @@ use super::{
     sinks::{Pass, Sink},
     sources::{Side, Source},
     stored::Stored,
-    tiles,
     unit::Unit,
     winograd::chunk,
 };
@@ -161,12 +160,8 @@ impl Scratch {
                 tiles = tiles.max(filters.gradient.scratch_len());
                 need(chunk(found.input));
             }
-            if let Way::Winograd { forward, backward } = &unit.layer.way {
-                tiles = tiles.max(tiles::scratch_len(forward)).max(tiles::scratch_len(backward));
-            }
-            let alone = read.is_some_and(|f| f.readers.len() == 1);
-            if !alone || matches!(unit.layer.way, Way::Direct(_)) {
-                tiles = tiles.max(unit.layer.scratch_len());
+            tiles = tiles.max(unit.layer.scratch_len());
+            if let Way::Direct(_) = unit.layer.way {
                 need(1);
             }
         }

@@ -200,7 +200,7 @@ impl<S: Stored> Pass<'_, S> {
                 }
             };
             let out = &mut own.plain.get(0)[..self.units[u].z.size()];
-            layer.forward(self.isa, 1, x, out, own.tiles.get(0));
+            layer.direct().forward(self.isa, x, out);
             // SAFETY: the caller's promise.
             unsafe { direct::write(self.isa, &sink, first + i, unit.output, Values::Image(out)) }
         }

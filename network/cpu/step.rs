@@ -146,7 +146,7 @@ impl<S: Stored> Step<S> {
             let image = own.image.get(0);
             load(n, image);
             // SAFETY: each item has its image.
-            unsafe { convolve(isa, &units[0], n, image, own.plain.get(0), own.tiles.get(0)) }
+            unsafe { convolve(isa, &units[0], n, image, own.plain.get(0)) }
         });
         normalise(0, &mut units[0]);
         for f in 0..self.layout.features.len() {
@@ -178,7 +178,7 @@ impl<S: Stored> Step<S> {
                 unsafe {
                     direct::read(isa, &source, n, size, x);
                     for &u in readers {
-                        convolve(isa, &units[u], n, x, own.plain.get(0), own.tiles.get(0));
+                        convolve(isa, &units[u], n, x, own.plain.get(0));
                     }
                 }
             }),
@@ -296,7 +296,7 @@ impl<S: Stored> Step<S> {
                     let g = own.outputs[layout.units[u].shape].get(0);
                     // SAFETY: each item has its image.
                     unsafe { direct::read(isa, &source, n, layer.output, g) };
-                    layer.backward(isa, 1, g, dx, i > 0, own.tiles.get(0));
+                    layer.direct().backward(isa, g, dx, i > 0);
                 }
                 // SAFETY: as above.
                 unsafe { direct::write(isa, &sink, n, size, Values::Image(dx)) }
@@ -312,16 +312,9 @@ impl<S: Stored> Step<S> {
 ///
 /// # Safety
 /// The caller has image `n` to itself.
-unsafe fn convolve(
-    isa: Isa,
-    unit: &Unit<impl Stored>,
-    n: usize,
-    x: &[f32],
-    out: &mut [f32],
-    scratch: &mut [f32],
-) {
+unsafe fn convolve(isa: Isa, unit: &Unit<impl Stored>, n: usize, x: &[f32], out: &mut [f32]) {
     let out = &mut out[..unit.z.size()];
-    unit.layer.forward(isa, 1, x, out, scratch);
+    unit.layer.direct().forward(isa, x, out);
     let sink = Sink::Keep { z: &unit.z, sums: Some(&unit.sums) };
     // SAFETY: the caller's promise.
     unsafe { direct::write(isa, &sink, n, unit.layer.output, Values::Image(out)) }

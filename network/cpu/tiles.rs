@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use super::{
     ahead::Ahead,
+    buffers::Images,
     lanes::{Isa, Lanes},
     products::multiply_panel,
     sink_rows::{Chains, HELD, Rows, Visit},
@@ -93,6 +94,21 @@ pub(crate) unsafe fn run<S: Stored>(
     };
     // SAFETY: shapes and lengths are checked; the images are the caller's promise.
     unsafe { run_on(isa, &job) }
+}
+
+/// Convolves all images of `x` into `z`, with nothing before them and nothing behind: what is compared with
+/// plain loops, and timed by itself. What `scratch` holds before does not matter.
+///
+/// # Panics
+/// As [`run`], and where `x` and `z` hold different numbers of images.
+pub(crate) fn alone(isa: Isa, conv: &Winograd, x: &Images<f32>, z: &mut Images<f32>, scratch: &mut [f32]) {
+    assert_eq!(x.count(), z.count(), "as many results as images");
+    let (source, sink) = (Source::Plain(x), Sink::Keep { z: &*z, sums: None });
+    for first in (0..x.count()).step_by(images_per_call(conv)) {
+        let images = first..(first + images_per_call(conv)).min(x.count());
+        // SAFETY: `x` is only read, and `z` nobody else holds.
+        unsafe { run(isa, conv, source, sink, images, false, scratch) }
+    }
 }
 
 /// Images of a source on their way through a convolution into a sink.

@@ -54,7 +54,7 @@ unsafe fn input_transform<L: Lanes>(d: [L; N]) -> [L; N] {
 /// # Safety
 /// As [`Lanes::splat`].
 #[inline(always)]
-pub(super) unsafe fn output_transform<L: Lanes>(m: [L; N]) -> [L; M] {
+unsafe fn output_transform<L: Lanes>(m: [L; N]) -> [L; M] {
     // SAFETY: the caller's promise.
     let [two, four, eight] = unsafe { [L::splat(2.0), L::splat(4.0), L::splat(8.0)] };
     let (near_sum, near_gap) = (m[1].add(m[2]), m[1].sub(m[2]));

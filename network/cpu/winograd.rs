@@ -1,5 +1,5 @@
 //! 3x3 convolutions of stride 1 by Winograd's F(4x4, 3x3): 16 outputs for 36 multiplications
-//! instead of 144. Knows nothing of BatchNorm, threads or which layers it serves.
+//! instead of 144. Here are the filters; [`super::tiles`] takes images through them. Knows no images.
 //!
 //! Filters are transformed once, and again only where they train; those of a wide layer a panel at a
 //! time, whenever a group of tiles is multiplied, because transformed they would take eight times
@@ -10,18 +10,14 @@
 //! outputs. Lanes run over channels of the result in all three stages and every sum runs over
 //! input channels in ascending order, so neither the instruction set nor the grouping of tiles
 //! changes a bit.
-//!
-//! Layouts: input `[image][C/16][H + 2][W + 2][16]` with a border of zeros, output
-//! `[image][K/16][H][W][16]`.
-#![allow(unsafe_code)] // kernels on raw pointers; bounds are checked once, in `Winograd::run`
+#![allow(unsafe_code)] // kernels on raw pointers; whose bounds are checked where filters are set
 #![allow(clippy::needless_range_loop)] // tiles are transposed: one index serves two arrays
 
 use std::sync::Arc;
 
 use super::{
     lanes::{Isa, Lanes},
-    products::multiply_panel,
-    transforms::{filter_transform, output_transform, transform},
+    transforms::filter_transform,
 };
 use crate::lanes_dispatch;
 
@@ -163,8 +159,8 @@ impl Winograd {
         if wide(self.channels, self.filters) { N * N * self.channels * self.width() } else { 0 }
     }
 
-    /// Floats of scratch memory that one thread needs.
-    pub(crate) fn scratch_len(&self) -> usize {
+    /// Floats of scratch memory for a group of tiles.
+    pub(super) fn scratch_len(&self) -> usize {
         N * N * (self.spectra_stride() + self.products_stride()) + self.panel_len()
     }
 
@@ -185,29 +181,6 @@ impl Winograd {
                 room.cast_const()
             }
         }
-    }
-
-    /// Convolves `images` images into `output`, or adds the result to it; layouts as in the module's
-    /// description. What `scratch` holds before does not matter. Fast where `images` is a multiple of
-    /// [`chunk`].
-    ///
-    /// # Panics
-    /// Where a slice is shorter than its layout.
-    pub(crate) fn run(
-        &self,
-        isa: Isa,
-        images: usize,
-        input: &[f32],
-        output: &mut [f32],
-        accumulate: bool,
-        scratch: &mut [f32],
-    ) {
-        let [rows, columns] = self.size;
-        assert!(input.len() >= images * self.channels * (rows + 2) * (columns + 2), "input too short");
-        assert!(output.len() >= images * self.filters * rows * columns, "output too short");
-        assert!(scratch.len() >= self.scratch_len(), "scratch too short");
-        // SAFETY: the lengths are checked.
-        unsafe { convolve_in(isa, self, images, input, output, accumulate, scratch) }
     }
 }
 
@@ -231,150 +204,6 @@ pub(super) fn wide(channels: usize, filters: usize) -> bool {
 /// a tile out of the same cache set.
 pub(super) fn stride(channels: usize, tiles: usize) -> usize {
     tiles * row(channels) + LANES
-}
-
-/// Where a tile lies.
-#[derive(Clone, Copy)]
-pub(super) struct Place {
-    pub(crate) image: usize,
-    pub(crate) y: usize,
-    pub(crate) x: usize,
-}
-
-lanes_dispatch!(
-    unsafe fn convolve_in(
-        this: &Winograd,
-        images: usize,
-        input: &[f32],
-        output: &mut [f32],
-        accumulate: bool,
-        scratch: &mut [f32],
-    ) = convolve
-);
-
-/// # Safety
-/// The slices are as long as [`Winograd::run`] demands.
-#[inline(always)]
-unsafe fn convolve<L: Lanes>(
-    this: &Winograd,
-    images: usize,
-    input: &[f32],
-    output: &mut [f32],
-    accumulate: bool,
-    scratch: &mut [f32],
-) {
-    let [rows, columns] = this.size;
-    let (across, per_image) = (columns.div_ceil(M), columns.div_ceil(M) * rows.div_ceil(M));
-    let (spectra, rest) = scratch.split_at_mut(N * N * this.spectra_stride());
-    let (products, room) = rest.split_at_mut(N * N * this.products_stride());
-    let (spectra, products, room) = (spectra.as_mut_ptr(), products.as_mut_ptr(), room.as_mut_ptr());
-    for first in (0..images * per_image).step_by(this.group()) {
-        let count = this.group().min(images * per_image - first);
-        let place = |t: usize| {
-            let id = first + t;
-            Place { image: id / per_image, y: id % per_image / across * M, x: id % across * M }
-        };
-        for t in 0..count {
-            // SAFETY: a place inside the input; tile t of a group fits the scratch.
-            unsafe {
-                let spectra = spectra.add(t * row(this.channels));
-                let stride = this.spectra_stride();
-                load_tile::<L>(this.channels, input.as_ptr(), this.size, place(t), spectra, stride);
-            }
-        }
-        for panel in 0..this.filters / this.width() {
-            // SAFETY: the scratch holds a group's tiles, enough for the last whole step of any kernel;
-            // what lies beyond `count` is multiplied and never read.
-            unsafe {
-                let filters = this.panel::<L>(panel, room);
-                multiply_panel::<L>(this, filters, spectra, products, count, &mut || {});
-                for t in 0..count {
-                    let products = products.add(t * this.width());
-                    store_tile::<L>(this, panel, products, output.as_mut_ptr(), place(t), accumulate);
-                }
-            }
-        }
-    }
-}
-
-/// Transforms one tile of every channel block into `spectra`, 36 rows `stride` apart.
-///
-/// # Safety
-/// `input` holds the padded image of `place`, `spectra` 36 rows.
-#[inline(always)]
-pub(super) unsafe fn load_tile<L: Lanes>(
-    channels: usize,
-    input: *const f32,
-    [rows, columns]: [usize; 2],
-    place: Place,
-    spectra: *mut f32,
-    stride: usize,
-) {
-    let (rows, columns) = (rows + 2, columns + 2);
-    let inside = place.y + N <= rows && place.x + N <= columns;
-    for block in 0..channels / LANES {
-        // SAFETY: rows and columns of the padded plane are checked where the tile overhangs.
-        unsafe {
-            let plane = input.add((place.image * (channels / LANES) + block) * rows * columns * LANES);
-            let first = plane.add((place.y * columns + place.x) * LANES);
-            let out = spectra.add(block * LANES);
-            if inside {
-                let rows = std::array::from_fn(|y| first.add(y * columns * LANES));
-                transform::<L>(rows, out, stride);
-            } else {
-                let mut edge = [[0.0f32; N * LANES]; N];
-                for (y, row) in edge.iter_mut().enumerate().take(rows - place.y) {
-                    let pixels = N.min(columns - place.x);
-                    row.as_mut_ptr().copy_from_nonoverlapping(first.add(y * columns * LANES), pixels * LANES);
-                }
-                transform::<L>(std::array::from_fn(|y| edge[y].as_ptr()), out, stride);
-            }
-        }
-    }
-}
-
-/// Transforms one tile of a panel's filters back and writes the outputs inside the image.
-///
-/// # Safety
-/// `products` holds 36 rows, `output` the image of `place`.
-#[inline(always)]
-unsafe fn store_tile<L: Lanes>(
-    this: &Winograd,
-    panel: usize,
-    products: *const f32,
-    output: *mut f32,
-    place: Place,
-    accumulate: bool,
-) {
-    let (width, stride, [rows, columns]) = (this.width(), this.products_stride(), this.size);
-    for block in 0..width / LANES {
-        // SAFETY: outputs beyond the last row or column are not written.
-        unsafe {
-            let plane = place.image * (this.filters / LANES) + panel * width / LANES + block;
-            let plane = output.add(plane * rows * columns * LANES);
-            let zero = L::splat(0.0);
-            let mut tile = [[zero; N]; M];
-            for x in 0..N {
-                let mut column = [zero; N];
-                for (y, value) in column.iter_mut().enumerate() {
-                    *value = L::load(products.add((y * N + x) * stride + block * LANES));
-                }
-                let column = output_transform::<L>(column);
-                for y in 0..M {
-                    tile[y][x] = column[y];
-                }
-            }
-            for (y, row) in tile.into_iter().enumerate().take(rows - place.y) {
-                let row = output_transform::<L>(row);
-                for (x, value) in row.into_iter().enumerate() {
-                    if place.x + x < columns {
-                        let to = plane.add(((place.y + y) * columns + place.x + x) * LANES);
-                        if accumulate { L::load(to).add(value) } else { value }.store(to);
-                    }
-                }
-            }
-        }
-    }
 }
 
 lanes_dispatch!(
