@@ -2,7 +2,7 @@
 
 use network::{
     arch::{Graph, Variant},
-    init::random_positions,
+    init::{BnInit, random_positions},
     mode::Mode,
     rng::stream,
     tensor::Tensor,
@@ -58,6 +58,30 @@ fn gradients_of_a_vgg_are_the_slope_of_the_loss() {
     // Behind every pooling; a bias before a BatchNorm changes nothing.
     let first = |name: &str| ["layers.0.conv.weight", "layers.0.conv.bias"].contains(&name);
     compare(&spec("vgg11", Variant::Paper, Mode::All, 1), &first);
+}
+
+/// Some scales are below zero, or all shifts above: what is the largest behind a BatchNorm is not so before it.
+#[test]
+fn gradients_of_every_initialisation_are_those_in_f64() {
+    for (arch, bn) in [
+        ("vgg11", BnInit::PositiveNegative),
+        ("vgg11", BnInit::Oneone),
+        ("resnet8", BnInit::PositiveNegative),
+        ("resnet8", BnInit::Oneone),
+    ] {
+        let mut spec = spec(arch, Variant::Paper, Mode::Bn, 4);
+        spec.init.bn = bn;
+        let batch = batch(0, 0, 4);
+        let (_, expected) = in_f64(&spec).gradients(&batch).unwrap();
+        for mut engine in engines(&spec) {
+            let (_, gradients) = engine.gradients(&batch).unwrap();
+            assert!(gradients.keys().eq(expected.keys()));
+            for (name, gradient) in &gradients {
+                let who = format!("{arch}, {bn:?}, {}, {name}", engine.describe());
+                assert_near(gradient, &expected[name], &who);
+            }
+        }
+    }
 }
 
 #[test]
