@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::results::{Evaluation, Family, Line, Network, Results, Statistics};
+use crate::results::{Axes, Evaluation, Family, Line, Network, Results, Statistics};
 
 /// Steps of the whole protocol: 160 epochs of 50,000 images in batches of 128.
 const STEPS: u64 = 62_560;
@@ -113,13 +113,16 @@ impl Quantity {
             }));
         }
         if self.of == Measure::Train {
-            // A history does not say of which data it is: its evaluation must count.
-            let counts = results
-                .evaluations
-                .iter()
-                .any(|run| meant(&run.network, &run.line, &run.metrics.subject.variant) && is_whole(run));
-            let histories =
-                results.histories.iter().filter(|h| counts && meant(&h.network, &h.line, &h.variant));
+            // A history does not say of which data it is: the evaluation of the same training must count.
+            let counts = |axes: &Axes| {
+                results.evaluations.iter().any(|run| {
+                    run.axes == *axes
+                        && meant(&run.network, &run.line, &run.metrics.subject.variant)
+                        && is_whole(run)
+                })
+            };
+            let histories = results.histories.iter();
+            let histories = histories.filter(|h| meant(&h.network, &h.line, &h.variant) && counts(&h.axes));
             return collect(histories.filter_map(|h| {
                 let last = h.rows.last()?.values.get("train_accuracy")?;
                 Some((100.0 * last, h.instance.clone()))

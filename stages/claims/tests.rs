@@ -19,7 +19,6 @@ fn run(root: &Path, arch: &str, variant: &str, mode: &str, top1: f64, steps: u64
     let gammas = r#"{"all":{"below_001":0.25,"below_005":0.3,"below_01":0.35},"histogram":{"from":0,"to":1,"counts":[1]},
         "zeroing":[{"threshold":0.01,"change":-0.0004},{"threshold":0.05,"change":-0.02}]}"#;
     std::fs::write(dir.join("gamma.json"), gammas).unwrap();
-    std::fs::write(dir.join("history.csv"), "epoch,train_accuracy\n1,0.1\n2,0.575\n").unwrap();
     let seed = (1000.0 * top1) as i64;
     let axes = [("arch", arch.into()), ("mode", mode.into()), ("seed", seed.into())];
     let axes = axes.into_iter().map(|(k, v): (&str, toml::Value)| (k.to_owned(), v)).collect();
@@ -27,14 +26,19 @@ fn run(root: &Path, arch: &str, variant: &str, mode: &str, top1: f64, steps: u64
 }
 
 /// Verdicts by claim, and the table.
-fn judge(inputs: Vec<Input>) -> (impl Fn(&str) -> String, String) {
+fn judge(metrics: Vec<Input>) -> (impl Fn(&str) -> String, String) {
+    judge_all([("metrics", metrics)])
+}
+
+/// The same, given inputs of several roles.
+fn judge_all<const N: usize>(inputs: [(&str, Vec<Input>); N]) -> (impl Fn(&str) -> String + use<N>, String) {
     let out = tempfile::tempdir().unwrap();
     Claims
         .run(&mut Job {
             instance: "claims",
             axes: &std::collections::BTreeMap::new(),
             params: &Params::default(),
-            inputs: &[("metrics".to_owned(), inputs)].into(),
+            inputs: &inputs.map(|(role, inputs)| (role.to_owned(), inputs)).into(),
             out: out.path(),
             scratch: out.path(),
             project: out.path(),
@@ -153,4 +157,65 @@ fn runs_that_differ_from_the_protocol_do_not_count() {
     let (verdict, table) = judge(inputs);
     assert_eq!(verdict("bn-resnet32"), "does-not-hold");
     assert!(table.contains("ResNet-32: BatchNorm only 50.0 % (n = 1)"), "{table}");
+}
+
+/// The training behind an evaluation, which ended at `accuracy` on the images that it learnt from.
+fn training(evaluation: &Input, accuracy: f64) -> Input {
+    let dir = evaluation.dir.with_extension("train");
+    std::fs::create_dir(&dir).unwrap();
+    let history = format!(
+        "epoch,learning_rate,train_loss,train_accuracy,test_loss,test_accuracy\n1,0.1,2.0,0.3,2.1,0.2\n\
+         2,0.01,1.2,{accuracy},1.9,0.1\n"
+    );
+    std::fs::write(dir.join("history.csv"), history).unwrap();
+    let axis = |name: &str| evaluation.axes[name].as_str().unwrap().to_owned();
+    let (arch, mode) = (axis("arch"), axis("mode"));
+    let says = format!(r#"{{"__metadata__":{{"arch":"{arch}","mode":"{mode}","k":"2","variant":"paper"}}}}"#);
+    let checkpoint = [&(says.len() as u64).to_le_bytes(), says.as_bytes()].concat();
+    std::fs::write(dir.join("checkpoint.safetensors"), checkpoint).unwrap();
+    Input { instance: format!("train[{arch},{mode}]"), axes: evaluation.axes.clone(), dir }
+}
+
+#[test]
+fn a_training_counts_with_its_last_epoch_and_by_its_own_evaluation() {
+    let root = tempfile::tempdir().unwrap();
+    let paper = |top1, steps| run(root.path(), "resnet14", "paper", "bn", top1, steps);
+    let (whole, short, gone) = (paper(0.57, 62_560), paper(0.56, 4710), paper(0.55, 62_560));
+    let histories = vec![training(&whole, 0.585), training(&short, 0.9), training(&gone, 0.8)];
+    let inputs = [("metrics", vec![whole, short]), ("histories", histories.clone())];
+    let (verdict, table) = judge_all(inputs);
+    assert_eq!(verdict("no-overfitting"), "holds");
+    let numbers = "BatchNorm only, training accuracy 58.5 % (n = 1); BatchNorm only 57.0 % (n = 1)";
+    assert!(table.contains(numbers), "{table}");
+    let (verdict, _) = judge_all([("metrics", vec![gone]), ("histories", histories[..2].to_vec())]);
+    assert_eq!(verdict("no-overfitting"), "not-run");
+}
+
+/// What the buffers of a network take: bytes for 64 and 128 images, and the largest batch.
+fn memory(root: &Path, mode: &str, bytes: [u64; 2], largest: u64) -> Input {
+    let dir = root.join(format!("memory-{mode}"));
+    std::fs::create_dir(&dir).unwrap();
+    let [small, large] = bytes;
+    let text = format!(
+        r#"{{"arch":"resnet32","variant":"origin","mode":"{mode}","buffers":[{{"batch":64,"bytes":{small}}},
+            {{"batch":128,"bytes":{large}}}],"budget":1073741824,"largest_batch":{largest}}}"#
+    );
+    std::fs::write(dir.join("memory.json"), text).unwrap();
+    let axes = [("arch", "resnet32"), ("mode", mode)];
+    let axes = axes.into_iter().map(|(axis, value)| (axis.to_owned(), value.into())).collect();
+    Input { instance: format!("memory[resnet32,{mode}]"), axes, dir }
+}
+
+#[test]
+fn buffers_count_at_the_batch_of_the_protocol_and_batches_by_their_size() {
+    let root = tempfile::tempdir().unwrap();
+    let bn = memory(root.path(), "bn", [90_000_000, 61_234_567], 1152);
+    let all = memory(root.path(), "all", [70_000_000, 123_456_789], 640);
+    let (verdict, table) = judge_all([("metrics", Vec::new()), ("memory", vec![bn, all])]);
+    assert_eq!((verdict("origin-memory"), verdict("origin-batch")), ("holds".into(), "holds".into()));
+    let buffers =
+        "everything, buffers at batch 128 123 MB (n = 1); BatchNorm only, buffers at batch 128 61 MB (n = 1)";
+    for numbers in [buffers, "BatchNorm only, largest batch that fits 1152 (n = 1)"] {
+        assert!(table.contains(numbers), "{numbers}: {table}");
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use engine::kind::{Input, StageError};
 
-use super::{Line, Network};
+use super::{Line, Network, read::Axes};
 
 /// One line of a history.
 #[derive(Clone, Debug)]
@@ -20,6 +20,7 @@ pub(crate) struct Row {
 pub(crate) struct History {
     /// The instance.
     pub(crate) instance: String,
+    pub(crate) axes: Axes,
     /// `paper` or `origin`, where its checkpoint says so.
     pub(crate) variant: String,
     pub(crate) network: Network,

@@ -12,7 +12,7 @@ pub(crate) use self::{
     line::{Line, Values, crossed, setting},
     network::{Family, Network},
     protocol::Departure,
-    read::{Evaluation, Gammas, Memory, Results},
+    read::{Axes, Evaluation, Gammas, Memory, Results},
 };
 
 /// Mean, sample standard deviation and number of values that are finite.

@@ -22,6 +22,9 @@ const OWN_AXES: [&str; 4] = ["arch", "mode", "seed", "k"];
 /// What stands for an axis where stages tell lines apart.
 const STAGE: &str = "stage";
 
+/// The axes of an instance, with their values.
+pub(crate) type Axes = BTreeMap<String, toml::Value>;
+
 /// What a file says of whom it is about.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Subject {
@@ -117,6 +120,7 @@ pub(crate) struct Features {
 pub(crate) struct Evaluation {
     /// The instance.
     pub(crate) instance: String,
+    pub(crate) axes: Axes,
     pub(crate) network: Network,
     pub(crate) line: Line,
     pub(crate) metrics: Metrics,
@@ -210,7 +214,8 @@ fn evaluation(input: &Input, telling: &BTreeSet<String>) -> Result<Evaluation, S
     let metrics: Metrics = json(input, "metrics.json")?.ok_or_else(|| missing(input, "metrics.json"))?;
     let (network, line) = whose(input, &metrics.subject, telling);
     let (gammas, features) = (json(input, "gamma.json")?, json(input, "features.json")?);
-    Ok(Evaluation { instance: input.instance.clone(), network, line, metrics, gammas, features })
+    let (instance, axes) = (input.instance.clone(), input.axes.clone());
+    Ok(Evaluation { instance, axes, network, line, metrics, gammas, features })
 }
 
 fn history(input: &Input, metrics: &[Input], telling: &BTreeSet<String>) -> Result<History, StageError> {
@@ -220,8 +225,9 @@ fn history(input: &Input, metrics: &[Input], telling: &BTreeSet<String>) -> Resu
     })?;
     let subject = trained(input, metrics)?;
     let (network, line) = whose(input, &subject, telling);
-    let (instance, variant, rows) = (input.instance.clone(), subject.variant, rows(&text, input)?);
-    Ok(History { instance, variant, network, line, rows })
+    let (instance, axes) = (input.instance.clone(), input.axes.clone());
+    let (variant, rows) = (subject.variant, rows(&text, input)?);
+    Ok(History { instance, axes, variant, network, line, rows })
 }
 
 /// Whose history it is: what the checkpoint says, or where that is missing, as in a clone, the one evaluation of the
