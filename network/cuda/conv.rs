@@ -3,7 +3,7 @@
 //! number of instances: a training has the same bits alone and in a group.
 
 use super::{
-    device::{Address, Device, Source},
+    device::{Address, Source},
     launches::{Args, COMMON, Launches, MAPS, MMA, NORMS, STORED, Size, TILES},
     maps::{Kind, Read, Write},
     statistics::Sums,
@@ -145,9 +145,9 @@ impl Conv {
     }
 
     /// Launches it on `count` images; `packed` are its filters (and their distance between instances).
-    pub(super) fn launch<D: Device>(
+    pub(super) fn launch(
         &self,
-        to: &mut Launches<'_, D>,
+        to: &mut Launches<'_>,
         count: usize,
         (read, write): (Read, Write),
         packed: (Address, usize),

@@ -2,7 +2,7 @@
 //! (`positions.cu`).
 
 use super::{
-    device::{Address, Device, Source},
+    device::{Address, Source},
     launches::{Args, COMMON, Launches, MAPS, MMA, STORED, Size},
     maps::{Kind, Read},
     parameters::Filters,
@@ -134,8 +134,8 @@ pub(super) struct Places {
 
 /// Launches the gradient of the filters of `unit` from `count` of `batch` images; `x` is what it read, `g` the gradient
 /// of what it wrote. All weights are left to tensor cores, if there are any and it is not the image that was read.
-pub(super) fn launch<D: Device>(
-    to: &mut Launches<'_, D>,
+pub(super) fn launch(
+    to: &mut Launches<'_>,
     precision: Precision,
     tensor_cores: bool,
     (unit, own): (&Unit, &Filters),

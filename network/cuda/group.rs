@@ -195,7 +195,7 @@ impl<D: Device> Group<D> {
             return Ok(*recording);
         }
         let parts = (&self.plan, &self.memory);
-        let list = launches(&mut self.device, &mut self.loaded, parts, purpose, count)?;
+        let list = launches(&mut |source| self.device.load(source), &mut self.loaded, parts, purpose, count)?;
         let recording = self.device.record(&list)?;
         self.recordings.insert((purpose, count), recording);
         Ok(recording)

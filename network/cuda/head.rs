@@ -1,7 +1,7 @@
 //! Launches of the network's end (`head.cu`): pooling, the output layer, the loss and the way back to the last map.
 
 use super::{
-    device::{Address, Device, Source},
+    device::{Address, Source},
     launches::{Args, COMMON, Launches, MAPS, NORMS, STORED, Size},
     maps::{Read, Target, Write},
     stored,
@@ -62,9 +62,9 @@ impl Head {
 
     /// Logits, losses and their gradients; with a `tally`, adds losses and hits to it; with a way `back`, also the
     /// gradient of the last map and, in the second, its sums (and their distance).
-    pub(super) fn launch<D: Device>(
+    pub(super) fn launch(
         &self,
-        to: &mut Launches<'_, D>,
+        to: &mut Launches<'_>,
         last: Read,
         ends: &Ends,
         tally: Address,
@@ -88,7 +88,7 @@ impl Head {
     }
 
     /// The gradients of weights and biases, if they train.
-    pub(super) fn output<D: Device>(&self, to: &mut Launches<'_, D>, ends: &Ends) -> Result<()> {
+    pub(super) fn output(&self, to: &mut Launches<'_>, ends: &Ends) -> Result<()> {
         let (gradients, distance) = self.gradients;
         if gradients[0] == Address::NONE {
             return Ok(());

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::device::{Address, Arg, Device, Kernel, Launch, Source};
+use super::device::{Address, Arg, Kernel, Launch, Source};
 use crate::{Error, Result};
 
 /// What all kernels share.
@@ -21,9 +21,12 @@ pub(super) const MMA: &str = include_str!("mma.cu");
 /// The kernels that were loaded, by their source.
 pub(super) type Loaded = HashMap<Source, Vec<Kernel>>;
 
+/// Loads the kernels of a source, as [`Device::load`](super::device::Device::load) does.
+pub(super) type Load<'a> = dyn FnMut(&Source) -> Result<Vec<Kernel>> + 'a;
+
 /// Launches, and where their kernels come from.
-pub(super) struct Launches<'a, D> {
-    device: &'a mut D,
+pub(super) struct Launches<'a> {
+    load: &'a mut Load<'a>,
     loaded: &'a mut Loaded,
     instances: u32,
     pub(super) list: Vec<Launch>,
@@ -37,9 +40,9 @@ pub(super) struct Size {
     pub(super) shared: usize,
 }
 
-impl<'a, D: Device> Launches<'a, D> {
-    pub(super) fn new(device: &'a mut D, loaded: &'a mut Loaded, instances: usize) -> Self {
-        Self { device, loaded, instances: instances as u32, list: Vec::new() }
+impl<'a> Launches<'a> {
+    pub(super) fn new(load: &'a mut Load<'a>, loaded: &'a mut Loaded, instances: usize) -> Self {
+        Self { load, loaded, instances: instances as u32, list: Vec::new() }
     }
 
     /// Adds a launch of `kernel` of `source` for all instances.
@@ -63,7 +66,7 @@ impl<'a, D: Device> Launches<'a, D> {
         let index =
             index.ok_or_else(|| Error::Invalid(format!("{} has no kernel `{kernel}`", source.name)))?;
         if !self.loaded.contains_key(&source) {
-            let kernels = self.device.load(&source)?;
+            let kernels = (self.load)(&source)?;
             self.loaded.insert(source.clone(), kernels);
         }
         self.list.push(Launch {

@@ -1,7 +1,7 @@
 //! The kernels of a network without a device to load them: to compile them ahead, or for a card that is not here.
 
 use super::{
-    device::{Address, Device, Kernel, Launch, Recording, Source},
+    device::{Address, Kernel, Source},
     launches::Loaded,
     memory::Memory,
     plan::Plan,
@@ -16,66 +16,24 @@ use crate::{Result, trainer::TrainSpec};
 /// [`Error::Unsupported`](crate::Error::Unsupported) where the engine does not cover the network.
 pub fn sources(spec: &TrainSpec, classes: usize, tensor_cores: bool) -> Result<Vec<Source>> {
     let plan = Plan::new(spec, 1, classes, 1, tensor_cores)?;
-    let memory = Memory::new(&plan, &mut |bytes| List::default().alloc(bytes))?;
+    let memory = Memory::new(&plan, &mut |_| Ok(Address(256)))?; // something, where a buffer is no nothing
     Ok(wanted(&plan, &memory)?.0)
 }
 
 /// The same, of a plan in its memory, and the most shared memory that one of its launches takes, in bytes.
 pub(super) fn wanted(plan: &Plan, memory: &Memory) -> Result<(Vec<Source>, u32)> {
-    let (mut list, mut loaded, mut shared) = (List::default(), Loaded::default(), 0);
+    let (mut sources, mut kernels, mut loaded, mut shared) = (Vec::new(), 0, Loaded::default(), 0);
     for purpose in [Purpose::Step, Purpose::Predict, Purpose::Pack] {
-        let launches = launches(&mut list, &mut loaded, (plan, memory), purpose, plan.batch)?;
+        let load = &mut |source: &Source| {
+            sources.push(source.clone());
+            let first = kernels;
+            kernels += source.kernels.len();
+            Ok((first..kernels).map(Kernel).collect())
+        };
+        let launches = launches(load, &mut loaded, (plan, memory), purpose, plan.batch)?;
         shared = launches.iter().map(|launch| launch.shared).fold(shared, u32::max);
     }
-    Ok((list.sources, shared))
-}
-
-/// A device that only writes down what it is to load.
-#[derive(Default)]
-struct List {
-    sources: Vec<Source>,
-    kernels: usize,
-}
-
-impl Device for List {
-    fn load(&mut self, source: &Source) -> Result<Vec<Kernel>> {
-        let first = self.kernels;
-        self.kernels += source.kernels.len();
-        self.sources.push(source.clone());
-        Ok((first..self.kernels).map(Kernel).collect())
-    }
-
-    fn alloc(&mut self, _: usize) -> Result<Address> {
-        Ok(Address(256)) // something, where a buffer is no nothing
-    }
-
-    fn upload(&mut self, _: Address, _: &[u8]) -> Result<()> {
-        Ok(())
-    }
-
-    fn download(&mut self, _: Address, _: &mut [u8]) -> Result<()> {
-        Ok(())
-    }
-
-    fn launch(&mut self, _: &Launch) -> Result<()> {
-        Ok(())
-    }
-
-    fn record(&mut self, _: &[Launch]) -> Result<Recording> {
-        Ok(Recording(0))
-    }
-
-    fn replay(&mut self, _: Recording) -> Result<()> {
-        Ok(())
-    }
-
-    fn memory(&self) -> Result<[u64; 2]> {
-        Ok([u64::MAX; 2])
-    }
-
-    fn describe(&self) -> String {
-        "a list".into()
-    }
+    Ok((sources, shared))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! what it reads, and elsewhere launches of `statistics.cu` do.
 
 use super::{
-    device::{Address, Device, Source},
+    device::{Address, Source},
     launches::{Args, COMMON, Launches, NORMS, Size},
 };
 use crate::Result;
@@ -64,7 +64,7 @@ fn source() -> Source {
 }
 
 /// All `words` of an instance's sums become zero.
-pub(super) fn clear<D: Device>(to: &mut Launches<'_, D>, sums: Address, words: usize) -> Result<()> {
+pub(super) fn clear(to: &mut Launches<'_>, sums: Address, words: usize) -> Result<()> {
     let size = Size { blocks: [words.div_ceil(THREADS), 1], threads: THREADS, shared: 0 };
     to.add_early(source(), "clear", size, Args::default().at(&[sums]).unsigned(words).done())
 }
@@ -81,7 +81,7 @@ impl Norm {
             .at(&[self.back])
     }
 
-    fn launch<D: Device>(&self, to: &mut Launches<'_, D>, kernel: &str, values: Option<usize>) -> Result<()> {
+    fn launch(&self, to: &mut Launches<'_>, kernel: &str, values: Option<usize>) -> Result<()> {
         let size = Size { blocks: [1, 1], threads: THREADS, shared: 8 * 2 * self.channels };
         let args = Args::default().int(&[self.channels]);
         let args = if let Some(values) = values { args.int(&[values]) } else { args };
@@ -89,17 +89,17 @@ impl Norm {
     }
 
     /// The line by the sums over `values` values.
-    pub(super) fn forward<D: Device>(&self, to: &mut Launches<'_, D>, values: usize) -> Result<()> {
+    pub(super) fn forward(&self, to: &mut Launches<'_>, values: usize) -> Result<()> {
         self.launch(to, "make_line", Some(values))
     }
 
     /// The line of the gradient by the sums over `values` values, and the gradients of gamma and beta.
-    pub(super) fn backward<D: Device>(&self, to: &mut Launches<'_, D>, values: usize) -> Result<()> {
+    pub(super) fn backward(&self, to: &mut Launches<'_>, values: usize) -> Result<()> {
         self.launch(to, "make_back", Some(values))
     }
 
     /// The line by the running statistics.
-    pub(super) fn fix<D: Device>(&self, to: &mut Launches<'_, D>) -> Result<()> {
+    pub(super) fn fix(&self, to: &mut Launches<'_>) -> Result<()> {
         self.launch(to, "fix", None)
     }
 }

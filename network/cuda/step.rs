@@ -2,10 +2,10 @@
 
 use super::{
     conv::Conv,
-    device::{Address, Device, Launch},
+    device::{Address, Launch},
     filters::{self, Places},
     head::Head,
-    launches::{Launches, Loaded},
+    launches::{Launches, Load, Loaded},
     maps::{Read, Write},
     memory::Memory,
     plan::Plan,
@@ -30,15 +30,15 @@ pub(super) enum Purpose {
 /// The launches of `purpose` on `count` images.
 ///
 /// # Errors
-/// Those of the device, where a kernel does not compile.
-pub(super) fn launches<D: Device>(
-    device: &mut D,
-    loaded: &mut Loaded,
-    (plan, memory): (&Plan, &Memory),
+/// Those of `load`, where a kernel does not compile.
+pub(super) fn launches<'a>(
+    load: &'a mut Load<'a>,
+    loaded: &'a mut Loaded,
+    (plan, memory): (&'a Plan, &'a Memory),
     purpose: Purpose,
     count: usize,
 ) -> Result<Vec<Launch>> {
-    let to = Launches::new(device, loaded, plan.instances);
+    let to = Launches::new(load, loaded, plan.instances);
     let mut step = Step { plan, memory, purpose, count, to };
     if purpose == Purpose::Pack {
         update::pack(&mut step.to, &Values::new(plan, memory))?;
@@ -54,15 +54,15 @@ pub(super) fn launches<D: Device>(
     Ok(step.to.list)
 }
 
-struct Step<'a, D> {
+struct Step<'a> {
     plan: &'a Plan,
     memory: &'a Memory,
     purpose: Purpose,
     count: usize,
-    to: Launches<'a, D>,
+    to: Launches<'a>,
 }
 
-impl<D: Device> Step<'_, D> {
+impl Step<'_> {
     fn forward(&mut self) -> Result<()> {
         let (plan, none) = (self.plan, Norm::default());
         if self.purpose != Purpose::Predict {

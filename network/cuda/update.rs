@@ -1,7 +1,7 @@
 //! Launches of what follows the gradients (`update.cu`): sums of their parts, SGD, trained weights packed as filters.
 
 use super::{
-    device::{Address, Device, Source},
+    device::{Address, Source},
     launches::{Args, COMMON, Launches, STORED, Size},
     memory::Memory,
     plan::Plan,
@@ -25,8 +25,8 @@ fn each(count: usize) -> Size {
 
 /// `gradient` becomes the sum of `splits` parts of `len` values; both with their distances between instances. Several
 /// threads share a value, some eight parts each, so that most loads are on their way at once.
-pub(super) fn total<D: Device>(
-    to: &mut Launches<'_, D>,
+pub(super) fn total(
+    to: &mut Launches<'_>,
     precision: Precision,
     splits: usize,
     len: usize,
@@ -79,7 +79,7 @@ impl Values {
 }
 
 /// One step on all that trains.
-pub(super) fn sgd<D: Device>(to: &mut Launches<'_, D>, of: &Values) -> Result<()> {
+pub(super) fn sgd(to: &mut Launches<'_>, of: &Values) -> Result<()> {
     if of.trained == 0 {
         return Ok(());
     }
@@ -96,7 +96,7 @@ pub(super) fn sgd<D: Device>(to: &mut Launches<'_, D>, of: &Values) -> Result<()
 }
 
 /// Trained weights into the packed filters.
-pub(super) fn pack<D: Device>(to: &mut Launches<'_, D>, of: &Values) -> Result<()> {
+pub(super) fn pack(to: &mut Launches<'_>, of: &Values) -> Result<()> {
     if of.weights == 0 {
         return Ok(());
     }

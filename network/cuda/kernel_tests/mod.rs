@@ -11,7 +11,7 @@ mod statistics;
 mod update;
 
 use super::{
-    device::{Address, Device},
+    device::{Address, Device, Source},
     emulation::{Emulated, Order},
     launches::{Launches, Loaded},
     stored,
@@ -112,13 +112,14 @@ impl<D: Device> Bench<D> {
         self.bytes(at, 8 * count).as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect()
     }
 
-    fn run(&mut self, launch: impl FnOnce(&mut Launches<'_, D>) -> Result<()>) {
+    fn run(&mut self, launch: impl FnOnce(&mut Launches<'_>) -> Result<()>) {
         self.run_all(1, launch);
     }
 
     /// For as many instances.
-    fn run_all(&mut self, instances: usize, launch: impl FnOnce(&mut Launches<'_, D>) -> Result<()>) {
-        let mut launches = Launches::new(&mut self.device, &mut self.loaded, instances);
+    fn run_all(&mut self, instances: usize, launch: impl FnOnce(&mut Launches<'_>) -> Result<()>) {
+        let load = &mut |source: &Source| self.device.load(source);
+        let mut launches = Launches::new(load, &mut self.loaded, instances);
         launch(&mut launches).unwrap();
         for launch in launches.list {
             self.device.launch(&launch).unwrap();
