@@ -17,7 +17,7 @@ use crate::{
 #[allow(dead_code)] // what the engines' common tests need more
 #[path = "../tests/trainer/support.rs"]
 mod support;
-use support::{batch, engine, images, spec};
+use support::{batch, engine, golden, images, spec};
 
 #[path = "card_tests.rs"]
 mod card;
@@ -107,61 +107,9 @@ fn several_alike_count_together_and_the_first_is_the_one_asked_for() {
     assert!(all.examples == 9 && own.examples == 3 && all.loss > 2.0 * own.loss, "{all:?} {own:?}");
 }
 
-/// What `network/tests/golden/make.py` writes; its other fields are checked with the other engines.
-#[derive(serde::Deserialize)]
-struct Case {
-    arch: String,
-    variant: String,
-    bn_init: crate::init::BnInit,
-    mode: String,
-    batch: usize,
-    rates: Vec<f32>,
-    decay: f32,
-    losses: Vec<f64>,
-    correct: Vec<u64>,
-    logits: Vec<f64>,
-    norms: Vec<f64>,
-}
-
-fn cases() -> Vec<Case> {
-    serde_json::from_str(include_str!("../tests/golden/golden.json")).unwrap()
-}
-
-impl Case {
-    fn spec(&self) -> TrainSpec {
-        let variant = self.variant.parse().unwrap();
-        let mut spec = spec(&self.arch, variant, self.mode.parse().unwrap(), self.batch);
-        (spec.init.bn, spec.weight_decay) = (self.bn_init, self.decay);
-        spec
-    }
-
-    /// With the other engines' tolerances: see `network/tests/trainer/golden.rs`.
-    fn check(&self, trainer: &mut dyn Trainer) {
-        let who = format!("{}, {}, {}", self.arch, self.variant, self.mode);
-        let close = |what: &str, tolerance: f64, got: f64, expected: f64| {
-            let apart = (got - expected).abs();
-            let most = tolerance * (1.0 + expected.abs());
-            assert!(apart <= most, "{who}, {what}: {got}, PyTorch has {expected}");
-        };
-        for (i, rate) in self.rates.iter().enumerate() {
-            trainer.step(&batch(0, i, self.batch), *rate).unwrap();
-            let tally = trainer.take_tally().unwrap();
-            close(&format!("loss of step {i}"), 2e-4, tally.loss / tally.examples as f64, self.losses[i]);
-            assert_eq!(tally.correct, self.correct[i], "{who}, correct in step {i}");
-        }
-        for (got, expected) in zip(trainer.predict(Split::Test, 0..4).unwrap(), &self.logits) {
-            close("a logit", 5e-4, got.into(), *expected);
-        }
-        for ((name, tensor), expected) in zip(trainer.state().unwrap().values, &self.norms) {
-            let squares: f64 = tensor.data.iter().map(|x| f64::from(*x).powi(2)).sum();
-            close(&name, 2e-4, squares.sqrt(), *expected);
-        }
-    }
-}
-
 #[test]
 fn small_networks_train_as_in_pytorch_in_every_mode() {
-    for case in cases() {
+    for case in golden() {
         let Some(mut cuda) = on(&case.spec(), Order::Forward) else { return };
         case.check(&mut cuda);
     }

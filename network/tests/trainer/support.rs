@@ -1,17 +1,18 @@
-//! Images by formula, and trainers of small networks on them.
+//! Images by formula, trainers of small networks on them, and PyTorch's numbers for some of these.
 
 use std::sync::Arc;
 
 use candle_core::DType;
 use network::{
     Error,
-    arch::Variant,
+    arch::{Graph, Variant},
     data::{self, Dataset, IMAGE_BYTES, Images},
-    init::{BnInit, Init, WeightInit},
+    init::{BnInit, Init, WeightInit, digest, initial},
     mode::Mode,
     reference::Reference,
-    trainer::{EngineChoice, EngineName, Example, Precision, TrainSpec, Trainer, trainer},
+    trainer::{EngineChoice, EngineName, Example, Precision, Split, TrainSpec, Trainer, trainer},
 };
+use serde::Deserialize;
 
 pub(crate) const TRAIN: usize = 64;
 pub(crate) const TEST: usize = 16;
@@ -76,4 +77,76 @@ pub(crate) fn engines(spec: &TrainSpec) -> Vec<Box<dyn Trainer>> {
 
 pub(crate) fn in_f64(spec: &TrainSpec) -> Reference {
     Reference::new(spec, images(), DType::F64).unwrap()
+}
+
+/// A small training with PyTorch's numbers, as `../golden/make.py` wrote them.
+#[derive(Deserialize)]
+pub(crate) struct Golden {
+    pub(crate) arch: String,
+    variant: String,
+    bn_init: BnInit,
+    digest: String,
+    mode: String,
+    batch: usize,
+    /// Learning rate of each step.
+    rates: Vec<f32>,
+    /// Weight decay.
+    decay: f32,
+    losses: Vec<f64>,
+    correct: Vec<u64>,
+    /// Of the first four test images, after the last step.
+    logits: Vec<f64>,
+    /// Length (as a vector) of each tensor of the final state, by its name in order.
+    norms: Vec<f64>,
+}
+
+/// Ten steps in float32 end about 1e-6 away from PyTorch's float64; with a ReLU that rounding
+/// switches up to a hundred times further, and single logits most of all.
+const TOLERANCE: f64 = 2e-4;
+const LOGIT_TOLERANCE: f64 = 5e-4;
+
+/// All of them.
+pub(crate) fn golden() -> Vec<Golden> {
+    serde_json::from_str(include_str!("../golden/golden.json")).unwrap()
+}
+
+impl Golden {
+    /// What is trained, from the weights that PyTorch began with.
+    pub(crate) fn spec(&self) -> TrainSpec {
+        let (variant, mode) = (self.variant.parse().unwrap(), self.mode.parse().unwrap());
+        let mut spec = spec(&self.arch, variant, mode, self.batch);
+        (spec.init.bn, spec.weight_decay) = (self.bn_init, self.decay);
+        let weights = initial(&Graph::new(spec.arch, variant, 10), spec.seed, spec.init);
+        assert_eq!(digest(&weights), self.digest, "initial weights of {}, {variant}", self.arch);
+        spec
+    }
+
+    /// Trains with `trainer`, which is new.
+    pub(crate) fn check(&self, trainer: &mut dyn Trainer) {
+        let who = format!("{}, {}, {}, {}", self.arch, self.variant, self.mode, trainer.describe());
+        let close = |what: &str, tolerance: f64, got: f64, expected: f64| {
+            let apart = (got - expected).abs();
+            let most = tolerance * (1.0 + expected.abs());
+            assert!(apart <= most, "{who}, {what}: {got}, PyTorch has {expected}");
+        };
+        assert_eq!([self.losses.len(), self.correct.len()], [self.rates.len(); 2], "{who}");
+        for (i, rate) in self.rates.iter().enumerate() {
+            trainer.step(&batch(0, i, self.batch), *rate).unwrap();
+            let tally = trainer.take_tally().unwrap();
+            let loss = tally.loss / tally.examples as f64;
+            close(&format!("loss of step {i}"), TOLERANCE, loss, self.losses[i]);
+            assert_eq!(tally.correct, self.correct[i], "{who}, correct in step {i}");
+        }
+        let logits = trainer.predict(Split::Test, 0..4).unwrap();
+        assert_eq!(logits.len(), self.logits.len(), "{who}");
+        for (i, (got, expected)) in logits.iter().zip(&self.logits).enumerate() {
+            close(&format!("logit {i}"), LOGIT_TOLERANCE, f64::from(*got), *expected);
+        }
+        let values = trainer.state().unwrap().values;
+        assert_eq!(values.len(), self.norms.len(), "{who}");
+        for ((name, tensor), expected) in values.iter().zip(&self.norms) {
+            let squares: f64 = tensor.data.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
+            close(name, TOLERANCE, squares.sqrt(), *expected);
+        }
+    }
 }
