@@ -1,8 +1,9 @@
 //! The mathematics of BatchNorm-only training: networks whose filters are a seed, their training
 //! step, their data.
 //!
-//! Pure: bytes and tensors in, bytes and tensors out. Prints nothing and draws every random number
-//! from a named stream ([`rng`]).
+//! Pure: bytes and tensors in, bytes and tensors out; but for a card, whose compiler is looked for and
+//! whose compiled kernels are kept in a folder that the caller names ([`cuda`]). Prints nothing and draws
+//! every random number from a named stream ([`rng`]).
 //!
 //! Shape letters: `N` examples in a batch, `C` channels in, `K` channels out (and classes),
 //! `H`, `W` rows and columns, `R`, `S` filter rows and columns. Public tensors are contiguous

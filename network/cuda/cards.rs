@@ -161,7 +161,7 @@ fn sentence(what: &str, code: CUresult, words: &str) -> String {
         | C::CUDA_ERROR_DEVICE_UNAVAILABLE
         | C::CUDA_ERROR_EXTERNAL_DEVICE
         | C::CUDA_ERROR_UNKNOWN => {
-            "the card was lost or another program holds it; see `nvidia-smi` and the kernel's log, then run again: a training goes on after its last epoch"
+            "the card was lost or another program holds it; see `nvidia-smi` and the kernel's log, then run again: a training goes on from where it was saved last, after an epoch or, alone, within one"
         }
         _ => "see what `nvidia-smi` says of the card",
     };
@@ -178,7 +178,7 @@ mod tests {
     fn an_error_says_what_failed_and_what_to_do() {
         let lost = sentence("cannot run a step", CUresult::CUDA_ERROR_ECC_UNCORRECTABLE, "ecc");
         assert!(lost.starts_with("cannot run a step: ecc (CUDA_ERROR_ECC_UNCORRECTABLE); "), "{lost}");
-        assert!(lost.contains("goes on after its last epoch"), "{lost}");
+        assert!(lost.contains("goes on from where it was saved last"), "{lost}");
         let hidden = sentence("x", CUresult::CUDA_ERROR_NO_DEVICE, "");
         assert!(hidden.contains("`CUDA_VISIBLE_DEVICES`"), "{hidden}");
     }

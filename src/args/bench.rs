@@ -90,7 +90,8 @@ pub(crate) struct BenchStep {
 /// Options of `repro bench kernels`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct BenchKernels {
-    /// Only those with this text in their name, such as `winograd` or `32>32`
+    /// Only those with this text in their name, such as `32>32`, or `forward`, `backward`, `gradient`,
+    /// `two-positions`, `set`, `direct`, `direct-back`
     pub(crate) filter: Option<String>,
     /// Compute with this instruction set: `avx512bf16`, `avx512`, `avx2` or `portable` [default: the best]
     #[arg(long, value_name = "NAME")]
