@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // disjoint slices of one buffer go to several threads
 
 use std::{
-    alloc::{Layout, alloc, dealloc, handle_alloc_error},
+    alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
     ptr::NonNull,
 };
 
@@ -10,10 +10,28 @@ use std::{
 const ALIGN: usize = 64;
 /// Allocations of at least a large page begin with one.
 const LARGE: usize = 2 << 20;
+/// What every allocator gives without being asked: only so much alignment is zeroed without being touched.
+const NATURAL: usize = 8;
 
-/// `count` slices of one size in one allocation, whose pages are touched.
+/// Numbers that are zero where all bits are.
+///
+/// # Safety
+/// Of no type with a bit pattern of zeros that is no value.
+pub(crate) unsafe trait Zeroed: Copy {}
+
+// SAFETY: a number.
+unsafe impl Zeroed for f32 {}
+// SAFETY: likewise.
+unsafe impl Zeroed for u16 {}
+// SAFETY: likewise.
+unsafe impl Zeroed for u32 {}
+
+/// `count` slices of one size in one allocation. Pages are taken when they are first written, so that what only says
+/// how much it would hold takes none.
 pub(crate) struct Images<T: Copy> {
     start: NonNull<T>,
+    /// What was allocated: `start` lies in it, aligned.
+    whole: NonNull<u8>,
     count: usize,
     size: usize,
 }
@@ -23,29 +41,25 @@ unsafe impl<T: Copy + Send> Send for Images<T> {}
 // SAFETY: as above.
 unsafe impl<T: Copy + Send> Sync for Images<T> {}
 
-impl<T: Copy + Default> Images<T> {
-    /// Slices of `size` elements, all of them the default.
+impl<T: Zeroed> Images<T> {
+    /// Slices of `size` elements, all of them zero.
     pub(crate) fn new(count: usize, size: usize) -> Self {
         let layout = Self::layout(count, size);
-        let start = if layout.size() == 0 {
-            NonNull::dangling()
-        } else {
-            // SAFETY: the layout is not empty; what it holds is written before anybody reads it.
+        let (mut start, mut whole) = (NonNull::dangling(), NonNull::dangling());
+        if layout.size() > 0 {
+            let room = Self::room(layout);
+            // SAFETY: the room is not empty, and longer than the layout by its alignment.
             unsafe {
-                let start = NonNull::new(alloc(layout).cast::<T>());
-                let start = start.unwrap_or_else(|| handle_alloc_error(layout));
+                whole = NonNull::new(alloc_zeroed(room)).unwrap_or_else(|| handle_alloc_error(room));
+                start = whole.add(whole.align_offset(layout.align())).cast::<T>();
                 #[cfg(target_os = "linux")]
                 if layout.size() >= LARGE {
                     // Fewer pages to look up; where the system declines, nothing is lost.
                     libc::madvise(start.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE);
                 }
-                for i in 0..count * size {
-                    start.add(i).write(T::default());
-                }
-                start
             }
-        };
-        Self { start, count, size }
+        }
+        Self { start, whole, count, size }
     }
 }
 
@@ -58,6 +72,13 @@ impl<T: Copy> Images<T> {
         layout().unwrap_or_else(|| {
             panic!("a buffer of {count} slices of {size} elements does not fit the address space")
         })
+    }
+
+    /// Room for `layout`, wherever it begins.
+    fn room(layout: Layout) -> Layout {
+        let room = layout.size().checked_add(layout.align());
+        let room = room.and_then(|size| Layout::from_size_align(size, NATURAL).ok());
+        room.unwrap_or(layout) // too large for any allocator
     }
 
     /// Where the slice of image `n` begins; it holds [`Images::size`] elements.
@@ -100,7 +121,7 @@ impl<T: Copy> Drop for Images<T> {
         let layout = Self::layout(self.count, self.size);
         if layout.size() > 0 {
             // SAFETY: allocated with this layout.
-            unsafe { dealloc(self.start.as_ptr().cast(), layout) }
+            unsafe { dealloc(self.whole.as_ptr(), Self::room(layout)) }
         }
     }
 }
@@ -108,6 +129,19 @@ impl<T: Copy> Drop for Images<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slices_are_zero_and_aligned_wherever_the_memory_was_used_before() {
+        for (count, size) in [(0, 5), (3, 0), (1, 1), (7, 16), (3, LARGE / 4)] {
+            for _ in 0..3 {
+                let mut images = Images::<f32>::new(count, size);
+                let align = if count * size * 4 < LARGE { ALIGN } else { LARGE };
+                assert!(count * size == 0 || images.ptr(0).addr().is_multiple_of(align), "{count} {size}");
+                assert!(images.all().len() == count * size && images.all().iter().all(|x| x.to_bits() == 0));
+                images.all().fill(f32::NAN);
+            }
+        }
+    }
 
     #[test]
     #[should_panic(expected = "slices of 3 elements does not fit the address space")]

@@ -2,11 +2,11 @@
 //! Knows no layout.
 #![allow(unsafe_code)] // reads and writes sixteen numbers at a pointer
 
-use super::lanes::Lanes;
+use super::{buffers::Zeroed, lanes::Lanes};
 use crate::Error;
 
 /// A number as it is kept in memory.
-pub(crate) trait Stored: Copy + Default + Send + Sync + 'static {
+pub(crate) trait Stored: Zeroed + Default + Send + Sync + 'static {
     /// Its name, as in a record of a run.
     const NAME: &'static str;
     /// Is it bf16, for which some instruction sets have instructions of their own?
@@ -28,6 +28,9 @@ pub(crate) trait Stored: Copy + Default + Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct Bf16(u16);
+
+// SAFETY: a number.
+unsafe impl Zeroed for Bf16 {}
 
 impl From<Bf16> for f32 {
     fn from(x: Bf16) -> Self {
