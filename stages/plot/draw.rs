@@ -14,6 +14,11 @@ const WIDTH: u32 = 1000;
 const HEIGHT: u32 = 540;
 /// Above and below the rows of a chart.
 const AROUND_ROWS: u32 = 130;
+/// Around a chart.
+const MARGIN: u32 = 14;
+/// Size of a title, of which a long one has less; and about how wide a letter is for its size.
+const TITLE: f64 = 22.0;
+const ADVANCE: f64 = 0.45;
 /// Lines with more points than this bear only some markers.
 const MARKED: usize = 20;
 pub(super) const INK: RGBColor = RGBColor(30, 30, 30);
@@ -55,9 +60,11 @@ fn draw_data<B: DrawingBackend>(chart: &Chart, area: &DrawingArea<B, Shift>) -> 
     let (x, y) = if chart.rows { (values, words.turned()) } else { (words, values) };
     let (below, before) =
         if chart.rows { (&chart.y.title, &chart.x.title) } else { (&chart.x.title, &chart.y.title) };
+    let letters = chart.title.chars().count().max(1) as f64;
+    let fits = f64::from(area.dim_in_pixel().0 - 2 * MARGIN) / (ADVANCE * letters);
     let mut canvas = ChartBuilder::on(area)
-        .caption(&chart.title, ("sans-serif", 22).into_font().color(&INK))
-        .margin(14)
+        .caption(&chart.title, ("sans-serif", fits.min(TITLE).floor()).into_font().color(&INK))
+        .margin(MARGIN)
         .x_label_area_size(52)
         .y_label_area_size(if chart.rows { legend::rows_width(chart) } else { 70 })
         .build_cartesian_2d(x.clone(), y.clone())?;
