@@ -161,7 +161,7 @@ fn runs_that_differ_from_the_protocol_do_not_count() {
 
 /// The training behind an evaluation, which ended at `accuracy` on the images that it learnt from.
 fn training(evaluation: &Input, accuracy: f64) -> Input {
-    let dir = evaluation.dir.with_extension("train");
+    let dir = evaluation.dir.with_added_extension("train"); // its name has a dot in a number
     std::fs::create_dir(&dir).unwrap();
     let history = format!(
         "epoch,learning_rate,train_loss,train_accuracy,test_loss,test_accuracy\n1,0.1,2.0,0.3,2.1,0.2\n\
