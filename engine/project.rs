@@ -335,11 +335,11 @@ impl Project {
         let instance = &pipeline.instances[id];
         let inputs = instance.needs.iter().map(|need| self.store.shown(&seen[need.from].key));
         let files = instance.kind.files(&instance.params).into_iter().map(|path| self.root.join(path));
-        inputs
-            .chain(files)
-            .map(|path| (as_it_is(&path).ok(), path))
-            .map(|(known_by, path)| (path, known_by))
-            .collect()
+        let known = |path: PathBuf| {
+            let known_by = as_it_is(&path).ok();
+            (path, known_by)
+        };
+        inputs.chain(files).map(known).collect()
     }
 
     /// The kind's own files of an instance. Where nothing is in the place of one, it is what was `locked`, and missing.

@@ -80,8 +80,7 @@ pub(super) fn looks<'a>(lines: impl Iterator<Item = &'a Line>) -> Vec<Look> {
 fn by_settings(lines: &[&Line]) -> Vec<Look> {
     if let Some([rows, marks]) = crossed(lines.iter().copied()) {
         let place = |line: &Line, of: &Values| {
-            let value = line.others().iter().find(|(axis, _)| *axis == of.axis).map(|(_, value)| value);
-            of.values.iter().position(|v| Some(v) == value).unwrap_or(0)
+            of.values.iter().position(|value| line.value(&of.axis) == Some(value)).unwrap_or(0)
         };
         let look = |line: &&Line| {
             let (row, of) = (place(line, &rows), place(line, &marks));

@@ -355,6 +355,12 @@ fn two_settings_of_one_training_are_rows_and_marks() {
         let at = rest.find(words).unwrap_or_else(|| panic!("no `{words}`, or not in its place: {text}"));
         rest = &rest[at..];
     }
+    // Accuracies were given so that they rise from row to row, and from the first mark to the second.
+    let corner = |line: &str| line.split("points=\"").nth(1)?.split([',', ' ', '"']).next()?.parse().ok();
+    let marks: Vec<i32> =
+        svg.lines().filter(|line| line.starts_with("<polygon")).filter_map(corner).collect();
+    assert!(marks[..3].is_sorted_by(|a, b| a < b) && marks[3..6].is_sorted_by(|a, b| a < b), "{marks:?}");
+    assert!(marks[0] < marks[3] && marks[3] < marks[1], "{marks:?}");
     // With another mode among them, labels and lines say what is what.
     inputs.push(run(given.path(), "resnet32", "all", 0, 0.8, 467_194));
     let list = draw(inputs, "figures = [\"accuracy\"]", out.path()).unwrap();

@@ -66,6 +66,11 @@ impl Line {
         &self.others
     }
 
+    /// The value of one of these axes.
+    pub(crate) fn value(&self, axis: &str) -> Option<&str> {
+        self.others.iter().find(|(other, _)| other == axis).map(|(_, value)| value.as_str())
+    }
+
     /// How it differs from the paper's protocol or the origin's, as far as its axes say.
     pub(crate) fn departure(&self) -> Option<&Departure> {
         self.departure.as_ref()

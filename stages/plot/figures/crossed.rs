@@ -7,7 +7,7 @@ use crate::{
         chart::{Dashes, Look},
         look::mark,
     },
-    results::{Line, crossed, setting},
+    results::{crossed, setting},
 };
 
 /// `value` of the runs by both settings, where there are two of them and nothing else tells the lines apart.
@@ -23,14 +23,14 @@ pub(super) fn chart(
     if networks.any(|other| other != network) {
         return None;
     }
-    let has =
-        |line: &Line, axis: &str, value: &str| line.others().iter().any(|(a, v)| a == axis && v == value);
     let mut counts = Vec::new();
     let mut series = Vec::new();
     for (index, of) in marks.values.iter().enumerate() {
         let mut points = Vec::new();
         for (place, row) in rows.values.iter().enumerate() {
-            let here = groups.iter().filter(|(l, _)| has(l, &rows.axis, row) && has(l, &marks.axis, of));
+            let here = groups.iter().filter(|(line, _)| {
+                line.value(&rows.axis) == Some(row) && line.value(&marks.axis) == Some(of)
+            });
             let runs = here.flat_map(|(_, runs)| runs.values().flatten());
             if let Some(s) = Statistics::of(runs.filter_map(|run| value(run))) {
                 points.push((place as f64, s.mean, s.sd));
