@@ -9,7 +9,8 @@ use std::{
         unix::fs::MetadataExt as _,
     },
     path::Path,
-    process::ChildStdin,
+    process::{Child, ChildStdin, Command},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -97,8 +98,19 @@ pub(crate) fn open_log(path: &Path) -> Result<File, EngineError> {
     Ok(log)
 }
 
+/// Starts a process that holds the locks of all its logs, wherever it sends its errors; see [`open_log`].
+pub(crate) fn spawn(process: &mut Command, logs: &[File]) -> io::Result<Child> {
+    // Another run in this program must not start one meanwhile: that would hold them too.
+    static ONE_BY_ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE_BY_ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    inherit(logs, true);
+    let child = process.spawn();
+    inherit(logs, false);
+    child
+}
+
 /// Lets processes that are started from now on keep the logs open, or no longer.
-pub(crate) fn inherit(logs: &[File], yes: bool) {
+fn inherit(logs: &[File], yes: bool) {
     let flags = if yes { FdFlags::empty() } else { FdFlags::CLOEXEC };
     for log in logs {
         // Only fails for what is not open.
@@ -106,14 +118,15 @@ pub(crate) fn inherit(logs: &[File], yes: bool) {
     }
 }
 
-/// Kills the processes that have the log open for writing. It is known by its number: the way to it may lead
-/// through links.
+/// Kills the processes of others that have the log open for writing. It is known by its number: the way to it may
+/// lead through links.
 fn end_leftovers(log: &Path) {
     let identity = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
     let Some(log) = identity(log) else { return };
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
-        let own = pid.is_some_and(|pid| pid == rustix::process::getpid());
+        // Nor children: one that another thread is starting has copies of all that is open here, for a moment.
+        let own = pid.is_some_and(|pid| pid == rustix::process::getpid() || is_child(pid));
         let (Some(pid), false) = (pid, own) else { continue };
         let mut files = fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten();
         // Who only reads it disturbs nothing. The flags are octal; a last digit 0 means open for reading.
@@ -128,6 +141,12 @@ fn end_leftovers(log: &Path) {
             let _ = rustix::process::kill_process(pid, Signal::KILL);
         }
     }
+}
+
+fn is_child(pid: Pid) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    parent.is_some_and(|parent| parent.trim() == rustix::process::getpid().to_string())
 }
 
 /// Hands over what the process says, line by line, until it has ended; then ends what is left of its
@@ -217,5 +236,34 @@ fn wait(output: Option<&impl AsFd>, end: Option<&OwnedFd>, ask: bool) -> io::Res
         }
         Err(rustix::io::Errno::INTR) => Ok((false, false)),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::process::Stdio;
+
+    use super::*;
+
+    #[test]
+    fn leftovers_of_others_are_ended_and_children_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let writer = || Stdio::from(File::options().append(true).create(true).open(&path).unwrap());
+        let mut child = Command::new("sleep").arg("0.5").stdout(writer()).spawn().unwrap();
+        let script = "sleep 60 > /dev/null & echo $!";
+        let mut shell = Command::new("/bin/sh");
+        let shell = shell.args(["-c", script]).stderr(writer()).output().unwrap();
+        let leftover = String::from_utf8(shell.stdout).unwrap();
+        let stat = format!("/proc/{}/stat", leftover.trim());
+        let alive = || fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
+        assert!(alive());
+        end_leftovers(&path);
+        let since = Instant::now();
+        while alive() {
+            assert!(since.elapsed() < PATIENCE, "it lives");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(child.wait().unwrap().success());
     }
 }

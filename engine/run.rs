@@ -55,7 +55,7 @@ pub struct RunOptions {
     pub stop: Arc<AtomicUsize>,
 }
 
-/// What a run did.
+/// What a run did. The lists are in the pipeline's order, whichever instance was the first to end.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Summary {
     /// Nothing to do for these.
@@ -128,6 +128,8 @@ impl Project {
         let plan = Plan { project: self, pipeline, options, wanted: &wanted, forced, seen: &seen, locked };
         let Outcome { mut summary, trees, mut state, unequal, journal, result } =
             schedule(plan, trees, state, journal, observer);
+        let Summary { fresh, ran, restored, taken, failed, stopped, .. } = &mut summary;
+        [fresh, ran, restored, taken, failed, stopped].into_iter().for_each(|list| list.sort_unstable());
         let mut current: Vec<_> = trees.iter().map(Option::is_some).collect();
         // The lock file keeps its word where that was taken.
         summary.failed.iter().chain(&summary.taken).for_each(|&id| current[id] = false);

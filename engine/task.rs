@@ -24,7 +24,7 @@ use crate::{
     instance::InstanceId,
     kind::{self, Input, Progress, StageError},
     pipeline::matrix::show,
-    process::{Running, follow, inherit, open_log},
+    process::{Running, follow, open_log, spawn},
     recipe::Recipe,
     record::{Facts, Machine, Record, now, recordable},
     store::{Content, Draft, Store},
@@ -93,10 +93,7 @@ impl Task {
         process.process_group(0).stdout(Stdio::piped()).stderr(errors);
         process.stdin(if self.command.is_some() { Stdio::null() } else { Stdio::piped() });
         let started = (now(), Instant::now());
-        // It holds the locks of all its logs, wherever it sends its errors; see `open_log`.
-        inherit(&logs, true);
-        let child = process.spawn();
-        inherit(&logs, false);
+        let child = spawn(&mut process, &logs);
         let mut child = child.context("start", process.get_program().as_ref())?;
         let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let mut stdin = child.stdin.take();

@@ -1,6 +1,10 @@
 //! When a run need not read the pipeline to know that there is nothing to do.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use engine::run::RunOptions;
 
@@ -101,8 +105,12 @@ fn a_damaged_memory_is_none() {
 fn what_was_read_too_young_or_publishes_or_ran_in_part_is_not_remembered() {
     let mut space = idle();
     fs::write(space.path("plain"), "2").unwrap();
+    let plain = fs::File::options().write(true).open(space.path("plain")).unwrap();
+    // However slow the machine is.
+    plain.set_modified(SystemTime::now() + Duration::from_secs(3600)).unwrap();
     space.ran(&["c"], &[]);
     assert_eq!(space.nothing_to_do(), None, "`plain` was too young");
+    plain.set_modified(SystemTime::now()).unwrap();
     grow_old();
     space.ran(&[], &[]);
     assert_eq!(space.nothing_to_do(), Some(4));

@@ -144,9 +144,11 @@ fn a_stop_ends_the_running_command_and_exits_130() {
     let mut space = Space::new();
     space.edit("a", "sleep 60");
     let options = RunOptions { jobs: 2, ..RunOptions::default() };
-    let stop = Arc::clone(&options.stop);
+    let (stop, done) = (Arc::clone(&options.stop), space.path("artifacts/d/x"));
     std::thread::spawn(move || {
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        while !done.exists() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
         stop.store(1, std::sync::atomic::Ordering::Relaxed);
     });
     let (summary, events) = space.run_with(&options);
