@@ -109,10 +109,14 @@ fn several_alike_count_together_and_the_first_is_the_one_asked_for() {
 
 #[test]
 fn small_networks_train_as_in_pytorch_in_every_mode() {
-    for case in golden() {
-        let Some(mut cuda) = on(&case.spec(), Order::Forward) else { return };
-        case.check(&mut cuda);
-    }
+    std::thread::scope(|scope| {
+        for case in golden() {
+            scope.spawn(move || {
+                let Some(mut cuda) = on(&case.spec(), Order::Forward) else { return };
+                case.check(&mut cuda);
+            });
+        }
+    });
 }
 
 /// All bits of a few steps (the last batch being smaller), and of predictions in parts.

@@ -179,7 +179,7 @@ Result start(void (*kernel)(A...), const unsigned *grid, const unsigned *size, u
 
 // What each thread of a warp leaves for the others, in two places by turns: who is a meeting ahead writes the other.
 struct Parts {
-    unsigned words[6];
+    unsigned words[2];
     const unsigned *row;
 };
 static Parts left[THREADS][2];
@@ -262,24 +262,42 @@ static inline void load_matrices_across(unsigned (&words)[4], const unsigned *ro
     for (int i = 0; i < 4; i++) words[i] = number(8 * i + 2 * t) | number(8 * i + 2 * t + 1) << 16;
 }
 
+// What a warp's threads give and take, in matrices; by turns as `left`. Who is the first to go on multiplies for all.
+typedef float Row __attribute__((vector_size(32))); // of 8
+struct Product {
+    Row sums[16], right[16];
+    float left[16][16];
+    bool done;
+};
+static Product products[emulation::THREADS / emulation::WARP][2];
+
 // Adds the product of 16 x 8 words and 8 x 8 words to 16 x 8 sums, word by word; `mma.cu` says who has which. Of floats
 // 11 bits are multiplied.
 template <int each>
 static void multiply_add(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-    const emulation::Warp warp = emulation::meet({{a[0], a[1], a[2], a[3], b[0], b[1]}, nullptr});
-    const int lane = emulation::current % emulation::WARP, row = lane / 4, column = lane % 4 * 2;
-    for (int word = 0; word < 8; word++) {
-        const unsigned *left = warp[row * 4 + word % 4].words + word / 4 * 2;
-        for (int part = 0; part < each; part++) {
-            const auto value = [&](unsigned bits) {
-                return __uint_as_float(each == 1 ? bits & 0xffffe000 : bits >> part * 16 << 16);
-            };
-            for (int i = 0; i < 4; i++) {
-                const unsigned right = warp[(column + i % 2) * 4 + word % 4].words[4 + word / 4];
-                sums[i] += value(left[i / 2]) * value(right);
-            }
-        }
+    const int thread = emulation::current, turn = emulation::turns[thread] ^ 1;
+    Product &product = products[thread / emulation::WARP][turn];
+    const int lane = thread % emulation::WARP, row = lane / 4, t = lane % 4;
+    for (int part = 0; part < each; part++) {
+        const auto value = [&](unsigned bits) {
+            return __uint_as_float(each == 1 ? bits & 0xffffe000 : bits >> part * 16 << 16);
+        };
+        for (int i = 0; i < 4; i++) product.left[row + i % 2 * 8][(t + i / 2 * 4) * each + part] = value(a[i]);
+        for (int i = 0; i < 2; i++) product.right[(t + i * 4) * each + part][row] = value(b[i]);
     }
+    for (int i = 0; i < 4; i++) product.sums[row + i / 2 * 8][t * 2 + i % 2] = sums[i];
+    product.done = false;
+    emulation::turns[thread] = turn;
+    emulation::yield(emulation::FOR_WARP);
+    if (!product.done) {
+        for (int i = 0; i < 16; i++) {
+            Row own = product.sums[i];
+            for (int k = 0; k < 8 * each; k++) own += product.left[i][k] * product.right[k];
+            product.sums[i] = own;
+        }
+        product.done = true;
+    }
+    for (int i = 0; i < 4; i++) sums[i] = product.sums[row + i / 2 * 8][t * 2 + i % 2];
 }
 static inline void multiply_add_tf32(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
     multiply_add<1>(sums, a, b);
