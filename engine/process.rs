@@ -9,15 +9,15 @@ use std::{
         unix::fs::MetadataExt as _,
     },
     path::Path,
-    process::{Child, ChildStdin, Command},
-    sync::{Mutex, PoisonError},
+    process::{Child, ChildStdin, Command, ExitStatus},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    io::{FdFlags, fcntl_setfd},
-    process::{Pid, Signal, kill_process_group},
+    io::{FdFlags, fcntl_setfd, retry_on_intr},
+    process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid},
 };
 
 use crate::error::{Context, EngineError};
@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A running process and its group.
 pub(crate) struct Running {
-    pub(crate) group: Option<Pid>,
+    pub(crate) group: ProcessGroup,
     /// Dropped to ask a stage to stop; a command gets a signal instead.
     pub(crate) stdin: Option<ChildStdin>,
 }
@@ -39,22 +39,47 @@ impl Running {
     /// Asks it to stop at a safe point.
     pub(crate) fn stop(&mut self) {
         if self.stdin.take().is_none() {
-            signal(self.group, Signal::TERM);
+            self.group.signal(Signal::TERM);
             // Who asks on the terminal is stopped by the system, and hears nothing before this.
-            signal(self.group, Signal::CONT);
+            self.group.signal(Signal::CONT);
         }
     }
 
     /// Ends it, and what it started, at once.
     pub(crate) fn kill(&mut self) {
-        signal(self.group, Signal::KILL);
+        self.group.signal(Signal::KILL);
     }
 }
 
-fn signal(group: Option<Pid>, signal: Signal) {
-    if let Some(group) = group {
-        // It may have ended by itself just now.
-        let _ = kill_process_group(group, signal);
+/// The number of a process that leads a group, while it is its own.
+#[derive(Clone)]
+pub(crate) struct ProcessGroup(Arc<Mutex<Option<Pid>>>);
+
+impl ProcessGroup {
+    pub(crate) fn of(child: &Child) -> Self {
+        Self(Arc::new(Mutex::new(i32::try_from(child.id()).ok().and_then(Pid::from_raw))))
+    }
+
+    fn id(&self) -> MutexGuard<'_, Option<Pid>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(id) = *self.id() {
+            // It may have ended by itself just now.
+            let _ = kill_process_group(id, signal);
+        }
+    }
+
+    /// Waits until the process has ended, and says how. Once it is known, the system may give its number to another.
+    pub(crate) fn wait(&self, child: &mut Child) -> io::Result<ExitStatus> {
+        let id = *self.id();
+        if let Some(id) = id {
+            retry_on_intr(|| waitid(WaitId::Pid(id), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT))?;
+        }
+        let mut id = self.id();
+        *id = None;
+        child.wait()
     }
 }
 
@@ -150,13 +175,13 @@ fn is_child(pid: Pid) -> bool {
 }
 
 /// Hands over what the process says, line by line, until it has ended; then ends what is left of its
-/// group. The process must not have been waited for: until then its group's number is its own.
+/// group.
 pub(crate) fn follow(
     mut output: impl Read + AsFd,
-    group: Option<Pid>,
+    group: &ProcessGroup,
     line: impl FnMut(&[u8]),
 ) -> io::Result<()> {
-    let end = group.and_then(end_of);
+    let end = group.id().and_then(end_of);
     let mut lines = Lines { rest: Vec::new(), line };
     let mut block = vec![0; 1 << 16];
     let mut open = true;
@@ -173,7 +198,7 @@ pub(crate) fn follow(
             }
         }
         if ended && left.is_none() {
-            signal(group, Signal::KILL);
+            group.signal(Signal::KILL);
             left = Some(64);
         } else if let Some(left) = &mut left {
             *left = if readable { *left - 1 } else { 0 };

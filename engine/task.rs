@@ -14,7 +14,6 @@ use std::{
     time::Instant,
 };
 
-use rustix::process::Pid;
 use toml::Value;
 
 use crate::{
@@ -24,7 +23,7 @@ use crate::{
     instance::InstanceId,
     kind::{self, Input, Progress, StageError},
     pipeline::matrix::show,
-    process::{Running, follow, open_log, spawn},
+    process::{ProcessGroup, Running, follow, open_log, spawn},
     recipe::Recipe,
     record::{Facts, Machine, Record, now, recordable},
     store::{Content, Draft, Store},
@@ -95,7 +94,7 @@ impl Task {
         let started = (now(), Instant::now());
         let child = spawn(&mut process, &logs);
         let mut child = child.context("start", process.get_program().as_ref())?;
-        let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let group = ProcessGroup::of(&child);
         let mut stdin = child.stdin.take();
         if let Some(stdin) = &mut stdin {
             let orders = Orders { job: self.members.iter().map(|member| member.order.clone()).collect() };
@@ -103,6 +102,7 @@ impl Task {
             // A child that died before reading says more in its exit than this error would.
             let _ = stdin.write_all(text.as_bytes());
         }
+        let running = Running { group: group.clone(), stdin };
         let listener = std::thread::spawn(move || {
             let Self { members, command, gpus, .. } = self;
             let (together, errors, by_shell) = (members.len(), members[0].log.clone(), command.is_some());
@@ -120,13 +120,13 @@ impl Task {
                 let _ = sender.send(Message::Done(id, result.map(Box::new), seconds));
             };
             let status =
-                listen(&mut child, group, !by_shell, &mut heard, &sender, |heard| conclude(heard, Ok(None)));
+                listen(&mut child, &group, !by_shell, &mut heard, &sender, |heard| conclude(heard, Ok(None)));
             for heard in heard.into_iter().flatten() {
                 conclude(heard, status.as_ref().map(|status| Some(*status)));
             }
             drop(lists);
         });
-        Ok((Running { group, stdin }, listener))
+        Ok((running, listener))
     }
 
     /// Its arguments and environment; for a command also the lists of its inputs, which go with what
@@ -380,7 +380,7 @@ impl Heard {
 /// hold a card until it has ended.
 fn listen(
     child: &mut Child,
-    group: Option<Pid>,
+    group: &ProcessGroup,
     reports: bool,
     heard: &mut [Option<Heard>],
     to: &Sender<Message>,
@@ -400,5 +400,5 @@ fn listen(
             }
         })?;
     }
-    child.wait()
+    group.wait(child)
 }

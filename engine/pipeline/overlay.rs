@@ -160,10 +160,7 @@ pub(super) fn set(
     };
     let value = match value(text.trim()) {
         Ok(value) => value,
-        Err(message) if message.starts_with("the range") => {
-            return fail(message, Some("a range is `FIRST..END` without its end, or `FIRST..=LAST`".into()));
-        }
-        Err(message) => return fail(message, Some("quote it for the shell: -S 'key=value'".into())),
+        Err((message, hint)) => return fail(message, hint),
     };
     let path: Vec<&str> = key.split('.').map(str::trim).collect();
     let result = match path.as_slice() {
@@ -306,7 +303,8 @@ pub(super) fn put(entries: &mut Entries, key: &str, node: Node) {
 }
 
 /// The value after `=`: a range, TOML, a list of bare words, or a bare word.
-fn value(text: &str) -> Result<Value, String> {
+fn value(text: &str) -> Result<Value, Refusal> {
+    let refused = |message| Err((message, Some("quote it for the shell: -S 'key=value'".into())));
     if let Some(range) = range(text) {
         return range;
     }
@@ -314,18 +312,18 @@ fn value(text: &str) -> Result<Value, String> {
         let mut problems = Diagnostics::default();
         let node = convert(parsed.get_ref(), None, &mut problems);
         return match problems.list.pop() {
-            Some(problem) => Err(problem.message),
+            Some(problem) => refused(problem.message),
             None => Ok(plain(node)),
         };
     }
     if text.matches('[').count() > DEEPEST {
-        return Err(format!("it nests more than {DEEPEST} lists"));
+        return refused(format!("it nests more than {DEEPEST} lists"));
     }
     if let Some(items) = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')) {
         return items.split(',').map(|item| value(item.trim())).collect::<Result<_, _>>().map(Value::Array);
     }
     if text.starts_with(['[', '{', '"', '\'']) {
-        return Err(format!("`{text}` is not a TOML value"));
+        return refused(format!("`{text}` is not a TOML value"));
     }
     Ok(Value::String(text.to_owned()))
 }
@@ -339,7 +337,7 @@ pub(super) fn plain(node: Node) -> Value {
 }
 
 /// `0..5` without its end, `0..=5` with it.
-fn range(text: &str) -> Option<Result<Value, String>> {
+fn range(text: &str) -> Option<Result<Value, Refusal>> {
     let (start, end) = text.split_once("..")?;
     let start: i64 = start.trim().parse().ok()?;
     let end: i64 = match end.strip_prefix('=') {
@@ -347,7 +345,8 @@ fn range(text: &str) -> Option<Result<Value, String>> {
         None => end.trim().parse().ok()?,
     };
     if end <= start || end.checked_sub(start).is_none_or(|n| n > LONGEST) {
-        return Some(Err(format!("the range `{text}` is empty or longer than {LONGEST}")));
+        let hint = "a range is `FIRST..END` without its end, or `FIRST..=LAST`".into();
+        return Some(Err((format!("the range `{text}` is empty or longer than {LONGEST}"), Some(hint))));
     }
     Some(Ok(Value::Array((start..end).map(Value::Integer).collect())))
 }

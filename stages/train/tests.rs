@@ -207,6 +207,18 @@ fn what_another_engine_saved_is_named_and_stays() {
 }
 
 #[test]
+fn a_learning_rate_that_never_falls_is_told() {
+    let root = project(CLASSES);
+    for (milestones, told) in [("[2]", true), ("[1, 3]", false), ("[]", false)] {
+        let params = format!("epochs = 2\nbatch = 8\nmilestones = {milestones}");
+        let mut listener = Listener::default();
+        run_with(&mut listener, &Train, &params, &inputs(&root), &root.path().join(milestones)).unwrap();
+        let said = listener.said.iter().any(|line| line.contains("the learning rate never falls"));
+        assert_eq!(said, told, "{milestones}: {:?}", listener.said);
+    }
+}
+
+#[test]
 fn a_damaged_or_foreign_state_is_named_and_left_aside() {
     let root = project(CLASSES);
     train(&root, "a", "");

@@ -69,6 +69,7 @@ fn wrong_settings_are_named_all_at_once() {
         "has no parameter `epoch`; did you mean `epochs`?",
         "`base` is one value, not a list; sweep a stage's parameter: `-S stage.NAME.base=...`",
         "the range `3..3` is empty",
+        "a range is `FIRST..END`",
     ] {
         assert!(said.contains(wanted), "{wanted} is not in\n{said}");
     }
