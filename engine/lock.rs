@@ -25,6 +25,10 @@ impl Drop for Lock {
 impl Lock {
     /// Takes the project's lock, or says that another run holds it.
     pub(crate) fn take(cache: &Path) -> Result<Self, EngineError> {
+        Self::within(PATIENCE, cache)
+    }
+
+    fn within(patience: Duration, cache: &Path) -> Result<Self, EngineError> {
         fs::create_dir_all(cache).context("create", cache)?;
         let ignored = cache.join(".gitignore");
         if !ignored.exists() {
@@ -37,7 +41,7 @@ impl Lock {
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(Self(file)),
-                Err(TryLockError::WouldBlock) if started.elapsed() < PATIENCE => {
+                Err(TryLockError::WouldBlock) if started.elapsed() < patience => {
                     std::thread::sleep(Duration::from_millis(10));
                 }
                 Err(TryLockError::WouldBlock) => return Err(EngineError::Locked { path }),
@@ -60,7 +64,7 @@ mod tests {
             std::thread::sleep(PATIENCE / 10);
             drop(held);
         });
-        Lock::take(folder.path()).unwrap();
+        Lock::within(100 * PATIENCE, folder.path()).unwrap();
         soon.join().unwrap();
     }
 }

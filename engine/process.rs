@@ -9,7 +9,7 @@ use std::{
         unix::fs::MetadataExt as _,
     },
     path::Path,
-    process::{Child, ChildStdin, Command, ExitStatus},
+    process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -123,9 +123,14 @@ pub(crate) fn open_log(path: &Path) -> Result<File, EngineError> {
     Ok(log)
 }
 
+/// What a process says until it ends.
+pub(crate) fn output(process: &mut Command) -> io::Result<Output> {
+    spawn(process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()), &[])?.wait_with_output()
+}
+
 /// Starts a process that holds the locks of all its logs, wherever it sends its errors; see [`open_log`].
 pub(crate) fn spawn(process: &mut Command, logs: &[File]) -> io::Result<Child> {
-    // Another run in this program must not start one meanwhile: that would hold them too.
+    // Nothing else of this program must start one meanwhile: that would hold them too.
     static ONE_BY_ONE: Mutex<()> = Mutex::new(());
     let _one = ONE_BY_ONE.lock().unwrap_or_else(PoisonError::into_inner);
     inherit(logs, true);
@@ -266,8 +271,6 @@ fn wait(output: Option<&impl AsFd>, end: Option<&OwnedFd>, ask: bool) -> io::Res
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use std::process::Stdio;
-
     use super::*;
 
     #[test]

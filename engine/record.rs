@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path, process::Command, time::SystemT
 use serde::{Deserialize, Serialize};
 use toml::Value;
 
-use crate::{digest::Digest, store::Output};
+use crate::{digest::Digest, process::output, store::Output};
 
 /// Written last: from then on the result exists.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,13 +66,9 @@ impl Machine {
     /// Looks around, for a project in `root`; `versions` is what the program says of itself.
     pub(crate) fn look(root: &Path, versions: &BTreeMap<String, String>) -> Self {
         let git = |arguments: &[&str]| {
-            let output = Command::new("git")
-                .arg("--no-optional-locks")
-                .arg("-C")
-                .arg(root)
-                .args(arguments)
-                .output()
-                .ok()?;
+            let mut git = Command::new("git");
+            git.arg("--no-optional-locks").arg("-C").arg(root).args(arguments);
+            let output = output(&mut git).ok()?;
             output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
         };
         let mut versions = versions.clone();

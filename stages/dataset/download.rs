@@ -8,6 +8,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
+    net::IpAddr,
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -18,8 +19,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use ureq::{
-    Agent,
-    http::{HeaderMap, StatusCode, header},
+    Agent, Proxy,
+    http::{HeaderMap, StatusCode, Uri, header},
     tls::{RootCerts, TlsConfig},
 };
 
@@ -250,6 +251,7 @@ impl Fetch<'_, '_> {
             .timeout_connect(Some(seconds))
             .timeout_recv_response(Some(seconds))
             .timeout_per_read(Some(seconds))
+            .proxy(if on_this_machine(url) { None } else { Proxy::try_from_env() })
             .build()
             .into();
         let mut failures = 0;
@@ -379,6 +381,14 @@ fn judge(status: StatusCode, headers: &HeaderMap, have: u64, total: u64) -> Resu
         }
         _ => Ok(start),
     }
+}
+
+/// A proxy would look for it on its own.
+pub(super) fn on_this_machine(url: &str) -> bool {
+    let url = url.parse::<Uri>().unwrap_or_default();
+    let host = url.host().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 fn trouble(error: ureq::Error) -> Trouble {

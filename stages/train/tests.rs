@@ -39,7 +39,7 @@ fn inputs(root: &TempDir) -> [(&'static str, PathBuf); 2] {
     ["data", "model"].map(|role| (role, root.path().join(role)))
 }
 
-const SHORT: &str = "epochs = 2\nbatch = 8\nlearning_rate = 0.05\nmilestones = [1]\n";
+const SHORT: &str = "device = 'cpu'\nepochs = 2\nbatch = 8\nlearning_rate = 0.05\nmilestones = [1]\n";
 
 fn train(root: &TempDir, name: &str, params: &str) -> Listener {
     let mut listener = Listener::default();
@@ -210,7 +210,7 @@ fn what_another_engine_saved_is_named_and_stays() {
 fn a_learning_rate_that_never_falls_is_told() {
     let root = project(CLASSES);
     for (milestones, told) in [("[2]", true), ("[1, 3]", false), ("[]", false)] {
-        let params = format!("epochs = 2\nbatch = 8\nmilestones = {milestones}");
+        let params = format!("device = 'cpu'\nepochs = 2\nbatch = 8\nmilestones = {milestones}");
         let mut listener = Listener::default();
         run_with(&mut listener, &Train, &params, &inputs(&root), &root.path().join(milestones)).unwrap();
         let said = listener.said.iter().any(|line| line.contains("the learning rate never falls"));

@@ -16,7 +16,7 @@ const NARROW: u32 = 500;
 
 /// What the page shows in a window so wide.
 fn look(html: &str, width: u32) -> Value {
-    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
     let file = folder.path().join("page.html");
     let page = format!("{html}<script>{}</script>", include_str!("browser.js"));
     fs::write(&file, page).expect("a writable temporary folder");
@@ -55,7 +55,7 @@ fn check(what: &Path, html: &str, width: u32) -> [u64; 2] {
 #[ignore = "needs Chromium and the results of all quick profiles: .ci/run makes them"]
 fn reports_show_everything_at_any_width_in_a_browser() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
     let mut images = 0;
     for file in files().into_iter().chain([root.join("pipeline.toml")]) {
         let report = folder.path().join("report.html");

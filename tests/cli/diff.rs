@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::project::TestProject;
+use crate::project::{TestProject, by_itself};
 
 const SCORES: &str = r#"
 [params]
@@ -30,7 +30,7 @@ fn committed() -> TestProject {
 fn git(project: &TestProject, words: &[&str]) {
     let mut git = Command::new("git");
     git.arg("-C").arg(project.path(".")).args(["-c", "user.name=t", "-c", "user.email=t@t"]);
-    let done = git.args(words).output().expect("there is a `git`");
+    let done = by_itself(git.args(words)).output().expect("there is a `git`");
     assert!(done.status.success(), "{done:?}");
 }
 

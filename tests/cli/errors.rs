@@ -52,11 +52,11 @@ fn a_stage_that_finds_the_disk_full_fails_with_its_own_words() {
 #[test]
 fn a_stage_that_cannot_be_started_fails_by_itself() {
     let project = TestProject::new(CHAINS);
-    let large = format!("kind = \"command\"\nenv = {{ LARGE = \"{}\" }}", "x".repeat(200_000));
+    let large = format!("kind = \"command\"\nenv = {{ LARGE = \"{}\" }}", "x".repeat(3_000_000));
     project.edit("pipeline.toml", "kind = \"command\"", &large);
     let answer = project.ends(&["run", "--keep-going"], 1);
     assert!(answer.err.contains("Argument list too long"), "{}", answer.err);
-    project.edit("pipeline.toml", &"x".repeat(200_000), "a\\u0000b");
+    project.edit("pipeline.toml", &"x".repeat(3_000_000), "a\\u0000b");
     let answer = project.ends(&["run"], 2);
     assert!(answer.err.contains("`LARGE` has a NUL in its text"), "{}", answer.err);
 }

@@ -80,9 +80,8 @@ impl TestProject {
 
     /// Starts `command`, which is to become `repro`, in the project.
     pub(crate) fn start_as(&self, command: &mut Command) -> Running {
-        let child = command
+        let child = by_itself(command)
             .current_dir(self.folder.path())
-            .env_remove("REPRO_PROFILE")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -101,6 +100,14 @@ impl TestProject {
     }
 }
 
+/// With nothing of its own from whoever runs the tests: not what `repro` or git are to use, nor a language.
+pub(crate) fn by_itself(command: &mut Command) -> &mut Command {
+    for name in ["REPRO_PROFILE", "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
+        command.env_remove(name);
+    }
+    command.envs([("LC_ALL", "C"), ("GIT_CONFIG_GLOBAL", "/dev/null"), ("GIT_CONFIG_NOSYSTEM", "1")])
+}
+
 /// The binary at work.
 pub(crate) struct Running(Option<Child>);
 
@@ -108,8 +115,8 @@ impl Running {
     /// Sends it a signal, such as `INT`.
     pub(crate) fn signal(&self, name: &str) {
         let id = self.0.as_ref().expect("it runs").id().to_string();
-        let status = Command::new("kill").arg(format!("-{name}")).arg(id).status();
-        assert!(status.expect("there is a `kill`").success());
+        let status = Command::new("sh").args(["-c", &format!("kill -{name} {id}")]).status();
+        assert!(status.expect("there is a shell").success());
     }
 
     /// Has it ended?

@@ -83,10 +83,11 @@ fn a_command_that_ends_well_when_it_is_told_to_stop_is_not_done() {
 #[test]
 fn what_a_command_started_ends_with_it() {
     let project = TestProject::new(
-        "[stage.a]\nkind = 'command'\nrun = '(sleep 1; touch late) & echo 1 > $OUT/x'\noutputs = ['x']\n",
+        "[stage.a]\nkind = 'command'\nrun = '(until [ -e go ]; do sleep 0.05; done; touch late) & echo 1 > $OUT/x'\noutputs = ['x']\n",
     );
     project.ends(&["run"], 0);
-    std::thread::sleep(std::time::Duration::from_millis(1500));
+    project.write("go", "");
+    std::thread::sleep(std::time::Duration::from_millis(500));
     assert!(!project.path("late").exists());
 }
 

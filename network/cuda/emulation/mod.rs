@@ -62,7 +62,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What this processor can: folders of libraries may be carried to another.
 fn processor() -> String {
     let all = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    all.lines().find(|line| line.starts_with("flags")).unwrap_or_default().into()
+    all.lines()
+        .find(|line| line.starts_with("flags") || line.starts_with("Features"))
+        .unwrap_or_default()
+        .into()
 }
 
 fn compiler() -> String {
@@ -137,7 +140,17 @@ fn library(source: &Source) -> Result<(PathBuf, Turn)> {
         source.defines.iter().map(|(name, value)| format!("#define {name} {value}\n")).collect();
     let starts: String = source.kernels.iter().map(|name| start(name)).collect();
     let text = format!("{HEADER}\n{defines}\n{}\n{starts}", source.text);
-    let flags = ["-O2", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fno-strict-aliasing", "-w"];
+    // What checks jumps takes those between fibers for mistakes.
+    let flags = [
+        "-O2",
+        "-march=native",
+        "-std=c++17",
+        "-shared",
+        "-fPIC",
+        "-fno-strict-aliasing",
+        "-w",
+        "-U_FORTIFY_SOURCE",
+    ];
     let key = format!("{}{flags:?}{}{text}", compiler(), processor());
     let key = blake3::hash(key.as_bytes()).to_hex();
     let folder = std::env::current_exe().map_err(|e| failed("the test's own place", e))?;

@@ -5,7 +5,7 @@ use super::{
     server::{Server, send, serve},
     *,
 };
-use crate::dataset::archive::hex;
+use crate::dataset::{archive::hex, download::on_this_machine};
 
 /// A small archive in the official layout.
 fn good() -> Vec<u8> {
@@ -180,7 +180,7 @@ fn a_silent_server_is_given_up() {
         serve(&copy, request, 300, stream);
         std::mem::forget(stream.try_clone().unwrap()); // stays open
     });
-    let message = bench.fail(&from(&server, &bytes, "").replace("timeout = 5", "timeout = 1"));
+    let message = bench.fail(&from(&server, &bytes, "").replace("timeout = 5", "timeout = 3"));
     assert!(message.contains("cut after 300 of"), "{message}");
 }
 
@@ -241,4 +241,14 @@ fn a_full_disk_is_named_with_a_way_out() {
         error.message
     );
     assert!(error.hint.unwrap().contains("make room"));
+}
+
+#[test]
+fn what_is_on_this_machine_is_asked_without_a_proxy() {
+    for url in ["http://127.0.0.1:8000/x", "http://127.1.2.3", "https://localhost/x", "http://[::1]:8000/x"] {
+        assert!(on_this_machine(url), "{url}");
+    }
+    for url in ["http://128.0.0.1/x", "https://localhost.example.org", "http://[2001:db8::1]/127.0.0.1", ""] {
+        assert!(!on_this_machine(url), "{url}");
+    }
 }
