@@ -105,7 +105,8 @@ pub(crate) fn by_itself(command: &mut Command) -> &mut Command {
     for name in ["REPRO_PROFILE", "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
         command.env_remove(name);
     }
-    command.envs([("LC_ALL", "C"), ("GIT_CONFIG_GLOBAL", "/dev/null"), ("GIT_CONFIG_NOSYSTEM", "1")])
+    command.envs([("LC_ALL", "C"), ("REPRO_DEVICE", "cpu")]);
+    command.envs([("GIT_CONFIG_GLOBAL", "/dev/null"), ("GIT_CONFIG_NOSYSTEM", "1")])
 }
 
 /// The binary at work.
