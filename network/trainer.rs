@@ -214,7 +214,11 @@ pub fn trainer(
     };
     match choice.engine {
         EngineName::Reference => reference(data, None),
-        EngineName::Cpu => Ok((cpu(data)?, None)),
+        EngineName::Cpu => {
+            let trainer = cpu(data)?;
+            let note = over(&*trainer, choice.memory);
+            Ok((trainer, note))
+        }
         EngineName::Cuda => Ok((cuda(data)?, None)),
         EngineName::Auto => {
             let mut note = None;
@@ -229,7 +233,11 @@ pub fn trainer(
                 }
             }
             match cpu(data.clone()) {
-                Ok(trainer) => Ok((trainer, note)),
+                Ok(trainer) => {
+                    let notes = [note, over(&*trainer, choice.memory)];
+                    let notes: Vec<String> = notes.into_iter().flatten().collect();
+                    Ok((trainer, (!notes.is_empty()).then(|| notes.join("; "))))
+                }
                 Err(Error::Unsupported { reason, .. }) => {
                     let slow = format!("training with the reference engine, which is slow: {reason}");
                     let why = note.clone();
@@ -245,4 +253,16 @@ pub fn trainer(
             }
         }
     }
+}
+
+/// A word where the buffers of a step take more than the memory that they should fit.
+fn over(trainer: &dyn Trainer, memory: Option<usize>) -> Option<String> {
+    let (room, bytes) = (memory?, trainer.plan()?.buffer_bytes(false));
+    (bytes > room).then(|| {
+        let [bytes, room] = [bytes, room].map(|bytes| bytes as f64 / 1e6);
+        format!(
+            "the buffers of a step take {bytes:.1} MB, though all outputs that can be are computed again, and not the \
+             {room:.1} MB that were asked for; a smaller batch takes less"
+        )
+    })
 }

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // disjoint slices of one buffer go to several threads
 
 use std::{
-    alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
+    alloc::{Layout, alloc_zeroed, dealloc},
     ptr::NonNull,
 };
 
@@ -50,7 +50,10 @@ impl<T: Zeroed> Images<T> {
             let room = Self::room(layout);
             // SAFETY: the room is not empty, and longer than the layout by its alignment.
             unsafe {
-                whole = NonNull::new(alloc_zeroed(room)).unwrap_or_else(|| handle_alloc_error(room));
+                whole = NonNull::new(alloc_zeroed(room)).unwrap_or_else(|| {
+                    let bytes = layout.size() as f64 / 1e6;
+                    panic!("no memory for a buffer of {bytes:.1} MB; a smaller batch takes less")
+                });
                 start = whole.add(whole.align_offset(layout.align())).cast::<T>();
                 #[cfg(target_os = "linux")]
                 if layout.size() >= LARGE {

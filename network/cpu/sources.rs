@@ -178,7 +178,9 @@ impl<S: Stored> Source<'_, S> {
                     for i in 0..w {
                         let (a, b) = (up.value(2 * i), up.value(2 * i + 1));
                         let (c, d) = (down.value(2 * i), down.value(2 * i + 1));
-                        zero.max(a.max(b).max(c.max(d))).store(out.add(i * 16));
+                        let largest = zero.max(a.max(b).max(c.max(d)));
+                        // `max` drops NaN of its first operand; a sum drops none, and zero times it adds zero.
+                        a.add(b).add(c.add(d)).fma(zero, largest).store(out.add(i * 16));
                     }
                 }
                 Source::Gradient { g, z, abc } => {
@@ -285,4 +287,32 @@ pub(super) unsafe fn winners<L: Lanes, S: Stored>(up: &At<L, S>, down: &At<L, S>
     let (second, fourth) = (b.sub(a).positive(), d.sub(c).positive());
     let lower = c.max(d).sub(a.max(b)).positive();
     [!second & !lower, second & !lower, !fourth & lower, fourth & lower]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::lanes::Portable;
+
+    #[test]
+    fn a_maximum_is_not_a_number_where_one_of_its_pixels_is_not() {
+        let line = Line { scale: &[1.0; 16], shift: &[0.0; 16] };
+        for lane in 0..4 {
+            let mut z = Images::<f32>::new(1, 4 * 16);
+            z.all().iter_mut().enumerate().for_each(|(i, z)| *z = i as f32 - 20.0);
+            z.all()[lane * 16 + lane] = f32::NAN; // another pixel for each lane
+            let mut out = [0.0; 16];
+            // SAFETY: a map of two by two pixels behind one; the result is sixteen long.
+            unsafe {
+                Source::Pooled(Normal { z: &z, line }).row::<Portable>(0, 0, 0, [1, 1], out.as_mut_ptr())
+            }
+            for (i, out) in out.into_iter().enumerate() {
+                let expected = if i == lane { f32::NAN } else { (48 + i) as f32 - 20.0 };
+                assert!(
+                    out == expected || out.is_nan() && expected.is_nan(),
+                    "pixel {lane}, lane {i}: {out}"
+                );
+            }
+        }
+    }
 }

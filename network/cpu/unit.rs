@@ -156,8 +156,9 @@ impl<S: Stored> Unit<S> {
     pub(crate) fn normalise(&mut self, images: usize) {
         self.count = images * self.area;
         let count = self.count as f64;
+        // Rounding can make a variance negative; unlike `max`, `clamp` keeps NaN.
         let moments = |([s, q], bias): ([f64; 2], &f32)| {
-            [s / count + f64::from(*bias), (q / count - (s / count) * (s / count)).max(0.0)]
+            [s / count + f64::from(*bias), (q / count - (s / count) * (s / count)).clamp(0.0, f64::INFINITY)]
         };
         self.batch = self.total(images).into_iter().zip(&self.bias).map(moments).collect();
         let batch = std::mem::take(&mut self.batch);

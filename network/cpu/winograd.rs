@@ -27,8 +27,9 @@ pub(super) const LANES: usize = 16;
 pub(super) const M: usize = 4;
 /// Rows and columns of a tile's inputs.
 pub(super) const N: usize = M + 2;
-/// Tiles transformed before they are multiplied: the two scratch matrices stay in the L2 cache. A
-/// multiple of 16, 8 and 6, which kernels take at a time: they compute some tiles that nobody reads.
+/// Room for tiles that are transformed before they are multiplied: the two scratch matrices stay in the
+/// L2 cache. Gradients of filters fill it, convolutions a third. A multiple of 16, 8 and 6, which kernels take
+/// at a time: they compute some tiles that nobody reads.
 pub(super) const GROUP: usize = 48;
 /// The same in a wide layer: enough that transforming the filters costs little beside multiplying.
 pub(super) const WIDE_GROUP: usize = 96;

@@ -53,10 +53,15 @@ fn every_kernel_compiles_for_cards_of_all_generations() {
                 continue;
             }
             // The first knows neither tf32 nor bf16.
-            let generations = ["sm_75", "sm_80", "sm_90", "sm_120"];
+            let generations = [[7, 5], [8, 0], [9, 0], [12, 0]];
             let old = precision == F32 && !["tensor.cu", "tensor_filters.cu"].contains(&source.name);
-            for generation in &generations[usize::from(!old)..] {
-                let cubin = compiler.compile(&source, generation).unwrap();
+            for &[major, minor] in &generations[usize::from(!old)..] {
+                let generation = format!("sm_{major}{minor}");
+                if !compiler.knows([major, minor]) {
+                    eprintln!("SKIPPED: NVRTC {} does not know {generation}", compiler.version());
+                    continue;
+                }
+                let cubin = compiler.compile(&source, &generation).unwrap();
                 assert!(cubin.starts_with(b"\x7fELF"), "{} {:?} {generation}", source.name, source.defines);
             }
             compiled.push(source);

@@ -124,7 +124,7 @@ impl Nvrtc {
     }
 
     /// Does it compile for cards of this compute capability? One that cannot say is asked when it compiles.
-    fn knows(&self, [major, minor]: [u32; 2]) -> bool {
+    pub(super) fn knows(&self, [major, minor]: [u32; 2]) -> bool {
         type Tell = unsafe extern "C" fn(*mut c_int) -> c_int;
         let mut count = 0;
         // SAFETY: both are of this type since CUDA 11.2; the second writes as many numbers as the first says.

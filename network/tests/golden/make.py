@@ -292,7 +292,7 @@ def main():
     rates = [0.005] * 6 + [0.002] * 4
     cases = [case("resnet8", "origin", "fixed", mode, 8, rates) for mode in modes]
     cases += [case("resnet8", "paper", "uniform", mode, 4, rates) for mode in ["all", "bn", "random"]]
-    cases += [case("vgg11", "paper", "uniform", mode, 4, [0.005, 0.002]) for mode in ["all", "bn"]]
+    cases += [case("vgg11", "paper", "uniform", mode, 4, [0.005, 0.002]) for mode in ["all", "bn", "random"]]
     lines = ",\n".join(json.dumps(c, separators=(",", ":")) for c in cases)
     Path(__file__).with_name("golden.json").write_text(f"[\n{lines}\n]\n")
 

@@ -60,8 +60,14 @@ fn what_does_not_train_stays_where_the_seed_put_it() {
             rebuilt.restore(&state).unwrap();
             let expected = rebuilt.predict(Split::Test, 0..16).unwrap();
             let got = engine.predict(Split::Test, 0..16).unwrap();
-            let apart = got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            assert!(got.len() == 160 && apart < 1e-4, "{}, {mode}: {apart}", engine.describe());
+            assert_eq!(got.len(), 160);
+            for (i, (got, expected)) in got.iter().zip(&expected).enumerate() {
+                assert!(
+                    (got - expected).abs() < 1e-4,
+                    "{}, {mode}, {i}: {got}, {expected}",
+                    engine.describe()
+                );
+            }
         }
     }
 }
