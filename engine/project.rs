@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use rayon::prelude::*;
@@ -13,6 +14,7 @@ use crate::{
     digest::Digest,
     error::{Context, EngineError},
     instance::{Instance, InstanceId, Pipeline},
+    lock::Lock,
     lockfile::Locked,
     look::{look, strays},
     memo::as_it_is,
@@ -24,6 +26,9 @@ use crate::{
     state::State,
     store::Store,
 };
+
+/// How long `verify` waits for a run beside it to say what it has replaced.
+const CATCH_UP: Duration = Duration::from_secs(2);
 
 /// A folder in which pipelines run.
 #[derive(Debug)]
@@ -210,14 +215,19 @@ impl Project {
             Some((id, object, problem, self.store.refill(digest, &place).is_ok()))
         }));
         findings.sort();
-        if !findings.is_empty() {
-            // What a run beside this one replaced meanwhile is not damaged.
+        let started = Instant::now();
+        while !findings.is_empty() {
+            // What a run beside this one replaced meanwhile is not damaged. It shows a result some time before it says so.
+            let beside = matches!(Lock::take(self.store.cache()), Err(EngineError::Locked { .. }));
             let (now, _) = State::load(self.store.cache())?;
             findings.retain(|(id, ..)| {
                 let key = key(pipeline, *id);
                 let what = |state: &State| state.results.get(&key).map(|entry| (entry.recipe, entry.tree));
                 what(&now) == what(&state)
             });
+            if !beside || started.elapsed() > CATCH_UP {
+                break;
+            }
         }
         let named = |(id, path, problem, mended): (InstanceId, PathBuf, String, bool)| {
             let instance: &Instance = &pipeline.instances[id];

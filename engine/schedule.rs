@@ -208,6 +208,8 @@ impl Run<'_> {
                 self.blocked.insert(id, count);
             }
         }
+        // What a stage says frees nothing: with many queued, to ask them all after each line takes long.
+        let mut only_words = false;
         loop {
             self.pass_on_stop();
             while self.may_start()
@@ -216,13 +218,15 @@ impl Run<'_> {
                 self.judge(id);
                 self.pass_on_stop();
             }
-            if self.may_start() {
+            if self.may_start() && !only_words {
                 self.start_what_fits()?;
             }
             if self.running.is_empty() && (self.held.is_empty() || !self.may_start()) {
                 return Ok(());
             }
-            match receiver.recv_timeout(Duration::from_millis(50)) {
+            let message = receiver.recv_timeout(Duration::from_millis(50));
+            only_words = matches!(message, Ok(Message::Said(..) | Message::Progress(..)));
+            match message {
                 Ok(Message::Said(id, line)) => self.observer.event(&Event::Said { id, line }),
                 Ok(Message::Progress(id, progress)) => self.observer.event(&Event::Progress { id, progress }),
                 Ok(Message::Done(id, result, seconds)) => self.done(id, result, seconds),

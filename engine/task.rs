@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    env,
     ffi::OsString,
     fs,
     io::{self, Read as _, Seek as _, SeekFrom, Write},
@@ -142,6 +143,14 @@ impl Task {
             process.arg("__stage").env("RAYON_NUM_THREADS", order.resources.threads.to_string());
             return Ok(None);
         };
+        // No other inputs and axes than its own: who starts the program may be a stage of another run.
+        let of_a_stage = |name: &OsString| {
+            let name = name.as_encoded_bytes();
+            name.starts_with(b"IN_") || name.starts_with(b"AXIS_")
+        };
+        for name in env::vars_os().map(|(name, _)| name).filter(of_a_stage) {
+            process.env_remove(name);
+        }
         process.arg("-c").arg(&command.run).envs(&command.env);
         process.env("OUT", &order.out).env("SCRATCH", &order.scratch);
         process.env("THREADS", order.resources.threads.to_string());
@@ -153,17 +162,16 @@ impl Task {
         for (role, inputs) in &order.inputs {
             let name = format!("IN_{}", variable(role));
             let folders = lines(inputs);
-            if inputs.len() > 1 {
-                let place = match &mut lists {
-                    Some(place) => place,
-                    none => none.insert(store.begin()?),
-                };
-                let list = place.path().join(variable(role));
-                let mut text = folders.clone();
-                text.push("\n");
-                fs::write(&list, text.as_encoded_bytes()).context("write", &list)?;
-                process.env(format!("{name}_LIST"), list);
-            }
+            // Of one input too: an axis may be swept in one profile and not in another.
+            let place = match &mut lists {
+                Some(place) => place,
+                none => none.insert(store.begin()?),
+            };
+            let list = place.path().join(variable(role));
+            let mut text = folders.clone();
+            text.push("\n");
+            fs::write(&list, text.as_encoded_bytes()).context("write", &list)?;
+            process.env(format!("{name}_LIST"), list);
             if folders.len() <= LONGEST_VARIABLE {
                 process.env(name, folders);
             } else {

@@ -65,7 +65,7 @@ pub(crate) fn lock_files(folder: &Path) -> Result<Vec<String>, Failure> {
 
 fn git(folder: &Path, words: &[&str]) -> Result<Output, Failure> {
     Command::new("git").arg("-C").arg(folder).args(words).output().map_err(|e| {
-        let hint = "install git, or compare with a file that `--json` wrote";
+        let hint = "install git; `metrics diff` and `params diff` also take a file that `--json` wrote";
         Failure::user(format!("cannot start `git`: {e}")).hint(hint)
     })
 }

@@ -2,7 +2,7 @@
 //! processes: the runner starts the shell.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Component, Path, PathBuf},
 };
 
@@ -14,6 +14,9 @@ use crate::params::resolve_and_read;
 
 /// The kind `command`.
 pub struct Command;
+
+/// The most bytes of one argument that Linux takes, without the NUL at its end.
+const LONGEST_COMMAND: usize = 128 * 1024 - 1;
 
 /// Parameters of a `command` stage.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -61,7 +64,7 @@ impl Kind for Command {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn roles(&self) -> Roles {
@@ -118,6 +121,16 @@ fn faults(params: &CommandParams) -> Vec<ParamError> {
     if params.run.trim().is_empty() {
         fault("run", "the command is empty".into(), "write what `sh -c` should run");
     }
+    if params.run.len() > LONGEST_COMMAND {
+        let message = format!(
+            "the command has {} bytes, of which the system takes {LONGEST_COMMAND}",
+            params.run.len()
+        );
+        fault("run", message, "put it into a script, name that in `deps`, and run it here");
+    }
+    if params.run.contains('\0') {
+        fault("run", "the command has a NUL in its text".into(), "no process can be given that");
+    }
     if params.outputs.is_empty() {
         fault("outputs", "the command has no outputs".into(), "name at least one file that it writes");
     }
@@ -126,10 +139,21 @@ fn faults(params: &CommandParams) -> Vec<ParamError> {
             if !stays_inside(path) {
                 let message = format!("`{}` leaves its folder", path.display());
                 fault(key, message, "write a relative path without `..`");
+            } else if path.as_os_str().as_encoded_bytes().contains(&0) {
+                fault(key, format!("`{}` has a NUL in its name", path.display()), "no file can be named so");
             } else if plain(path).as_os_str().is_empty() {
                 let message = format!("`{}` is the whole folder", path.display());
                 fault(key, message, "name the files and folders in it; of the project, results are part too");
             }
+        }
+    }
+    let outputs = params.outputs.iter().filter(|path| stays_inside(path)).map(|path| plain(path));
+    let outputs: BTreeSet<_> = outputs.filter(|path| !path.as_os_str().is_empty()).collect();
+    for path in &outputs {
+        if let Some(folder) = path.ancestors().skip(1).find(|folder| outputs.contains(*folder)) {
+            let message =
+                format!("`{}` is in `{}`, which is an output too", path.display(), folder.display());
+            fault("outputs", message, "name the folder alone, or only files in it");
         }
     }
     for (key, name) in
@@ -200,6 +224,15 @@ mod tests {
         let errors = Command.resolve(&given(text)).unwrap_err();
         let keys: Vec<_> = errors.iter().map(|e| e.key.as_str()).collect();
         assert_eq!(keys, ["run", "outputs", "outputs", "outputs", "values", "env"]);
+        let long =
+            format!("run = \"# {}\"\noutputs = ['o', './o/p']\ndeps = [\"a\\u0000\"]", "x".repeat(1 << 17));
+        let errors = Command.resolve(&given(&long)).unwrap_err();
+        let messages: Vec<_> = errors.iter().map(|e| e.message.as_str()).collect();
+        assert!(
+            matches!(messages[..], [run, deps, nested]
+                if run.contains("131071") && deps.contains("NUL") && nested.contains("is in `o`")),
+            "{messages:?}"
+        );
     }
 
     #[test]

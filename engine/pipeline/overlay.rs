@@ -196,6 +196,9 @@ fn set_param(params: &mut Entries, path: &[&str], value: Value) -> Result<(), Re
             .unwrap_or_else(|| "the file has no `[params]`; a stage's parameter is `stage.NAME.key`".into());
         (format!("`[params]` has no `{name}`"), Some(hint))
     };
+    if path == [""] {
+        return Err(("it names no parameter".into(), Some("write -S 'key=value'".into())));
+    }
     let [first, rest @ ..] = path else { return Err(unknown()) };
     let mut node = &mut params.get_mut(*first).ok_or_else(unknown)?.node;
     for key in rest {

@@ -9,10 +9,15 @@ use crate::{
     error::EngineError,
     instance::{Instance, InstanceId, Resources},
     kind::{Group, StageError},
+    look::look,
     observer::Event,
+    plan::Found,
     recipe::Recipe,
     task::Task,
 };
+
+/// Files and folders, and what each is known by as far as it is there.
+type Reads = Vec<(PathBuf, Option<Digest>)>;
 
 impl Run<'_> {
     /// Starts what is queued and fits. What could share a process waits for its like, unless nothing else
@@ -56,7 +61,19 @@ impl Run<'_> {
         if patient && group.as_ref().is_some_and(waits) {
             return Ok(());
         }
-        let members = group.map_or_else(|| vec![id], |group| self.members(id, &group, wanted));
+        let mut members = group.map_or_else(|| vec![id], |group| self.members(id, &group, wanted));
+        let mut reads = Vec::new();
+        members.retain(|&member| match self.about_to_read(member) {
+            Ok(known) => {
+                reads.push(known);
+                true
+            }
+            Err(error) => {
+                self.queued.remove(&member);
+                self.fail(member, error);
+                false
+            }
+        });
         let wanted = members.iter().map(|&id| Resources { threads: self.threads(id), ..self.wanted(id) });
         let wanted = wanted.reduce(|a, b| Resources {
             threads: a.threads.max(b.threads),
@@ -66,8 +83,6 @@ impl Run<'_> {
         let Some(share) = wanted.and_then(|wanted| self.pool.take(wanted)) else { return Ok(()) };
         let taken = members.iter().filter_map(|&id| Some((id, self.queued.remove(&id)?)));
         let taken: Vec<(InstanceId, Recipe)> = taken.collect();
-        let Plan { project, pipeline, seen, .. } = &self.plan;
-        let reads: Vec<_> = taken.iter().map(|(id, _)| project.reads(pipeline, *id, seen)).collect();
         let members = taken.iter().map(|(id, recipe)| self.member(*id, recipe, &share));
         let members = members.collect::<Result<Vec<_>, _>>()?;
         let Instance { kind, params, .. } = &self.plan.pipeline.instances[id];
@@ -98,6 +113,44 @@ impl Run<'_> {
             self.running.insert(member, Started { first: id, recipe, reads, sure });
         }
         Ok(())
+    }
+
+    /// What an instance reads, and what that is known by. Inputs that somebody changed since this run looked at them
+    /// are what was made again, or it must not start: its recipe would tell of others.
+    fn about_to_read(&mut self, id: InstanceId) -> Result<Reads, StageError> {
+        let Plan { project, pipeline, seen, .. } = self.plan;
+        let needs = &pipeline.instances[id].needs;
+        // What changes again after this was taken down is noticed when the stage has ended.
+        let mut reads = project.reads(pipeline, id, seen);
+        let mut restored = false;
+        for need in needs {
+            restored |= self.input_as_made(need.from)?;
+        }
+        if restored {
+            reads = project.reads(pipeline, id, seen);
+        }
+        Ok(reads)
+    }
+
+    /// Restores the result of an instance if it is no longer what was made; did it have to?
+    fn input_as_made(&mut self, id: InstanceId) -> Result<bool, StageError> {
+        let (store, key) = (&self.plan.project.store, &self.plan.seen[id].key);
+        let Some(entry) = self.state.results.get(key) else { return Ok(false) };
+        let (Found::Missing(_, path) | Found::Altered(_, path)) = look(&store.shown(key), entry).0 else {
+            return Ok(false);
+        };
+        let (recipe, problem) = (entry.recipe, format!("`{}` is no longer what was made", path.display()));
+        let unusable = |why: &str| {
+            let message = format!("its input {problem}{why}");
+            StageError::new(message)
+                .hint("run again: it is restored or made anew; if that happens again, a stage writes into what it reads")
+        };
+        let record = store.restorable(recipe).ok_or_else(|| unusable(""))?;
+        let (draft, content) = store.restore(&record).map_err(|error| unusable(&format!(": {error}")))?;
+        let said = self.show(id, recipe, record.tree, draft, content, None).ok_or_else(|| unusable(""))?;
+        self.observer.event(&Event::Said { id, line: format!("{problem}; the result is restored") });
+        said.into_iter().for_each(|line| self.observer.event(&Event::Said { id, line }));
+        Ok(true)
     }
 
     /// Is all that is no input what is remembered of it?

@@ -25,7 +25,15 @@ pub(super) struct Row {
 pub(super) fn metrics(global: &Global, listing: &Listing) -> Result<ExitCode, Failure> {
     if let Some(from) = diff::from(listing)? {
         let old = diff::from_file(from, "metrics")?.map_or_else(|| at(global, from), Ok)?;
-        let new = rows(global, &[])?.into_iter().map(|row| (row.name, row.fields)).collect();
+        let rows = rows(global, &[])?;
+        let stale = rows.iter().filter(|row| !row.fresh).count();
+        let new = rows.into_iter().map(|row| (row.name, row.fields)).collect();
+        if stale > 0 {
+            let are = ui::count(stale, "result is", "results are");
+            ui::note(&format!(
+                "of today's, {are} not fresh: what they show is of another recipe (`repro status` says why)"
+            ));
+        }
         return Ok(diff::print(&old, &new, "metric", listing.form, cell));
     }
     let rows = rows(global, &listing.instances)?;
@@ -34,7 +42,8 @@ pub(super) fn metrics(global: &Global, listing: &Listing) -> Result<ExitCode, Fa
             rows.iter().map(|row| json!({ "instance": row.name, "fresh": row.fresh, "metrics": row.fields }));
         ui::json(&rows.collect());
     } else if rows.is_empty() {
-        ui::note("no result has a `metrics.json` yet");
+        let of = if listing.instances.is_empty() { "no result has" } else { "none of these results has" };
+        ui::note(&format!("{of} a `metrics.json` yet"));
     } else {
         let table = table(&rows);
         ui::print(&ui::formed(&table, listing.form.md));

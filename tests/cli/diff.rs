@@ -84,6 +84,10 @@ fn metrics_are_compared_with_a_commit_and_with_a_file() {
     score[seed=3]  top1            0.6300
     ");
     assert_eq!(project.ends(&["metrics", "diff", "before.json"], 0).out, table);
+    project.edit("pipeline.toml", "rate = 0.6", "rate = 0.7");
+    let stale = project.ends(&["metrics", "diff"], 0);
+    assert!(stale.out == table && stale.err.contains("2 results are not fresh"), "{}", stale.err);
+    project.edit("pipeline.toml", "rate = 0.7", "rate = 0.6");
     let json = project.json(&["metrics", "diff", "HEAD", "--json"], 0);
     assert_eq!((&json[2]["old"], &json[2]["new"]), (&0.52.into(), &0.62.into()));
     let markdown = project.ends(&["metrics", "diff", "--md"], 0).out;

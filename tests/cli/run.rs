@@ -421,6 +421,62 @@ fn a_damaged_artifact_is_named_and_restored_and_a_damaged_cache_is_made_again() 
 }
 
 #[test]
+fn a_stage_never_reads_an_input_that_is_no_longer_what_was_made() {
+    let stages = |bad: &str| {
+        format!(
+            "[stage.clean]\nkind = 'command'\nrun = 'echo clean > $OUT/o'\noutputs = ['o']\n\
+             [stage.bad]\nkind = 'command'\nrun = '{bad}'\noutputs = ['o']\nneeds = {{ s = 'clean' }}\n\
+             [stage.good]\nkind = 'command'\nrun = 'cp $IN_S/o $OUT'\noutputs = ['o']\nneeds = {{ s = 'clean' }}\n"
+        )
+    };
+    let project = TestProject::new(&stages("cp $IN_S/o $OUT"));
+    project.ends(&["run"], 0);
+    // In this run `good` has to be made after `bad` has written into what both read.
+    project.write("pipeline.toml", &stages("echo dirty >> $IN_S/o; false"));
+    project.edit("pipeline.toml", "cp $IN_S/o $OUT'", "cat $IN_S/o > $OUT/o'");
+    let run = project.ends(&["run", "-k", "-j1"], 1);
+    assert!(
+        run.err.contains("artifacts/clean/o` is no longer what was made; the result is restored"),
+        "{}",
+        run.err
+    );
+    let made = |project: &TestProject| [project.read("artifacts/clean/o"), project.read("artifacts/good/o")];
+    assert_eq!(made(&project), ["clean\n", "clean\n"]);
+    // Where the cache cannot restore it either, nothing is made of it.
+    project.edit("pipeline.toml", "cat $IN_S/o > $OUT/o", "cat < $IN_S/o > $OUT/o");
+    let digest = engine::digest::Digest::of("clean\n").to_string();
+    let object = project.path(&format!(".repro/objects/{}/{}", &digest[..2], &digest[2..]));
+    project.edit(
+        "pipeline.toml",
+        "echo dirty >> $IN_S/o",
+        &format!("rm -f {}; echo dirty >> $IN_S/o", object.display()),
+    );
+    let run = project.ends(&["run", "-k", "-j1"], 1);
+    assert!(run.err.contains("its input `") && run.err.contains("restored or made anew"), "{}", run.err);
+    assert!(!project.read("artifacts/good/o").contains("dirty"));
+}
+
+#[test]
+fn the_list_of_a_roles_folders_is_there_for_one_too_and_no_other_runs() {
+    let project = TestProject::new(
+        "[params]\nxs = [1, 2]\n\
+         [stage.a]\nkind = 'command'\nmatrix = { x = '${xs}' }\nrun = 'echo $AXIS_X > $OUT/o'\noutputs = ['o']\n\
+         [stage.b]\nkind = 'command'\nneeds = { a = 'a' }\n\
+         run = 'while read -r f; do cat $f/o; done < $IN_A_LIST > $OUT/o; echo \"$IN_B_LIST$AXIS_Y\" >> $OUT/o'\n\
+         outputs = ['o']\n",
+    );
+    project.ends(&["run"], 0);
+    assert_eq!(project.read("artifacts/b/o"), "1\n2\n\n");
+    project.ends(&["run", "-S", "xs=[2]"], 0);
+    assert_eq!(project.read("artifacts/b/o"), "2\n\n");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_repro"));
+    command.args(["run", "-S", "xs=[3]"]).current_dir(project.path("."));
+    let ended = command.env("IN_B_LIST", "strange").env("AXIS_Y", "strange").status().unwrap();
+    assert!(ended.success());
+    assert_eq!(project.read("artifacts/b/o"), "3\n\n");
+}
+
+#[test]
 fn nothing_to_do_is_remembered_for_what_was_asked_also_through_a_link() {
     let project = TestProject::new(CHAINS);
     std::os::unix::fs::symlink(project.path("."), project.path("link")).unwrap();
