@@ -191,6 +191,8 @@ struct Job<'a> {
 
 crate::lanes_dispatch!(unsafe fn convolve(job: &Job<'_>) = convolve_on);
 
+/// # Safety
+/// As [`image`].
 #[inline(always)]
 unsafe fn convolve_on<L: Lanes>(job: &Job<'_>) {
     // SAFETY: the caller's promise about `job` holds for each strip of rows.
@@ -203,6 +205,11 @@ unsafe fn convolve_on<L: Lanes>(job: &Job<'_>) {
     }
 }
 
+/// All of an image.
+///
+/// # Safety
+/// The image of `job` is writable, its pixels' taps are readable in every plane, and there is a weight for each. `S` is
+/// its `step`. The CPU has the instruction set of `L`, and the caller is compiled for it.
 #[inline(always)]
 unsafe fn image<L: Lanes, const S: usize>(job: &Job<'_>) {
     let [h, w] = job.size;
@@ -223,6 +230,10 @@ unsafe fn image<L: Lanes, const S: usize>(job: &Job<'_>) {
     }
 }
 
+/// `R` rows from `y` on; returns how many.
+///
+/// # Safety
+/// As [`image`]; these rows are within the image.
 #[inline(always)]
 unsafe fn strip<L: Lanes, const S: usize, const R: usize, const Q: usize>(job: &Job<'_>, y: usize) -> usize {
     let mut x = 0;
@@ -241,6 +252,9 @@ unsafe fn strip<L: Lanes, const S: usize, const R: usize, const Q: usize>(job: &
 }
 
 /// `R` rows of `Q` pixels.
+///
+/// # Safety
+/// As [`image`]; these pixels are within it.
 #[inline(always)]
 unsafe fn tile<L: Lanes, const S: usize, const R: usize, const Q: usize>(job: &Job<'_>, y: usize, x: usize) {
     // SAFETY: the pixels lie in the image that `job` describes, and so do their taps.

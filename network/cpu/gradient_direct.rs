@@ -83,6 +83,8 @@ struct Pair {
     columns: usize,
 }
 
+/// # Safety
+/// As [`add`]; the CPU has the instruction set of `L`, and the caller is compiled for it.
 #[inline(always)]
 unsafe fn add_on<L: Lanes>(this: &Direct, images: usize, x: &[f32], g: &[f32], sum: &mut [f32]) {
     let (x_row, g_row) = ((this.input[1] + 2) * LANES, (this.output[1] + 2) * LANES);

@@ -82,6 +82,8 @@ lanes_dispatch!(
     ) = add_on
 );
 
+/// # Safety
+/// As [`WinogradGradient::add`]; the CPU has the instruction set of `L`, and the caller is compiled for it.
 #[inline(always)]
 unsafe fn add_on<L: Lanes>(
     this: &WinogradGradient,
@@ -290,6 +292,9 @@ unsafe fn filter_transform<L: Lanes>(s: [L; N]) -> [L; 3] {
 
 lanes_dispatch!(unsafe fn unpack_in(this: &WinogradGradient, total: &[f32], out: &mut [f32]) = unpack_on);
 
+/// # Safety
+/// `total` has as many numbers as a sum, and `out` has room for all weights. The CPU has the instruction set of `L`, and
+/// the caller is compiled for it.
 #[inline(always)]
 unsafe fn unpack_on<L: Lanes>(this: &WinogradGradient, total: &[f32], out: &mut [f32]) {
     let (channels, filters, width) = (this.channels, this.filters, panel(this.filters));

@@ -2,10 +2,15 @@
 //! `REPRO_NVRTC` and `REPRO_TEST_CARD=1` it fails instead. `benches/gpu.sh` runs them under compute-sanitizer.
 #![allow(clippy::print_stderr)] // the only way to say that a test checks nothing
 
-use std::env;
+use std::{
+    collections::{HashMap, HashSet},
+    env,
+    sync::Mutex,
+};
 
 use super::*;
 use crate::cuda::{
+    device::Source,
     driver::Card,
     kernel_tests::Bench,
     nvrtc::{Nvrtc, Places},
@@ -34,39 +39,69 @@ fn card() -> Option<Card> {
     found(Card::open(&places()), "REPRO_TEST_CARD")
 }
 
+/// The first of each generation of cards; the first of all knows neither tf32 nor bf16.
+const GENERATIONS: [[u32; 2]; 4] = [[7, 5], [8, 0], [9, 0], [12, 0]];
+
+/// Files that have sources for each layer.
+const MANY: [&str; 4] = ["tensor.cu", "tensor_filters.cu", "filters.cu", "positions.cu"];
+
 #[test]
 fn every_kernel_compiles_for_cards_of_all_generations() {
     let Some(compiler) = found(Nvrtc::find(&places(), None, None), "REPRO_NVRTC") else { return };
-    let mut compiled = Vec::new();
-    use Precision::{Bf16, F32, Tf32};
-    for (arch, mode, precision) in [
-        ("resnet8", Mode::All, F32),
-        ("resnet8", Mode::Random, F32),
-        ("vgg11", Mode::All, F32),
-        ("resnet8", Mode::Bn, Tf32),
-        ("resnet8", Mode::All, Bf16),
-        ("vgg11", Mode::Bn, Bf16),
-    ] {
-        let spec = TrainSpec { precision, ..spec(arch, Variant::Paper, mode, 128) };
-        for source in [true, false].iter().flat_map(|cores| sources(&spec, 10, *cores).unwrap()) {
-            if compiled.contains(&source) {
-                continue;
+    for [major, minor] in GENERATIONS.into_iter().filter(|capability| !compiler.knows(*capability)) {
+        eprintln!("SKIPPED: NVRTC {} does not know sm_{major}{minor}", compiler.version());
+    }
+    let known = |old: bool| {
+        let generations = GENERATIONS.into_iter().filter(move |[major, _]| old == (*major < 8));
+        generations.filter(|capability| compiler.knows(*capability))
+    };
+    let mut wanted = Vec::new();
+    let mut turns = HashMap::new();
+    for (source, old) in sources_of_networks() {
+        let mut generations: Vec<_> = known(old).collect();
+        // There are hundreds of these: each is for one generation, and in turns all are for each.
+        if MANY.contains(&source.name) && !generations.is_empty() {
+            let turn = turns.entry((source.name, old)).or_insert(0);
+            generations = vec![generations[*turn % generations.len()]];
+            *turn += 1;
+        }
+        wanted.extend(
+            generations.into_iter().map(|[major, minor]| (source.clone(), format!("sm_{major}{minor}"))),
+        );
+    }
+    let next = Mutex::new(wanted.into_iter());
+    let compile = || {
+        while let Some((source, generation)) = { next.lock().unwrap().next() } {
+            let cubin = compiler.compile(&source, &generation).unwrap_or_else(|error| panic!("{error}"));
+            assert!(cubin.starts_with(b"\x7fELF"), "{} {:?} {generation}", source.name, source.defines);
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(16);
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(compile))));
+}
+
+/// What small networks of each kind load in each precision, once each; and is it what cards without tensor cores load?
+fn sources_of_networks() -> Vec<(Source, bool)> {
+    let mut all = Vec::new();
+    for (arch, variant) in
+        [("resnet8", Variant::Paper), ("resnet8", Variant::Origin), ("vgg11", Variant::Paper)]
+    {
+        for mode in [Mode::All, Mode::Random, Mode::Bn] {
+            let spec = spec(arch, variant, mode, 128);
+            for (precision, old) in [
+                (Precision::F32, true),
+                (Precision::F32, false),
+                (Precision::Tf32, false),
+                (Precision::Bf16, false),
+            ] {
+                let spec = TrainSpec { precision, ..spec.clone() };
+                all.extend(sources(&spec, 10, !old).unwrap().into_iter().map(|source| (source, old)));
             }
-            // The first knows neither tf32 nor bf16.
-            let generations = [[7, 5], [8, 0], [9, 0], [12, 0]];
-            let old = precision == F32 && !["tensor.cu", "tensor_filters.cu"].contains(&source.name);
-            for &[major, minor] in &generations[usize::from(!old)..] {
-                let generation = format!("sm_{major}{minor}");
-                if !compiler.knows([major, minor]) {
-                    eprintln!("SKIPPED: NVRTC {} does not know {generation}", compiler.version());
-                    continue;
-                }
-                let cubin = compiler.compile(&source, &generation).unwrap();
-                assert!(cubin.starts_with(b"\x7fELF"), "{} {:?} {generation}", source.name, source.defines);
-            }
-            compiled.push(source);
         }
     }
+    let mut known = HashSet::new();
+    all.retain(|one| known.insert(one.clone()));
+    all
 }
 
 #[test]

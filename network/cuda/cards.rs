@@ -86,19 +86,24 @@ pub fn look() -> Result<Driver> {
     let mut version = 0;
     // SAFETY: writes one number.
     unsafe { sys::cuDriverGetVersion(&raw mut version) }.result().map_err(failed)?;
-    let cuda = [version / 1000, version % 1000 / 10].map(i32::cast_unsigned);
-    if version < OLDEST {
-        return Err(Error::Device(format!(
-            "the driver is for CUDA {}.{}, and 12.0 is the oldest that is supported; update the driver",
-            cuda[0], cuda[1]
-        )));
-    }
+    let cuda = serves(version)?;
     let cards = (0..result::device::get_count().map_err(failed)?).map(card);
     let cards = cards.collect::<Result<Vec<_>, _>>().map_err(|error| explain("cannot ask a card", error))?;
     if cards.is_empty() {
         return Err(explain("the CUDA driver did not start", DriverError(CUresult::CUDA_ERROR_NO_DEVICE)));
     }
     Ok(Driver { cuda, cards })
+}
+
+/// The version of CUDA, major and minor, that a driver of this `version` serves; fails where that is too old.
+fn serves(version: i32) -> Result<[u32; 2]> {
+    let [major, minor] = [version / 1000, version % 1000 / 10].map(i32::cast_unsigned);
+    if version < OLDEST {
+        return Err(Error::Device(format!(
+            "the driver is for CUDA {major}.{minor}, and 12.0 is the oldest that is supported; update the driver"
+        )));
+    }
+    Ok([major, minor])
 }
 
 fn card(ordinal: i32) -> Result<CardInfo, DriverError> {
@@ -125,7 +130,8 @@ pub(super) fn explain(what: &str, error: DriverError) -> Error {
     Error::Device(sentence(what, error.0, &words))
 }
 
-fn sentence(what: &str, code: CUresult, words: &str) -> String {
+/// The same of an error's code and the driver's words for it.
+pub(super) fn sentence(what: &str, code: CUresult, words: &str) -> String {
     use CUresult as C;
     let advice = match code {
         C::CUDA_ERROR_NO_DEVICE => {
@@ -154,6 +160,9 @@ fn sentence(what: &str, code: CUresult, words: &str) -> String {
         | C::CUDA_ERROR_ASSERT => {
             "a kernel did what it must not, which is a bug; run it under `compute-sanitizer` and report what that says"
         }
+        C::CUDA_ERROR_LAUNCH_TIMEOUT => {
+            "the driver ended a kernel that ran longer than a card with a display may; use a card that drives no display (`CUDA_VISIBLE_DEVICES` chooses), then run again"
+        }
         C::CUDA_ERROR_ECC_UNCORRECTABLE
         | C::CUDA_ERROR_NVLINK_UNCORRECTABLE
         | C::CUDA_ERROR_HARDWARE_STACK_ERROR
@@ -181,6 +190,18 @@ mod tests {
         assert!(lost.contains("goes on from where it was saved last"), "{lost}");
         let hidden = sentence("x", CUresult::CUDA_ERROR_NO_DEVICE, "");
         assert!(hidden.contains("`CUDA_VISIBLE_DEVICES`"), "{hidden}");
+        let slow = sentence("x", CUresult::CUDA_ERROR_LAUNCH_TIMEOUT, "");
+        assert!(slow.contains("a card that drives no display"), "{slow}");
+    }
+
+    #[test]
+    fn a_driver_that_is_too_old_is_refused_with_its_version() {
+        assert_eq!(serves(12000).unwrap(), [12, 0]);
+        assert_eq!(serves(13010).unwrap(), [13, 1]);
+        for (version, told) in [(11080, "CUDA 11.8,"), (10020, "CUDA 10.2,")] {
+            let refused = serves(version).unwrap_err().to_string();
+            assert!(refused.contains(told) && refused.ends_with("; update the driver"), "{refused}");
+        }
     }
 
     /// On a machine with cards it lists them; on any other it is an error and no panic.

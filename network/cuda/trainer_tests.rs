@@ -1,6 +1,6 @@
 //! Steps of small networks by the shipped kernels under the emulation, against the CPU engine and PyTorch.
 
-use std::iter::zip;
+use std::{iter::zip, ops::ControlFlow};
 
 use super::*;
 use crate::{
@@ -9,8 +9,10 @@ use crate::{
         emulation::{Emulated, Order},
         fit::{bytes_needed, largest_batch},
     },
+    data::{Images, pack},
     init::BnInit,
     mode::Mode,
+    train::{Epoch, Progress, Protocol, Training},
     trainer::{EngineName, Precision},
 };
 
@@ -117,6 +119,76 @@ fn small_networks_train_as_in_pytorch_in_every_mode() {
             });
         }
     });
+}
+
+/// As on a card of capability 7.5.
+#[test]
+fn small_networks_train_as_in_pytorch_without_tensor_cores() {
+    let mut seen = 0;
+    for case in golden() {
+        // What trains decides whether filters are packed after a step, and by which kernels their gradients are made.
+        let wanted = match &*case.arch {
+            "resnet8" => ["all", "random"].contains(&&*case.mode),
+            _ => case.mode == "all",
+        };
+        let Some(mut device) = Emulated::new(Order::Forward).filter(|_| wanted) else { continue };
+        device.tensor_cores = false;
+        case.check(&mut CudaTrainer::new(&case.spec(), images(), device).unwrap());
+        seen += 1;
+    }
+    assert!([0, 5].contains(&seen), "{seen}");
+}
+
+/// A card that is lost within an epoch costs what came after the last state that was saved, and no bit.
+#[test]
+fn a_training_whose_card_is_lost_goes_on_from_what_was_saved_to_the_same_bits() {
+    const BATCH: usize = 1;
+    let protocol = Protocol { epochs: 2, batch: BATCH, milestones: vec![1], ..Protocol::default() };
+    let spec = spec("resnet8", Variant::Origin, Mode::Bn, BATCH);
+    let training = |lost_after: Option<usize>| {
+        let mut device = Emulated::new(Order::Forward)?;
+        device.lost_after = lost_after;
+        let trainer = CudaTrainer::new(&spec, few_images(), device).unwrap();
+        let seed = 3;
+        Some(Training::new(Box::new(trainer), few_images(), &spec, protocol.clone(), seed).unwrap())
+    };
+    let on = &mut |_: &Progress| ControlFlow::Continue(());
+    let Some(mut straight) = training(None) else { return };
+    while !straight.finished() {
+        straight.epoch(on).unwrap();
+    }
+    let whole = straight.save().unwrap();
+    // An epoch is nine steps, after eight of which it may be saved, and one batch of test images.
+    for (lost_after, pauses) in [(8, true), (12, false)] {
+        let mut first = training(Some(lost_after)).unwrap();
+        let pause = first.epoch(&mut |progress| {
+            let here = pauses && progress.done == 8 * BATCH;
+            if here { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert_eq!(pause.unwrap() == Epoch::Paused, pauses);
+        let saved = first.save().unwrap();
+        let lost = first.epoch(on).unwrap_err().to_string();
+        assert!(lost.contains("CUDA_ERROR_LAUNCH_FAILED"), "{lost}");
+        assert!(lost.contains("goes on from where it was saved last"), "{lost}");
+        assert!(first.save().is_err(), "what the card has lost cannot be saved");
+        let mut second = training(None).unwrap();
+        second.resume(&saved).unwrap();
+        while !second.finished() {
+            second.epoch(on).unwrap();
+        }
+        assert!(second.save().unwrap() == whole, "lost after {lost_after}");
+    }
+}
+
+/// The first few of [`images`].
+fn few_images() -> Arc<Dataset> {
+    let all = images();
+    let [train, test] = [(Split::Train, 9), (Split::Test, 1)].map(|(split, count)| {
+        let labels: Vec<u16> = (0..count).map(|i| all.label(split, i)).collect();
+        (labels, (0..count).flat_map(|i| all.image(split, i).to_vec()).collect::<Vec<u8>>())
+    });
+    let [train, test] = [&train, &test].map(|(labels, pixels)| Images { labels, pixels });
+    Arc::new(Dataset::from_bytes(Arc::new(pack(all.classes(), train, test).unwrap())).unwrap())
 }
 
 /// All bits of a few steps (the last batch being smaller), and of predictions in parts.

@@ -16,7 +16,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::device::{Address, Arg, Device, Kernel, Launch, Recording, Source};
+use cudarc::driver::sys::CUresult;
+
+use super::{
+    cards::sentence,
+    device::{Address, Arg, Device, Kernel, Launch, Recording, Source},
+};
 use crate::{Error, Result};
 
 const HEADER: &str = include_str!("cuda.h");
@@ -47,6 +52,10 @@ pub(crate) struct Emulated {
     pub(crate) tensor_cores: bool,
     /// Bytes of shared memory that it says a block may have.
     pub(crate) shared: u32,
+    /// Recordings that it still runs before it is lost. As on a card, the one that it fails at begins like any other, and
+    /// whatever is asked next tells.
+    pub(crate) lost_after: Option<usize>,
+    lost: bool,
 }
 
 /// Whose turn it is to compile a library, and then to use it: fibers live in its own memory.
@@ -73,10 +82,14 @@ fn compiler() -> String {
 }
 
 impl Emulated {
-    /// A device, or none where there is no compiler; says so.
+    /// A device, or none where there is no compiler; says so, and fails with `REPRO_TEST_EMULATION=1`.
     pub(crate) fn new(order: Order) -> Option<Self> {
         let compiler = compiler();
         if Command::new(&compiler).arg("--version").output().is_err() {
+            assert!(
+                std::env::var_os("REPRO_TEST_EMULATION").is_none(),
+                "`REPRO_TEST_EMULATION` is set: no C++ compiler `{compiler}`"
+            );
             #[allow(clippy::print_stderr)] // the only way to say that a test checks nothing
             {
                 eprintln!("SKIPPED: no C++ compiler `{compiler}`; set CXX to test the CUDA kernels");
@@ -85,8 +98,24 @@ impl Emulated {
         }
         let (buffers, kernels, recordings) = (Vec::new(), Vec::new(), Vec::new());
         let prepared = Vec::new();
-        let (total, shared) = (1 << 40, u32::MAX);
-        Some(Self { order, buffers, kernels, recordings, prepared, total, tensor_cores: true, shared })
+        Some(Self {
+            order,
+            buffers,
+            kernels,
+            recordings,
+            prepared,
+            total: 1 << 40,
+            tensor_cores: true,
+            shared: u32::MAX,
+            lost_after: None,
+            lost: false,
+        })
+    }
+
+    /// Errs once the device is lost.
+    fn alive(&self) -> Result<()> {
+        let code = CUresult::CUDA_ERROR_LAUNCH_FAILED;
+        if self.lost { Err(Error::Device(sentence("the card failed at its work", code, ""))) } else { Ok(()) }
     }
 
     /// The buffer that holds `bytes` bytes from `at` on.
@@ -241,6 +270,7 @@ impl Device for Emulated {
     }
 
     fn upload(&mut self, to: Address, bytes: &[u8]) -> Result<()> {
+        self.alive()?;
         let to = self.find(to, bytes.len())?;
         // SAFETY: `find` found room.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
@@ -248,6 +278,7 @@ impl Device for Emulated {
     }
 
     fn download(&mut self, from: Address, bytes: &mut [u8]) -> Result<()> {
+        self.alive()?;
         let from = self.find(from, bytes.len())?;
         // SAFETY: `find` found as much.
         unsafe { ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) };
@@ -285,6 +316,14 @@ impl Device for Emulated {
     }
 
     fn replay(&mut self, recording: Recording) -> Result<()> {
+        self.alive()?;
+        if let Some(left) = &mut self.lost_after {
+            if *left == 0 {
+                self.lost = true;
+                return Ok(());
+            }
+            *left -= 1;
+        }
         for launch in self.recordings[recording.0].clone() {
             self.launch(&launch)?;
         }

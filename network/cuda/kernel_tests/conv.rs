@@ -3,7 +3,7 @@
 use super::{
     Bench, PRECISIONS, as_multiplied, as_stored, emulated,
     maps::{Map, check_kept, noise, on_line, places, source, winner},
-    near,
+    near, sources_of, unlike_any,
 };
 use crate::{
     cuda::{
@@ -44,7 +44,7 @@ const fn case(
     Case { filter, strides, source, target, size, channels, images }
 }
 
-const CASES: [Case; 13] = {
+const CASES: [Case; 22] = {
     use {Kind::*, Target::*};
     [
         case(3, [1, 1], (Image, false), Keep, 32, [3, 48], [1, 3]),
@@ -61,6 +61,16 @@ const CASES: [Case; 13] = {
         case(3, [1, 1], (Gradient, false), Rectifier, 8, [64, 64], [5, 512]),
         case(3, [1, 2], (Gradient, false), Rectifier, 32, [32, 16], [1, 128]),
         case(3, [1, 1], (Rectified, false), Keep, 8, [64, 64], [3, 256]),
+        case(3, [1, 1], (Image, false), Keep, 32, [3, 32], [1, 128]),
+        case(3, [1, 1], (Rectified, true), Keep, 16, [16, 16], [1, 128]),
+        case(3, [1, 1], (Rectified, false), Keep, 16, [32, 32], [1, 128]),
+        case(3, [1, 1], (Gradient, false), Maximum, 8, [32, 64], [3, 128]),
+        case(3, [1, 1], (Unpooled, false), Rectifier, 8, [32, 32], [3, 128]),
+        // The two readers of a map before a stride: the second adds.
+        case(3, [1, 2], (Gradient, false), Plain, 16, [32, 32], [1, 128]),
+        case(1, [1, 2], (Gradient, false), Rectifier, 16, [32, 16], [1, 128]),
+        case(1, [1, 2], (Gradient, false), Rectifier, 32, [16, 32], [1, 128]),
+        case(1, [1, 2], (Gradient, false), Plain, 8, [64, 32], [3, 256]),
     ]
 };
 
@@ -283,4 +293,24 @@ impl Sink {
 fn convolutions_are_those_of_plain_loops_from_every_source_to_every_sink() {
     let Some(mut bench) = emulated() else { return };
     check(&mut bench);
+}
+
+#[test]
+fn every_convolution_of_a_real_training_is_like_one_that_is_checked() {
+    let mut checked = Vec::new();
+    for case in &CASES {
+        let devices =
+            PRECISIONS.map(|precision| (precision, true)).into_iter().chain([(Precision::F32, false)]);
+        for (precision, tensor_cores) in devices {
+            let conv = case.conv(precision, tensor_cores);
+            let maps = (Read::new(conv.kind, [Address::NONE; 4]), Write::new(case.target, Address::NONE));
+            checked.extend(sources_of(|to| conv.launch(to, 1, maps, (Address::NONE, 0), &Sums::default())));
+        }
+    }
+    let groups: &[&[&str]] = &[
+        &["PRECISION", "FILTER", "STRIDE", "DILATE", "KIND", "TARGET"],
+        &["PRECISION", "DILATE", "PIXELS", "KB", "FRAGMENTS", "TX", "TK"],
+    ];
+    let unlike = unlike_any(&checked, &["tensor.cu", "conv.cu"], groups);
+    assert!(unlike.is_empty(), "{unlike:#?}");
 }

@@ -3,15 +3,15 @@
 use super::{
     Bench, PRECISIONS, as_multiplied, emulated,
     maps::{Map, source},
-    near,
+    near, sources_of, unlike_any,
 };
 use crate::{
     arch::{Conv, Param, Role},
     cpu::layout::Unit,
     cuda::{
-        device::Device,
+        device::{Address, Device},
         filters::{Places, launch, splits},
-        maps::Kind,
+        maps::{Kind, Read},
         parameters::Filters,
     },
     mode::Share,
@@ -22,6 +22,7 @@ use crate::{
 /// written, images and room for them.
 type Case = (usize, usize, Kind, Kind, usize, [usize; 2], [usize; 2]);
 
+/// Awkward sizes.
 const CASES: [Case; 7] = [
     (3, 1, Kind::Image, Kind::Gradient, 32, [3, 16], [1, 3]),
     (3, 1, Kind::Rectified, Kind::Gradient, 32, [16, 16], [2, 2]),
@@ -33,14 +34,45 @@ const CASES: [Case; 7] = [
     (3, 1, Kind::Pooled, Kind::Unpooled, 4, [32, 16], [7, 11]),
 ];
 
-pub(super) fn check<D: Device>(bench: &mut Bench<D>) {
-    for case in CASES {
+/// The other tiles, and sources, of networks.
+const TILES: [Case; 7] = [
+    (3, 1, Kind::Image, Kind::Gradient, 32, [3, 32], [1, 2]),
+    (3, 1, Kind::Rectified, Kind::Unpooled, 16, [32, 32], [1, 1]),
+    (3, 1, Kind::Pooled, Kind::Gradient, 8, [64, 64], [1, 2]),
+    (3, 2, Kind::Rectified, Kind::Gradient, 16, [16, 16], [1, 1]),
+    (3, 2, Kind::Rectified, Kind::Gradient, 4, [32, 64], [3, 5]),
+    (1, 2, Kind::Rectified, Kind::Gradient, 16, [16, 16], [1, 3]),
+    (1, 2, Kind::Rectified, Kind::Gradient, 8, [16, 32], [3, 3]),
+];
+
+/// Those that only a few weights of each filter have.
+const TILES_OF_FEW: [Case; 4] = [
+    (3, 1, Kind::Image, Kind::Gradient, 32, [3, 64], [1, 1]),
+    (3, 2, Kind::Rectified, Kind::Gradient, 16, [32, 32], [1, 2]),
+    (1, 2, Kind::Rectified, Kind::Gradient, 16, [32, 32], [1, 1]),
+    (1, 2, Kind::Rectified, Kind::Gradient, 4, [64, 64], [3, 3]),
+];
+
+/// Every case with how it is run: precision, on tensor cores, and how many weights of each filter train, if not all.
+fn runs() -> Vec<(Case, Precision, bool, Option<usize>)> {
+    let sets: [(&[Case], &[Option<usize>]); 3] =
+        [(&CASES, &[None, Some(2), Some(33)]), (&TILES, &[None, Some(2)]), (&TILES_OF_FEW, &[Some(2)])];
+    let mut runs = Vec::new();
+    for (case, some) in sets.into_iter().flat_map(|(cases, some)| cases.iter().map(move |case| (*case, some)))
+    {
         for precision in PRECISIONS {
-            for k in [None, Some(2), Some(33)] {
-                check_one(bench, (precision, true), (case, false), k);
-            }
+            runs.extend(some.iter().map(|k| (case, precision, true, *k)));
         }
-        check_one(bench, (Precision::F32, false), (case, false), None);
+        if some.contains(&None) {
+            runs.push((case, Precision::F32, false, None));
+        }
+    }
+    runs
+}
+
+pub(super) fn check<D: Device>(bench: &mut Bench<D>) {
+    for (case, precision, cores, k) in runs() {
+        check_one(bench, (precision, cores), (case, false), k);
     }
     // A shortcut's sum is read, where it is not kept.
     let sum = (3, 1, Kind::Rectified, Kind::Gradient, 16, [32, 32], [1, 1]);
@@ -122,4 +154,24 @@ fn plain(x: &Map, g: &Map, [filter, stride]: [usize; 2], position: usize) -> (f6
 fn filter_gradients_are_those_of_plain_loops() {
     let Some(mut bench) = emulated() else { return };
     check(&mut bench);
+}
+
+#[test]
+fn every_filter_gradient_of_a_real_training_is_like_one_that_is_checked() {
+    let mut checked = Vec::new();
+    for ((filter, stride, kind, back, size, channels, [count, batch]), precision, cores, k) in runs() {
+        let (unit, own) = unit([filter, stride, size], channels, k);
+        let maps = [kind, back].map(|kind| Read::new(kind, [Address::NONE; 4]));
+        let (at, partial, gradient) = (Address::NONE, (Address::NONE, 0), (Address::NONE, 0));
+        let places = Places { at, partial, gradient };
+        checked.extend(sources_of(|to| {
+            launch(to, precision, cores, (&unit, &own), [count, batch], maps, places)
+        }));
+    }
+    let groups: &[&[&str]] = &[
+        &["PRECISION", "FILTER", "STRIDE", "KIND", "BACK"],
+        &["PRECISION", "FILTER", "PIXELS", "CB", "KB", "WARPS", "HELD"],
+    ];
+    let unlike = unlike_any(&checked, &["tensor_filters.cu", "filters.cu", "positions.cu"], groups);
+    assert!(unlike.is_empty(), "{unlike:#?}");
 }

@@ -11,15 +11,19 @@ mod statistics;
 mod update;
 
 use super::{
-    device::{Address, Device, Source},
+    device::{Address, Device, Kernel, Source},
     emulation::{Emulated, Order},
     launches::{Launches, Loaded},
+    sources::sources,
     stored,
 };
 use crate::{
     Result,
+    arch::Variant,
+    init::{BnInit, Init, WeightInit},
+    mode::Mode,
     rng::{self, Stream},
-    trainer::Precision,
+    trainer::{Precision, TrainSpec},
 };
 
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Tf32, Precision::Bf16];
@@ -150,6 +154,69 @@ fn as_multiplied(precision: Precision, x: f32) -> f32 {
 #[track_caller]
 fn near(what: &str, got: f64, expected: f64, most: f64) {
     assert!((got - expected).abs() <= most, "{what}: {got}, expected {expected} within {most}");
+}
+
+/// What the kernels of real trainings differ in, and which of them are not like any of `checked`: `groups` of constants
+/// must each be those of something checked.
+fn unlike_any(checked: &[Source], files: &[&str], groups: &[&[&str]]) -> Vec<String> {
+    let known: Vec<Vec<String>> =
+        groups.iter().map(|names| checked.iter().map(|source| told(source, names)).collect()).collect();
+    let mut unlike = Vec::new();
+    for source in of_trainings().iter().filter(|source| files.contains(&source.name)) {
+        for (names, known) in groups.iter().zip(&known) {
+            let told = told(source, names);
+            if !known.contains(&told) && !unlike.contains(&told) {
+                unlike.push(told);
+            }
+        }
+    }
+    unlike
+}
+
+/// The constants `names` of a source; `PIXELS` is what a block writes of a map.
+fn told(source: &Source, names: &[&str]) -> String {
+    let value = |name: &str| source.defines.iter().find(|(own, _)| *own == name).map(|(_, value)| &**value);
+    let number = |name: &str| value(name).map_or(1, |value| value.parse::<usize>().unwrap());
+    let tell = |name: &&str| match *name {
+        "PIXELS" => format!("PIXELS={}", number("ROWS") * number("IMAGES") * number("WIDTH")),
+        name => format!("{name}={}", value(name).unwrap_or("none")),
+    };
+    [source.name.to_owned()].into_iter().chain(names.iter().map(tell)).collect::<Vec<_>>().join(" ")
+}
+
+/// All sources of the networks of both kinds at the batch of a real training.
+fn of_trainings() -> Vec<Source> {
+    let init = Init { weights: WeightInit::HeNormal, bn: BnInit::Uniform };
+    let mut all = Vec::new();
+    for (arch, variant) in ["resnet14", "resnet14-2", "resnet14-32", "vgg16"]
+        .into_iter()
+        .flat_map(|arch| [(arch, Variant::Paper), (arch, Variant::Origin)])
+    {
+        for (mode, precision) in
+            [Mode::Bn, Mode::Random, Mode::All].into_iter().flat_map(|mode| PRECISIONS.map(|p| (mode, p)))
+        {
+            let arch = arch.parse().unwrap();
+            let set = mode.train_set(variant, 2);
+            let (seed, momentum, weight_decay, batch) = (0, 0.9, 1e-4, 128);
+            let spec = TrainSpec { arch, variant, seed, init, set, momentum, weight_decay, batch, precision };
+            all.extend(sources(&spec, 10, true).unwrap());
+            if precision == Precision::F32 {
+                all.extend(sources(&spec, 10, false).unwrap());
+            }
+        }
+    }
+    all
+}
+
+/// The sources of what `launch` launches.
+fn sources_of(launch: impl FnOnce(&mut Launches<'_>) -> Result<()>) -> Vec<Source> {
+    let (mut sources, mut loaded) = (Vec::new(), Loaded::default());
+    let load = &mut |source: &Source| {
+        sources.push(source.clone());
+        Ok(vec![Kernel(0); source.kernels.len()])
+    };
+    launch(&mut Launches::new(load, &mut loaded, 1)).unwrap();
+    sources
 }
 
 #[test]

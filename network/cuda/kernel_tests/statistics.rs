@@ -47,10 +47,16 @@ impl<D: Device> Bench<D> {
     /// Sums that come to `totals`.
     fn sums_of(&mut self, totals: &[f64]) -> Address {
         let words = |total: &f64| {
-            let fixed = (total * 2f64.powi(104)) as i128;
+            // Large ones leave out the lowest words, for they would not fit.
+            let first = if total.abs() < 2f64.powi(22) { 0 } else { 2 };
+            let fixed = (total * 2f64.powi(104 - 40 * first)) as i128;
             (0..8).flat_map(move |i| {
-                let word = if i < 3 { fixed >> (40 * i) & ((1 << 40) - 1) } else { fixed >> 120 };
-                (if i > 3 { 0 } else { word as u64 }).to_le_bytes()
+                let word = match i - first {
+                    i @ 0..3 => fixed >> (40 * i) & ((1 << 40) - 1),
+                    3 => fixed >> 120,
+                    _ => 0,
+                };
+                (word as u64).to_le_bytes()
             })
         };
         self.give(&totals.iter().flat_map(words).collect::<Vec<u8>>())

@@ -63,6 +63,25 @@ fn one_that_panics_takes_no_other_along() {
 }
 
 #[test]
+fn all_learn_that_the_card_is_lost() {
+    let Some(mut device) = Emulated::new(Order::Forward) else { return };
+    device.lost_after = Some(1);
+    let group = Group::new(&specs()[..2], images(), device).unwrap();
+    let results = together(group, vec![0, 1], |seed: u64, seat| {
+        let mut trainer = seat.trainer();
+        for step in 0..2 {
+            trainer.step(&batch(seed, step, BATCH), 0.1).unwrap();
+        }
+        [trainer.take_tally().err(), trainer.state().err()].map(|error| error.unwrap().to_string())
+    });
+    for result in results {
+        for error in result.expect("no panic") {
+            assert!(error.contains("the card was lost"), "{error}");
+        }
+    }
+}
+
+#[test]
 fn trainings_out_of_step_are_told_so() {
     let Some(device) = Emulated::new(Order::Forward) else { return };
     let group = Group::new(&specs()[..2], images(), device).unwrap();

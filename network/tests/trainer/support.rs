@@ -86,7 +86,7 @@ pub(crate) struct Golden {
     variant: String,
     bn_init: BnInit,
     digest: String,
-    mode: String,
+    pub(crate) mode: String,
     batch: usize,
     /// Learning rate of each step.
     rates: Vec<f32>,
