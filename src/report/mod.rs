@@ -12,6 +12,7 @@ use engine::{
     record::Record,
 };
 use serde_json::Value;
+use stages::claims::Words;
 
 use self::html::{details, escape, image, table};
 use crate::ui;
@@ -129,14 +130,23 @@ impl Report<'_> {
     }
 
     fn judged(claims: &[Value]) -> String {
-        let mut rows =
-            vec![["claim", "source", "our numbers", "rule", "verdict"].map(str::to_owned).to_vec()];
-        for claim in claims {
+        let heads = ["#", "claim", "source", "our numbers", "evidence", "rule", "verdict"];
+        let mut rows = vec![heads.map(str::to_owned).to_vec()];
+        for (index, claim) in claims.iter().enumerate() {
             let text = |key: &str| claim.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
             let numbers = claim.get("numbers").and_then(Value::as_array).into_iter().flatten();
             let numbers: Vec<_> = numbers.filter_map(Value::as_str).collect();
-            let verdict = text("verdict").replace('-', " ");
-            rows.push(vec![text("statement"), text("source"), numbers.join("\n"), text("rule"), verdict]);
+            let Words { verdict, evidence } = Words::of(claim).unwrap_or_default();
+            let note = text("note");
+            rows.push(vec![
+                (index + 1).to_string(),
+                text("statement"),
+                text("source"),
+                numbers.join("\n"),
+                evidence,
+                text("rule"),
+                if note.is_empty() { verdict } else { format!("{verdict}\n{note}") },
+            ]);
         }
         table(&rows)
     }

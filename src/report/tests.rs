@@ -46,7 +46,12 @@ fn the_page_shows_everything_and_lets_nothing_through() {
         }],
         claims: vec![(
             format!("claims{evil}, not fresh"),
-            vec![serde_json::json!({ "statement": evil, "numbers": [evil], "verdict": "does-not-hold" })],
+            vec![
+                serde_json::json!({ "statement": evil, "numbers": [evil], "verdict": "does-not-hold" }),
+                serde_json::json!({ "verdict": "holds", "networks": [1, 4], "evidence": [evil, "b"], "note": "Besides." }),
+                serde_json::json!({ "verdict": "not-run", "networks": [2, 7] }),
+                serde_json::json!({ "verdict": "not-run", "networks": [0, 7] }),
+            ],
         )],
     };
     let page = report.html();
@@ -56,7 +61,11 @@ fn the_page_shows_everything_and_lets_nothing_through() {
         "1 min 15 s",
         "a</text>",
         "command, 2 instances",
-        "does not hold",
+        "<td>does not hold</td>",
+        "<td>holds so far, 1 of 4 networks<br>Besides.</td>",
+        "&lt;/script&gt; and 1 more</td>",
+        "<td>open, 2 of 7 networks</td>",
+        "<td>not run</td>",
         ", not fresh</p>",
         "&lt;script&gt;alert(&#39;&amp;&#39;)",
         "data:image/svg+xml,%3Csvg%3E%3Cscript",

@@ -43,6 +43,8 @@ struct Claim {
     rule: Rule,
     /// The id of a [`Command`].
     settled_by: String,
+    /// What else a reader must know to take the verdict as it is meant.
+    note: Option<String>,
 }
 
 /// What would settle a claim, as `claims.toml` has it.
@@ -65,7 +67,7 @@ struct File {
 }
 
 /// What became of a claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Verdict {
     Holds,
@@ -88,9 +90,42 @@ struct Judged {
     numbers: Vec<String>,
     /// The instances that they come from.
     evidence: Vec<String>,
+    /// Of a claim that was run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
     /// What would settle it otherwise.
     #[serde(skip)]
     settled_by: String,
+}
+
+/// A line of `claims.json` in the words of `claims.md`, for a page that shows it otherwise.
+#[derive(Debug, Default)]
+pub struct Words {
+    /// `holds so far, 1 of 4 networks`.
+    pub verdict: String,
+    /// The instances that show it.
+    pub evidence: String,
+}
+
+/// What of a line of `claims.json` words are made of.
+#[derive(Deserialize)]
+struct Outcome {
+    verdict: Verdict,
+    #[serde(default)]
+    networks: [usize; 2],
+    #[serde(default)]
+    evidence: Vec<String>,
+}
+
+impl Words {
+    /// Of a line of `claims.json`; nothing where it has another form.
+    #[must_use]
+    pub fn of(line: &serde_json::Value) -> Option<Self> {
+        let Outcome { verdict, networks, evidence } = Outcome::deserialize(line).ok()?;
+        let (decided, of) = table::verdict(verdict, networks);
+        let evidence = table::evidence(&evidence, str::to_owned).unwrap_or_default();
+        Some(Self { verdict: format!("{decided}{of}"), evidence })
+    }
 }
 
 impl Kind for Claims {
@@ -99,7 +134,7 @@ impl Kind for Claims {
     }
 
     fn version(&self) -> u32 {
-        8
+        9
     }
 
     fn names_stages(&self) -> bool {
@@ -155,6 +190,7 @@ impl Claim {
         } else {
             Verdict::Holds
         };
+        let note = if known.is_empty() { None } else { self.note.clone() };
         let numbers =
             known.iter().map(|(place, found)| table::numbers(&networks[*place], &quantities, found));
         let mut evidence: Vec<_> =
@@ -171,6 +207,7 @@ impl Claim {
             verdict,
             numbers: numbers.collect(),
             evidence,
+            note,
             settled_by: self.settled_by.clone(),
         }
     }

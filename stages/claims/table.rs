@@ -41,25 +41,46 @@ pub(super) fn verdicts(judged: &[Judged]) -> String {
     );
     for (index, claim) in judged.iter().enumerate() {
         let number = index + 1;
-        let [run, named] = claim.networks;
-        let verdict = match claim.verdict {
-            Verdict::Holds if run < named => "**holds so far**",
-            Verdict::Holds => "**holds**",
-            Verdict::DoesNotHold => "**does not hold**",
-            Verdict::NotRun if run > 0 => "open",
-            Verdict::NotRun => "not run",
-        };
-        let of = if named > 1 && run > 0 { format!(", {run} of {named} networks") } else { String::new() };
+        let (decided, of) = verdict(claim.verdict, claim.networks);
+        let bold = if claim.verdict == Verdict::NotRun { "" } else { "**" };
         let numbers = if claim.numbers.is_empty() { "–".into() } else { cell(&claim.numbers.join("<br>")) };
-        let shown = match claim.evidence.as_slice() {
-            [] => String::new(),
-            [one] => format!(" (`{}`)", cell(one)),
-            [first, rest @ ..] => format!(" (`{}` and {} more)", cell(first), rest.len()),
-        };
+        let shown = evidence(&claim.evidence, |instance| format!("`{}`", cell(instance)));
+        let shown = shown.map_or_else(String::new, |shown| format!(" ({shown})"));
         let (statement, source) = (cell(&claim.statement), cell(&claim.source));
-        let _ = writeln!(text, "| {number} | {statement} | {source} | {numbers}{shown} | {verdict}{of} |");
+        let _ = writeln!(
+            text,
+            "| {number} | {statement} | {source} | {numbers}{shown} | {bold}{decided}{bold}{of} |"
+        );
     }
-    text
+    text + &notes(judged)
+}
+
+/// What became of a claim, in words, and at how many of its networks.
+pub(super) fn verdict(verdict: Verdict, [run, named]: [usize; 2]) -> (&'static str, String) {
+    let decided = match verdict {
+        Verdict::Holds if run < named => "holds so far",
+        Verdict::Holds => "holds",
+        Verdict::DoesNotHold => "does not hold",
+        Verdict::NotRun if run > 0 => "open",
+        Verdict::NotRun => "not run",
+    };
+    let of = if named > 1 && run > 0 { format!(", {run} of {named} networks") } else { String::new() };
+    (decided, of)
+}
+
+/// The first of the instances that show it, and how many more there are.
+pub(super) fn evidence(instances: &[String], quoted: impl Fn(&str) -> String) -> Option<String> {
+    let (first, rest) = instances.split_first()?;
+    let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+    Some(quoted(first) + &more)
+}
+
+/// What a reader must know of some verdicts besides, under the table.
+fn notes(judged: &[Judged]) -> String {
+    let noted =
+        judged.iter().enumerate().filter_map(|(index, claim)| Some((index + 1, claim.note.as_ref()?)));
+    let notes: String = noted.map(|(number, note)| format!("- Claim {number}: {note}\n")).collect();
+    if notes.is_empty() { notes } else { format!("\n{notes}") }
 }
 
 /// The claims that are open, by the command that would settle them; nothing where there are none.

@@ -32,6 +32,14 @@ fn judge(metrics: Vec<Input>) -> (impl Fn(&str) -> String, String) {
 
 /// The same, given inputs of several roles.
 fn judge_all<const N: usize>(inputs: [(&str, Vec<Input>); N]) -> (impl Fn(&str) -> String + use<N>, String) {
+    let (line, table) = lines(inputs);
+    (move |id: &str| line(id)["verdict"].as_str().unwrap().to_owned(), table)
+}
+
+/// Lines of `claims.json` by claim, and the table.
+fn lines<const N: usize>(
+    inputs: [(&str, Vec<Input>); N],
+) -> (impl Fn(&str) -> serde_json::Value + use<N>, String) {
     let out = tempfile::tempdir().unwrap();
     Claims
         .run(&mut Job {
@@ -49,11 +57,8 @@ fn judge_all<const N: usize>(inputs: [(&str, Vec<Input>); N]) -> (impl Fn(&str) 
         .unwrap();
     let text = std::fs::read(out.path().join(FILE)).unwrap();
     let claims: Vec<serde_json::Value> = serde_json::from_slice(&text).unwrap();
-    let verdict = move |id: &str| {
-        let claim = claims.iter().find(|claim| claim["id"] == id).unwrap();
-        claim["verdict"].as_str().unwrap().to_owned()
-    };
-    (verdict, std::fs::read_to_string(out.path().join(TABLE)).unwrap())
+    let line = move |id: &str| claims.iter().find(|claim| claim["id"] == id).unwrap().clone();
+    (line, std::fs::read_to_string(out.path().join(TABLE)).unwrap())
 }
 
 #[test]
@@ -218,4 +223,39 @@ fn buffers_count_at_the_batch_of_the_protocol_and_batches_by_their_size() {
     for numbers in [buffers, "BatchNorm only, largest batch that fits 1152 (n = 1)"] {
         assert!(table.contains(numbers), "{numbers}: {table}");
     }
+}
+
+#[test]
+fn words_of_a_line_are_those_of_the_table() {
+    let root = tempfile::tempdir().unwrap();
+    let paper = |mode, top1| run(root.path(), "resnet14", "paper", mode, top1, 62_560);
+    let inputs = vec![paper("bn", 0.47), paper("random", 0.33), paper("none", 0.07)];
+    let (line, table) = lines([("metrics", inputs)]);
+    let words = |id: &str| Words::of(&line(id)).unwrap();
+    assert_eq!(words("bn-beats-random").verdict, "holds so far, 1 of 4 networks");
+    assert_eq!(words("bn-beats-random").evidence, "evaluate[resnet14,bn] and 1 more");
+    assert_eq!(words("bn-rises-with-depth").verdict, "open, 1 of 7 networks");
+    assert_eq!(words("none-guesses").verdict, "does not hold, 1 of 4 networks");
+    assert_eq!(words("none-guesses").evidence, "evaluate[resnet14,none]");
+    let open = words("bn-reaches-82");
+    assert_eq!((&*open.verdict, &*open.evidence), ("not run", ""));
+    for cells in [
+        "(`evaluate[resnet14,bn]` and 1 more) | **holds so far**, 1 of 4 networks |",
+        "(`evaluate[resnet14,none]`) | **does not hold**, 1 of 4 networks |",
+        "| open, 1 of 7 networks |",
+        "| – | not run |",
+    ] {
+        assert!(table.contains(cells), "there is no `{cells}` in {table}");
+    }
+    assert!(Words::of(&serde_json::json!({ "verdict": "perhaps" })).is_none());
+}
+
+#[test]
+fn a_note_stands_under_the_table_once_its_claim_was_run() {
+    let root = tempfile::tempdir().unwrap();
+    let (line, table) =
+        lines([("metrics", vec![run(root.path(), "resnet14", "paper", "none", 0.07, 62_560)])]);
+    let note = line("none-guesses")["note"].as_str().unwrap().to_owned();
+    assert!(table.contains(&format!(" |\n\n- Claim 21: {note}\n\nWhat would settle")), "{table}");
+    assert!(line("no-overfitting").get("note").is_none() && !table.contains("Claim 22"), "{table}");
 }

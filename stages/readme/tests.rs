@@ -1,3 +1,7 @@
+use std::{collections::BTreeSet, iter};
+
+use engine::pipeline::{LoadOptions, load};
+
 use super::*;
 
 fn result_and_project(readme: &str) -> (tempfile::TempDir, tempfile::TempDir) {
@@ -126,6 +130,29 @@ fn a_name_that_leads_elsewhere_is_refused() {
     assert!(errors[1].message.starts_with("`pages` has `/c.md`"), "{}", errors[1].message);
 }
 
+/// The parameters and results of the stages of this repository that publish, in every pipeline and profile, as
+/// far as there are results.
+fn committed(root: &Path) -> Vec<(Params, PathBuf)> {
+    let folder = fs::read_dir(root.join("experiments")).unwrap().map(|entry| entry.unwrap().path());
+    let files = folder.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    let mut found = Vec::new();
+    for file in files.chain([root.join("pipeline.toml")]) {
+        let table: toml::Table = read(&file).unwrap().parse().unwrap();
+        let profiles = table.get("profile").and_then(toml::Value::as_table).into_iter();
+        for profile in iter::once(None).chain(profiles.flat_map(toml::Table::keys).cloned().map(Some)) {
+            let options = LoadOptions { file: file.clone(), profile, sets: Vec::new() };
+            let pipeline = load(&options, &crate::kinds()).unwrap_or_else(|error| panic!("{error}"));
+            for page in pipeline.instances.iter().filter(|page| page.kind.name() == Readme.name()) {
+                let result = root.join("artifacts").join(&pipeline.namespace).join(&page.stage);
+                if Readme.publishes(&page.params) && result.exists() {
+                    found.push((page.params.clone(), result));
+                }
+            }
+        }
+    }
+    found
+}
+
 /// The pages of this repository say what its committed results and its benchmark report say.
 #[test]
 fn the_committed_pages_are_those_of_the_committed_results() {
@@ -138,12 +165,29 @@ fn the_committed_pages_are_those_of_the_committed_results() {
         fs::create_dir_all(copy.parent().unwrap()).unwrap();
         fs::copy(file, copy).unwrap();
     }
-    for (run, name) in [("hour", ""), ("experiments/overnight/jpeg", "overnight")] {
-        let pages = "pages = [\"README.md\", \"docs/results.md\"]";
-        let params = params(&format!("publish = true\nname = \"{name}\"\n{pages}"));
-        let result = root.join("artifacts").join(run).join("page");
+    let mut shown = BTreeSet::new();
+    for (params, result) in committed(root) {
         let changed = publish(&params, &result, project.path()).unwrap();
-        assert!(changed.is_empty(), "{changed:?} differ: run the `page` of `artifacts/{run}`");
+        assert!(changed.is_empty(), "{changed:?} differ from `{}`", result.display());
+        let ReadmeParams { pages, name, .. } = read_params(&params).unwrap();
+        let made = TABLES.iter().map(|(table, _)| *table);
+        let made = made.filter(|table| result.join(format!("{table}.md")).exists());
+        for block in made.chain(["figure", "figures"]) {
+            let [open, _] = blocks::markers(&name, block);
+            shown.extend(pages.iter().map(|page| (page.clone(), open.clone())));
+        }
+    }
+    assert!(!shown.is_empty());
+    for page in ["README.md", "docs/results.md"].map(PathBuf::from) {
+        let text = read(&root.join(&page)).unwrap();
+        for (at, _) in text.match_indices("<!-- repro:") {
+            let end = text[at..].find("-->").expect("the end of a marker") + "-->".len();
+            let block = text[at..at + end].to_owned();
+            assert!(
+                shown.contains(&(page.clone(), block.clone())),
+                "no committed result makes `{block}` of {page:?}"
+            );
+        }
     }
     let report = Path::new("benches/compare.json");
     let speed = speed::table(&read(&root.join(report)).unwrap(), report).unwrap();

@@ -22,7 +22,7 @@ pub(super) fn dead(given: &Given<'_>) -> Vec<Drawing> {
 }
 
 fn drawing(given: &Given<'_>, places: &Places) -> Drawing {
-    let groups = grouped(given.results, |line| line.trains_scales() || line.mode() == "random");
+    let groups = grouped(given.results, |_| true);
     let many = groups.len() > MANY;
     let parts = if many { &PARTS[..1] } else { &PARTS[..] };
     let mut series = Vec::new();
