@@ -124,7 +124,7 @@ impl Run<'_> {
         let mut reads = project.reads(pipeline, id, seen);
         let mut restored = false;
         for need in needs {
-            restored |= self.input_as_made(need.from)?;
+            restored |= self.input_as_made(id, need.from)?;
         }
         if restored {
             reads = project.reads(pipeline, id, seen);
@@ -132,8 +132,8 @@ impl Run<'_> {
         Ok(reads)
     }
 
-    /// Restores the result of an instance if it is no longer what was made; did it have to?
-    fn input_as_made(&mut self, id: InstanceId) -> Result<bool, StageError> {
+    /// Restores the result of `id`, which `reader` is about to read, if it is no longer what was made; did it have to?
+    fn input_as_made(&mut self, reader: InstanceId, id: InstanceId) -> Result<bool, StageError> {
         let (store, key) = (&self.plan.project.store, &self.plan.seen[id].key);
         let Some(entry) = self.state.results.get(key) else { return Ok(false) };
         let (Found::Missing(_, path) | Found::Altered(_, path)) = look(&store.shown(key), entry).0 else {
@@ -148,8 +148,11 @@ impl Run<'_> {
         let record = store.restorable(recipe).ok_or_else(|| unusable(""))?;
         let (draft, content) = store.restore(&record).map_err(|error| unusable(&format!(": {error}")))?;
         let said = self.show(id, recipe, record.tree, draft, content, None).ok_or_else(|| unusable(""))?;
-        self.observer.event(&Event::Said { id, line: format!("{problem}; the result is restored") });
-        said.into_iter().for_each(|line| self.observer.event(&Event::Said { id, line }));
+        // Who made it may have a line of its own that is still to come: the reader says it.
+        let line = format!("its input {problem}; the result is restored");
+        for line in std::iter::once(line).chain(said) {
+            self.observer.event(&Event::Said { id: reader, line });
+        }
         Ok(true)
     }
 
