@@ -127,13 +127,16 @@ struct Process {
     left: usize,
 }
 
+/// Files and folders, and what each is known by as far as it is there.
+type Reads = Vec<(PathBuf, Option<Digest>)>;
+
 /// An instance that runs.
 struct Started {
     /// The first of those in its process.
     first: InstanceId,
     recipe: Recipe,
     /// What it reads, and what that was known by when it began.
-    reads: Vec<(PathBuf, Option<Digest>)>,
+    reads: Reads,
     /// Were the kind's own files then as they were when the recipe was made?
     sure: bool,
 }

@@ -1,11 +1,10 @@
 //! What starts when: in the order of the pipeline, as far as resources last, and together where a kind
 //! lets several share a process. Knows nothing of how a stage works.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
-use super::{Plan, Process, Run, Started};
+use super::{Plan, Process, Reads, Run, Started};
 use crate::{
-    digest::Digest,
     error::EngineError,
     instance::{Instance, InstanceId, Resources},
     kind::{Group, StageError},
@@ -15,9 +14,6 @@ use crate::{
     recipe::Recipe,
     task::Task,
 };
-
-/// Files and folders, and what each is known by as far as it is there.
-type Reads = Vec<(PathBuf, Option<Digest>)>;
 
 impl Run<'_> {
     /// Starts what is queued and fits. What could share a process waits for its like, unless nothing else
@@ -157,7 +153,7 @@ impl Run<'_> {
     }
 
     /// Is all that is no input what is remembered of it?
-    fn as_remembered(&self, id: InstanceId, reads: &[(PathBuf, Option<Digest>)]) -> bool {
+    fn as_remembered(&self, id: InstanceId, reads: &Reads) -> bool {
         let Instance { kind, params, needs, .. } = &self.plan.pipeline.instances[id];
         let files = kind.files(params);
         reads[needs.len()..].iter().zip(files).all(|((_, known_by), path)| {
