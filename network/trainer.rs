@@ -199,14 +199,16 @@ pub fn trainer(
     let reference =
         |data, note| Ok((Box::new(Reference::new(spec, data, DType::F32)?) as Box<dyn Trainer>, note));
     let small = spec.for_images_of(&data);
-    let cpu = |data: Arc<Dataset>| -> Result<Box<dyn Trainer>> {
+    let cpu = |data: Arc<Dataset>| -> Result<(Box<dyn Trainer>, Option<String>)> {
         let spec = &small;
         let (isa, room) = (Isa::choose(choice.isa.as_deref())?, choice.memory.unwrap_or(usize::MAX));
-        Ok(match spec.precision {
+        let trainer: Box<dyn Trainer> = match spec.precision {
             Precision::F32 => Box::new(CpuTrainer::<f32>::within(spec, data, isa, choice.threads, room)?),
             Precision::Tf32 => return Err(no_tf32()),
             Precision::Bf16 => Box::new(CpuTrainer::<Bf16>::within(spec, data, isa, choice.threads, room)?),
-        })
+        };
+        let note = over(&*trainer, choice.memory);
+        Ok((trainer, note))
     };
     let cuda = |data| -> Result<Box<dyn Trainer>> {
         let places = choice.card.clone().unwrap_or_default();
@@ -214,11 +216,7 @@ pub fn trainer(
     };
     match choice.engine {
         EngineName::Reference => reference(data, None),
-        EngineName::Cpu => {
-            let trainer = cpu(data)?;
-            let note = over(&*trainer, choice.memory);
-            Ok((trainer, note))
-        }
+        EngineName::Cpu => cpu(data),
         EngineName::Cuda => Ok((cuda(data)?, None)),
         EngineName::Auto => {
             let mut note = None;
@@ -233,9 +231,8 @@ pub fn trainer(
                 }
             }
             match cpu(data.clone()) {
-                Ok(trainer) => {
-                    let notes = [note, over(&*trainer, choice.memory)];
-                    let notes: Vec<String> = notes.into_iter().flatten().collect();
+                Ok((trainer, over)) => {
+                    let notes: Vec<String> = note.into_iter().chain(over).collect();
                     Ok((trainer, (!notes.is_empty()).then(|| notes.join("; "))))
                 }
                 Err(Error::Unsupported { reason, .. }) => {

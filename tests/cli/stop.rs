@@ -39,6 +39,26 @@ fn a_signal_keeps_what_is_finished_and_exits_130() {
     }
 }
 
+/// A result is shown some time before the index tells of it.
+#[test]
+fn verify_does_not_take_what_a_run_beside_it_has_just_replaced_for_damage() {
+    let project = TestProject::new(SLOW);
+    project.write("go", "");
+    project.ends(&["run"], 0);
+    for name in ["go", "started"] {
+        std::fs::remove_file(project.path(name)).unwrap();
+    }
+    project.edit("pipeline.toml", "echo quick", "echo another");
+    let run = project.start(&["run"]);
+    project.wait_for("started");
+    let verified = project.ends(&["verify"], 0);
+    project.write("go", "");
+    assert_eq!(run.wait().code, Some(0));
+    assert!(!verified.out.contains("damaged"), "{}", verified.out);
+    project.write("artifacts/quick/x", "edited");
+    assert!(project.ends(&["verify"], 3).out.contains("artifacts/quick/x"));
+}
+
 /// As `nohup` has it: what is ignored from the beginning does not end a night's work.
 #[test]
 #[cfg(target_os = "linux")]
