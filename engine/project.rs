@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How long `verify` waits for a run beside it to say what it has replaced.
-const CATCH_UP: Duration = Duration::from_secs(2);
+const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// A folder in which pipelines run.
 #[derive(Debug)]

@@ -42,7 +42,15 @@ fn a_signal_keeps_what_is_finished_and_exits_130() {
 /// A result is shown some time before the index tells of it.
 #[test]
 fn verify_does_not_take_what_a_run_beside_it_has_just_replaced_for_damage() {
-    let project = TestProject::new(SLOW);
+    // The first result is recorded at once, the next a while after that.
+    let first = "[stage.first]\nkind = \"command\"\nrun = \"echo quick > $OUT/x\"\noutputs = [\"x\"]\n";
+    let project = TestProject::new(&format!("{first}{SLOW}"));
+    let (run, needs) = ("run = \"sleep 0.1; echo quick > $OUT/x\"", "needs = { first = \"first\" }");
+    project.edit(
+        "pipeline.toml",
+        "[stage.quick]\nkind = \"command\"\nrun = \"echo quick > $OUT/x\"",
+        &format!("[stage.quick]\nkind = \"command\"\n{needs}\n{run}"),
+    );
     project.write("go", "");
     project.ends(&["run"], 0);
     for name in ["go", "started"] {
