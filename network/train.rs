@@ -361,7 +361,7 @@ impl Training {
         self.whole()?;
         let metadata = Metadata::from(
             [
-                ("engine", self.trainer.engine().into()),
+                ("engine", self.trainer.rounding()),
                 ("fingerprint", self.fingerprint.clone()),
                 ("format", FORMAT.into()),
                 ("history", csv(&self.history)),
@@ -388,7 +388,7 @@ impl Training {
         if metadata.get("fingerprint") != Some(&self.fingerprint) {
             return Err(bad("it belongs to another training"));
         }
-        let (engine, saved_by) = (self.trainer.engine(), entry::<String>(WHAT, &metadata, "engine")?);
+        let (engine, saved_by) = (self.trainer.rounding(), entry::<String>(WHAT, &metadata, "engine")?);
         if saved_by != engine {
             return Err(bad(&format!("it was saved by the engine `{saved_by}`, and this is `{engine}`")));
         }

@@ -152,6 +152,12 @@ pub trait Trainer {
     /// The engine in one word: `cpu`, `cuda`, `reference`. Another one rounds otherwise.
     fn engine(&self) -> &'static str;
 
+    /// What decides how it rounds: a training goes on only where this is the same. The engine's name, where that rounds
+    /// alike on every machine.
+    fn rounding(&self) -> String {
+        self.engine().to_owned()
+    }
+
     /// What computes: engine, instruction set, threads, precision; for the record of a run.
     fn describe(&self) -> String;
 

@@ -126,8 +126,12 @@ pub trait Lanes: Copy {
     fn mul(self, b: Self) -> Self;
     /// `self` where `self > b`, otherwise `b` (also where either is NaN).
     fn max(self, b: Self) -> Self;
+    /// The bits of both.
+    fn or(self, b: Self) -> Self;
     /// Bit i: is lane i above zero?
     fn positive(self) -> u16;
+    /// Bit i: is lane i anything but a zero of either sign?
+    fn nonzero(self) -> u16;
     /// Lane i where bit i of `mask` is set, otherwise +0.
     fn keep(self, mask: u16) -> Self;
     /// Lane j of result i is lane i of `rows[j]`.
@@ -220,8 +224,8 @@ mod tests {
     use crate::cpu::stored::{Bf16, Stored};
 
     #[inline(always)]
-    unsafe fn everything<L: Lanes>(a: &[f32; 16], b: &[f32; 16], out: &mut [f32; 144]) {
-        // SAFETY: the arrays hold 16 floats, `out` nine times as many.
+    unsafe fn everything<L: Lanes>(a: &[f32; 16], b: &[f32; 16], out: &mut [f32; 176]) {
+        // SAFETY: the arrays hold 16 floats, `out` eleven times as many.
         unsafe {
             let (x, y, z) = (L::load(a.as_ptr()), L::load(b.as_ptr()), L::splat(0.1));
             let masks = [x.positive(), y.positive()];
@@ -235,6 +239,8 @@ mod tests {
                 x.keep(masks[1]),
                 x.keep(0xa5c3),
                 L::splat(f32::from(masks[0])),
+                x.or(y),
+                L::splat(f32::from(x.nonzero())),
             ];
             for (i, result) in results.into_iter().enumerate() {
                 result.store(out.as_mut_ptr().add(16 * i));
@@ -242,7 +248,7 @@ mod tests {
         }
     }
 
-    lanes_dispatch!(unsafe fn run_everything(a: &[f32; 16], b: &[f32; 16], out: &mut [f32; 144]) = everything);
+    lanes_dispatch!(unsafe fn run_everything(a: &[f32; 16], b: &[f32; 16], out: &mut [f32; 176]) = everything);
 
     #[test]
     fn every_instruction_set_gives_the_same_bits() {
@@ -257,7 +263,7 @@ mod tests {
             let outputs: Vec<Vec<u32>> = Isa::all()
                 .into_iter()
                 .map(|isa| {
-                    let mut out = [0.0; 144];
+                    let mut out = [0.0; 176];
                     // SAFETY: references are valid.
                     unsafe { run_everything(isa, &a, &b, &mut out) };
                     out.iter().map(|x| if x.is_nan() { 0x7fc0_0000 } else { x.to_bits() }).collect()

@@ -65,8 +65,16 @@ impl Lanes for Portable {
         Self(std::array::from_fn(|i| if self.0[i] > b.0[i] { self.0[i] } else { b.0[i] }))
     }
     #[inline(always)]
+    fn or(self, b: Self) -> Self {
+        Self(std::array::from_fn(|i| f32::from_bits(self.0[i].to_bits() | b.0[i].to_bits())))
+    }
+    #[inline(always)]
     fn positive(self) -> u16 {
         (0..16).fold(0, |mask, i| mask | u16::from(self.0[i] > 0.0) << i)
+    }
+    #[inline(always)]
+    fn nonzero(self) -> u16 {
+        (0..16).fold(0, |mask, i| mask | u16::from(self.0[i].to_bits() << 1 != 0) << i)
     }
     #[inline(always)]
     fn keep(self, mask: u16) -> Self {

@@ -80,9 +80,21 @@ impl<const BF16: bool> Lanes for Avx512<BF16> {
         Self(unsafe { _mm512_max_ps(self.0, b.0) })
     }
     #[inline(always)]
+    fn or(self, b: Self) -> Self {
+        // SAFETY: `self` proves the CPU.
+        unsafe {
+            Self(_mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(self.0), _mm512_castps_si512(b.0))))
+        }
+    }
+    #[inline(always)]
     fn positive(self) -> u16 {
         // SAFETY: `self` proves the CPU.
         unsafe { _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, _mm512_setzero_ps()) }
+    }
+    #[inline(always)]
+    fn nonzero(self) -> u16 {
+        // SAFETY: `self` proves the CPU.
+        unsafe { _mm512_test_epi32_mask(_mm512_castps_si512(self.0), _mm512_set1_epi32(i32::MAX)) }
     }
     #[inline(always)]
     fn keep(self, mask: u16) -> Self {
@@ -179,6 +191,11 @@ impl Lanes for Avx2 {
         unsafe { Self(_mm256_max_ps(self.0, b.0), _mm256_max_ps(self.1, b.1)) }
     }
     #[inline(always)]
+    fn or(self, b: Self) -> Self {
+        // SAFETY: `self` proves the CPU.
+        unsafe { Self(_mm256_or_ps(self.0, b.0), _mm256_or_ps(self.1, b.1)) }
+    }
+    #[inline(always)]
     fn positive(self) -> u16 {
         // SAFETY: `self` proves the CPU.
         unsafe {
@@ -186,6 +203,18 @@ impl Lanes for Avx2 {
             let low = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(self.0, zero));
             let high = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(self.1, zero));
             (low | high << 8) as u16
+        }
+    }
+    #[inline(always)]
+    fn nonzero(self) -> u16 {
+        // SAFETY: `self` proves the CPU.
+        unsafe {
+            let zero = |half: __m256| {
+                let magnitude = _mm256_and_si256(_mm256_castps_si256(half), _mm256_set1_epi32(i32::MAX));
+                let zero = _mm256_cmpeq_epi32(magnitude, _mm256_setzero_si256());
+                _mm256_movemask_ps(_mm256_castsi256_ps(zero))
+            };
+            !((zero(self.0) | zero(self.1) << 8) as u16)
         }
     }
     #[inline(always)]

@@ -6,11 +6,11 @@ use super::{
     winograd::{LANES, N, Winograd, row},
 };
 
-/// The 36 matrix products of the first `count` tiles and a panel of filters, `[36][C][w]`; `meanwhile` is
-/// called 36 times, evenly.
+/// The 36 matrix products of the first `count` tiles and a panel of filters, `[36][C][w]`, over the channels in
+/// `live`, in ascending order, or over all where that is nothing; `meanwhile` is called 36 times, evenly.
 ///
 /// # Safety
-/// `filters` are a panel; `spectra` and `products` hold a group of tiles.
+/// `filters` are a panel; `spectra` and `products` hold a group of tiles; there are the `live` channels.
 #[inline(always)]
 pub(super) unsafe fn multiply_panel<L: Lanes>(
     this: &Winograd,
@@ -18,12 +18,15 @@ pub(super) unsafe fn multiply_panel<L: Lanes>(
     spectra: *const f32,
     products: *mut f32,
     count: usize,
+    live: Option<&[u16]>,
     meanwhile: &mut impl FnMut(),
 ) {
     // SAFETY: the caller's promise.
     unsafe {
         macro_rules! multiply {
-            ($($sizes:tt)*) => { multiply::<L, $($sizes)*>(this, filters, spectra, products, count, meanwhile) };
+            ($($sizes:tt)*) => {
+                multiply::<L, $($sizes)*>(this, filters, spectra, products, count, live, meanwhile)
+            };
         }
         // With two registers for sixteen lanes, addresses cost as much as arithmetic unless they are constants.
         match (L::WIDE, row(this.channels), this.width()) {
@@ -58,6 +61,7 @@ unsafe fn multiply<
     spectra: *const f32,
     products: *mut f32,
     count: usize,
+    live: Option<&[u16]>,
     meanwhile: &mut impl FnMut(),
 ) {
     let channels = this.channels;
@@ -76,10 +80,17 @@ unsafe fn multiply<
                     let spectra = spectra.add(point * from + t * row);
                     let products = products.add(point * to + t * width + block * LANES);
                     let apart = [row, width];
-                    if last {
-                        some::<L, BLOCKS, LAST>(channels, apart, weights, spectra, products);
-                    } else {
-                        some::<L, BLOCKS, TILES>(channels, apart, weights, spectra, products);
+                    match (last, live) {
+                        (true, None) => some::<L, BLOCKS, LAST>(channels, apart, weights, spectra, products),
+                        (false, None) => {
+                            some::<L, BLOCKS, TILES>(channels, apart, weights, spectra, products)
+                        }
+                        (true, Some(live)) => {
+                            some_of::<L, BLOCKS, LAST>(live, apart, weights, spectra, products)
+                        }
+                        (false, Some(live)) => {
+                            some_of::<L, BLOCKS, TILES>(live, apart, weights, spectra, products)
+                        }
                     }
                 }
             }
@@ -105,27 +116,82 @@ unsafe fn some<L: Lanes, const BLOCKS: usize, const TILES: usize>(
     let step = if L::WIDE { 1 } else { 4 };
     // SAFETY: the caller's promise.
     unsafe {
-        let zero = L::splat(0.0);
-        let mut sums = [[zero; BLOCKS]; TILES];
+        let mut sums = [[L::splat(0.0); BLOCKS]; TILES];
         for first in (0..channels).step_by(step) {
             let (weights, spectra) = (weights.add(first * width), spectra.add(first));
             for c in 0..step {
-                let mut weight = [zero; BLOCKS];
-                for (b, weight) in weight.iter_mut().enumerate() {
-                    *weight = L::load(weights.add(c * width + b * LANES));
-                }
-                for (t, sums) in sums.iter_mut().enumerate() {
-                    let value = L::splat(*spectra.add(t * row + c));
-                    for b in 0..BLOCKS {
-                        sums[b] = value.fma(weight[b], sums[b]);
-                    }
-                }
+                add::<L, BLOCKS, TILES>(row, weights.add(c * width), spectra.add(c), &mut sums);
             }
         }
-        for (t, sums) in sums.into_iter().enumerate() {
-            for (b, sum) in sums.into_iter().enumerate() {
-                sum.store(products.add(t * width + b * LANES));
+        keep(&sums, width, products);
+    }
+}
+
+/// The same over the channels in `live`. A channel of zeros would add a zero to every sum, which changes none: a sum
+/// begins as +0, and a filter is finite. (Only where a product so small that it becomes -0 came first, this keeps the
+/// sign, and what follows makes no difference between zeros.)
+///
+/// # Safety
+/// As [`some`].
+#[inline(always)]
+unsafe fn some_of<L: Lanes, const BLOCKS: usize, const TILES: usize>(
+    live: &[u16],
+    [row, width]: [usize; 2],
+    weights: *const f32,
+    spectra: *const f32,
+    products: *mut f32,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut sums = [[L::splat(0.0); BLOCKS]; TILES];
+        for c in live {
+            let c = usize::from(*c);
+            add::<L, BLOCKS, TILES>(row, weights.add(c * width), spectra.add(c), &mut sums);
+        }
+        keep(&sums, width, products);
+    }
+}
+
+/// Adds the products of one channel.
+///
+/// # Safety
+/// As [`some`]; both pointers are that channel's.
+#[inline(always)]
+unsafe fn add<L: Lanes, const BLOCKS: usize, const TILES: usize>(
+    row: usize,
+    weights: *const f32,
+    spectra: *const f32,
+    sums: &mut [[L; BLOCKS]; TILES],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut weight = [L::splat(0.0); BLOCKS];
+        for (b, weight) in weight.iter_mut().enumerate() {
+            *weight = L::load(weights.add(b * LANES));
+        }
+        for (t, sums) in sums.iter_mut().enumerate() {
+            let value = L::splat(*spectra.add(t * row));
+            for b in 0..BLOCKS {
+                sums[b] = value.fma(weight[b], sums[b]);
             }
+        }
+    }
+}
+
+/// Writes the sums of these tiles to where they belong.
+///
+/// # Safety
+/// As [`some`].
+#[inline(always)]
+unsafe fn keep<L: Lanes, const BLOCKS: usize, const TILES: usize>(
+    sums: &[[L; BLOCKS]; TILES],
+    width: usize,
+    products: *mut f32,
+) {
+    for (t, sums) in sums.iter().enumerate() {
+        for (b, sum) in sums.iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { sum.store(products.add(t * width + b * LANES)) }
         }
     }
 }

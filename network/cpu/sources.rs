@@ -124,7 +124,8 @@ impl<S: Stored> Source<'_, S> {
         }
     }
 
-    /// Writes row `y` of block `block` of image `n` to `out`.
+    /// Writes row `y` of block `block` of image `n` to `out`, and returns the bits of all its pixels together: which
+    /// channels have only zeros there.
     ///
     /// # Safety
     /// [`Source::check`] passed for this size; the row exists; `out` holds `w` pixels; the caller
@@ -137,16 +138,19 @@ impl<S: Stored> Source<'_, S> {
         y: usize,
         [h, w]: [usize; 2],
         out: *mut f32,
-    ) {
+    ) -> L {
         let first = (block * h + y) * w;
         // SAFETY: all parts hold the row, by the caller's promise.
         unsafe {
             let zero = L::splat(0.0);
+            let mut bits = zero;
             match self {
                 Source::Plain(x) => {
                     let x = x.ptr(n).add(first * 16);
                     for i in 0..w {
-                        S::load::<L>(x.add(i * 16)).store(out.add(i * 16));
+                        let v = S::load::<L>(x.add(i * 16));
+                        bits = bits.or(v);
+                        v.store(out.add(i * 16));
                     }
                 }
                 Source::Rectified { main, side, x, mask } => {
@@ -170,6 +174,7 @@ impl<S: Stored> Source<'_, S> {
                         if let Some(x) = x {
                             v = S::store(v, x.add(i * 16));
                         }
+                        bits = bits.or(v);
                         v.store(out.add(i * 16));
                     }
                 }
@@ -180,7 +185,9 @@ impl<S: Stored> Source<'_, S> {
                         let (c, d) = (down.value(2 * i), down.value(2 * i + 1));
                         let largest = zero.max(a.max(b).max(c.max(d)));
                         // `max` drops NaN of its first operand; a sum drops none, and zero times it adds zero.
-                        a.add(b).add(c.add(d)).fma(zero, largest).store(out.add(i * 16));
+                        let v = a.add(b).add(c.add(d)).fma(zero, largest);
+                        bits = bits.or(v);
+                        v.store(out.add(i * 16));
                     }
                 }
                 Source::Gradient { g, z, abc } => {
@@ -188,7 +195,9 @@ impl<S: Stored> Source<'_, S> {
                     let (g, z) = (g.ptr(n).add(first * 16), z.ptr(n).add(first * 16));
                     for i in 0..w {
                         let behind = S::load::<L>(z.add(i * 16)).fma(b, c);
-                        S::load::<L>(g.add(i * 16)).fma(a, behind).store(out.add(i * 16));
+                        let v = S::load::<L>(g.add(i * 16)).fma(a, behind);
+                        bits = bits.or(v);
+                        v.store(out.add(i * 16));
                     }
                 }
                 Source::Unpooled { g, main, abc } => {
@@ -202,11 +211,14 @@ impl<S: Stored> Source<'_, S> {
                             winners(&up, &down, i).into_iter().skip(y % 2 * 2).take(2).enumerate()
                         {
                             let behind = S::load::<L>(own.z.add((2 * i + side) * 16)).fma(b, c);
-                            d.keep(winner).fma(a, behind).store(out.add((2 * i + side) * 16));
+                            let v = d.keep(winner).fma(a, behind);
+                            bits = bits.or(v);
+                            v.store(out.add((2 * i + side) * 16));
                         }
                     }
                 }
             }
+            bits
         }
     }
 }
@@ -304,7 +316,7 @@ mod tests {
             let mut out = [0.0; 16];
             // SAFETY: a map of two by two pixels behind one; the result is sixteen long.
             unsafe {
-                Source::Pooled(Normal { z: &z, line }).row::<Portable>(0, 0, 0, [1, 1], out.as_mut_ptr())
+                Source::Pooled(Normal { z: &z, line }).row::<Portable>(0, 0, 0, [1, 1], out.as_mut_ptr());
             }
             for (i, out) in out.into_iter().enumerate() {
                 let expected = if i == lane { f32::NAN } else { (48 + i) as f32 - 20.0 };

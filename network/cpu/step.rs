@@ -1,6 +1,6 @@
 //! One fused training step of a network. Kept for the way back are the outputs of the convolutions
 //! before their BatchNorm and one bit per element of each sum (where filters train, the sums
-//! themselves); the rest is computed again while it is read, and so are some of the outputs, where memory
+//! themselves as well); the rest is computed again while it is read, and so are some of the outputs, where memory
 //! is short. Knows no data set, no optimiser and no running statistics.
 //!
 //! Forward is one pass per feature: it is made while the convolutions that read it run. Backward

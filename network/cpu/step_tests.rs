@@ -147,11 +147,24 @@ fn a_step_in_bf16_is_near_that_in_f32() {
 /// Images do not meet before the statistics: the sums of an image are the same bits in any batch.
 #[test]
 fn an_image_has_the_same_outputs_in_every_batch() {
-    let z = |batch: usize| {
-        let mut step = network::<f32>("resnet8", Variant::Paper, batch, Isa::all()[0], 2);
-        run(&mut step, batch);
-        let unit = &mut step.units[0];
-        [std::sync::Arc::get_mut(&mut unit.z).unwrap().get(0).to_vec(), unit.sums.get(0).to_vec()]
+    let forward = |arch: &str, batch: usize, threads: usize| {
+        let mut step = network::<f32>(arch, Variant::Paper, batch, Isa::all()[0], threads);
+        // What follows a BatchNorm depends on the batch: the statistics are fixed.
+        let fixed: Vec<_> = step.units.iter().map(|unit| unit.batch.clone()).collect();
+        step.forward_by(batch, &fixed, load);
+        let unit = |unit: &mut Unit<f32>| {
+            let z = std::sync::Arc::get_mut(&mut unit.z).unwrap().get(0).to_vec();
+            (z, unit.sums.get(0).to_vec())
+        };
+        step.units.iter_mut().map(unit).collect::<Vec<_>>()
     };
-    assert_eq!(z(1)[0], z(5)[0]);
+    for (arch, many) in [("resnet8", 17), ("vgg11", 4)] {
+        let alone = forward(arch, 1, 1);
+        for (batch, threads) in [(3, 1), (many, 3)] {
+            let bits = |units: &[(Vec<f32>, Vec<f32>)]| -> Vec<u32> {
+                units.iter().flat_map(|(z, sums)| z.iter().chain(sums)).map(|x| x.to_bits()).collect()
+            };
+            assert!(bits(&forward(arch, batch, threads)) == bits(&alone), "{arch}, {batch} images");
+        }
+    }
 }

@@ -51,6 +51,9 @@ fn ring_row(w: usize) -> usize {
     (w.next_multiple_of(M) + 2) * LANES
 }
 
+/// Channels at most of which those that have only zeros are left out.
+const CHANNELS: usize = 2048;
+
 /// Convolves `images` of `source` into `sink`, no more than [`images_per_call`]; `far`: their maps are
 /// likely to be out of the caches. What `scratch` holds before does not matter.
 ///
@@ -71,6 +74,7 @@ pub(crate) unsafe fn run<S: Stored>(
     source.check(conv.channels / LANES, conv.size);
     sink.check(conv.filters / LANES, conv.size);
     assert!(images.len() <= images_per_call(conv), "too many images");
+    assert!(conv.size[1].div_ceil(M) <= conv.group(), "a strip is wider than a group");
     assert!(scratch.len() >= scratch_len(conv), "scratch too short");
     let (spectra, rest) = scratch.split_at_mut(N * N * conv.spectra_stride());
     let (products, rest) = rest.split_at_mut(N * N * conv.products_stride());
@@ -136,21 +140,43 @@ unsafe fn run_with<L: Lanes, S: Stored>(job: &Job<'_, S>) {
     let all = job.images.len() * strips;
     let groups = all.div_ceil((tiles(job.conv) / across).max(1));
     let per_group = all.div_ceil(groups); // evenly, so that no group is nearly empty
+    let mut live = [0; CHANNELS];
+    let mut rows = [[0; RING]; CHANNELS / LANES];
     // SAFETY: strips, blocks and tiles lie inside what `run` checked.
     unsafe {
         clear_edges::<L>(job);
         for first in (0..all).step_by(per_group) {
             let count = per_group.min(all - first);
+            let mut alive = 0;
             for block in 0..job.conv.channels / LANES {
+                let rows = &mut rows[block % (CHANNELS / LANES)];
+                let mut mask = 0;
                 for s in 0..count {
-                    read_strip::<L, S>(job, block, first + s, s * across);
+                    mask |= read_strip::<L, S>(job, block, first + s, s * across, rows);
+                }
+                while mask != 0 && alive < CHANNELS {
+                    live[alive] = (block * LANES) as u16 + mask.trailing_zeros() as u16;
+                    alive += 1;
+                    mask &= mask - 1;
                 }
             }
+            // Behind a rectifier many channels are switched off, more and more while BatchNorm trains. A list of the
+            // others pays where they are clearly fewer.
+            let few = job.conv.finite && job.conv.channels <= CHANNELS && 8 * alive <= 7 * job.conv.channels;
+            let live = few.then_some(&live[..alive]);
             let mut ahead = Ahead::new(job, first, count);
             let mut meanwhile = || ahead.fetch();
             for panel in 0..job.conv.filters / job.conv.width() {
                 let (filters, tiles) = (job.conv.panel::<L>(panel, job.room), count * across);
-                multiply_panel::<L>(job.conv, filters, job.spectra, job.products, tiles, &mut meanwhile);
+                multiply_panel::<L>(
+                    job.conv,
+                    filters,
+                    job.spectra,
+                    job.products,
+                    tiles,
+                    live,
+                    &mut meanwhile,
+                );
                 for column in (0..job.conv.width()).step_by(LANES) {
                     let mut s = first;
                     while s < first + count {
@@ -186,12 +212,19 @@ unsafe fn clear_edges<L: Lanes>(job: &Job<'_, impl Stored>) {
 }
 
 /// Makes the rows of strip `strip` (counted over all images) that the one before did not, and
-/// transforms its tiles; the first is tile `tile` of its group.
+/// transforms its tiles; the first is tile `tile` of its group. Returns which channels have more than zeros in them;
+/// `live` has that of each row of the ring.
 ///
 /// # Safety
 /// As [`run_with`].
 #[inline(always)]
-unsafe fn read_strip<L: Lanes, S: Stored>(job: &Job<'_, S>, block: usize, strip: usize, tile: usize) {
+unsafe fn read_strip<L: Lanes, S: Stored>(
+    job: &Job<'_, S>,
+    block: usize,
+    strip: usize,
+    tile: usize,
+    live: &mut [u16; RING],
+) -> u16 {
     let [h, w] = job.conv.size;
     let (strips, across) = (h.div_ceil(M), w.div_ceil(M));
     let (image, top) = (job.images.start + strip / strips, strip % strips * M);
@@ -206,8 +239,10 @@ unsafe fn read_strip<L: Lanes, S: Stored>(job: &Job<'_, S>, block: usize, strip:
                 for x in 0..w {
                     L::splat(0.0).store(line(bordered).add((x + 1) * LANES));
                 }
+                live[bordered % RING] = 0;
             } else {
-                job.source.row::<L>(image, block, bordered - 1, [h, w], line(bordered).add(LANES));
+                let bits = job.source.row::<L>(image, block, bordered - 1, [h, w], line(bordered).add(LANES));
+                live[bordered % RING] = bits.nonzero();
             }
         }
         let rows: [*mut f32; N] = std::array::from_fn(|y| line(top + y));
@@ -220,6 +255,7 @@ unsafe fn read_strip<L: Lanes, S: Stored>(job: &Job<'_, S>, block: usize, strip:
             );
         }
     }
+    (top..top + N).fold(0, |all, bordered| all | live[bordered % RING])
 }
 
 /// Transforms the tiles of these strips of one image back, into the sink; `products` begins with the

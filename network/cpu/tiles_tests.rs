@@ -121,3 +121,59 @@ fn gradients_in_bf16_are_those_in_f32_rounded() {
         }
     }
 }
+
+#[test]
+fn channels_of_zeros_are_left_out_without_changing_a_bit() {
+    for (channels, filters, size) in SHAPES {
+        let mut stream = rng::stream(6, "tiles");
+        let area = size[0] * size[1];
+        let weights: Vec<f32> = (0..9 * channels * filters).map(|_| stream.normal() as f32).collect();
+        let mut conv = Winograd::forward(filters, channels, size);
+        // Of 16: all live, some only in the lower half of an image, one, none.
+        for dead in [0, 3, 8, 15, 16] {
+            let mut x = Images::<f32>::new(IMAGES, channels * area);
+            for (i, x) in x.all().iter_mut().enumerate() {
+                let (lane, y) = (i % 16, i / (16 * size[1]) % size[0]);
+                let live = lane >= dead || dead == 8 && lane < 4 && y > size[0] / 2;
+                let zero = if i % 3 == 0 { -0.0 } else { 0.0 };
+                *x = if live { stream.normal() as f32 } else { zero };
+            }
+            if dead == 15 {
+                x.all()[15] = f32::NAN;
+            }
+            for isa in Isa::all() {
+                conv.set(isa, &weights);
+                assert!(conv.finite);
+                let mut outputs = [true, false].map(|finite| {
+                    conv.finite = finite;
+                    let mut z = Images::new(IMAGES, filters * area);
+                    convolve(isa, &conv, Source::Plain(&x), Sink::Keep { z: &z, sums: None });
+                    bits(&mut z)
+                });
+                // Which of two that are not numbers comes out is nobody's business.
+                for bits in outputs.iter_mut().flatten() {
+                    if f32::from_bits(*bits).is_nan() {
+                        *bits = f32::NAN.to_bits();
+                    }
+                }
+                let nan = outputs[0].iter().any(|bits| f32::from_bits(*bits).is_nan());
+                assert_eq!(nan, dead == 15, "{channels}>{filters} {size:?} on {isa}");
+                assert!(outputs[0] == outputs[1], "{channels}>{filters} {size:?}, {dead} dead, on {isa}");
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_out_where_a_filter_is_not_finite() {
+    let mut conv = Winograd::forward(16, 16, [4, 4]);
+    let mut weights = vec![1.0; 9 * 16 * 16];
+    weights[5 * 9] = f32::INFINITY; // of channel 5
+    let isa = Isa::all()[0];
+    conv.set(isa, &weights);
+    let mut x = Images::<f32>::new(IMAGES, 16 * 16);
+    x.all().iter_mut().step_by(16).for_each(|x| *x = 1.0); // channel 0 alone lives
+    let mut z = Images::new(IMAGES, 16 * 16);
+    convolve(isa, &conv, Source::Plain(&x), Sink::Keep { z: &z, sums: None });
+    assert!(z.all()[0].is_nan(), "zero times infinity is not a number");
+}

@@ -82,6 +82,30 @@ fn zeros_are_those_of_the_reference() {
     }
 }
 
+/// Diverged numbers must be seen, not rectified away.
+#[test]
+fn not_a_number_reaches_the_loss_and_the_predictions() {
+    fn check<S: Stored>(isa: Isa) {
+        let spec = spec(Variant::Paper, Mode::Bn);
+        let mut t = CpuTrainer::<S>::new(&spec, dataset(), isa, 1).unwrap();
+        let mut state = t.state().unwrap();
+        state.values.get_mut("layer1.0.bn1.weight").unwrap().data[3] = f32::NAN;
+        t.restore(&state).unwrap();
+        let logits = t.predict(Split::Test, 1..4).unwrap();
+        assert!(logits.iter().all(|logit| logit.is_nan()), "{} on {isa}", S::NAME);
+        let mut zeros = no_zeros(&rectifiers(&Graph::new(spec.arch, spec.variant, 3)));
+        let logits = t.predict_counting(Split::Test, 1..4, &mut zeros).unwrap();
+        assert!(logits.iter().all(|logit| logit.is_nan()), "{} on {isa}", S::NAME);
+        t.step(&batch(0, 3), 0.1).unwrap();
+        assert!(t.take_tally().unwrap().loss.is_nan(), "{} on {isa}", S::NAME);
+        assert!(t.state().unwrap().values["bn1.weight"].data.iter().any(|x| x.is_nan()));
+    }
+    for isa in Isa::all() {
+        check::<f32>(isa);
+        check::<Bf16>(isa);
+    }
+}
+
 #[test]
 fn loading_follows_the_definition_of_augmentation() {
     let data = dataset();

@@ -50,6 +50,8 @@ pub(crate) struct Winograd {
     pub(super) size: [usize; 2],
     /// Does it turn the filters: is it a data gradient?
     turned: bool,
+    /// Are all filters finite numbers? Then what is multiplied with a zero can be left out.
+    pub(super) finite: bool,
     held: Held,
 }
 
@@ -81,7 +83,7 @@ impl Winograd {
         } else {
             Held::Transformed(vec![0.0; N * N * channels * filters])
         };
-        Self { channels, filters, size, turned: false, held }
+        Self { channels, filters, size, turned: false, finite: false, held }
     }
 
     /// Its data gradient: from the gradient of the K outputs to that of the C inputs, which is a
@@ -100,6 +102,7 @@ impl Winograd {
     pub(crate) fn set(&mut self, isa: Isa, weights: &[f32]) {
         let Self { channels, filters, turned, .. } = *self;
         assert_eq!(weights.len(), 9 * channels * filters, "weights do not fill their shape");
+        self.finite = weights.iter().all(|weight| weight.is_finite());
         match &mut self.held {
             // SAFETY: the lengths are those of the layouts.
             Held::Transformed(to) => unsafe { transform_in(isa, [channels, filters], turned, weights, to) },
@@ -121,6 +124,7 @@ impl Winograd {
             if let Held::Plain(ours) = &forward.held {
                 *theirs = ours.clone();
             }
+            backward.finite = forward.finite;
         } else {
             forward.set(isa, weights);
             backward.set(isa, weights);
@@ -141,7 +145,7 @@ impl Winograd {
     }
 
     /// Tiles in a group, at most.
-    fn group(&self) -> usize {
+    pub(super) fn group(&self) -> usize {
         if wide(self.channels, self.filters) { WIDE_GROUP } else { GROUP }
     }
 

@@ -106,7 +106,8 @@ __device__ __forceinline__ void convolve(Block &b) {
         }
     }
     if (TARGET != PLAIN && b.sums) {
-        reduce<TK / 4>(memory, totals, group, lane, STRIPS, KB, [&](int sum, int channel, float all) {
+        const int kinds = TARGET == RECTIFIER && b.to.side ? 3 : 2;
+        reduce<TK / 4>(memory, totals, kinds, group, lane, STRIPS, KB, [&](int sum, int channel, float all) {
             add_exactly(b.sums + (sum * b.to.channels + b.k + channel) * WORDS, all);
         });
     }

@@ -1,4 +1,4 @@
-//! Sizes and launches of convolutions: on tensor cores (`tensor.cu`) where the precision is theirs, or else by threads
+//! Sizes and launches of convolutions: on tensor cores (`tensor.cu`) where the device has any, or else by threads
 //! (`conv.cu`). A block's tile depends on the network and the largest batch alone, never on the
 //! number of instances: a training has the same bits alone and in a group.
 
@@ -51,13 +51,8 @@ pub(super) const LINE_FLOATS: usize = 8;
 const FULL: usize = 800;
 
 impl Conv {
-    /// Do tensor cores compute it?
-    pub(super) fn on_tensor_cores(&self) -> bool {
-        self.tensor_cores
-    }
-
     fn tile(&self) -> Tile {
-        if self.on_tensor_cores() { tensor::tile(self) } else { self.by_threads() }
+        if self.tensor_cores { tensor::tile(self) } else { self.by_threads() }
     }
 
     /// Rows or columns of what is read behind `n` of what is written (`tiles.cu` has the same arithmetic).
@@ -118,7 +113,7 @@ impl Conv {
 
     fn source(&self, tile: &Tile, write: &Write) -> Source {
         const KERNEL: &str = include_str!("convolve.cu");
-        let (name, files): (_, &[&str]) = if self.on_tensor_cores() {
+        let (name, files): (_, &[&str]) = if self.tensor_cores {
             ("tensor.cu", &[COMMON, STORED, MAPS, NORMS, MMA, TILES, include_str!("tensor.cu"), KERNEL])
         } else {
             ("conv.cu", &[COMMON, STORED, MAPS, NORMS, TILES, include_str!("conv.cu"), KERNEL])

@@ -95,4 +95,6 @@ pub trait Device {
     }
     /// Card, driver, compiler; for the record of a run.
     fn describe(&self) -> String;
+    /// What of it decides how sums are rounded: the same bits come out where this is the same.
+    fn rounding(&self) -> String;
 }

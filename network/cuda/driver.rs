@@ -301,11 +301,19 @@ impl Device for Card {
     fn describe(&self) -> String {
         self.name.clone()
     }
+
+    fn rounding(&self) -> String {
+        format!("{}, NVRTC {}", self.arch, self.nvrtc.version())
+    }
 }
 
 impl Drop for Card {
     fn drop(&mut self) {
         // Copies under way read from `stage`. A card that fails here has said so, or has nobody left to tell.
+        let _ = self.stream.synchronize();
+        self.graphs.clear();
+        self.memory.clear();
+        // What is freed on a stream counts as used until that has got there, also for another card of this process.
         let _ = self.stream.synchronize();
     }
 }

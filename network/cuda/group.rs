@@ -120,6 +120,11 @@ impl<D: Device> Group<D> {
         Memory::bytes(&self.plan)
     }
 
+    /// What of the device decides how sums are rounded.
+    pub fn rounding(&self) -> String {
+        format!("cuda, {}", self.device.rounding())
+    }
+
     /// Card, driver, compiler, precision.
     pub fn describe(&self) -> String {
         let name = match self.plan.precision {

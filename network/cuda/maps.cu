@@ -268,10 +268,11 @@ __device__ __forceinline__ void write(const Write &m, int n, int y, int x, int h
 }
 
 // Adds up what the `lanes` threads of each group of `quads` x 4 channels of `width` hold, in the order of the lanes,
-// and gives `put` which sum of three it is, of which channel, and the sum. All threads of the block call it.
+// and gives `put` which sum of `kinds`, two or three, it is, of which channel, and the sum. All threads of the block
+// call it.
 template <int quads, class Put>
-__device__ __forceinline__ void reduce(float *memory, const float4 (*sums)[3], int group, int lane, int lanes,
-                                       int width, Put put) {
+__device__ __forceinline__ void reduce(float *memory, const float4 (*sums)[3], int kinds, int group, int lane,
+                                       int lanes, int width, Put put) {
     const int pitch = lanes + 1;
     __syncthreads();
     for (int q = 0; q < quads; q++) {
@@ -282,7 +283,7 @@ __device__ __forceinline__ void reduce(float *memory, const float4 (*sums)[3], i
         }
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < 3 * width; i += blockDim.x) {
+    for (int i = threadIdx.x; i < kinds * width; i += blockDim.x) {
         float sum = 0.f;
         for (int l = 0; l < lanes; l++) sum += memory[i * pitch + l];
         put(i / width, i % width, sum);

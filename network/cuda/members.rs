@@ -25,17 +25,19 @@ pub fn together<D: Device, T: Send, R: Send>(
     work: impl Fn(T, &Seat) -> R + Sync,
 ) -> Vec<Option<R>> {
     let (asks, asked) = channel();
-    let (describe, bytes, work) = (group.describe(), group.bytes(), &work);
+    let (names, bytes, work) = ([group.describe(), group.rounding()], group.bytes(), &work);
     std::thread::scope(|scope| {
         let mut answers = Vec::new();
         let mut threads = Vec::new();
         for (number, job) in jobs.into_iter().take(group.len()).enumerate() {
             let (answer, answered) = channel();
             answers.push(answer);
-            let (asks, describe) = (asks.clone(), describe.clone());
-            threads.push(scope.spawn(move || {
-                work(job, &Seat { number, describe, bytes, asks, answers: Rc::new(answered) })
-            }));
+            let (asks, names) = (asks.clone(), names.clone());
+            threads.push(
+                scope.spawn(move || {
+                    work(job, &Seat { number, names, bytes, asks, answers: Rc::new(answered) })
+                }),
+            );
         }
         drop(asks);
         Service {
@@ -52,7 +54,8 @@ pub fn together<D: Device, T: Send, R: Send>(
 /// A place in the group, until it is dropped.
 pub struct Seat {
     number: usize,
-    describe: String,
+    /// Of the group: its description, and its rounding.
+    names: [String; 2],
     bytes: usize,
     asks: Sender<(usize, Ask)>,
     answers: Rc<Receiver<Result<Answer>>>,
@@ -61,9 +64,9 @@ pub struct Seat {
 impl Seat {
     /// Its training; one at a time.
     pub fn trainer(&self) -> Box<dyn Trainer> {
-        let Self { number, ref describe, bytes, ref asks, ref answers } = *self;
-        let (describe, asks, answers) = (describe.clone(), asks.clone(), Rc::clone(answers));
-        Box::new(Member { number, describe, bytes, asks, answers })
+        let Self { number, ref names, bytes, ref asks, ref answers } = *self;
+        let (names, asks, answers) = (names.clone(), asks.clone(), Rc::clone(answers));
+        Box::new(Member { number, names, bytes, asks, answers })
     }
 }
 
@@ -96,7 +99,7 @@ enum Answer {
 /// A training of the group.
 struct Member {
     number: usize,
-    describe: String,
+    names: [String; 2],
     bytes: usize,
     asks: Sender<(usize, Ask)>,
     answers: Rc<Receiver<Result<Answer>>>,
@@ -166,8 +169,12 @@ impl Trainer for Member {
         "cuda"
     }
 
+    fn rounding(&self) -> String {
+        self.names[1].clone()
+    }
+
     fn describe(&self) -> String {
-        format!("cuda engine, {}", self.describe)
+        format!("cuda engine, {}", self.names[0])
     }
 
     /// Those of the whole group.

@@ -79,6 +79,10 @@ impl<D: Device> Trainer for CudaTrainer<D> {
         "cuda"
     }
 
+    fn rounding(&self) -> String {
+        self.group.rounding()
+    }
+
     fn describe(&self) -> String {
         format!("cuda engine, {}", self.group.describe())
     }

@@ -57,7 +57,7 @@ static Three threadIdx, blockIdx, blockDim, gridDim;
 namespace emulation {
 
 constexpr int THREADS = 1024, WARP = 32, STACK = 64 * 1024, SHARED = 227 * 1024, BEHIND = 16 * 1024;
-enum Result { DONE, DIVERGED, TOO_LARGE, OUTSIDE };
+enum Result { DONE, DIVERGED, TOO_LARGE, OUTSIDE, MISCOUNTED };
 enum Wait { FINISHED, FOR_BLOCK, FOR_WARP };
 
 struct Fiber {
@@ -170,7 +170,8 @@ template <class... A> struct Call {
 
 template <class... A>
 Result start(void (*kernel)(A...), const unsigned *grid, const unsigned *size, unsigned bytes, void **arguments,
-             bool backward) {
+             unsigned given, bool backward) {
+    if (given != sizeof...(A)) return MISCOUNTED;
     Call<A...> call{kernel, arguments};
     body = &Call<A...>::enter;
     argument = &call;

@@ -29,7 +29,7 @@ const HEADER: &str = include_str!("cuda.h");
 const AROUND: usize = 1024;
 const NOTHING: u8 = 0xff;
 
-type Start = unsafe extern "C" fn(*const u32, *const u32, u32, *mut *mut c_void, bool) -> i32;
+type Start = unsafe extern "C" fn(*const u32, *const u32, u32, *mut *mut c_void, u32, bool) -> i32;
 
 /// In which order the blocks of a launch, and the threads of a block, take turns.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -209,7 +209,8 @@ fn library(source: &Source) -> Result<(PathBuf, Turn)> {
 fn start(kernel: &str) -> String {
     format!(
         "extern \"C\" int start_{kernel}(const unsigned *grid, const unsigned *size, unsigned bytes, void **arguments, \
-         bool backward) {{ return emulation::start({kernel}, grid, size, bytes, arguments, backward); }}\n"
+         unsigned given, bool backward) {{\n    return emulation::start({kernel}, grid, size, bytes, arguments, given, \
+         backward);\n}}\n"
     )
 }
 
@@ -294,12 +295,14 @@ impl Device for Emulated {
         // SAFETY: a kernel with its arguments; that it writes only where it may is what tests are for.
         let result = unsafe {
             let (grid, block) = (launch.grid.as_ptr(), launch.block.as_ptr());
-            start(grid, block, launch.shared, arguments.as_mut_ptr(), self.order == Order::Backward)
+            let (given, backward) = (arguments.len() as u32, self.order == Order::Backward);
+            start(grid, block, launch.shared, arguments.as_mut_ptr(), given, backward)
         };
         drop(turn);
         match result {
             0 => self.check(name),
             1 => Err(Error::Invalid(format!("{name}: not all threads of a block reach a barrier"))),
+            4 => Err(Error::Invalid(format!("{name} has not {} parameters", launch.args.len()))),
             3 => Err(Error::Invalid(format!(
                 "{name} wrote behind its {} bytes of shared memory",
                 launch.shared
@@ -341,6 +344,10 @@ impl Device for Emulated {
 
     fn most_shared(&self) -> u32 {
         self.shared
+    }
+
+    fn rounding(&self) -> String {
+        "emulation".into()
     }
 
     fn describe(&self) -> String {

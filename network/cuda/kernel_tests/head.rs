@@ -18,9 +18,13 @@ use crate::{
 
 pub(super) fn check<D: Device>(bench: &mut Bench<D>) {
     for precision in [Precision::F32, Precision::Bf16] {
-        for (channels, size, classes, images) in
-            [(16, 2, 2, [1, 1]), (48, 8, 131, [3, 5]), (512, 2, 10, [7, 11]), (16, 2, 10, [300, 301])]
-        {
+        for (channels, size, classes, images) in [
+            (16, 2, 2, [1, 1]),
+            (48, 8, 131, [3, 5]),
+            (512, 2, 10, [7, 11]),
+            (16, 2, 10, [300, 301]),
+            (2048, 8, 10, [1, 2]),
+        ] {
             check_one(bench, precision, [channels, size, classes], images);
         }
     }
