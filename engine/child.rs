@@ -10,6 +10,7 @@ use std::{
     collections::BTreeMap,
     io::{BufRead, Read, Write},
     path::PathBuf,
+    process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -74,7 +75,6 @@ pub(crate) enum Report {
     Failed {
         message: String,
         hint: Option<String>,
-        interrupted: bool,
         integrity: bool,
     },
     /// The job came to its end.
@@ -114,20 +114,21 @@ impl Reporter for ToParent {
         self.send(&Report::Finished);
     }
     fn failed(&mut self, error: &StageError) {
-        let StageError { message, hint, interrupted, integrity } = error.again();
-        self.send(&Report::Failed { message, hint, interrupted, integrity });
+        let StageError { message, hint, integrity, .. } = error.again();
+        self.send(&Report::Failed { message, hint, integrity });
     }
 }
 
-/// The body of the hidden child command: does the jobs described on standard input and returns the
-/// exit code.
-pub fn serve(kinds: &Kinds) -> i32 {
+/// The body of the hidden child command: does the jobs described on standard input and reports how each came
+/// out. The exit code adds nothing to that.
+pub fn serve(kinds: &Kinds) -> ExitCode {
     let stop = Arc::<AtomicBool>::default();
     let reporter = |job| ToParent { job, stop: Arc::clone(&stop) };
     let orders = match Orders::read(std::io::stdin().lock()) {
         Ok(orders) => orders.job,
         Err(reason) => {
-            return fail(&mut reporter(0), &StageError::new(format!("cannot read the job: {reason}")));
+            reporter(0).failed(&StageError::new(format!("cannot read the job: {reason}")));
+            return ExitCode::FAILURE;
         }
     };
     let told = Arc::clone(&stop);
@@ -141,11 +142,14 @@ pub fn serve(kinds: &Kinds) -> i32 {
         Ok(kind) => work(&**kind, &orders, &mut reporters),
         Err(error) => orders.iter().map(|_| Err(error.again())).collect(),
     };
-    let mut code = 0;
+    let mut code = ExitCode::SUCCESS;
     for (reporter, result) in reporters.iter_mut().zip(results) {
         match result {
-            Ok(()) => reporter.send(&Report::Finished),
-            Err(error) => code = fail(reporter, &error),
+            Ok(()) => reporter.finished(),
+            Err(error) => {
+                reporter.failed(&error);
+                code = ExitCode::FAILURE;
+            }
         }
     }
     code
@@ -182,16 +186,5 @@ fn work(kind: &dyn Kind, orders: &[Order], reporters: &mut [ToParent]) -> Vec<Re
     match &mut jobs[..] {
         [job] => vec![kind.run(job)],
         jobs => kind.run_group(jobs),
-    }
-}
-
-fn fail(reporter: &mut ToParent, error: &StageError) -> i32 {
-    reporter.failed(error);
-    if error.interrupted {
-        130
-    } else if error.integrity {
-        3
-    } else {
-        1
     }
 }

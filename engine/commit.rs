@@ -11,7 +11,7 @@ use std::{
     borrow::Cow,
     sync::{
         Arc, OnceLock,
-        mpsc::{Receiver, Sender, channel},
+        mpsc::{Receiver, Sender, SyncSender, channel},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -52,8 +52,9 @@ impl Committer {
         store: Arc<Store>,
         mut journal: Journal,
         machine: Arc<OnceLock<Machine>>,
-        scheduler: Sender<Message>,
+        scheduler: SyncSender<Message>,
     ) -> Self {
+        // Without limit: the scheduler never waits for this thread, which may be waiting to tell it something.
         let (sender, receiver) = channel();
         let thread = std::thread::spawn(move || {
             let result = work(&store, &mut journal, &machine, &receiver, &scheduler);
@@ -82,7 +83,7 @@ fn work(
     journal: &mut Journal,
     machine: &OnceLock<Machine>,
     receiver: &Receiver<Commit>,
-    scheduler: &Sender<Message>,
+    scheduler: &SyncSender<Message>,
 ) -> Result<(), EngineError> {
     let mut next = Instant::now();
     while let Ok(first) = receiver.recv() {

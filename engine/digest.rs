@@ -23,6 +23,9 @@ impl Digest {
     }
 
     /// Of a file's content; always reads it.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is no plain file.
     pub fn of_file(path: &Path) -> io::Result<Self> {
         let meta = fs::metadata(path)?;
         // Opening a pipe would wait for somebody who writes to it.

@@ -6,6 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// What to do about a full disk.
+pub const FULL: &str = "make room on the disk and run again; `repro gc` shows what the cache could give back; nothing \
+                        finished was lost";
+
 /// An error of the runner itself; a failing stage is an event and a line of the summary instead.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -56,13 +60,12 @@ impl EngineError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Io { source, path, action } => match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(
-                    "make room on the disk and run again; `repro gc` shows what the cache could give back; \
-                     nothing finished was lost"
-                        .into(),
-                ),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(FULL.into()),
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                     Some(permit(action, path))
+                }
+                io::ErrorKind::ArgumentListTooLong => {
+                    Some("put long values into a file, and name that in `deps`".into())
                 }
                 _ => None,
             },
@@ -79,7 +82,7 @@ impl EngineError {
     }
 
     /// The exit code of a program that ends with this error.
-    pub fn exit_code(&self) -> i32 {
+    pub fn exit_code(&self) -> u8 {
         match self {
             Self::Damaged { .. } => 3,
             Self::Output { .. } => 1,
@@ -91,8 +94,9 @@ impl EngineError {
 /// What must be allowed: to read a file, or to change it or the folder that it would be in.
 fn permit(action: &str, path: &Path) -> String {
     let reads = ["read", "restore from"].contains(&action);
-    // What is written takes the place of what was there: the folder must let it.
-    let place = if action == "write" { path.parent().unwrap_or(path) } else { path };
+    // What comes to a place, or goes from it, is for the folder to let.
+    let of_folder = ["create", "move aside", "write"].contains(&action);
+    let place = if of_folder { path.parent().unwrap_or(path) } else { path };
     let there = place.ancestors().find(|path| path.exists()).filter(|_| !reads).unwrap_or(path);
     let how = if reads { "readable" } else { "writable" };
     format!("make `{}` {how} for you, then run again", there.display())
@@ -127,5 +131,11 @@ mod tests {
         );
         let hint = format!("make `{}` writable for you, then run again", folder.path().display());
         assert_eq!(refused("create", &file), hint);
+        // Also where something is in its place.
+        let there = folder.path().join("there");
+        std::fs::create_dir(&there).unwrap();
+        for action in ["create", "move aside", "write"] {
+            assert_eq!(refused(action, &there), hint);
+        }
     }
 }

@@ -7,9 +7,9 @@
 //! 3. its result was made, restored or replaced by another within the last [`GcOptions::keep`].
 //!
 //! An object is kept when a kept record names it, or a result that is shown, or a lock file. Scratch folders of
-//! interrupted stages (each as a whole), what had to make way for results, notes on failures, logs of stages without
-//! a result, tables of folders that no stage reads, and what runs with nothing to do are known by are kept as long as
-//! rule 3 says.
+//! interrupted stages (each as a whole, with its lock), what had to make way for results, notes on failures, logs of
+//! stages without a result, tables of folders that no stage reads, and what runs with nothing to do are known by are kept
+//! as long as rule 3 says.
 //! Everything else in those folders goes. Losing a record never loses a result that is shown: it only means
 //! that going back to that configuration runs again.
 
@@ -26,6 +26,7 @@ use crate::{
     lock::Lock,
     lockfile,
     place::clear,
+    process::is_held,
     project::Project,
     state::State,
 };
@@ -117,7 +118,7 @@ impl Project {
             sort(file, needed);
         }
         for (name, found) in [
-            ("scratch", wholes as fn(&Path, Duration) -> _),
+            ("scratch", attempts as fn(&Path, Duration) -> _),
             ("replaced", wholes),
             ("failed", files),
             ("idle", files),
@@ -175,6 +176,17 @@ impl Project {
 /// The files below `folder`, sorted.
 fn files(folder: &Path, keep: Duration) -> Result<Vec<Found>, EngineError> {
     Ok(below(folder, keep)?.into_iter().filter(|found| !found.folder).collect())
+}
+
+/// Scratch folders and their locks: a folder without its lock, or the other way round, would say nothing of what it was
+/// built on. Neither is old while a stage holds the lock.
+fn attempts(folder: &Path, keep: Duration) -> Result<Vec<Found>, EngineError> {
+    let mut found = wholes(folder, keep)?;
+    let scratch = |found: &Found| found.path.with_extension("");
+    let in_use = found.iter().filter(|found| found.young || !found.folder && is_held(&found.path));
+    let in_use: BTreeSet<_> = in_use.map(scratch).collect();
+    found.iter_mut().for_each(|found| found.young = in_use.contains(&scratch(found)));
+    Ok(found)
 }
 
 /// What lies in `folder`, each with all that is below it; young is each in which anything is.

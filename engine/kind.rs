@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::Arc,
 };
 
@@ -26,6 +26,9 @@ pub trait Kind: Send + Sync {
     fn schema(&self, generator: &mut schemars::SchemaGenerator) -> schemars::Schema;
 
     /// Checks the parameters and completes them with their defaults.
+    ///
+    /// # Errors
+    /// With everything that is wrong with them.
     fn resolve(&self, given: &Table) -> Result<Params, Vec<ParamError>>;
 
     /// Files and folders outside the pipeline that the stage reads, relative to the project;
@@ -65,6 +68,9 @@ pub trait Kind: Send + Sync {
     }
 
     /// Does the work: reads `job`'s inputs, writes files into [`Job::out`].
+    ///
+    /// # Errors
+    /// When it cannot, or was asked to stop: [`StageError::interrupted`]. Then nothing in [`Job::out`] counts.
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError>;
 
     /// Which others it may share a process with: those of its kind whose key is the same.
@@ -93,6 +99,10 @@ pub trait Kind: Send + Sync {
 
     /// What of the finished result stands in files of the project outside `artifacts/` (the blocks of README.md). A
     /// run writes it whenever the stage is fresh; nothing may be written here.
+    ///
+    /// # Errors
+    /// When nobody can say what should stand there. Then the stage has failed, though its result is there, and what
+    /// needs it waits until a run can publish it.
     fn publication(
         &self,
         _params: &Params,
@@ -198,9 +208,9 @@ pub struct StageError {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
-    /// Stopped because it was asked to; not a failure.
+    /// It stopped because it was asked to. For who calls a kind; the runner knows whether it asked.
     pub interrupted: bool,
-    /// Damaged data (exit code 3) rather than a failure.
+    /// It found damaged data: the run ends with exit code 3.
     pub integrity: bool,
 }
 
@@ -213,7 +223,15 @@ pub struct Input {
     pub axes: BTreeMap<String, Value>,
     /// The folder of its outputs.
     pub dir: PathBuf,
+    /// Those of its files (and empty folders, which end with `/`) that are not there, where it was taken as the lock file
+    /// names it. Most often none.
+    #[serde(default)]
+    pub absent: Vec<String>,
 }
+
+/// What to do about a file that is missing in a result which was taken without it.
+pub(crate) const TAKEN: &str = "`--allow-missing` took that result as it stands in this clone: run without it, or bring \
+                                the file";
 
 /// What a running stage is given, and its only door to the outside.
 pub struct Job<'a> {
@@ -270,8 +288,31 @@ pub struct Progress {
     pub readings: Vec<String>,
 }
 
+impl Input {
+    /// To be asked before a file that is not there is taken for one that the result never had, and before a folder is
+    /// listed: without what only this clone lacks, the stage would make something else of the same recipe.
+    ///
+    /// # Errors
+    /// When the file `path`, or one in the folder `path`, is [`Input::absent`].
+    pub fn lacks_no(&self, path: &Path) -> Result<(), StageError> {
+        // `./x` is `x`.
+        let path: PathBuf = path.components().filter(|part| *part != Component::CurDir).collect();
+        match self.absent.iter().find(|absent| Path::new(absent).starts_with(&path)) {
+            None => Ok(()),
+            Some(absent) => {
+                let message =
+                    format!("`{}` has no {absent} here, though it was locked with one", self.instance);
+                Err(StageError::new(message).hint(TAKEN))
+            }
+        }
+    }
+}
+
 impl Job<'_> {
     /// The parameters as the kind's own type.
+    ///
+    /// # Errors
+    /// When they are not of that type, which [`Kind::resolve`] should have found.
     pub fn params<T: DeserializeOwned>(&self) -> Result<T, StageError> {
         let mut table = self.params.recipe.clone();
         table.extend(self.params.settings.clone());
@@ -280,6 +321,9 @@ impl Job<'_> {
     }
 
     /// The single input of `role`.
+    ///
+    /// # Errors
+    /// When the job has none.
     pub fn input(&self, role: &str) -> Result<&Input, StageError> {
         self.inputs
             .get(role)

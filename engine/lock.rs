@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::error::{Context, EngineError};
+use crate::{
+    error::{Context, EngineError},
+    place::passable,
+};
 
 /// A process that a run was starting when it was killed has a copy of the lock until it has become another program.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -29,13 +32,17 @@ impl Lock {
     }
 
     fn within(patience: Duration, cache: &Path) -> Result<Self, EngineError> {
-        fs::create_dir_all(cache).context("create", cache)?;
+        let path = cache.join("lock");
+        if let Err(error) = fs::create_dir_all(cache) {
+            // What is in its place says more than that error.
+            passable(&path, "the cache is to be in it")?;
+            return Err(error).context("create", cache);
+        }
         let ignored = cache.join(".gitignore");
         if !ignored.exists() {
             // A courtesy; what cannot be written here is said about something that matters.
             let _ = fs::write(&ignored, "# Made by `repro`.\n*\n");
         }
-        let path = cache.join("lock");
         let file = File::options().create(true).append(true).open(&path).context("open", &path)?;
         let started = Instant::now();
         loop {
@@ -66,5 +73,24 @@ mod tests {
         });
         Lock::within(100 * PATIENCE, folder.path()).unwrap();
         soon.join().unwrap();
+    }
+
+    #[test]
+    fn what_is_in_the_place_of_the_cache_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let [link, file] = ["link", "file"].map(|name| folder.path().join(name));
+        std::os::unix::fs::symlink("/nope", &link).unwrap();
+        fs::write(&file, "mine").unwrap();
+        let told = |cache: &Path| {
+            let error = Lock::take(cache).unwrap_err();
+            (error.to_string(), error.hint().unwrap_or_default())
+        };
+        let (message, hint) = told(&link);
+        assert_eq!(message, format!("`{}` is a link to `/nope`, which is not there", link.display()));
+        assert!(hint.contains("remove the link"), "{hint}");
+        let (message, hint) = told(&file);
+        assert_eq!(message, format!("`{}` is not a folder, and the cache is to be in it", file.display()));
+        assert!(hint.starts_with("move it away"), "{hint}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
     }
 }

@@ -76,6 +76,12 @@ impl Locked {
         (there > 0).then(|| Digest::of_tree(outputs))
     }
 
+    /// What of it does not lie in `place`: files, and empty folders, whose paths end with `/`.
+    pub(crate) fn absent(&self, place: &Path) -> Vec<String> {
+        let gone = |path: &&String| fs::symlink_metadata(place.join(path)).is_err();
+        self.outputs.keys().filter(gone).cloned().collect()
+    }
+
     /// The digests of all outputs.
     pub(crate) fn objects(&self) -> impl Iterator<Item = Digest> {
         self.outputs.values().map(|output| output.blake3)

@@ -17,6 +17,9 @@ pub struct Past {
 impl Project {
     /// The `file` of each instance whose result had one, by the text of a lock file; `profile` says
     /// which part of it. `place` names the lock file in errors.
+    ///
+    /// # Errors
+    /// When the text is not that of a lock file.
     pub fn past(
         &self,
         lock: &str,

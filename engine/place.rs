@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{self, ErrorKind, Write},
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use crate::error::{Context, EngineError};
@@ -14,7 +14,10 @@ use crate::error::{Context, EngineError};
 pub(crate) fn with_parent<T>(path: &Path, mut act: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     match (act(), path.parent()) {
         (Err(error), Some(parent)) if error.kind() == ErrorKind::NotFound => {
-            fs::create_dir_all(parent)?;
+            fs::create_dir_all(parent).map_err(|error| match obstacle(path) {
+                Some((link, Some(to))) => io::Error::new(error.kind(), leads_nowhere(link, &to)),
+                _ => error,
+            })?;
             act()
         }
         (done, _) => done,
@@ -79,16 +82,41 @@ fn open_up(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Says what stands where a folder above `place` must be, if something does.
-pub(crate) fn passable(place: &Path) -> Result<(), EngineError> {
-    let mut above = place.ancestors().skip(1);
-    match above.find(|path| path.exists()).filter(|path| !path.is_dir()) {
-        None => Ok(()),
-        Some(path) => Err(EngineError::User {
-            message: format!("`{}` is not a folder, and results are to be shown in it", path.display()),
-            hint: "move it away, then run again".into(),
-        }),
+/// Lets the owner read, write and search a folder.
+pub(crate) fn open_folder(path: &Path) -> io::Result<()> {
+    const ALL: u32 = 0o700;
+    let mode = fs::metadata(path)?.permissions().mode();
+    if mode & ALL == ALL {
+        return Ok(());
     }
+    fs::set_permissions(path, fs::Permissions::from_mode(mode | ALL))
+}
+
+/// Says what stands where a folder above `place` must be, if something does; `purpose` is what the folder is for.
+pub(crate) fn passable(place: &Path, purpose: &str) -> Result<(), EngineError> {
+    let (message, hint) = match obstacle(place) {
+        None => return Ok(()),
+        Some((link, Some(to))) => {
+            let hint = "mount or make what it leads to, or remove the link, then run again";
+            (leads_nowhere(link, &to), hint)
+        }
+        Some((path, None)) => {
+            let message = format!("`{}` is not a folder, and {purpose}", path.display());
+            (message, "move it away, then run again")
+        }
+    };
+    Err(EngineError::User { message, hint: hint.into() })
+}
+
+/// What is there above `place` and no folder; if it is a link that leads nowhere, also where it should lead.
+fn obstacle(place: &Path) -> Option<(&Path, Option<PathBuf>)> {
+    let mut above = place.ancestors().skip(1);
+    let path = above.find(|path| fs::symlink_metadata(path).is_ok()).filter(|path| !path.is_dir())?;
+    Some((path, fs::read_link(path).ok().filter(|_| !path.exists())))
+}
+
+fn leads_nowhere(link: &Path, to: &Path) -> String {
+    format!("`{}` is a link to `{}`, which is not there", link.display(), to.display())
 }
 
 #[cfg(test)]

@@ -40,6 +40,8 @@ pub enum Why {
     CacheDamaged(String),
     /// A file that the stage reads cannot be read: it is never hashed, so there is no recipe.
     FileMissing(PathBuf, String),
+    /// It may read whatever its inputs hold, and they were taken without this file, and without so many more.
+    InputLacks(PathBuf, usize),
     /// It was asked for with `--force`.
     Asked,
     /// It was tried, and this is how that ended.
@@ -70,6 +72,8 @@ impl fmt::Display for Why {
             Self::OutputAltered(path) => write!(f, "`{}` was altered", path.display()),
             Self::CacheDamaged(what) => f.write_str(what),
             Self::FileMissing(path, reason) => write!(f, "it reads `{}`: {reason}", path.display()),
+            Self::InputLacks(path, 0) => write!(f, "its input lacks `{}`", path.display()),
+            Self::InputLacks(path, more) => write!(f, "its input lacks `{}` and {more} more", path.display()),
             Self::Asked => f.write_str("asked for"),
             Self::Failed(how) => write!(f, "its last run failed: {how}"),
             Self::NotPublished(path) => write!(f, "`{}` does not show it", path.display()),

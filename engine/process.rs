@@ -20,7 +20,10 @@ use rustix::{
     process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid},
 };
 
-use crate::error::{Context, EngineError};
+use crate::{
+    error::{Context, EngineError},
+    place::with_parent,
+};
 
 /// The longest line that is kept together.
 const LONGEST: usize = 1 << 20;
@@ -47,7 +50,7 @@ impl Running {
 
     /// Ends it, and what it started, at once.
     pub(crate) fn kill(&mut self) {
-        self.group.signal(Signal::KILL);
+        self.group.kill();
     }
 }
 
@@ -71,6 +74,11 @@ impl ProcessGroup {
         }
     }
 
+    /// Ends all that is in it at once.
+    pub(crate) fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
     /// Waits until the process has ended, and says how. Once it is known, the system may give its number to another.
     pub(crate) fn wait(&self, child: &mut Child) -> io::Result<ExitStatus> {
         let id = *self.id();
@@ -83,24 +91,16 @@ impl ProcessGroup {
     }
 }
 
-/// Opens the log at `path`, empty. The process inherits it, so the lock that is taken on it lasts as long
-/// as anything of the process does: also when the runner was killed and left it behind. Such a leftover is
-/// ended here; it would disturb the stage's next try.
-pub(crate) fn open_log(path: &Path) -> Result<File, EngineError> {
+/// Opens a file for a process to inherit, so that the lock that is taken on it lasts as long as anything of the
+/// process does: also when the runner was killed and left it behind. Such a leftover is ended here; it would disturb the
+/// stage's next try.
+pub(crate) fn open_held(path: &Path) -> Result<File, EngineError> {
     let open = || File::options().read(true).append(true).create(true).open(path);
-    let log = match open() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let folder = path.parent().unwrap_or(path);
-            fs::create_dir_all(folder).context("create", folder)?;
-            open()
-        }
-        opened => opened,
-    };
-    let log = log.context("open", path)?;
+    let file = with_parent(path, open).context("open", path)?;
     let started = Instant::now();
     loop {
-        match log.try_lock() {
-            Ok(()) => break,
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
             Err(TryLockError::Error(error)) => return Err(error).context("lock", path),
             Err(TryLockError::WouldBlock) if started.elapsed() < PATIENCE => {
                 end_leftovers(path);
@@ -108,15 +108,22 @@ pub(crate) fn open_log(path: &Path) -> Result<File, EngineError> {
             }
             Err(TryLockError::WouldBlock) => {
                 return Err(EngineError::User {
-                    message: format!(
-                        "a process of an earlier run still writes to the log `{}`",
-                        path.display()
-                    ),
+                    message: format!("a process of an earlier run still holds `{}`", path.display()),
                     hint: "end that process, then run again".into(),
                 });
             }
         }
     }
+}
+
+/// Does any process hold the file? See [`open_held`], which takes nobody for a leftover who only asks.
+pub(crate) fn is_held(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+/// Opens the log at `path`, empty, as [`open_held`] does.
+pub(crate) fn open_log(path: &Path) -> Result<File, EngineError> {
+    let log = open_held(path)?;
     if log.metadata().context("read", path)?.len() > 0 {
         log.set_len(0).context("empty", path)?;
     }
@@ -128,31 +135,31 @@ pub(crate) fn output(process: &mut Command) -> io::Result<Output> {
     spawn(process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()), &[])?.wait_with_output()
 }
 
-/// Starts a process that holds the locks of all its logs, wherever it sends its errors; see [`open_log`].
-pub(crate) fn spawn(process: &mut Command, logs: &[File]) -> io::Result<Child> {
+/// Starts a process that holds the locks of all these files, whatever it does with them; see [`open_held`].
+pub(crate) fn spawn(process: &mut Command, held: &[&File]) -> io::Result<Child> {
     // Nothing else of this program must start one meanwhile: that would hold them too.
     static ONE_BY_ONE: Mutex<()> = Mutex::new(());
     let _one = ONE_BY_ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    inherit(logs, true);
+    inherit(held, true);
     let child = process.spawn();
-    inherit(logs, false);
+    inherit(held, false);
     child
 }
 
-/// Lets processes that are started from now on keep the logs open, or no longer.
-fn inherit(logs: &[File], yes: bool) {
+/// Lets processes that are started from now on keep the files open, or no longer.
+fn inherit(held: &[&File], yes: bool) {
     let flags = if yes { FdFlags::empty() } else { FdFlags::CLOEXEC };
-    for log in logs {
+    for file in held {
         // Only fails for what is not open.
-        let _ = fcntl_setfd(log, flags);
+        let _ = fcntl_setfd(file, flags);
     }
 }
 
-/// Kills the processes of others that have the log open for writing. It is known by its number: the way to it may
+/// Kills the processes of others that have the file open for writing. It is known by its number: the way to it may
 /// lead through links.
-fn end_leftovers(log: &Path) {
+fn end_leftovers(held: &Path) {
     let identity = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
-    let Some(log) = identity(log) else { return };
+    let Some(held) = identity(held) else { return };
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
         // Nor children: one that another thread is starting has copies of all that is open here, for a moment.
@@ -166,7 +173,7 @@ fn end_leftovers(log: &Path) {
             let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
             flags.is_some_and(|flags| !flags.trim().ends_with('0'))
         };
-        if files.any(|file| identity(&file.path()) == Some(log) && writes(&file)) {
+        if files.any(|file| identity(&file.path()) == Some(held) && writes(&file)) {
             // It may have ended by itself just now.
             let _ = rustix::process::kill_process(pid, Signal::KILL);
         }
@@ -203,7 +210,7 @@ pub(crate) fn follow(
             }
         }
         if ended && left.is_none() {
-            group.signal(Signal::KILL);
+            group.kill();
             left = Some(64);
         } else if let Some(left) = &mut left {
             *left = if readable { *left - 1 } else { 0 };
@@ -278,7 +285,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let writer = || Stdio::from(File::options().append(true).create(true).open(&path).unwrap());
-        let mut child = Command::new("sleep").arg("0.5").stdout(writer()).spawn().unwrap();
+        let mut child = Command::new("sleep").arg("60").stdout(writer()).spawn().unwrap();
         let script = "sleep 60 > /dev/null & echo $!";
         let mut shell = Command::new("/bin/sh");
         let shell = shell.args(["-c", script]).stderr(writer()).output().unwrap();
@@ -292,6 +299,8 @@ mod tests {
             assert!(since.elapsed() < PATIENCE, "it lives");
             std::thread::sleep(Duration::from_millis(5));
         }
-        assert!(child.wait().unwrap().success());
+        assert!(child.try_wait().unwrap().is_none(), "it goes on");
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }

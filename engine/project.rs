@@ -102,12 +102,18 @@ pub(crate) struct Judged {
 
 impl Project {
     /// The project in folder `root`. Creates nothing.
+    ///
+    /// # Errors
+    /// When there is no such folder, or it cannot be entered.
     pub fn open(root: &Path) -> Result<Self, EngineError> {
         let root = root.canonicalize().context("open", root)?;
         Ok(Self { store: Arc::new(Store::new(&root)), root })
     }
 
     /// Where every instance stands, by [`InstanceId`].
+    ///
+    /// # Errors
+    /// When the index cannot be read. A damaged one can: what it said is found out again.
     pub fn status(&self, pipeline: &Pipeline) -> Result<Vec<Standing>, EngineError> {
         let (mut state, _) = State::load(self.store.cache())?;
         let seen = self.look_all(pipeline, None, &mut state);
@@ -136,6 +142,9 @@ impl Project {
     }
 
     /// The recipe of what is there against today's.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
     pub fn explain(&self, pipeline: &Pipeline, id: InstanceId) -> Result<Explanation, EngineError> {
         let (mut state, _) = State::load(self.store.cache())?;
         let then = state.results.get(&key(pipeline, id)).and_then(|entry| self.store.record(entry.recipe));
@@ -154,6 +163,9 @@ impl Project {
     }
 
     /// What is recorded of every shown result, by [`InstanceId`].
+    ///
+    /// # Errors
+    /// When the index cannot be read.
     pub fn records(&self, pipeline: &Pipeline) -> Result<Vec<Option<Record>>, EngineError> {
         let (state, _) = State::load(self.store.cache())?;
         let shown =
@@ -179,7 +191,11 @@ impl Project {
 
     /// Reads every shown file and every cached object of the pipeline's results, whatever the file
     /// system says of them, and lists those that are not what they were. An object whose content is still
-    /// shown is made again of that.
+    /// shown is made again of that. Where something seems damaged while a run goes on beside it, this waits up to five
+    /// seconds for the run to say what it has replaced.
+    ///
+    /// # Errors
+    /// When the index cannot be read. What is wrong with a result is no error but a finding.
     pub fn verify(&self, pipeline: &Pipeline) -> Result<Vec<Finding>, EngineError> {
         let (state, _) = State::load(self.store.cache())?;
         let mut files = BTreeMap::<PathBuf, (InstanceId, Digest)>::new();
@@ -237,6 +253,9 @@ impl Project {
     }
 
     /// Of how many results nothing is known here, so that nothing of them can be verified.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
     pub fn unknown(&self, pipeline: &Pipeline) -> Result<usize, EngineError> {
         let (state, _) = State::load(self.store.cache())?;
         let known = |id: &InstanceId| state.results.contains_key(&key(pipeline, *id));
@@ -440,6 +459,24 @@ impl Project {
             });
         });
     }
+}
+
+/// Why an instance must not run, if it is one that may read whatever its inputs hold: what any of them lacks as it was
+/// taken, by `absent`. Its result would be recorded as that of the whole inputs.
+pub(crate) fn lacking(
+    pipeline: &Pipeline,
+    id: InstanceId,
+    seen: &[Seen],
+    absent: impl Fn(InstanceId) -> Vec<String>,
+) -> Option<Why> {
+    let Instance { kind, params, needs, .. } = &pipeline.instances[id];
+    kind.command(params)?;
+    let of_input = |from: InstanceId| {
+        let place = Path::new("artifacts").join(&seen[from].key);
+        absent(from).into_iter().map(move |path| place.join(path))
+    };
+    let mut lacking: BTreeSet<_> = needs.iter().flat_map(|need| of_input(need.from)).collect();
+    lacking.pop_first().map(|first| Why::InputLacks(first, lacking.len()))
 }
 
 /// The folder of an instance's result below `artifacts/`: `train/arch=resnet32,seed=0`. One result never lies in

@@ -20,7 +20,7 @@ use crate::{
     observer::{Event, Observer},
     place::write_whole,
     plan::{Standing, Why},
-    project::{Judged, Project},
+    project::{Judged, Project, lacking},
     schedule::{Outcome, Plan, schedule},
     state::State,
 };
@@ -84,7 +84,7 @@ pub struct Summary {
 
 impl Summary {
     /// The exit code of a program whose run this was.
-    pub fn exit_code(&self) -> i32 {
+    pub fn exit_code(&self) -> u8 {
         match self {
             Self { interrupted: true, .. } => 130,
             Self { damaged: true, .. } => 3,
@@ -96,6 +96,11 @@ impl Summary {
 
 impl Project {
     /// Brings the targets up to date.
+    ///
+    /// # Errors
+    /// When another run is under way, the cache is also that of another project, or [`RunOptions::only`] would read
+    /// what is not up to date; when the index or the lock file cannot be read, or what is finished cannot be made
+    /// lasting. A stage that fails is no error but a part of the summary.
     pub fn run(
         &self,
         pipeline: &Pipeline,
@@ -206,6 +211,7 @@ impl Project {
         }
         let mut plan = Vec::new();
         let mut unknown = vec![false; judged.len()];
+        let mut taken = BTreeSet::new();
         let mut first = BTreeMap::new();
         for (id, Judged { mut standing, recipe, .. }) in judged.into_iter().enumerate() {
             if !wanted.contains(&id) {
@@ -234,6 +240,18 @@ impl Project {
                 if twin != id && !forced.contains(&id) {
                     standing = Standing::Waiting(vec![twin]);
                 }
+            }
+            let absent = |from: InstanceId| {
+                let locked = locked.get(&pipeline.instances[from].name).filter(|_| taken.contains(&from));
+                locked.map_or_else(Vec::new, |locked| locked.absent(&self.store.shown(&seen[from].key)))
+            };
+            if matches!(standing, Standing::Stale(_))
+                && let Some(why) = lacking(pipeline, id, &seen, absent)
+            {
+                standing = Standing::Stale(vec![why]);
+            }
+            if standing == Standing::Locked {
+                taken.insert(id);
             }
             unknown[id] = matches!(standing, Standing::Stale(_) | Standing::Waiting(_));
             plan.push((id, standing));

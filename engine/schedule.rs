@@ -10,7 +10,7 @@ use std::{
     sync::{
         Arc, OnceLock,
         atomic::Ordering,
-        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread::JoinHandle,
     time::Duration,
@@ -38,6 +38,10 @@ use crate::{
 
 /// What to do about a file that a stage reads and cannot.
 const READABLE: &str = "see that it is there and can be read, or correct the path in the pipeline file";
+
+/// Messages that wait for the scheduler. While it restores something large, what talks more than that waits too, or the
+/// memory would have to hold all it says.
+const MOST: usize = 1 << 12;
 
 /// What is to be done.
 pub(crate) struct Plan<'a> {
@@ -73,7 +77,7 @@ pub(crate) fn schedule(
     journal: Journal,
     observer: &mut dyn Observer,
 ) -> Outcome {
-    let (sender, receiver) = channel();
+    let (sender, receiver) = sync_channel(MOST);
     let machine = Arc::new(OnceLock::new());
     let store = Arc::clone(&plan.project.store);
     let committer = Committer::start(store, journal, Arc::clone(&machine), sender.clone());
@@ -101,6 +105,8 @@ pub(crate) fn schedule(
         plan,
     };
     let result = run.all(&receiver);
+    // Who waits to say something, to nobody now, would wait for ever, and be waited for below.
+    drop(receiver);
     for (_, process) in std::mem::take(&mut run.processes) {
         let Process { mut running, listener, .. } = process;
         running.kill();
@@ -185,7 +191,8 @@ struct Run<'a> {
     /// Has a stage been started? Then somebody is finding out about the machine.
     started: bool,
     committer: Committer,
-    sender: Sender<Message>,
+    /// For the threads of the processes; the scheduler itself never sends, for it would wait for itself.
+    sender: SyncSender<Message>,
     /// The stop level that the running processes know of.
     told: usize,
     /// What ran to its end and is not yet lasting, by its recipe.
@@ -327,7 +334,10 @@ impl Run<'_> {
             Some(Ok(((draft, content), record))) => {
                 store.used(recipe.digest());
                 let shown = self.show(id, recipe.digest(), record.tree, draft, content, None);
-                let Some(said) = shown else { return };
+                let said = match shown {
+                    Ok(said) => said,
+                    Err(error) => return self.not_shown(id, error),
+                };
                 if self.settle(id) {
                     self.observer.event(&Event::Restored { id });
                     self.summary.restored.push(id);
@@ -343,6 +353,15 @@ impl Run<'_> {
         }
     }
 
+    /// What a result that was taken lacks here. All others are whole, and the index knows them.
+    fn absent(&self, id: InstanceId) -> Vec<String> {
+        let Plan { project, pipeline, seen, locked, .. } = &self.plan;
+        let key = &seen[id].key;
+        let taken =
+            locked.get(&pipeline.instances[id].name).filter(|_| !self.state.results.contains_key(key));
+        taken.map_or_else(Vec::new, |locked| locked.absent(&project.store.shown(key)))
+    }
+
     /// The inputs of an instance, by role.
     fn inputs(&self, id: InstanceId) -> BTreeMap<String, Vec<Input>> {
         let Plan { project, pipeline, seen, .. } = &self.plan;
@@ -350,15 +369,22 @@ impl Run<'_> {
         for need in &pipeline.instances[id].needs {
             let from = &pipeline.instances[need.from];
             let dir = project.store.shown(&seen[need.from].key);
-            let input = Input { instance: from.name.clone(), axes: from.axes.clone(), dir };
+            let (axes, absent) = (from.axes.clone(), self.absent(need.from));
+            let input = Input { instance: from.name.clone(), axes, dir, absent };
             inputs.entry(need.role.clone()).or_default().push(input);
         }
         inputs
     }
 
-    fn member(&mut self, id: InstanceId, recipe: &Recipe, share: &Share) -> Result<Member, EngineError> {
+    fn member(
+        &mut self,
+        id: InstanceId,
+        recipe: &Recipe,
+        reads: &Reads,
+        share: &Share,
+    ) -> Result<Member, EngineError> {
         let inputs = self.inputs(id);
-        let Plan { project, pipeline, options, seen, .. } = &self.plan;
+        let Plan { project, pipeline, options, .. } = &self.plan;
         let instance = &pipeline.instances[id];
         let draft = project.store.begin()?;
         let order = Order {
@@ -381,7 +407,8 @@ impl Run<'_> {
             // Asking git may take longer than a small stage.
             std::thread::spawn(move || drop(machine.set(Machine::look(&root, &versions))));
         }
-        let log = project.store.cache().join("logs").join(&seen[id].key).with_added_extension("log");
-        Ok(Member { id, order, recipe: recipe.clone(), log, draft })
+        let known_by: Vec<_> = reads.iter().map(|(_, known_by)| known_by).collect();
+        let reads = Digest::of(format!("{known_by:?}"));
+        Ok(Member { id, order, recipe: recipe.clone(), reads, log: project.log(pipeline, id), draft })
     }
 }

@@ -11,7 +11,11 @@ use std::{
     io::{self, ErrorKind},
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    time::SystemTime,
+};
+
+use rustix::{
+    event::Timespec,
+    fs::{AtFlags, CWD, Timestamps, UTIME_NOW, utimensat},
 };
 
 use crate::{
@@ -73,7 +77,7 @@ impl Store {
         content: &Content,
         old: Option<&Entry>,
     ) -> Result<Option<(PathBuf, PathBuf)>, EngineError> {
-        passable(place)?;
+        passable(place, "results are to be shown in it")?;
         let kept = self.foreign(place, old, content).map(|path| (place.join(path), self.kept(key)));
         let mut away = kept.as_ref().map_or_else(|| self.temporary(), |(_, kept)| kept.clone());
         let mut moved = with_parent(&away, || fs::rename(place, &away));
@@ -93,8 +97,7 @@ impl Store {
         }
         // Best effort: the new result is in its place, and what stays behind is cleared by a later run.
         if let Some((_, kept)) = &kept {
-            // Its age counts from now.
-            let _ = fs::File::open(kept).and_then(|folder| folder.set_modified(SystemTime::now()));
+            touch(kept);
         }
         if kept.as_ref().is_none_or(|(_, kept)| *kept != away) {
             let _ = clear(&away);
@@ -146,6 +149,7 @@ impl Store {
         } else {
             moved.context("move aside", file)?;
         }
+        touch(&kept);
         Ok(Some(kept))
     }
 
@@ -157,7 +161,8 @@ impl Store {
             name = format!("{}~{}", &name[..cut], &Digest::of(key).to_string()[..12]);
         }
         let places = (1..).map(|n| self.cache().join("replaced").join(format!("{name}~{n}")));
-        places.into_iter().find(|place| !place.exists()).unwrap_or_default()
+        // A link that leads nowhere has its place too.
+        places.into_iter().find(|place| fs::symlink_metadata(place).is_err()).unwrap_or_default()
     }
 }
 
@@ -167,6 +172,15 @@ fn in_the_way(kind: ErrorKind) -> bool {
 
 fn crosses(error: &io::Error) -> bool {
     error.kind() == ErrorKind::CrossesDevices
+}
+
+/// Lets the age of what is kept count from now: what nobody had touched for long would be garbage at once. A link
+/// counts as itself, and nothing is opened, for it may be a pipe.
+fn touch(kept: &Path) {
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    let times = Timestamps { last_access: now, last_modification: now };
+    // Best effort: it only decides how long it is kept.
+    let _ = utimensat(CWD, kept, &times, AtFlags::SYMLINK_NOFOLLOW);
 }
 
 /// Copies the result in `draft` to `new`. The content gets the stamps of the copies.
@@ -208,6 +222,8 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use super::*;
 
     #[test]
@@ -240,5 +256,28 @@ mod tests {
         let error = store.replace(&gone, &place, "d", &Content::default(), None).unwrap_err();
         assert!(error.to_string().contains("artifacts/d"), "{error}");
         assert_eq!(fs::read_to_string(place.join("notes")).unwrap(), "mine");
+    }
+
+    #[test]
+    fn the_age_of_what_is_put_away_counts_from_then_and_it_takes_the_place_of_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path());
+        let (file, link) = (folder.path().join("mine"), folder.path().join("link"));
+        fs::write(&file, "mine").unwrap();
+        fs::File::options().write(true).open(&file).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        symlink("nowhere", &link).unwrap();
+        let then = Timespec { tv_sec: 1, tv_nsec: 0 };
+        let then = Timestamps { last_access: then, last_modification: then };
+        utimensat(CWD, &link, &then, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+        let replaced = store.cache().join("replaced");
+        fs::create_dir_all(&replaced).unwrap();
+        symlink("nowhere", replaced.join("mine~1")).unwrap();
+        let yesterday = SystemTime::now() - Duration::from_secs(24 * 60 * 60);
+        for (what, place) in [(file, "mine~2"), (link, "link~1")] {
+            let kept = store.put_away(&what, folder.path()).unwrap().unwrap();
+            assert_eq!(kept, replaced.join(place));
+            assert!(fs::symlink_metadata(&kept).unwrap().modified().unwrap() > yesterday, "{place}");
+        }
+        assert!(fs::symlink_metadata(replaced.join("mine~1")).unwrap().is_symlink());
     }
 }

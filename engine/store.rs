@@ -2,8 +2,9 @@
 //! digests and paths, not stages. docs/runner.md describes the layout and what is guaranteed.
 //!
 //! Objects, records and results are made in `drafts/` and come to their place by one rename, so that
-//! whatever is there is complete. Results are shown by copy (cheap clones where the file system can),
-//! never by hard link: editing an artifact cannot reach the cache.
+//! whatever is there is complete. A fresh result is shown by renaming its draft, and the object is the copy; one that
+//! is restored is a copy of its objects. Copies are cheap clones where the file system can, and never hard links:
+//! editing an artifact cannot reach the cache.
 
 use std::{
     collections::BTreeSet,
@@ -103,6 +104,11 @@ pub(crate) struct Store {
     drafts: AtomicU64,
 }
 
+/// The lock of a scratch folder: see `task::Member::hold_scratch`.
+pub(crate) fn lock_of(scratch: &Path) -> PathBuf {
+    scratch.with_added_extension("lock")
+}
+
 /// A folder for a result in the making; deletes itself unless it is shown.
 #[derive(Debug)]
 pub(crate) struct Draft {
@@ -148,6 +154,7 @@ impl Store {
     pub(crate) fn forget_attempts(&self, recipe: Digest) {
         let scratch = self.scratch(recipe);
         let _ = fs::remove_dir(&scratch).or_else(|_| clear(&scratch));
+        let _ = fs::remove_file(lock_of(&scratch));
         let _ = fs::remove_file(self.failed(recipe));
     }
 
@@ -259,38 +266,46 @@ impl Store {
             message: format!("the output `{path}` cannot be read: {error}"),
             hint: "let the stage leave files that you may read".into(),
         };
-        let digest = if stamp.size < SMALL {
+        let (digest, put) = if stamp.size < SMALL {
             let bytes = fs::read(place).map_err(unreadable)?;
             let digest = Digest::of(&bytes);
+            let write = |temporary: &Path| {
+                let mut file =
+                    fs::OpenOptions::new().write(true).create_new(true).mode(0o444).open(temporary)?;
+                file.write_all(&bytes)
+            };
             // Same digest, same size: there already. Another size means damage, and is replaced.
-            if !self.holds(digest, bytes.len() as u64) {
-                self.put(digest, |temporary| {
-                    let mut file =
-                        fs::OpenOptions::new().write(true).create_new(true).mode(0o444).open(temporary)?;
-                    file.write_all(&bytes)
-                })?;
-            }
-            digest
+            let there = self.holds(digest, bytes.len() as u64);
+            (digest, if there { Ok(()) } else { self.put(digest, write) })
         } else {
             let digest = Digest::of_file(place).map_err(unreadable)?;
-            if !self.holds(digest, stamp.size) {
-                self.put(digest, |temporary| {
-                    fs::copy(place, temporary)?;
-                    fs::set_permissions(temporary, fs::Permissions::from_mode(0o444))
-                })?;
-            }
-            digest
+            let there = self.holds(digest, stamp.size);
+            (digest, if there { Ok(()) } else { self.put_copy(digest, place, stamp) })
         };
-        if fs::symlink_metadata(place).is_ok_and(|meta| Stamp::of(&meta) != stamp) {
+        // It says more than that the copy of such a file failed.
+        if !is_as(place, stamp) {
             return Err(EngineError::Output {
                 message: format!("the output `{path}` was still being written when the stage had ended"),
                 hint: "let the stage wait for the processes that it starts".into(),
             });
         }
+        put?;
         let executable = executable(&meta);
         content.files.push(Shown { path: path.clone(), digest, executable, stamp });
         content.outputs.push(Output { path, digest, size: stamp.size, executable });
         Ok(())
+    }
+
+    /// Makes an object of the file at `place`, which had that digest as long as its stamp was this one: what is written to
+    /// meanwhile would lie in the cache under a digest that it does not have.
+    fn put_copy(&self, digest: Digest, place: &Path, stamp: Stamp) -> Result<(), EngineError> {
+        self.put(digest, |temporary| {
+            fs::copy(place, temporary)?;
+            if !is_as(place, stamp) {
+                return Err(io::Error::other("what was copied has changed meanwhile"));
+            }
+            fs::set_permissions(temporary, fs::Permissions::from_mode(0o444))
+        })
     }
 
     /// Makes an object beside the cache and moves it in.
@@ -417,6 +432,11 @@ pub(crate) fn stamp(path: &Path) -> Result<Stamp, EngineError> {
     Ok(Stamp::of(&fs::symlink_metadata(path).context("read", path)?))
 }
 
+/// Is the file at `place` still the one that had this stamp?
+fn is_as(place: &Path, stamp: Stamp) -> bool {
+    fs::symlink_metadata(place).is_ok_and(|meta| Stamp::of(&meta) == stamp)
+}
+
 /// Is what can be `read` the content of `object`?
 fn check(object: &Path, read: &Path, expected: Digest) -> Result<(), EngineError> {
     let found = Digest::of_file(read).context("read", read)?;
@@ -448,5 +468,19 @@ mod tests {
         assert!(matches!(blame(object.clone(), digest, copied), EngineError::Damaged { .. }));
         assert!(!object.exists());
         assert!(matches!(unusable(object, interrupted()), EngineError::Damaged { .. }), "it is gone");
+    }
+
+    #[test]
+    fn what_was_written_to_after_its_digest_was_taken_is_no_object() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, place) = (Store::new(folder.path()), folder.path().join("output"));
+        fs::write(&place, "old").unwrap();
+        let (digest, before) = (Digest::of("old"), stamp(&place).unwrap());
+        fs::write(&place, "newer").unwrap();
+        assert!(store.put_copy(digest, &place, before).is_err());
+        assert!(!store.object(digest).exists());
+        let now = stamp(&place).unwrap();
+        store.put_copy(Digest::of("newer"), &place, now).unwrap();
+        assert_eq!(fs::read_to_string(store.object(Digest::of("newer"))).unwrap(), "newer");
     }
 }

@@ -10,7 +10,7 @@ use std::{
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, mpsc::Sender},
+    sync::{Arc, mpsc::SyncSender},
     thread::JoinHandle,
     time::Instant,
 };
@@ -24,10 +24,11 @@ use crate::{
     instance::InstanceId,
     kind::{self, Input, Progress, StageError},
     pipeline::matrix::show,
-    process::{ProcessGroup, Running, follow, open_log, spawn},
+    place::{clear, open_folder},
+    process::{ProcessGroup, Running, follow, open_held, open_log, spawn},
     recipe::Recipe,
     record::{Facts, Machine, Record, now, recordable},
-    store::{Content, Draft, Store},
+    store::{Content, Draft, Store, lock_of},
 };
 
 /// The most bytes that one environment variable is given; Linux takes 128 KiB.
@@ -71,6 +72,8 @@ pub(crate) struct Member {
     pub(crate) id: InstanceId,
     pub(crate) order: Order,
     pub(crate) recipe: Recipe,
+    /// Of all that it reads, as it was known when this began: the same again only if nobody touched it.
+    pub(crate) reads: Digest,
     pub(crate) log: PathBuf,
     pub(crate) draft: Draft,
 }
@@ -80,10 +83,12 @@ impl Task {
     pub(crate) fn start(
         self,
         store: Arc<Store>,
-        sender: Sender<Message>,
+        sender: SyncSender<Message>,
     ) -> Result<(Running, JoinHandle<()>), EngineError> {
         let logs = self.members.iter().map(|member| open_log(&member.log));
         let logs = logs.collect::<Result<Vec<_>, _>>()?;
+        let locks = self.members.iter().map(|member| member.hold_scratch(self.command.is_some()));
+        let locks = locks.collect::<Result<Vec<_>, _>>()?;
         let errors = logs[0].try_clone().context("open", &self.members[0].log)?;
         let mut process = match &self.command {
             Some(_) => Command::new("/bin/sh"),
@@ -93,7 +98,7 @@ impl Task {
         process.process_group(0).stdout(Stdio::piped()).stderr(errors);
         process.stdin(if self.command.is_some() { Stdio::null() } else { Stdio::piped() });
         let started = (now(), Instant::now());
-        let child = spawn(&mut process, &logs);
+        let child = spawn(&mut process, &logs.iter().chain(&locks).collect::<Vec<_>>());
         let mut child = child.context("start", process.get_program().as_ref())?;
         let group = ProcessGroup::of(&child);
         let mut stdin = child.stdin.take();
@@ -109,8 +114,9 @@ impl Task {
             let (together, errors, by_shell) = (members.len(), members[0].log.clone(), command.is_some());
             let run = Ran { started, gpus, errors, together, by_shell };
             let outputs = command.map_or_else(Vec::new, |command| command.outputs);
+            let heard = members.into_iter().zip(logs).zip(locks);
             let mut heard: Vec<_> =
-                members.into_iter().zip(logs).map(|(member, log)| Some(Heard::new(member, log))).collect();
+                heard.map(|((member, log), lock)| Some(Heard::new(member, log, lock))).collect();
             let conclude = |heard: Heard, status: Result<Option<ExitStatus>, &io::Error>| {
                 let (id, seconds) = (heard.member.id, run.started.1.elapsed().as_secs_f64());
                 let result = match status {
@@ -205,7 +211,11 @@ impl Heard {
         run: &Ran,
         seconds: f64,
     ) -> Result<Made, StageError> {
-        let Self { member, notes, failure, finished, .. } = self;
+        let Self { member, lock, notes, failure, finished, .. } = self;
+        if status.is_none() {
+            // Its process goes on for others only, and must not keep who tries the same from it.
+            let _ = lock.unlock();
+        }
         if let Some(failure) = failure {
             return Err(failure);
         }
@@ -230,6 +240,24 @@ impl Heard {
 }
 
 impl Member {
+    /// Takes hold of its scratch folder, also against what is left of a stage with another name and the same recipe. The
+    /// file that is held tells what the last attempt read. If anything of that was touched since, what a command left in the
+    /// folder may be made of something else, and is emptied. Other kinds look themselves at what they find there.
+    fn hold_scratch(&self, by_shell: bool) -> Result<fs::File, EngineError> {
+        let scratch = &self.order.scratch;
+        let place = lock_of(scratch);
+        let mut lock = open_held(&place)?;
+        let (mut before, now) = (Vec::new(), self.reads.to_string());
+        lock.read_to_end(&mut before).context("read", &place)?;
+        if before != now.as_bytes() {
+            if by_shell && !before.is_empty() {
+                clear(scratch).context("empty", scratch)?;
+            }
+            lock.set_len(0).and_then(|()| lock.write_all(now.as_bytes())).context("write", &place)?;
+        }
+        Ok(lock)
+    }
+
     fn take(
         self,
         store: &Store,
@@ -243,10 +271,14 @@ impl Member {
             let message = "it put something else in the place of its output folder".into();
             return Err(EngineError::Output { message, hint: hint.into() });
         }
+        // Modes of folders are no part of a result, and who may not write in one cannot move it.
+        open_folder(self.draft.path()).context("open", self.draft.path())?;
         for output in outputs {
             if !self.draft.path().join(output).exists() {
+                let left = left_in(self.draft.path()).context("read", self.draft.path())?;
+                let output = output.display();
                 return Err(EngineError::Output {
-                    message: format!("it ended well but did not make its output `{}`", output.display()),
+                    message: format!("it ended well but did not make its output `{output}`; it left {left}"),
                     hint: hint.into(),
                 });
             }
@@ -283,6 +315,27 @@ impl Member {
     }
 }
 
+/// The names in a folder, the first few of them.
+fn left_in(folder: &Path) -> io::Result<String> {
+    const NAMED: usize = 5;
+    let names = names(folder)?;
+    let first = names.iter().take(NAMED).map(|name| format!("`{}`", name.display()));
+    let first = first.collect::<Vec<_>>().join(", ");
+    Ok(match names.len() {
+        0 => "nothing".to_owned(),
+        count if count > NAMED => format!("{first} and {} more", count - NAMED),
+        _ => first,
+    })
+}
+
+/// The names in a folder, sorted.
+fn names(folder: &Path) -> io::Result<Vec<OsString>> {
+    let names = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name()));
+    let mut names = names.collect::<io::Result<Vec<_>>>()?;
+    names.sort();
+    Ok(names)
+}
+
 /// Deletes what lies in `folder`, `below` the draft, and neither is in one of the outputs nor leads to one.
 fn drop_others(
     folder: &Path,
@@ -290,24 +343,21 @@ fn drop_others(
     outputs: &[PathBuf],
     dropped: &mut Vec<String>,
 ) -> io::Result<()> {
-    let mut names: Vec<_> =
-        fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<_>>()?;
-    names.sort();
-    for name in names {
+    for name in names(folder)? {
         let (place, path) = (folder.join(&name), below.join(&name));
         if outputs.iter().any(|output| path.starts_with(output)) {
             continue;
         }
-        let is_folder = fs::symlink_metadata(&place)?.is_dir();
         if outputs.iter().any(|output| output.starts_with(&path)) {
             // A link is refused when the rest is kept; what lies behind it is not of the draft.
-            if is_folder {
+            if fs::symlink_metadata(&place)?.is_dir() {
+                open_folder(&place)?;
                 drop_others(&place, &path, outputs, dropped)?;
             }
             continue;
         }
         dropped.push(format!("`{}`", path.display()));
-        if is_folder { fs::remove_dir_all(place) } else { fs::remove_file(place) }?;
+        clear(&place)?; // also a folder in which nobody may write
     }
     Ok(())
 }
@@ -349,14 +399,16 @@ fn lines(inputs: &[Input]) -> OsString {
 struct Heard {
     member: Member,
     log: fs::File,
+    /// Of its scratch folder.
+    lock: fs::File,
     notes: BTreeMap<String, Value>,
     failure: Option<StageError>,
     finished: bool,
 }
 
 impl Heard {
-    fn new(member: Member, log: fs::File) -> Self {
-        Self { member, log, notes: BTreeMap::new(), failure: None, finished: false }
+    fn new(member: Member, log: fs::File, lock: fs::File) -> Self {
+        Self { member, log, lock, notes: BTreeMap::new(), failure: None, finished: false }
     }
 
     /// In one write: the process writes its errors to the same file.
@@ -364,7 +416,7 @@ impl Heard {
         let _ = self.log.write_all(format!("{line}\n").as_bytes());
     }
 
-    fn hear(&mut self, report: Report, to: &Sender<Message>) {
+    fn hear(&mut self, report: Report, to: &SyncSender<Message>) {
         let id = self.member.id;
         match report {
             Report::Said(line) => {
@@ -374,9 +426,9 @@ impl Heard {
             Report::Progress(progress) => drop(to.send(Message::Progress(id, progress))),
             Report::Note(key, value) => drop(self.notes.insert(key, value)),
             Report::Failed { .. } if self.failure.is_some() => {} // once more, as its process ends
-            Report::Failed { message, hint, interrupted, integrity } => {
+            Report::Failed { message, hint, integrity } => {
                 self.log(&format!("failed: {message}"));
-                self.failure = Some(StageError { message, hint, interrupted, integrity });
+                self.failure = Some(StageError { hint, integrity, ..StageError::new(message) });
             }
             Report::Finished => self.finished = true,
         }
@@ -391,22 +443,44 @@ fn listen(
     group: &ProcessGroup,
     reports: bool,
     heard: &mut [Option<Heard>],
-    to: &Sender<Message>,
+    to: &SyncSender<Message>,
     conclude: impl Fn(Heard),
 ) -> io::Result<ExitStatus> {
-    if let Some(stdout) = child.stdout.take() {
-        follow(stdout, group, |line| {
-            let report = if reports { serde_json::from_slice::<(usize, Report)>(line).ok() } else { None };
-            let first = heard.iter().position(Option::is_some).unwrap_or(0);
-            let said = || (first, Report::Said(String::from_utf8_lossy(line).trim_end().to_owned()));
-            let (job, report) = report.filter(|(job, _)| *job < heard.len()).unwrap_or_else(said);
-            let others = heard.iter().flatten().count() > 1;
-            let Some(of) = &mut heard[job] else { return };
-            of.hear(report, to);
-            if others && (of.finished || of.failure.is_some()) {
-                heard[job].take().into_iter().for_each(&conclude);
-            }
-        })?;
+    let hear = |line: &[u8]| {
+        let report = if reports { serde_json::from_slice::<(usize, Report)>(line).ok() } else { None };
+        let first = heard.iter().position(Option::is_some).unwrap_or(0);
+        let said = || (first, Report::Said(String::from_utf8_lossy(line).trim_end().to_owned()));
+        let (job, report) = report.filter(|(job, _)| *job < heard.len()).unwrap_or_else(said);
+        let others = heard.iter().flatten().count() > 1;
+        let Some(of) = &mut heard[job] else { return };
+        of.hear(report, to);
+        if others && (of.finished || of.failure.is_some()) {
+            heard[job].take().into_iter().for_each(&conclude);
+        }
+    };
+    let followed = child.stdout.take().map_or(Ok(()), |stdout| follow(stdout, group, hear));
+    if followed.is_err() {
+        // Its stages have failed: it must not go on beside what comes next.
+        group.kill();
     }
-    group.wait(child)
+    let status = group.wait(child);
+    followed.and(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    #[test]
+    fn a_process_that_cannot_be_listened_to_is_ended_and_waited_for() {
+        let mut child = Command::new("sleep").arg("60").process_group(0).spawn().unwrap();
+        // What a folder says cannot be read.
+        child.stdout = Some(OwnedFd::from(fs::File::open("/").unwrap()).into());
+        let (group, (sender, _receiver)) = (ProcessGroup::of(&child), std::sync::mpsc::sync_channel(1));
+        let listened = listen(&mut child, &group, false, &mut [], &sender, |_| {});
+        assert_eq!(listened.unwrap_err().kind(), io::ErrorKind::IsADirectory);
+        assert_eq!(child.try_wait().unwrap().and_then(|status| status.signal()), Some(9));
+    }
 }

@@ -16,6 +16,11 @@ pub(crate) fn show(revision: &str, path: &Path) -> Result<Option<Vec<u8>>, Failu
     let commit = format!("{revision}^{{commit}}");
     let known = git(folder, &["rev-parse", "--verify", "--quiet", "--end-of-options", &commit])?;
     if !known.status.success() {
+        // What it does not know it leaves with this code, and what it refuses to look at with another.
+        if known.status.code() != Some(1) {
+            let hint = "`metrics diff` and `params diff` also take a file that `--json` wrote";
+            return Err(refused("rev-parse", &known).hint(hint));
+        }
         let message = format!("`{revision}` is neither a file nor a commit that git knows here");
         return Err(
             Failure::user(message).hint("name a file that `--json` wrote, a commit, a branch or a tag")
@@ -37,23 +42,27 @@ pub(crate) fn lock_files(folder: &Path) -> Result<Vec<String>, Failure> {
         if output.status.success() {
             return Ok(output.stdout);
         }
-        let said = String::from_utf8_lossy(&output.stderr);
-        let message = format!("`git {}` says: {}", words[0], said.trim());
-        Err(Failure::user(message).hint("without git nobody knows what other branches lock"))
+        Err(refused(words[0], &output).hint("without git nobody knows what other branches lock"))
     };
     let lines = |words: &[&str]| -> Result<Vec<String>, Failure> {
         let text = ask(words)?;
         let lines = text.split(|byte| b"\n\0".contains(byte)).filter(|line| !line.is_empty());
         Ok(lines.map(|line| String::from_utf8_lossy(line).into_owned()).collect())
     };
-    let mut tips = BTreeSet::from_iter(lines(&["for-each-ref", "--format=%(objectname)"])?);
+    // A tag may be of anything, and what is no tree locks nothing; an older git says `tag` of a tag of a tag.
+    let format = "--format=%(if)%(*objecttype)%(then)%(*objecttype) %(*objectname)\
+                  %(else)%(objecttype) %(objectname)%(end)";
+    let references = lines(&["for-each-ref", format])?;
+    let named = references.iter().filter_map(|line| line.split_once(' '));
+    let trees = named.filter(|(kind, _)| *kind != "blob").map(|(_, id)| id.to_owned());
+    let mut tips: BTreeSet<String> = trees.collect();
     tips.extend(lines(&["stash", "list", "--format=%H"])?);
     // There is none before the first commit.
     tips.extend(lines(&["rev-parse", "--verify", "--quiet", "HEAD"]).unwrap_or_default());
     let mut blobs = BTreeSet::new();
     for tip in tips {
-        // A tag may be of anything.
-        for line in lines(&["ls-tree", "-r", "-z", &tip]).unwrap_or_default() {
+        // One that cannot be read, as in a partial clone, may lock whatever there is.
+        for line in lines(&["ls-tree", "-r", "-z", &tip])? {
             // mode, type, id, and after a tab the name
             let (facts, name) = line.split_once('\t').unwrap_or_default();
             blobs.extend(facts.rsplit(' ').next().filter(|_| name.ends_with(".lock")).map(str::to_owned));
@@ -61,6 +70,12 @@ pub(crate) fn lock_files(folder: &Path) -> Result<Vec<String>, Failure> {
     }
     let text = |blob: String| Ok(String::from_utf8_lossy(&ask(&["cat-file", "blob", &blob])?).into_owned());
     blobs.into_iter().map(text).collect()
+}
+
+/// What git says where it does not do what it was asked to.
+fn refused(word: &str, output: &Output) -> Failure {
+    let said = String::from_utf8_lossy(&output.stderr);
+    Failure::user(format!("`git {word}` says: {}", said.trim()))
 }
 
 fn git(folder: &Path, words: &[&str]) -> Result<Output, Failure> {

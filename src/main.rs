@@ -20,7 +20,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // The runner starts this program again for each stage; no person calls it that way.
     if std::env::args_os().nth(1).is_some_and(|word| word == "__stage") {
-        return code(engine::child::serve(&stages::kinds()));
+        return engine::child::serve(&stages::kinds());
     }
     let mut args = args::parse();
     match commands::dispatch(&mut args) {
@@ -30,9 +30,4 @@ fn main() -> ExitCode {
             failure.kind.into()
         }
     }
-}
-
-/// The system knows eight bits of it.
-fn code(code: i32) -> ExitCode {
-    u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from)
 }

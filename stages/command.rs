@@ -76,7 +76,7 @@ impl Kind for Command {
     }
 
     fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
-        let (read, params) = resolve_and_read::<CommandParams>(given)?;
+        let (read, params) = resolve_and_read::<CommandParams>(given, &[])?;
         let errors = faults(&read);
         if errors.is_empty() { Ok(params) } else { Err(errors) }
     }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     inputs,
     output::write_json,
-    params::{Text, resolve},
+    params::{Text, resolve_and_read},
     train::MOST_IMAGES,
 };
 
@@ -85,20 +85,16 @@ impl Kind for Memory {
     }
 
     fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
-        let mut params = resolve::<MemoryParams>(given)?;
-        let batches = params.recipe.get("batches").and_then(toml::Value::as_array);
-        let step = |batch: &toml::Value| {
-            let batch = batch.as_integer().and_then(|n| usize::try_from(n).ok());
-            batch.is_some_and(|n| (1..=MOST_IMAGES).contains(&n) && n.is_multiple_of(STEP))
-        };
-        if !batches.is_some_and(|batches| batches.iter().all(step)) {
+        let (read, mut params) = resolve_and_read::<MemoryParams>(given, &[])?;
+        let step = |batch: &usize| (1..=MOST_IMAGES).contains(batch) && batch.is_multiple_of(STEP);
+        if !read.batches.iter().all(step) {
             return Err(vec![ParamError {
                 key: "batches".into(),
                 message: format!("`batches` must be multiples of {STEP}, up to {MOST_IMAGES}"),
                 hint: Some("buffers grow by as many images at once".into()),
             }]);
         }
-        if params.recipe.get("mode").and_then(toml::Value::as_str) != Some("random") {
+        if read.mode.0 != Mode::Random {
             params.recipe.remove("k"); // as in the kind `train`
         }
         Ok(params)

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     output::write,
-    params::{Text, resolve},
+    params::{Text, resolve_and_read},
 };
 
 /// The kind `model`.
@@ -78,9 +78,9 @@ impl Kind for Model {
     }
 
     fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
-        let params = resolve::<ModelParams>(given)?;
-        match params.recipe.get("classes").and_then(toml::Value::as_integer) {
-            Some(1..=65535) => Ok(params),
+        let (read, params) = resolve_and_read::<ModelParams>(given, &[])?;
+        match read.classes {
+            1..=65535 => Ok(params),
             _ => Err(vec![ParamError {
                 key: "classes".into(),
                 message: "`classes` must be between 1 and 65535".into(),

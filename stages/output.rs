@@ -6,7 +6,10 @@ use std::{
     path::Path,
 };
 
-use engine::kind::{Job, StageError};
+use engine::{
+    error::FULL,
+    kind::{Job, StageError},
+};
 
 /// Writes `bytes` as the output file `name`.
 pub(crate) fn write(job: &Job<'_>, name: &str, bytes: &[u8]) -> Result<(), StageError> {
@@ -24,11 +27,7 @@ pub(crate) fn write_json(job: &Job<'_>, name: &str, value: &impl serde::Serializ
 pub(crate) fn failed(action: &str, path: &Path, error: &io::Error) -> StageError {
     let path = path.display();
     let hint = match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            "make room on the disk and run again; `repro gc` shows what the cache could give back; nothing \
-             finished was lost"
-                .to_owned()
-        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => FULL.to_owned(),
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
             format!("give yourself the right to {action} `{path}`, then run again")
         }

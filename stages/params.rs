@@ -20,23 +20,23 @@ pub fn resolve_with_settings<T: Serialize + DeserializeOwned + JsonSchema>(
     given: &Table,
     settings: &[&str],
 ) -> Result<Params, Vec<ParamError>> {
-    let (_, mut params) = resolve_and_read::<T>(given)?;
-    for key in settings {
-        params.settings.extend(params.recipe.remove_entry(*key));
-    }
-    Ok(params)
+    resolve_and_read::<T>(given, settings).map(|(_, params)| params)
 }
 
 /// The parameters also as the kind's own type, for kinds that check them further.
 pub fn resolve_and_read<T: Serialize + DeserializeOwned + JsonSchema>(
     given: &Table,
+    settings: &[&str],
 ) -> Result<(T, Params), Vec<ParamError>> {
     let complete = complete::<T>(given);
     // Thousands of instances may be read: only where something may be wrong is the schema asked.
     let all_taken = complete.as_ref().is_ok_and(|(_, table)| given.keys().all(|key| table.contains_key(key)));
     let errors = if all_taken { Vec::new() } else { faults::<T>(given) };
     match complete {
-        Ok((read, recipe)) if errors.is_empty() => Ok((read, Params { recipe, settings: Table::new() })),
+        Ok((read, mut recipe)) if errors.is_empty() => {
+            let settings = settings.iter().filter_map(|key| recipe.remove_entry(*key)).collect();
+            Ok((read, Params { recipe, settings }))
+        }
         Err(message) if errors.is_empty() => {
             Err(vec![ParamError { key: String::new(), message, hint: None }])
         }

@@ -48,7 +48,8 @@ pub(crate) fn with_job(
 ) -> Result<(), StageError> {
     let params = kind.resolve(&params.parse().unwrap()).unwrap();
     let inputs = inputs.iter().map(|(role, dir)| {
-        let input = Input { instance: format!("the {role}"), axes: BTreeMap::new(), dir: dir.clone() };
+        let (instance, dir) = (format!("the {role}"), dir.clone());
+        let input = Input { instance, axes: BTreeMap::new(), dir, absent: Vec::new() };
         ((*role).to_owned(), vec![input])
     });
     let scratch = out.with_extension("scratch");

@@ -22,7 +22,7 @@ use crate::{
     compute::{self, Device, Engine, SETTINGS},
     inputs,
     output::{self, write},
-    params::{Text, resolve_with_settings},
+    params::{Text, resolve_and_read},
 };
 
 mod group;
@@ -202,10 +202,7 @@ impl Kind for Train {
     }
 
     fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
-        let mut params = resolve_with_settings::<TrainParams>(given, &SETTINGS)?;
-        let read = TrainParams::deserialize(toml::Value::Table(params.recipe.clone()));
-        let read =
-            read.map_err(|e| vec![ParamError { key: String::new(), message: e.to_string(), hint: None }])?;
+        let (read, mut params) = resolve_and_read::<TrainParams>(given, &SETTINGS)?;
         if read.mode.0 != Mode::Random {
             params.recipe.remove("k"); // so that sweeping it reruns nothing else
         }

@@ -96,7 +96,9 @@ impl Context<'_> {
         let stage = table(&entry.node, &format!("the stage `{name}`"), diagnostics)?;
         let kind = kind_of(name, stage, &entry.key, kinds, diagnostics)?;
         let fact = facts.get(kind.name())?;
+        let before = diagnostics.count;
         let needs = needs_of(name, stage, &entry.key, kind.as_ref(), entries, diagnostics);
+        let needs_known = diagnostics.count == before;
         let resources = resources_of(stage, params, diagnostics);
         if kind.sees_axes() {
             same_variables(name, stage, diagnostics);
@@ -105,8 +107,9 @@ impl Context<'_> {
         let matrix = stage.get("matrix").map_or(&empty, |m| &m.node);
         let mut matrix = matrix::expand(name, matrix, params, diagnostics)?;
         let combinations = std::mem::take(&mut matrix.combinations);
-        let sees_all = kind.sees_axes() || !fact.closed;
-        let joining = if sees_all { Vec::new() } else { joining(stage, &matrix, fact) };
+        // Of what it should have needed, nobody knows which axes that has.
+        let uses_all = kind.sees_axes() || !fact.closed || !needs_known;
+        let joining = if uses_all { Vec::new() } else { joining(stage, &matrix, fact) };
         let given = known_parameters(name, stage, &matrix, kind.as_ref(), fact, diagnostics);
         let key = &entry.key;
         let expander =
@@ -328,7 +331,8 @@ fn unused_axes(name: &str, key: &str, parts: &Entries, matrix: &Matrix, diagnost
         if !mentions(&entry.node, part) {
             let message = format!("`{part}` is both an axis of `{name}` and one of its `{key}`");
             let hint = format!("write `{part} = \"${{{part}}}\"` in `{key}`, or rename one of them");
-            diagnostics.add(&entry.key, message, Some(hint));
+            // The key may be that of the file, and the value of what is laid over it.
+            diagnostics.add(&entry.node.span, message, Some(hint));
         }
     }
 }

@@ -116,11 +116,17 @@ impl Diagnostics {
 }
 
 /// Reads, checks and expands a pipeline file.
+///
+/// # Errors
+/// When the file cannot be read, and with all that is wrong with it.
 pub fn load(options: &LoadOptions, kinds: &Kinds) -> Result<Pipeline, LoadError> {
     load_text(read(&options.file)?, options, kinds)
 }
 
 /// The text of a pipeline file.
+///
+/// # Errors
+/// When there is none, or it is no UTF-8.
 pub fn read(file: &Path) -> Result<String, LoadError> {
     std::fs::read_to_string(file).map_err(|e| {
         let hint = match e.kind() {
@@ -134,7 +140,12 @@ pub fn read(file: &Path) -> Result<String, LoadError> {
 }
 
 /// Checks and expands the text of a pipeline file, as if it stood in `options.file`.
+///
+/// # Errors
+/// With all that is wrong with it, and with the profile and the settings that are laid over it.
 pub fn load_text(source: String, options: &LoadOptions, kinds: &Kinds) -> Result<Pipeline, LoadError> {
+    // How an editor or git ends lines is no part of a text of several: to a shell the `\r` would be one of the last word.
+    let source = if source.contains("\r\n") { source.replace("\r\n", "\n") } else { source };
     let file = &options.file;
     let (root, mut diagnostics) = (root_of(file), Diagnostics::default());
     let namespace = namespace_of(&root, file, options.profile.as_deref());
@@ -151,7 +162,7 @@ pub fn load_text(source: String, options: &LoadOptions, kinds: &Kinds) -> Result
         diagnostics.add(&None, message, Some(hint));
     }
     let (instances, swept) = expand_text(&source, options, kinds, &mut diagnostics);
-    own_results(&instances, &namespace, &mut diagnostics);
+    own_results(&instances, &root, &namespace, &mut diagnostics);
     published_twice(&instances, &mut diagnostics);
     if !diagnostics.list.is_empty() {
         let mut diagnostics = diagnostics.list;
@@ -184,16 +195,36 @@ fn expand_text(
 }
 
 /// A stage that reads a result as a file would read what is there before that is made anew.
-fn own_results(instances: &[Instance], namespace: &Path, diagnostics: &mut Diagnostics) {
-    let place = Path::new("artifacts").join(namespace);
+fn own_results(instances: &[Instance], root: &Path, namespace: &Path, diagnostics: &mut Diagnostics) {
+    let root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
+    let artifacts = root.join("artifacts");
+    // That folder may be a link, and what is read may lead to where it leads.
+    let far = artifacts.canonicalize().unwrap_or_else(|_| artifacts.clone()).join(namespace);
+    let places = [artifacts.join(namespace), far];
+    let mut behind = BTreeMap::new();
     let mut said = BTreeSet::new();
     for instance in instances {
         for path in instance.kind.files(&instance.params) {
-            let made = path.strip_prefix(&place).ok().and_then(|below| below.iter().next()?.to_str());
+            // `./artifacts` is `artifacts`.
+            let plain: PathBuf = path.components().filter(|part| *part != Component::CurDir).collect();
+            let behind = behind.entry(plain);
+            let to: &Path = behind.or_insert_with_key(|plain| behind_links(&root, plain, &places[0]));
+            let what = if to == root.join(&path) {
+                format!("`{}` reads `{}`", instance.stage, path.display())
+            } else {
+                let to = to.strip_prefix(&root).ok().filter(|to| !to.as_os_str().is_empty()).unwrap_or(to);
+                let (stage, path, to) = (&instance.stage, path.display(), to.display());
+                format!("`{stage}` reads `{path}`, which leads to `{to}`")
+            };
+            if places.iter().any(|place| place.starts_with(to)) {
+                let message = format!("{what}, in which its own result lies");
+                diagnostics.add(&None, message, Some("name the stages in `needs` instead".into()));
+            }
+            let below = places.iter().find_map(|place| to.strip_prefix(place).ok());
+            let made = below.and_then(|below| below.iter().next()?.to_str());
             let made = made.filter(|stage| instances.iter().any(|other| other.stage == *stage));
             if let Some(made) = made.filter(|made| said.insert((&instance.stage, (*made).to_owned()))) {
-                let message =
-                    format!("`{}` reads `{}`, a result of `{made}`", instance.stage, path.display());
+                let message = format!("{what}, a result of `{made}`");
                 let role = match instance.kind.roles() {
                     Roles::Any => made,
                     Roles::Named(specs) => {
@@ -206,6 +237,37 @@ fn own_results(instances: &[Instance], namespace: &Path, diagnostics: &mut Diagn
                 );
                 diagnostics.add(&None, message, Some(hint));
             }
+        }
+    }
+}
+
+/// Where `path` in the folder `root` leads, link by link, also to what is not there yet. Below `results`, where every file
+/// is a result or will be, nothing is followed.
+fn behind_links(root: &Path, path: &Path, results: &Path) -> PathBuf {
+    /// As many as the system follows.
+    const MOST: usize = 40;
+    let (mut at, mut rest, mut followed) = (root.to_owned(), path.to_owned(), 0);
+    loop {
+        let leaves = rest.components().any(|part| part == Component::ParentDir);
+        let mut parts = rest.components();
+        let Some(part) = parts.next().filter(|_| leaves || !at.starts_with(results)) else {
+            return at.components().chain(rest.components()).collect();
+        };
+        let below = parts.as_path().to_owned();
+        match part {
+            Component::ParentDir => {
+                at.pop();
+            }
+            Component::CurDir => {}
+            part => at.push(part),
+        }
+        rest = below;
+        if followed < MOST
+            && let Ok(target) = std::fs::read_link(&at)
+        {
+            followed += 1;
+            at.pop();
+            rest = target.components().chain(rest.components()).collect();
         }
     }
 }

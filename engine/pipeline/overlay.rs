@@ -6,7 +6,7 @@ use toml::{Value, de::DeValue};
 use super::{
     Diagnostics,
     hint::did_you_mean,
-    params::mentions,
+    params::{mentions, names},
     parse::{Data, Document, Entries, Entry, Node, convert, table},
     schema::Facts,
     sweep,
@@ -44,8 +44,7 @@ pub(super) fn profile(
             target.clone_from(entries);
         }
     }
-    let (mut known, mut new) = (Vec::new(), Vec::new());
-    paths(&document.params, "", &mut known);
+    let (known, mut new) = (names(&document.params), Vec::new());
     strangers(&document.params, &overlay.params, "", &mut new);
     for (param, entry) in new {
         // A profile may bring a parameter for what it brings.
@@ -188,8 +187,7 @@ pub(super) fn set(
 type Refusal = (String, Option<String>);
 
 fn set_param(params: &mut Entries, path: &[&str], value: Value) -> Result<(), Refusal> {
-    let mut names = Vec::new();
-    paths(params, "", &mut names);
+    let names = names(params);
     let unknown = || {
         let name = path.join(".");
         let hint = did_you_mean(&name, names.iter().map(String::as_str))
@@ -215,16 +213,6 @@ fn set_param(params: &mut Entries, path: &[&str], value: Value) -> Result<(), Re
         (_, new) => *node = new,
     }
     Ok(())
-}
-
-fn paths(entries: &Entries, prefix: &str, out: &mut Vec<String>) {
-    for (key, entry) in entries {
-        let path = format!("{prefix}{key}");
-        if let Data::Table(inner) = &entry.node.data {
-            paths(inner, &format!("{path}."), out);
-        }
-        out.push(path);
-    }
 }
 
 /// Does a command make use of an axis?
@@ -307,7 +295,8 @@ pub(super) fn put(entries: &mut Entries, key: &str, node: Node) {
 
 /// The value after `=`: a range, TOML, a list of bare words, or a bare word.
 fn value(text: &str) -> Result<Value, Refusal> {
-    let refused = |message| Err((message, Some("quote it for the shell: -S 'key=value'".into())));
+    let quote = || Some("quote it for the shell: -S 'key=value'".to_owned());
+    let refused = |message| Err((message, quote()));
     if let Some(range) = range(text) {
         return range;
     }
@@ -315,7 +304,7 @@ fn value(text: &str) -> Result<Value, Refusal> {
         let mut problems = Diagnostics::default();
         let node = convert(parsed.get_ref(), None, &mut problems);
         return match problems.list.pop() {
-            Some(problem) => refused(problem.message),
+            Some(problem) => Err((problem.message, problem.hint.or_else(quote))),
             None => Ok(plain(node)),
         };
     }

@@ -20,7 +20,7 @@ const DEEPEST: usize = 100;
 /// Bytes of a text with its references answered.
 const LONGEST: usize = 1 << 20;
 
-/// Values in a list with its references answered.
+/// Values in a list or table with its references answered.
 const MOST: usize = 100_000;
 
 /// Answers the references inside `[params]` itself.
@@ -37,7 +37,7 @@ pub(super) fn resolve(params: &Entries, diagnostics: &mut Diagnostics) -> Table 
 struct Resolver<'a> {
     params: &'a Entries,
     done: RefCell<BTreeMap<String, Value>>,
-    names: BTreeSet<String>,
+    names: Vec<String>,
 }
 
 impl Resolver<'_> {
@@ -50,9 +50,7 @@ impl Resolver<'_> {
                     list.push(self.value(item, stack, diagnostics));
                     count += list.last().map_or(0, items_of);
                     if count > MOST {
-                        let message =
-                            format!("with its references answered this list has more than {MOST} values");
-                        diagnostics.add(&node.span, message, None);
+                        too_many("list", &node.span, diagnostics);
                         return Value::Array(Vec::new());
                     }
                 }
@@ -60,11 +58,18 @@ impl Resolver<'_> {
             }
             Data::Table(entries) => {
                 let mut table = Table::new();
+                let mut count = 0;
                 for (key, entry) in entries {
                     let path = format!("{}.{key}", stack.last().map_or("", String::as_str));
                     stack.push(path);
-                    table.insert(key.clone(), self.value(&entry.node, stack, diagnostics));
+                    let value = self.value(&entry.node, stack, diagnostics);
                     stack.pop();
+                    count += items_of(&value);
+                    if count > MOST {
+                        too_many("table", &node.span, diagnostics);
+                        return Value::Table(Table::new());
+                    }
+                    table.insert(key.clone(), value);
                 }
                 Value::Table(table)
             }
@@ -113,13 +118,19 @@ impl Resolver<'_> {
     }
 }
 
-/// How many values a value holds.
+/// How many values a value holds. An empty list or table is one too: they can double like all others.
 fn items_of(value: &Value) -> usize {
-    match value {
+    let held: usize = match value {
         Value::Array(items) => items.iter().map(items_of).sum(),
         Value::Table(entries) => entries.iter().map(|(_, value)| items_of(value)).sum(),
         _ => 1,
-    }
+    };
+    held.max(1)
+}
+
+fn too_many(what: &str, span: &Span, diagnostics: &mut Diagnostics) {
+    let message = format!("with its references answered this {what} has more than {MOST} values");
+    diagnostics.add(span, message, None);
 }
 
 fn find<'a>(params: &'a Entries, path: &str) -> Option<&'a Node> {
@@ -132,17 +143,18 @@ fn find<'a>(params: &'a Entries, path: &str) -> Option<&'a Node> {
     Some(node)
 }
 
-fn names(params: &Entries) -> BTreeSet<String> {
-    fn walk(entries: &Entries, prefix: &str, out: &mut BTreeSet<String>) {
+/// The parameters by their names, `table.key` for those of tables, which come before the table itself.
+pub(super) fn names(params: &Entries) -> Vec<String> {
+    fn walk(entries: &Entries, prefix: &str, out: &mut Vec<String>) {
         for (key, entry) in entries {
             let path = format!("{prefix}{key}");
             if let Data::Table(inner) = &entry.node.data {
                 walk(inner, &format!("{path}."), out);
             }
-            out.insert(path);
+            out.push(path);
         }
     }
-    let mut out = BTreeSet::new();
+    let mut out = Vec::new();
     walk(params, "", &mut out);
     out
 }

@@ -37,6 +37,10 @@ pub(super) struct Entry {
     pub(super) node: Node,
 }
 
+/// What to do where a profile was chosen and there is none.
+const NO_PROFILES: &str =
+    "the file has no `[profile.NAME]`: leave out `--profile`, or unset the variable `REPRO_PROFILE`";
+
 /// The file with the chosen profile laid over it.
 pub(super) struct Document {
     pub(super) params: Entries,
@@ -148,8 +152,8 @@ pub(super) fn document(
     match (profile, chosen) {
         (Some(_), Some(overlay)) => overlay::lay(&mut document, overlay),
         (Some(name), None) if !profiles.contains_key(name) => {
-            let hint = did_you_mean(name, profiles.keys().map(String::as_str))
-                .unwrap_or_else(|| "the file has no `[profile.NAME]`: leave `--profile` out".into());
+            let hint =
+                did_you_mean(name, profiles.keys().map(String::as_str)).unwrap_or_else(|| NO_PROFILES.into());
             diagnostics.add(&None, format!("there is no profile `{name}`"), Some(hint));
         }
         _ => {}

@@ -9,6 +9,9 @@ use crate::instance::{InstanceId, Pipeline};
 
 /// The instances that `name` means: an instance's full name, a stage, or a stage with some of its
 /// axes, `train[mode=bn]`, in any order.
+///
+/// # Errors
+/// When it means none: a sentence that says which part of it is not there, and what is.
 pub fn select(pipeline: &Pipeline, name: &str) -> Result<Vec<InstanceId>, String> {
     let name = name.trim();
     if let Some(id) = pipeline.instances.iter().position(|instance| instance.name == name) {

@@ -239,6 +239,31 @@ lr = 0.1
 }
 
 #[test]
+fn a_need_that_is_misspelt_is_one_mistake() {
+    let text = |need: &str| {
+        format!(
+            "[stage.model]\nkind = 'source'\nmatrix.seed = [0, 1]\n\
+             [stage.m]\nkind = 'validate'\nneeds = {{ {need} }}\nmatrix.seed = [0, 1]\n"
+        )
+    };
+    assert!(try_load(&text("data = 'model'"), None, &[]).is_ok());
+    let said = complaints(&text("data = 'modle'"), None, &[]);
+    assert_eq!(said, ["'modle': there is no stage `modle`; did you mean `model`?"]);
+    let said = complaints(&text("dat = 'model'"), None, &[]);
+    assert!(!said.iter().any(|said| said.contains("does nothing")), "{said:?}");
+}
+
+#[test]
+fn the_ends_of_lines_are_no_part_of_a_text() {
+    let text = "[stage.a]\nkind = 'source'\nmode = \"\"\"\none\ntwo\"\"\"\narch = \"a\\r\\nb\"\n";
+    let recipe = |text: &str| try_load(text, None, &[]).unwrap().instances[0].params.recipe.clone();
+    let plain = recipe(text);
+    assert_eq!(plain["mode"], Value::String("one\ntwo".into()));
+    assert_eq!(plain["arch"], Value::String("a\r\nb".into()), "what is spelt out stays");
+    assert_eq!(recipe(&text.replace('\n', "\r\n")), plain);
+}
+
+#[test]
 fn cycles_are_printed_from_their_first_stage() {
     let stage = |name: &str, need: &str| format!("[stage.{name}]\nkind = 'plot'\nneeds.from = '{need}'\n");
     let text =
@@ -469,7 +494,19 @@ fn parameters_that_go_too_deep_or_grow_too_long_are_refused() {
     let lists = (0..9).map(|i| format!("p{i} = [{}]\n", format!("'${{p{}}}', ", i + 1).repeat(10)));
     let lists = format!("[params]\n{}p9 = 1\n[stage.a]\nkind = 'source'\n", lists.collect::<String>());
     let wide = complaints(&lists, None, &[]);
-    assert!(wide.iter().any(|text| text.contains("more than 100000 values")), "{wide:?}");
+    assert!(wide.iter().any(|text| text.contains("this list has more than 100000 values")), "{wide:?}");
+    // Each line doubles the one before it, whatever the first one holds.
+    for (first, what) in [("{ a = 1 }", "table"), ("{}", "table"), ("[]", "list")] {
+        let twice = |i: usize| match what {
+            "table" => format!("p{i} = {{ a = '${{p{0}}}', b = '${{p{0}}}' }}\n", i - 1),
+            _ => format!("p{i} = ['${{p{0}}}', '${{p{0}}}']\n", i - 1),
+        };
+        let lines = (1..40).map(twice).collect::<String>();
+        let doubled =
+            complaints(&format!("[params]\np0 = {first}\n{lines}[stage.a]\nkind = 'source'\n"), None, &[]);
+        let told = format!("this {what} has more than 100000 values");
+        assert!(doubled.iter().any(|text| text.contains(&told)), "{first}: {doubled:?}");
+    }
     let nested = format!("x={}a{}", "[".repeat(20_000), "]".repeat(20_000));
     let nested = complaints("[params]\nx = 1\n[stage.a]\nkind = 'source'\n", None, &[&nested]);
     assert!(nested[0].contains("nests more than 100 lists"), "{nested:?}");

@@ -26,8 +26,8 @@ use crate::{
 };
 
 impl Run<'_> {
-    /// Shows a result; says what had to make way. Where it cannot be shown the cache still keeps it, and the
-    /// instance has failed: nothing is said.
+    /// Shows a result; says what had to make way. Where it cannot be shown the cache still keeps it, and whoever wanted
+    /// it shown has failed.
     pub(super) fn show(
         &mut self,
         id: InstanceId,
@@ -36,25 +36,27 @@ impl Run<'_> {
         draft: Draft,
         content: Content,
         record: Option<Record>,
-    ) -> Option<Vec<String>> {
+    ) -> Result<Vec<String>, EngineError> {
         let key = self.plan.seen[id].key.clone();
         let (entry, said) = match self.put(&key, draft, content) {
             Ok((content, said)) => {
                 let entry = Entry { recipe, tree, files: content.files, folders: content.folders };
                 self.trees[id] = Some(tree);
                 self.state.results.insert(key.clone(), entry.clone());
-                (Some(entry), Some(said))
+                (Some(entry), Ok(said))
             }
-            Err(error) => {
-                self.fail(id, error.into());
-                self.state.results.remove(&key);
-                (None, None)
-            }
+            Err(error) => (None, Err(error)),
         };
         if entry.is_some() || record.is_some() {
             self.committer.commit(Commit { key, entry, record });
         }
         said
+    }
+
+    /// The result of an instance could not be shown: what lies in its place is of no result.
+    pub(super) fn not_shown(&mut self, id: InstanceId, error: EngineError) {
+        self.state.results.remove(&self.plan.seen[id].key);
+        self.fail(id, error.into());
     }
 
     /// Puts a result in its place. Results in that place are those of a stage whose axes the file no longer has.
@@ -147,7 +149,10 @@ impl Run<'_> {
             return;
         }
         let shown = self.show(id, recipe.digest(), record.tree, draft, content, Some(record));
-        let Some(mut notes) = shown else { return };
+        let mut notes = match shown {
+            Ok(said) => said,
+            Err(error) => return self.not_shown(id, error),
+        };
         if differs {
             self.unequal.insert(id);
             notes.push("the same recipe once made other bytes: the stage is not reproducible".to_owned());

@@ -7,10 +7,11 @@ use super::{Plan, Process, Reads, Run, Started};
 use crate::{
     error::EngineError,
     instance::{Instance, InstanceId, Resources},
-    kind::{Group, StageError},
+    kind::{Group, StageError, TAKEN},
     look::look,
     observer::Event,
     plan::Found,
+    project::lacking,
     recipe::Recipe,
     task::Task,
 };
@@ -79,7 +80,8 @@ impl Run<'_> {
         let Some(share) = wanted.and_then(|wanted| self.pool.take(wanted)) else { return Ok(()) };
         let taken = members.iter().filter_map(|&id| Some((id, self.queued.remove(&id)?)));
         let taken: Vec<(InstanceId, Recipe)> = taken.collect();
-        let members = taken.iter().map(|(id, recipe)| self.member(*id, recipe, &share));
+        let members = taken.iter().zip(&reads);
+        let members = members.map(|((id, recipe), reads)| self.member(*id, recipe, reads, &share));
         let members = members.collect::<Result<Vec<_>, _>>()?;
         let Instance { kind, params, .. } = &self.plan.pipeline.instances[id];
         let command = kind.command(params);
@@ -115,6 +117,9 @@ impl Run<'_> {
     /// are what was made again, or it must not start: its recipe would tell of others.
     fn about_to_read(&mut self, id: InstanceId) -> Result<Reads, StageError> {
         let Plan { project, pipeline, seen, .. } = self.plan;
+        if let Some(why) = lacking(pipeline, id, seen, |from| self.absent(from)) {
+            return Err(StageError::new(why.to_string()).hint(TAKEN));
+        }
         let needs = &pipeline.instances[id].needs;
         // What changes again after this was taken down is noticed when the stage has ended.
         let mut reads = project.reads(pipeline, id, seen);
@@ -136,14 +141,17 @@ impl Run<'_> {
             return Ok(false);
         };
         let (recipe, problem) = (entry.recipe, format!("`{}` is no longer what was made", path.display()));
+        let because = |error: EngineError| format!(": {error}");
         let unusable = |why: &str| {
             let message = format!("its input {problem}{why}");
             StageError::new(message)
                 .hint("run again: it is restored or made anew; if that happens again, a stage writes into what it reads")
         };
         let record = store.restorable(recipe).ok_or_else(|| unusable(""))?;
-        let (draft, content) = store.restore(&record).map_err(|error| unusable(&format!(": {error}")))?;
-        let said = self.show(id, recipe, record.tree, draft, content, None).ok_or_else(|| unusable(""))?;
+        let (draft, content) = store.restore(&record).map_err(|error| unusable(&because(error)))?;
+        let said = self.show(id, recipe, record.tree, draft, content, None);
+        // Who made it has done its part: it is the reader that cannot go on.
+        let said = said.map_err(|error| unusable(&because(error)))?;
         // Who made it may have a line of its own that is still to come: the reader says it.
         let line = format!("its input {problem}; the result is restored");
         for line in std::iter::once(line).chain(said) {

@@ -6,6 +6,9 @@ use network::{
     mode::Mode,
 };
 
+/// The most steps that can be asked for: nobody waits for more, and two such numbers can be added.
+const MOST: i64 = 1_000_000;
+
 /// What a network's training step is.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Work {
@@ -77,10 +80,10 @@ pub(crate) struct BenchStep {
     #[arg(long)]
     pub(crate) predict: bool,
     /// Steps that are timed
-    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=MOST))]
     pub(crate) repeats: u32,
     /// Steps before them
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(long, value_name = "N", default_value = "2", value_parser = clap::value_parser!(u32).range(0..=MOST))]
     pub(crate) warmup: u32,
     /// As JSON
     #[arg(long)]
@@ -97,7 +100,7 @@ pub(crate) struct BenchKernels {
     #[arg(long, value_name = "NAME")]
     pub(crate) isa: Option<String>,
     /// Measurements of each, of which the median counts
-    #[arg(long, value_name = "N", default_value = "15", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value = "15", value_parser = clap::value_parser!(u32).range(1..=MOST))]
     pub(crate) repeats: u32,
     /// As JSON
     #[arg(long)]

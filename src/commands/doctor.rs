@@ -7,7 +7,7 @@ use std::{
 };
 
 use engine::pipeline::root_of;
-use indicatif::{BinaryBytes, HumanCount};
+use indicatif::BinaryBytes;
 use network::{
     cpu::lanes::Isa,
     cuda::{
@@ -38,6 +38,7 @@ struct Cuda {
 
 pub(super) fn doctor(global: &Global, json: bool) -> Result<ExitCode, Failure> {
     let sets: Vec<String> = Isa::all().iter().map(ToString::to_string).collect();
+    let bf16 = sets.iter().any(|set| set == "avx512bf16");
     let (processor, cuda) = (machine::processor(), cuda());
     let (threads, caches, load) = (machine::threads(), machine::cache_bytes(), machine::load());
     let memory = machine::memory();
@@ -50,7 +51,7 @@ pub(super) fn doctor(global: &Global, json: bool) -> Result<ExitCode, Failure> {
             "threads": threads,
             "load": load,
             "instruction_sets": sets,
-            "bf16": bf16(),
+            "bf16": bf16,
             "largest_cache_bytes": caches,
             "memory_bytes": memory.map(|[all, _]| all),
             "available_memory_bytes": memory.map(|[_, available]| available),
@@ -59,12 +60,11 @@ pub(super) fn doctor(global: &Global, json: bool) -> Result<ExitCode, Failure> {
         }));
         return Ok(ExitCode::SUCCESS);
     }
-    let line = |what: &str, text: String| ui::line(&format!("{what:<14}{text}"));
     let unknown = || "unknown".to_string();
     let size = |bytes: u64| BinaryBytes(bytes).to_string();
     line("repro", env!("CARGO_PKG_VERSION").to_string());
     line("processor", processor.unwrap_or_else(unknown));
-    line("instructions", format!("{} (bf16: {})", sets.join(", "), if bf16() { "yes" } else { "no" }));
+    line("instructions", format!("{} (bf16: {})", sets.join(", "), if bf16 { "yes" } else { "no" }));
     line("threads", format!("{threads}, load {}", load.map_or_else(unknown, |load| load.to_string())));
     line("largest cache", caches.map_or_else(unknown, size));
     line(
@@ -82,12 +82,8 @@ pub(super) fn doctor(global: &Global, json: bool) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Does the processor multiply bfloat16 in vectors?
-fn bf16() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx512bf16");
-    #[cfg(not(target_arch = "x86_64"))]
-    false
+fn line(what: &str, text: String) {
+    ui::line(&format!("{what:<14}{text}"));
 }
 
 fn cuda() -> Cuda {
@@ -121,7 +117,6 @@ impl Cuda {
     }
 
     fn lines(&self) {
-        let line = |what: &str, text: String| ui::line(&format!("{what:<14}{text}"));
         match &self.driver {
             Ok(driver) => {
                 let module =
@@ -157,8 +152,8 @@ fn describe(cache: &Cache) -> String {
         return format!("`{path}` is not there yet");
     }
     let access = if cache.writable { "" } else { ", not writable" };
-    let files = HumanCount(cache.files);
-    format!("`{path}`: {files} files, {}{access}", BinaryBytes(cache.bytes))
+    let files = ui::count(cache.files as usize, "file", "files");
+    format!("`{path}`: {files}, {}{access}", BinaryBytes(cache.bytes))
 }
 
 impl Cache {

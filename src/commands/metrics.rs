@@ -1,6 +1,6 @@
 //! `repro metrics`: the numbers that results hold in their `metrics.json`, as a table.
 
-use std::{collections::BTreeMap, fs, process::ExitCode};
+use std::{collections::BTreeMap, fs, io::ErrorKind, process::ExitCode};
 
 use engine::{digest::Digest, past::Past, plan::Standing};
 use serde_json::{Map, Value, json};
@@ -90,7 +90,7 @@ fn fields(text: &[u8], place: &str) -> Option<Map<String, Value>> {
     let read: Result<Value, serde_json::Error> = serde_json::from_slice(text).or_else(|error| {
         let mended = serde_json::from_slice(&without_infinities(text)).map_err(|_| error)?;
         ui::note(&format!(
-            "warning: `{place}` has NaN or Infinity, which JSON does not know; these are left out"
+            "warning: `{place}` has NaN, Infinity or numbers beyond 1.8e308, which JSON has not; they are left out"
         ));
         Ok(mended)
     });
@@ -111,26 +111,37 @@ fn fields(text: &[u8], place: &str) -> Option<Map<String, Value>> {
     }
 }
 
-/// JSON as Python writes it, with `null` where a number is none.
+/// JSON as Python writes it, with `null` where a number is none, or too large to be one.
 fn without_infinities(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let (mut rest, mut quoted) = (text, false);
     while let [first, after @ ..] = rest {
         let word = ["NaN", "Infinity", "-Infinity"].iter().find(|word| rest.starts_with(word.as_bytes()));
-        match word.filter(|_| !quoted) {
-            Some(word) => {
-                out.extend_from_slice(b"null");
-                rest = &rest[word.len()..];
-            }
-            None => {
-                let taken = if quoted && *first == b'\\' { after.len().min(1) + 1 } else { 1 };
-                quoted ^= *first == b'"';
-                out.extend_from_slice(&rest[..taken]);
-                rest = &rest[taken..];
-            }
+        let number = number_in(rest).len();
+        if let Some(word) = word.filter(|_| !quoted) {
+            out.extend_from_slice(b"null");
+            rest = &rest[word.len()..];
+        } else if number > 0 && !quoted {
+            let text = str::from_utf8(&rest[..number]).unwrap_or_default();
+            let infinite = text.parse::<f64>().is_ok_and(f64::is_infinite);
+            out.extend_from_slice(if infinite { b"null" } else { text.as_bytes() });
+            rest = &rest[number..];
+        } else {
+            let taken = if quoted && *first == b'\\' { after.len().min(1) + 1 } else { 1 };
+            quoted ^= *first == b'"';
+            out.extend_from_slice(&rest[..taken]);
+            rest = &rest[taken..];
         }
     }
     out
+}
+
+/// The number that a text begins with, if it does.
+fn number_in(text: &[u8]) -> &[u8] {
+    let begins = text.first().is_some_and(|first| *first == b'-' || first.is_ascii_digit());
+    let of_number = |byte: &u8| b"+-.eE".contains(byte) || byte.is_ascii_digit();
+    let length = text.iter().take_while(|byte| of_number(byte)).count();
+    if begins { &text[..length] } else { &[] }
 }
 
 fn flatten(prefix: &str, fields: Map<String, Value>, into: &mut Map<String, Value>) {
@@ -151,7 +162,14 @@ pub(super) fn rows(global: &Global, names: &[String]) -> Result<Vec<Row>, Failur
     let mut rows = Vec::new();
     for id in super::selected_or_all(pipeline, names)? {
         let path = project.result(pipeline, id).join(FILE);
-        let Ok(text) = fs::read(&path) else { continue };
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => {
+                ui::note(&format!("warning: `{}` cannot be read ({error}); it is left out", ui::path(&path)));
+                continue;
+            }
+        };
         let Some(fields) = fields(&text, &ui::path(&path)) else { continue };
         let fresh = standings[id] == Standing::Fresh;
         rows.push(Row { name: pipeline.instances[id].name.clone(), fresh, fields });
@@ -211,5 +229,11 @@ mod tests {
         let told: Vec<_> = fields.iter().map(|(key, value)| format!("{key}={value}")).collect();
         assert_eq!(told, [r#"c="NaN \" Infinity""#, "d.e=2"]);
         assert!(super::fields(b"{\"a\": NaNa}", "it").is_none());
+        let text =
+            br#"{"a": 1e400, "b1e400": -2.5e-3, "c": "1e400", "d": {"e": -1e+400, "f": 12}, "g": false}"#;
+        let fields = super::fields(text, "it").unwrap();
+        let told: Vec<_> = fields.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(told, ["b1e400=-0.0025", r#"c="1e400""#, "d.f=12", "g=false"]);
+        assert!(super::fields(b"{\"a\": 1e400e}", "it").is_none());
     }
 }

@@ -67,7 +67,7 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
     } else {
         say(args, &closing(&summary, started));
     }
-    Ok(crate::code(summary.exit_code()))
+    Ok(ExitCode::from(summary.exit_code()))
 }
 
 fn say(args: &Run, text: &str) {
@@ -113,6 +113,11 @@ fn closing(summary: &Summary, started: Instant) -> String {
     format!("{how}{} in {}", parts.join(", "), ui::seconds(started.elapsed().as_secs_f64()))
 }
 
+/// Can nothing be made where this is so?
+fn fails(why: &Why) -> bool {
+    matches!(why, Why::FileMissing(..) | Why::InputLacks(..))
+}
+
 fn nothing_to_run(fresh: usize) -> String {
     format!("nothing to do: {fresh} fresh\n")
 }
@@ -125,9 +130,7 @@ fn plan(pipeline: &Pipeline, plan: &[(InstanceId, Standing)]) -> String {
     for (id, standing) in plan {
         let (column, word, why) = match standing {
             Standing::Fresh => (FRESH, "", String::new()),
-            Standing::Stale(whys) if whys.iter().any(|why| matches!(why, Why::FileMissing(..))) => {
-                (3, "fail", super::reasons(whys))
-            }
+            Standing::Stale(whys) if whys.iter().any(fails) => (3, "fail", super::reasons(whys)),
             Standing::Stale(whys) => (0, "run", super::reasons(whys)),
             Standing::Restorable(touched) => (1, "restore", super::restorable(touched.as_ref())),
             Standing::Locked => (4, "take", "what is there is as the lock file says".to_owned()),

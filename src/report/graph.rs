@@ -41,8 +41,7 @@ pub(super) fn svg(pipeline: &Pipeline) -> String {
         let node = nodes.entry(&instance.stage).or_default();
         node.kind = instance.kind.name();
         node.instances += 1;
-        let needs = instance.needs.iter().map(|need| pipeline.instances[need.from].stage.as_str());
-        node.needs.extend(needs.filter(|stage| *stage != instance.stage));
+        node.needs.extend(instance.needs.iter().map(|need| pipeline.instances[need.from].stage.as_str()));
     }
     let columns = columns(pipeline);
     let letters =
@@ -92,20 +91,12 @@ pub(super) fn svg(pipeline: &Pipeline) -> String {
 /// A stage stands right of everything that it needs.
 fn columns(pipeline: &Pipeline) -> BTreeMap<&str, usize> {
     let mut columns = BTreeMap::<&str, usize>::new();
-    // Instances come after what they need, so that a round or two settle it.
-    for _ in &pipeline.instances {
-        let mut settled = true;
-        for instance in &pipeline.instances {
-            let stages = instance.needs.iter().map(|need| &*pipeline.instances[need.from].stage);
-            let others = stages.filter(|stage| *stage != instance.stage);
-            let least = others.map(|stage| columns.get(stage).copied().unwrap_or(0) + 1).max().unwrap_or(0);
-            let column = columns.entry(&instance.stage).or_default();
-            settled &= *column >= least;
-            *column = least.max(*column);
-        }
-        if settled {
-            break;
-        }
+    // The instances of a stage come together, after all of the stages that it needs.
+    for instance in &pipeline.instances {
+        let stages = instance.needs.iter().map(|need| &*pipeline.instances[need.from].stage);
+        let least = stages.map(|stage| columns.get(stage).copied().unwrap_or(0) + 1).max().unwrap_or(0);
+        let column = columns.entry(&instance.stage).or_default();
+        *column = least.max(*column);
     }
     columns
 }

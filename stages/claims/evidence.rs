@@ -56,7 +56,7 @@ pub(super) struct Evidence {
 
 impl Measure {
     /// Does it change while a network is trained? Then only the whole protocol settles a claim.
-    fn is_trained(self) -> bool {
+    pub(super) fn is_trained(self) -> bool {
         use Measure::{Dead, SmallGamma, Top1, Train, Zeroing001, Zeroing005};
         matches!(self, Top1 | Train | SmallGamma | Dead | Zeroing001 | Zeroing005)
     }

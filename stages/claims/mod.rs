@@ -93,6 +93,9 @@ struct Judged {
     /// Of a claim that was run.
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<String>,
+    /// Does it speak of what a training comes to? Counts and sizes are known without one.
+    #[serde(skip)]
+    is_trained: bool,
     /// What would settle it otherwise.
     #[serde(skip)]
     settled_by: String,
@@ -134,7 +137,7 @@ impl Kind for Claims {
     }
 
     fn version(&self) -> u32 {
-        9
+        10
     }
 
     fn names_stages(&self) -> bool {
@@ -208,6 +211,7 @@ impl Claim {
             numbers: numbers.collect(),
             evidence,
             note,
+            is_trained: quantities.iter().any(|of| of.of.is_trained()),
             settled_by: self.settled_by.clone(),
         }
     }

@@ -30,15 +30,8 @@ pub(super) fn numbers(network: &str, quantities: &[&Quantity], found: &[Evidence
 }
 
 pub(super) fn verdicts(judged: &[Judged]) -> String {
-    let count = |verdict| judged.iter().filter(|claim| claim.verdict == verdict).count();
-    let mut text = format!(
-        "{} claims: {} hold as far as they were run, {} do not, {} are open.\n\n\
-         | # | claim | source | our numbers | verdict |\n|---:|---|---|---|---|\n",
-        judged.len(),
-        count(Verdict::Holds),
-        count(Verdict::DoesNotHold),
-        count(Verdict::NotRun)
-    );
+    let mut text =
+        counts(judged) + "\n| # | claim | source | our numbers | verdict |\n|---:|---|---|---|---|\n";
     for (index, claim) in judged.iter().enumerate() {
         let number = index + 1;
         let (decided, of) = verdict(claim.verdict, claim.networks);
@@ -53,6 +46,32 @@ pub(super) fn verdicts(judged: &[Judged]) -> String {
         );
     }
     text + &notes(judged)
+}
+
+/// How many hold, of all and by who says so.
+fn counts(judged: &[Judged]) -> String {
+    type Is = fn(&str) -> bool;
+    let sources: [(&str, Is); 4] = [
+        ("the paper", |source| source.starts_with("paper")),
+        ("the origin", |source| source.starts_with("origin")),
+        ("other reproductions", |source| !source.starts_with("paper") && !source.starts_with("origin")),
+        ("all", |_| true),
+    ];
+    let mut text = String::from(
+        "| claims of | number | hold, as far as run | do not | open |\n|---|---:|---:|---:|---:|\n",
+    );
+    for (whose, is) in sources {
+        let of =
+            |verdict| judged.iter().filter(|claim| is(&claim.source) && claim.verdict == verdict).count();
+        let (all, hold) = (judged.iter().filter(|claim| is(&claim.source)).count(), of(Verdict::Holds));
+        let (fail, open) = (of(Verdict::DoesNotHold), of(Verdict::NotRun));
+        let _ = writeln!(text, "| {whose} | {all} | {hold} | {fail} | {open} |");
+    }
+    let known = judged.iter().filter(|claim| claim.verdict == Verdict::Holds && !claim.is_trained).count();
+    if known > 0 {
+        let _ = writeln!(text, "\nOf those that hold, {known} are counts and sizes, which need no training.");
+    }
+    text
 }
 
 /// What became of a claim, in words, and at how many of its networks.

@@ -27,7 +27,8 @@ pub(super) const RECORD: usize = 1 + IMAGE_BYTES;
 /// Bytes of each official file.
 pub(super) const BATCH_BYTES: u64 = 10_000 * RECORD as u64;
 
-const CLASSES: [&str; 10] =
+/// The classes of CIFAR-10, sorted.
+pub(crate) const CLASSES: [&str; 10] =
     ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 
 /// Parameters of a folder in the binary layout.

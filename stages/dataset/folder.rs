@@ -42,6 +42,8 @@ pub(super) fn files(params: &FolderParams) -> Vec<PathBuf> {
 /// Reads the images.
 pub(super) fn collect(params: &FolderParams, job: &mut Job<'_>) -> Result<Collected, StageError> {
     let root = params.place.folder(job)?;
+    params.place.whole("train", job)?;
+    params.place.whole("test", job)?;
     let classes = names(&root.join("train"))?;
     agree(&classes, &names(&root.join("test"))?, &root)?;
     if classes.len() > usize::from(u16::MAX) {

@@ -2,7 +2,7 @@
 //! memory. Knows nothing of networks; each source, in its own file, knows nothing of the others.
 
 mod archive;
-mod cifar;
+pub(crate) mod cifar;
 mod decode;
 mod download;
 mod folder;
@@ -152,6 +152,11 @@ impl Place {
     fn files<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Vec<PathBuf> {
         let join = |path: &PathBuf| names.into_iter().map(|name| path.join(name)).collect();
         self.path.as_ref().map_or_else(Vec::new, join)
+    }
+
+    /// An error where the folder `name` lacks files only here: a list of it would not tell.
+    fn whole(&self, name: &str, job: &Job<'_>) -> Result<(), StageError> {
+        self.input.as_ref().map_or(Ok(()), |input| job.input(FILES)?.lacks_no(&input.join(name)))
     }
 
     fn folder(&self, job: &Job<'_>) -> Result<PathBuf, StageError> {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use self::figures::{Drawing, Figure, Given};
 use crate::{
     output::{write, write_json},
-    params::resolve,
+    params::resolve_and_read,
     results::Results,
 };
 
@@ -55,7 +55,7 @@ impl Kind for Plot {
     }
 
     fn version(&self) -> u32 {
-        15
+        16
     }
 
     fn names_stages(&self) -> bool {
@@ -76,11 +76,8 @@ impl Kind for Plot {
     }
 
     fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
-        let params = resolve::<PlotParams>(given)?;
-        let named = PlotParams::deserialize(toml::Value::Table(params.recipe.clone()))
-            .map(|params| params.published)
-            .unwrap_or_default();
-        match published::published(&named) {
+        let (read, params) = resolve_and_read::<PlotParams>(given, &[])?;
+        match published::published(&read.published) {
             Ok(_) => Ok(params),
             Err(e) => Err(vec![ParamError { key: "published".into(), message: e.message, hint: e.hint }]),
         }

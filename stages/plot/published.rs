@@ -8,25 +8,38 @@ use serde::Deserialize;
 use crate::results::{Line, Network};
 
 /// One source of numbers.
-#[derive(Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Source {
     /// In the parameter `published`.
     pub(super) id: String,
     /// In legends.
     pub(super) label: String,
+    /// Whose networks they are nearest to: `paper` or `origin`.
+    pub(super) variant: String,
     /// How far to trust it, as the file says.
     pub(super) grade: String,
     /// Where it stands.
     pub(super) source: String,
     line: Vec<Published>,
+    #[serde(default)]
+    curve: Vec<Curve>,
 }
 
-#[derive(Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Published {
     mode: String,
+    bn_init: Option<String>,
     accuracy: BTreeMap<String, f64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Curve {
+    network: String,
+    mode: String,
+    accuracy: Vec<(u64, f64)>,
 }
 
 #[derive(Deserialize)]
@@ -42,8 +55,15 @@ impl Source {
             let points = published.accuracy.iter().map(|(name, value)| (Network::new(name), *value));
             let mut points: Vec<_> = points.collect();
             points.sort_by(|a, b| a.0.cmp(&b.0));
-            (Line::new(&published.mode, None, Vec::new()), points)
+            let others = published.bn_init.iter().map(|init| ("bn_init".to_owned(), init.clone()));
+            (Line::new(&published.mode, None, others.collect()), points)
         })
+    }
+
+    /// What was trained -> epoch and test accuracy in percent, in trainings of `network`.
+    pub(super) fn curves(&self, network: &Network) -> impl Iterator<Item = (Line, &[(u64, f64)])> {
+        let curves = self.curve.iter().filter(move |curve| Network::new(&curve.network) == *network);
+        curves.map(|curve| (Line::new(&curve.mode, None, Vec::new()), curve.accuracy.as_slice()))
     }
 }
 
@@ -70,6 +90,11 @@ mod tests {
         assert_eq!(sources.len(), ids.len());
         for source in sources {
             assert!(["A", "B", "C"].contains(&&*source.grade) && source.source.len() > 20, "{source:?}");
+            assert!(["paper", "origin"].contains(&&*source.variant), "{source:?}");
+            for Curve { network, accuracy, .. } in &source.curve {
+                assert_eq!(Network::new(network).label(), "ResNet-110");
+                assert!(accuracy.is_sorted_by_key(|(epoch, _)| *epoch) && accuracy.len() > 2, "{source:?}");
+            }
             for (network, accuracy) in source.lines().flat_map(|(_, points)| points) {
                 assert!(network.label().starts_with("ResNet-") && (9.0..96.0).contains(&accuracy));
             }

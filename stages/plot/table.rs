@@ -7,23 +7,37 @@ use std::{
 
 use crate::results::{Evaluation, Line, Network, Results, Statistics};
 
-/// Accuracy by network and by what was trained.
+/// Accuracy by network and by what was trained; with both variants of networks, the paper's first.
 pub(super) fn accuracies(results: &Results) -> String {
+    let parts = results.by_variant();
+    let (head, rule) = if parts.is_empty() { ("", "") } else { (" variant |", "---|") };
+    let mut text = format!(
+        "| network |{head} trained | trained values | top-1 test accuracy (%) | standard deviation | runs |\n\
+         |---|{rule}---|---:|---:|---:|---:|\n",
+    );
+    if parts.is_empty() {
+        text += &rows(results, "");
+    }
+    for (variant, results) in &parts {
+        text += &rows(results, &format!(" {variant} |"));
+    }
+    text
+}
+
+/// Those of a variant, which stands behind the network.
+fn rows(results: &Results, variant: &str) -> String {
     let mut groups = BTreeMap::<(&Network, &Line), Vec<&Evaluation>>::new();
     for evaluation in &results.evaluations {
         groups.entry((&evaluation.network, &evaluation.line)).or_default().push(evaluation);
     }
-    let mut text = String::from(
-        "| network | trained | trained values | top-1 test accuracy (%) | standard deviation | runs |\n\
-         |---|---|---:|---:|---:|---:|\n",
-    );
+    let mut text = String::new();
     for ((network, line), runs) in groups {
         let Some(s) = Statistics::of(runs.iter().map(|run| 100.0 * run.metrics.top1)) else { continue };
         let sd = if s.n > 1 { format!("{:.2}", s.sd) } else { "–".into() };
         let trained = runs.iter().find_map(|run| run.metrics.trained).map_or_else(|| "–".into(), grouped);
         let _ = writeln!(
             text,
-            "| {} | {} | {trained} | {:.2} | {sd} | {} |",
+            "| {} |{variant} {} | {trained} | {:.2} | {sd} | {} |",
             cell(&network.label()),
             cell(&line.label()),
             s.mean,

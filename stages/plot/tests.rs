@@ -67,7 +67,7 @@ fn run(root: &Path, arch: &str, mode: &str, seed: u8, top1: f64, trained: u64) -
     );
     let axes = [("arch", arch.into()), ("mode", mode.into()), ("seed", i64::from(seed).into())];
     let axes = axes.into_iter().map(|(k, v): (&str, toml::Value)| (k.to_owned(), v)).collect();
-    Input { instance: format!("train[{arch},{mode},{seed}]"), axes, dir }
+    Input { instance: format!("train[{arch},{mode},{seed}]"), axes, dir, absent: Vec::new() }
 }
 
 fn draw(inputs: Vec<Input>, params: &str, out: &Path) -> Result<Vec<Entry>, StageError> {
@@ -381,4 +381,54 @@ fn lines_over_a_single_network_become_rows() {
     // One legend less: the plot is as wide as the picture.
     let right = svg.lines().filter_map(|line| line.split(" x2=\"").nth(1)?.split('"').next()?.parse().ok());
     assert!(right.max().unwrap_or(0) > 950, "{svg}");
+}
+
+#[test]
+fn the_papers_networks_and_the_origins_are_drawn_apart() {
+    let (given, out) = folders();
+    let mut inputs = Vec::new();
+    let runs = [("paper", "bn"), ("origin", "bn"), ("paper", "all"), ("origin", "all")];
+    for (seed, (variant, mode)) in (0_u8..).zip(runs) {
+        let mut input = run(given.path(), "resnet110", mode, seed, 0.5 + 0.1 * f64::from(seed), 8096);
+        input.axes.insert("variant".into(), variant.into());
+        inputs.push(input);
+    }
+    let figures = "figures = [\"accuracy\", \"accuracy-curves\"]\npublished = [\"paper\", \"origin\"]";
+    let list = draw(inputs.clone(), figures, out.path()).unwrap();
+    let names: Vec<_> = list.iter().map(|entry| &*entry.name).collect();
+    let expected = [
+        "accuracy-by-depth-paper",
+        "accuracy-by-depth-origin",
+        "accuracy-curves-resnet110-paper",
+        "accuracy-curves-resnet110-origin",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(list[0].title, "Test accuracy by depth (the paper's network)");
+    let text = |name: &str| {
+        let svg = std::fs::read_to_string(out.path().join(format!("{name}.svg"))).unwrap();
+        svg.lines().filter(|line| !line.starts_with('<')).collect::<Vec<_>>().join(" ")
+    };
+    let (papers, origins) = (text(expected[0]), text(expected[1]));
+    assert!(papers.contains("ours: BatchNorm only (n = 1)"), "{papers}");
+    assert!(papers.contains("paper: everything") && !papers.contains("origin:"), "{papers}");
+    assert!(origins.contains("origin: BatchNorm only") && !origins.contains("paper:"), "{origins}");
+    let (papers, origins) = (text(expected[2]), text(expected[3]));
+    assert!(papers.contains("paper: BatchNorm, output and shortcuts"), "{papers}");
+    assert!(!origins.contains("paper:"), "{origins}");
+    let table = std::fs::read_to_string(out.path().join("table.md")).unwrap();
+    let rows: Vec<_> =
+        table.lines().skip(2).map(|row| row.split(" | ").take(3).collect::<Vec<_>>()).collect();
+    let row = |variant, trained| vec!["| ResNet-110", variant, trained];
+    assert_eq!(
+        rows,
+        [
+            row("paper", "everything"),
+            row("paper", "BatchNorm only"),
+            row("origin", "everything"),
+            row("origin", "BatchNorm only"),
+        ]
+    );
+    // One variant alone needs no word of it.
+    let list = draw(inputs.into_iter().step_by(2).collect(), figures, out.path()).unwrap();
+    assert_eq!(list[0].name, "accuracy-by-depth");
 }

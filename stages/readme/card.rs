@@ -105,8 +105,9 @@ pub(super) fn table(text: &str, path: &Path) -> Result<String, StageError> {
     let _ = write!(
         text,
         "\nWhole training steps at batch {BATCH} of one training, the paper's network. PyTorch is shown without compiling, \
-         in the faster of two layouts, and with `torch.compile` where that came to an end, with TF32 on in f32; it does \
-         not know random weights, and BatchNorm only stands beside them. A dash was not measured. Measured on {}; {}.\n",
+         in the faster of two layouts, and with `torch.compile` where compiling finished, with TF32 on in f32. It cannot train \
+         single weights, so random weights are compared with its training of BatchNorm only. A dash was not measured. \
+         Measured with the {}; {}.\n",
         cell(&machines.join("; ")),
         cell(&theirs.join("; ")),
     );
@@ -158,7 +159,7 @@ mod tests {
                 "| ResNet-110 | BatchNorm only | f32 | 500 | – | – | – | – |",
             ]
         );
-        assert!(table.ends_with("Measured on cuda engine, Card (sm_90); torch 2.\n"), "{table}");
+        assert!(table.ends_with("Measured with the cuda engine, Card (sm_90); torch 2.\n"), "{table}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     claims,
-    output::failed,
+    output::{failed, write},
     params::resolve_and_read,
     plot::{Entry, LIST},
 };
@@ -95,7 +95,7 @@ impl Kind for Readme {
     }
 
     fn version(&self) -> u32 {
-        7
+        8
     }
 
     fn roles(&self) -> Roles {
@@ -110,7 +110,7 @@ impl Kind for Readme {
     }
 
     fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
-        let (read, params) = resolve_and_read::<ReadmeParams>(given)?;
+        let (read, params) = resolve_and_read::<ReadmeParams>(given, &[])?;
         let faults = read.faults();
         if faults.is_empty() { Ok(params) } else { Err(faults) }
     }
@@ -122,7 +122,8 @@ impl Kind for Readme {
 
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
         let params: ReadmeParams = job.params()?;
-        let from = &job.input("figures")?.dir;
+        let figures = job.input("figures")?;
+        let from = &figures.dir;
         let list = list(from)?;
         let files = list.iter().map(|entry| format!("{}.svg", entry.name));
         for name in files.chain([LIST.to_owned(), "table.md".into()]) {
@@ -131,6 +132,8 @@ impl Kind for Readme {
         for name in ["parameters.md", "memory.md"] {
             if from.join(name).exists() {
                 copy(from, name, job.out)?;
+            } else {
+                figures.lacks_no(name.as_ref())?;
             }
         }
         if let Ok(input) = job.input("claims") {
@@ -138,11 +141,11 @@ impl Kind for Readme {
         }
         if let Some(path) = &params.speed {
             let table = speed::table(&read(&job.project.join(path))?, path)?;
-            write(&job.out.join("speed.md"), table.as_bytes())?;
+            write(job, "speed.md", table.as_bytes())?;
         }
         if let Some(path) = &params.card {
             let table = card::table(&read(&job.project.join(path))?, path)?;
-            write(&job.out.join("card.md"), table.as_bytes())?;
+            write(job, "card.md", table.as_bytes())?;
         }
         let mut page = format!("# Results\n\n{}", blocks::figures(&list, ""));
         for (name, title) in TABLES {
@@ -151,7 +154,7 @@ impl Kind for Readme {
                 page += &format!("\n## {title}\n\n{}", read(&path)?);
             }
         }
-        write(&job.out.join("page.md"), page.as_bytes())
+        write(job, "page.md", page.as_bytes())
     }
 
     fn publishes(&self, params: &Params) -> bool {
@@ -243,10 +246,6 @@ fn copy(from: &Path, name: &str, to: &Path) -> Result<(), StageError> {
 
 fn read(path: &Path) -> Result<String, StageError> {
     fs::read_to_string(path).map_err(|e| failed("read", path, &e))
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), StageError> {
-    fs::write(path, bytes).map_err(|e| failed("write", path, &e))
 }
 
 #[cfg(test)]

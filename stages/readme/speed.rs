@@ -77,8 +77,12 @@ pub(super) fn table(text: &str, path: &Path) -> Result<String, StageError> {
         "| network | variant | trained | threads | repro, images/s | PyTorch, images/s | times as fast | \
          repro, MB | PyTorch, MB | processor |\n|---|---|---|---:|---:|---:|---:|---:|---:|---|\n",
     );
+    let mut sections: Vec<_> = sections.into_values().collect();
+    sections.sort_by_key(|section| {
+        section.results.first().map(|measured| (Network::new(&measured.arch), measured.variant != "paper"))
+    });
     let mut commits = Vec::<(String, Vec<&str>)>::new();
-    for section in sections.values() {
+    for section in &sections {
         let Some(threads) = section.results.iter().map(|measured| measured.threads).max() else { continue };
         let processor = &section.machine.processor;
         let row = |mode: &&str| row(&section.results, mode, threads, processor);
@@ -103,8 +107,8 @@ pub(super) fn table(text: &str, path: &Path) -> Result<String, StageError> {
     let _ = write!(
         text,
         "\nWhole training steps at batch {BATCH} in float32, and what the process grew by. PyTorch's speed is that of its \
-         fastest configuration, its memory that of its most frugal one; it does not know random weights, and BatchNorm \
-         only stands beside them. Measured on {}.\n",
+         fastest configuration, its memory that of its most frugal one. It cannot train single weights, so random weights \
+         are compared with its training of BatchNorm only. Measured on {}.\n",
         cell(&machines.join("; "))
     );
     Ok(text)

@@ -1,8 +1,16 @@
-use std::{collections::BTreeSet, iter};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    iter,
+};
 
-use engine::pipeline::{LoadOptions, load};
+use engine::{
+    instance::Resources,
+    kind::Input,
+    pipeline::{LoadOptions, load},
+};
 
 use super::*;
+use crate::testing::Listener;
 
 fn result_and_project(readme: &str) -> (tempfile::TempDir, tempfile::TempDir) {
     let (result, project) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -119,6 +127,30 @@ fn a_block_without_end_is_an_error_that_changes_nothing() {
     assert!(error.message.contains("README.md has") && error.message.contains("no `<!-- /repro:table -->`"));
     let left = fs::read_to_string(project.path().join("README.md")).unwrap();
     assert_eq!(left, "<!-- repro:table -->\nmine");
+}
+
+#[test]
+fn a_table_that_only_a_clone_lacks_is_not_left_out() {
+    let (result, out) = result_and_project("");
+    let page = |absent: &str| {
+        let (instance, dir) = ("plot".to_owned(), result.path().to_owned());
+        let input = Input { instance, axes: BTreeMap::new(), dir, absent: vec![absent.to_owned()] };
+        Readme.run(&mut Job {
+            instance: "page",
+            axes: &BTreeMap::new(),
+            params: &params(""),
+            inputs: &BTreeMap::from([("figures".to_owned(), vec![input])]),
+            out: out.path(),
+            scratch: out.path(),
+            project: out.path(),
+            resources: Resources::default(),
+            offline: true,
+            reporter: &mut Listener::default(),
+        })
+    };
+    let told = "`plot` has no memory.md here, though it was locked with one";
+    assert_eq!(page("memory.md").unwrap_err().message, told);
+    page("loss-curves.png").unwrap();
 }
 
 #[test]

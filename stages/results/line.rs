@@ -19,6 +19,9 @@ const MODES: [(&str, &str); 10] = [
     ("none", "nothing"),
 ];
 
+/// The axis of the paper's networks and the origin's.
+const VARIANT: &str = "variant";
+
 /// BatchNorm has two values per channel, and every filter makes one channel.
 const AS_MANY: u64 = 2;
 
@@ -83,7 +86,18 @@ impl Line {
 
     /// Nothing but mode, k and the networks' variant does.
     pub(crate) fn is_standard(&self) -> bool {
-        self.others.iter().all(|(axis, _)| axis == "variant")
+        self.others.iter().all(|(axis, _)| axis == VARIANT)
+    }
+
+    /// The networks' variant, where it tells it from others.
+    pub(crate) fn variant(&self) -> Option<&str> {
+        self.value(VARIANT)
+    }
+
+    /// Where something else says what the variant is.
+    pub(crate) fn without_variant(&self) -> Self {
+        let others = self.others.iter().filter(|(axis, _)| axis != VARIANT);
+        Self::new(&self.mode, self.k, others.cloned().collect())
     }
 
     /// In legends and tables.
@@ -110,7 +124,7 @@ impl Line {
     pub(crate) fn how(&self) -> String {
         // The variant alone stands for all in which the two differ.
         let words = |(axis, value): &(String, String)| {
-            if axis == "variant" { format!("the {value}'s network") } else { setting(axis, value) }
+            if axis == VARIANT { whose(value) } else { setting(axis, value) }
         };
         let words = || self.others.iter().map(words).collect::<Vec<_>>().join(", ");
         self.protocol().map_or_else(words, Departure::name)
@@ -152,6 +166,11 @@ pub(crate) fn crossed<'a>(lines: impl Iterator<Item = &'a Line>) -> Option<[Valu
     each.then_some(if a.values.len() < b.values.len() { [b, a] } else { [a, b] })
 }
 
+/// A network of that variant.
+pub(crate) fn whose(variant: &str) -> String {
+    format!("the {variant}'s network")
+}
+
 /// What it means that `axis` has `value`, in a few words that no line break tears apart in the wrong place.
 pub(crate) fn setting(axis: &str, value: &str) -> String {
     match (axis, value) {
@@ -159,6 +178,7 @@ pub(crate) fn setting(axis: &str, value: &str) -> String {
         ("bn_init", "fixed") => "scales begin at\u{a0}1".into(),
         ("bn_init", "oneone") => "scales and shifts begin at\u{a0}1".into(),
         ("bn_init", "positive-negative") => "scales from U(-1,\u{a0}1)".into(),
+        ("bn_init", "alternate") => "other initialisation".into(),
         ("init", "he-normal") => "He-normal filters".into(),
         ("init", "he-uniform") => "He-uniform filters".into(),
         ("init", _) => format!("{value} filters"),

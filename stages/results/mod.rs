@@ -9,7 +9,7 @@ mod read;
 
 pub(crate) use self::{
     history::History,
-    line::{Line, Values, crossed, setting},
+    line::{Line, Values, crossed, setting, whose},
     network::{Family, Network},
     protocol::Departure,
     read::{Axes, Evaluation, Gammas, Memory, Results},

@@ -208,6 +208,34 @@ impl Results {
             models,
         })
     }
+
+    /// Evaluations and histories apart by the networks' variant, the paper's first, and without it in their lines;
+    /// nothing where there is one variant only, or where something else tells lines apart besides.
+    pub(crate) fn by_variant(&self) -> Vec<(String, Self)> {
+        let lines = self.evaluations.iter().map(|run| &run.line);
+        let lines = lines.chain(self.histories.iter().map(|history| &history.line));
+        let mut variants = BTreeSet::new();
+        for line in lines {
+            match line.variant() {
+                Some(variant) if line.is_standard() => variants.insert(variant),
+                _ => return Vec::new(),
+            };
+        }
+        if variants.len() < 2 {
+            return Vec::new();
+        }
+        let part = |variant: &str| {
+            let of = |line: &Line| (line.variant() == Some(variant)).then(|| line.without_variant());
+            let evaluations = self.evaluations.iter();
+            let evaluations =
+                evaluations.filter_map(|run| Some(Evaluation { line: of(&run.line)?, ..run.clone() }));
+            let histories = self.histories.iter();
+            let histories = histories.filter_map(|h| Some(History { line: of(&h.line)?, ..h.clone() }));
+            let (evaluations, histories) = (evaluations.collect(), histories.collect());
+            Self { evaluations, histories, models: BTreeMap::new(), memory: Vec::new() }
+        };
+        variants.iter().rev().map(|variant| ((*variant).to_owned(), part(variant))).collect()
+    }
 }
 
 fn evaluation(input: &Input, telling: &BTreeSet<String>) -> Result<Evaluation, StageError> {
@@ -298,11 +326,13 @@ fn plain(value: &toml::Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// The file `name` of an input; nothing where there is no such file.
+/// The file `name` of an input; nothing where the result has no such file.
 fn json<T: DeserializeOwned>(input: &Input, name: &str) -> Result<Option<T>, StageError> {
     let text = match fs::read(input.dir.join(name)) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return input.lacks_no(name.as_ref()).map(|()| None);
+        }
         Err(error) => {
             return Err(StageError::new(format!("cannot read {name} of `{}`: {error}", input.instance)));
         }
@@ -352,7 +382,8 @@ mod tests {
             let dir = folder.path().join(instance);
             fs::create_dir(&dir).unwrap();
             let axes = BTreeMap::from([("seed".to_owned(), toml::Value::Integer(seed))]);
-            Input { instance: instance.to_owned(), axes: axes.into_iter().collect(), dir }
+            let axes = axes.into_iter().collect();
+            Input { instance: instance.to_owned(), axes, dir, absent: Vec::new() }
         };
         let [train, other, evaluate] = [input("train", 0), input("other", 1), input("evaluate", 0)];
         let metrics = r#"{"arch":"resnet14","variant":"paper","mode":"random","k":3,"top1":0.5}"#;
@@ -363,6 +394,26 @@ mod tests {
         assert_eq!(said(&other, std::slice::from_ref(&evaluate)).variant, "", "of other axes");
         let twice = [input("again", 0), evaluate];
         assert_eq!(said(&train, &twice).variant, "", "which of the two?");
+    }
+
+    #[test]
+    fn what_only_a_clone_lacks_is_not_taken_for_what_was_never_there() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("metrics.json"), r#"{"top1":0.5}"#).unwrap();
+        let input = |absent: &[&str]| {
+            let (instance, dir) = ("evaluate".to_owned(), folder.path().to_owned());
+            let absent = absent.iter().map(|&path| path.to_owned()).collect();
+            Input { instance, axes: BTreeMap::new(), dir, absent }
+        };
+        let read = |absent: &[&str]| evaluation(&input(absent), &BTreeSet::new());
+        assert!(read(&[]).unwrap().gammas.is_none());
+        assert!(read(&["checkpoint.safetensors"]).unwrap().features.is_none());
+        for name in ["gamma.json", "features.json"] {
+            let error = read(&[name]).unwrap_err();
+            let told = format!("`evaluate` has no {name} here, though it was locked with one");
+            assert_eq!(error.message, told);
+            assert!(error.hint.unwrap().contains("run without it, or bring the file"));
+        }
     }
 
     #[test]

@@ -65,6 +65,26 @@ fn what_another_branch_locks_is_no_garbage() {
 }
 
 #[test]
+fn a_tag_may_be_of_a_file_and_a_branch_that_cannot_be_read_locks_everything() {
+    let project = committed();
+    git(&project, &["checkout", "-q", "-b", "other"]);
+    project.edit("pipeline.toml", "rate = 0.5", "rate = 0.6");
+    project.ends(&["run"], 0);
+    git(&project, &["commit", "-q", "-a", "-m", "two"]);
+    git(&project, &["tag", "plain", "HEAD:pipeline.toml"]);
+    git(&project, &["tag", "-a", "-m", "three", "annotated", "HEAD:pipeline.toml"]);
+    project.ends(&["gc", "--keep-days", "0"], 0);
+    let mut asked = Command::new("git");
+    asked.arg("-C").arg(project.path(".")).args(["rev-parse", "main^{tree}"]);
+    let asked = by_itself(&mut asked).output().expect("there is a `git`");
+    let tree = String::from_utf8(asked.stdout).expect("a digest");
+    let (folder, name) = tree.trim().split_at(2);
+    std::fs::remove_file(project.path(&format!(".git/objects/{folder}/{name}"))).expect("an object");
+    let told = project.ends(&["gc", "--keep-days", "0", "--apply"], 2).err;
+    assert!(told.contains("`git ls-tree` says: ") && told.contains("\nhelp: without git"), "{told}");
+}
+
+#[test]
 fn metrics_are_compared_with_a_commit_and_with_a_file() {
     let project = committed();
     let same = project.ends(&["metrics", "diff"], 0);
@@ -123,6 +143,17 @@ fn parameters_are_listed_whole_and_compared() {
         let json = project.json(&["params", "diff", from, "--json"], 0);
         assert_eq!((&json[0]["name"], &json[0]["old"]), (&"values.RATE".into(), &0.5.into()), "{json}");
         assert_eq!((&json[1]["name"], &json[1]["new"]), (&"values.SPEED".into(), &0.5.into()), "{json}");
+    }
+}
+
+#[test]
+fn where_git_refuses_its_own_words_are_passed_on() {
+    let project = committed();
+    project.write(".git/HEAD", "nonsense");
+    for command in ["metrics", "params"] {
+        let told = project.ends(&[command, "diff"], 2).err;
+        assert!(told.contains("`git rev-parse` says: fatal: not a git repository"), "{told}");
+        assert!(told.contains("\nhelp: `metrics diff` and `params diff` also take a file"), "{told}");
     }
 }
 

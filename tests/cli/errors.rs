@@ -56,6 +56,7 @@ fn a_stage_that_cannot_be_started_fails_by_itself() {
     project.edit("pipeline.toml", "kind = \"command\"", &large);
     let answer = project.ends(&["run", "--keep-going"], 1);
     assert!(answer.err.contains("Argument list too long"), "{}", answer.err);
+    assert!(answer.err.contains("\nhelp: put long values into a file"), "{}", answer.err);
     project.edit("pipeline.toml", &"x".repeat(3_000_000), "a\\u0000b");
     let answer = project.ends(&["run"], 2);
     assert!(answer.err.contains("`LARGE` has a NUL in its text"), "{}", answer.err);
@@ -208,6 +209,12 @@ fn an_unknown_profile_is_named_with_exit_code_2() {
     assert!(answer.err.contains("`quik`") && answer.err.contains("`quick`"), "{}", answer.err);
     project.ends(&["run", "--profile", "quick"], 0);
     assert_eq!(project.read("artifacts/quick/first/seed=0/number"), "quick 0\n");
+    project.write("pipeline.toml", CHAINS);
+    let mut status = Command::new("env");
+    status.args(["REPRO_PROFILE=quick", env!("CARGO_BIN_EXE_repro"), "status"]);
+    let answer = project.start_as(&mut status).wait();
+    assert_eq!(answer.code, Some(2));
+    assert!(answer.err.contains("unset the variable `REPRO_PROFILE`"), "{}", answer.err);
 }
 
 /// The system refuses new files in `/sys` even to its superuser.

@@ -1,6 +1,6 @@
 //! Files that people have in a project, beside what the runner makes: they are neither lost nor mistaken.
 
-use std::{fs, process::Command};
+use std::{fs, path::Path, process::Command, time::SystemTime};
 
 use crate::project::TestProject;
 
@@ -13,15 +13,16 @@ fn with(run: &str) -> TestProject {
 #[test]
 fn what_a_command_leaves_beside_its_outputs_is_named_and_spreads_nothing() {
     let project = with("date +%N > $OUT/debug.log; mkdir $OUT/d; echo > $OUT/d/e; echo 1 > $OUT/x");
+    // Nobody but the superuser may take anything out of that one.
+    let shut = "mkdir $OUT/shut; touch $OUT/shut/a; chmod 555 $OUT/shut";
+    project.edit("pipeline.toml", "echo 1 > $OUT/x", &format!("echo 1 > $OUT/x; {shut}"));
     project.edit("pipeline.toml", "[\"x\"]", "[\"x\", \"d/e\"]");
     project.edit("pipeline.toml", "echo > $OUT/d/e", "touch $OUT/d/e $OUT/d/f");
     let two = "\n[stage.two]\nkind = \"command\"\nneeds = { one = \"one\" }\nrun = \"cp $IN_ONE/x $OUT\"\noutputs = [\"x\"]\n";
     project.write("pipeline.toml", &(project.read("pipeline.toml") + two));
     let told = project.ends(&["run"], 0).err;
-    assert!(
-        told.contains("warning: `one`: not among its `outputs`, and so dropped: `d/f`, `debug.log`\n"),
-        "{told}"
-    );
+    let dropped = "not among its `outputs`, and so dropped: `d/f`, `debug.log`, `shut`\n";
+    assert!(told.contains(&format!("warning: `one`: {dropped}")), "{told}");
     assert!(project.path("artifacts/one/d/e").exists() && !project.path("artifacts/one/debug.log").exists());
     let again = project.ends(&["run", "--force", "one"], 0);
     assert!(again.out.starts_with("ran 1 in ") && !again.err.contains("not reproducible"), "{}", again.err);
@@ -55,6 +56,77 @@ fn a_result_that_is_read_as_a_file_is_refused() {
     let told = project.ends(&["run"], 2).err;
     assert!(told.contains("`two` reads `artifacts/one/x`, a result of `one`"), "{told}");
     assert!(told.contains("write `needs = { one = \"one\" }` instead"), "{told}");
+    // Nor a folder in which results lie, its own one among them; a profile has a folder of its own in that.
+    project.edit("pipeline.toml", "[\"artifacts/one/x\"]", "[\"./artifacts\"]\n[profile.quick]");
+    for words in [&["run"][..], &["run", "--profile", "quick"]] {
+        let told = project.ends(words, 2).err;
+        assert!(told.contains("`two` reads `artifacts`, in which its own result lies"), "{told}");
+        assert!(told.contains("name the stages in `needs` instead"), "{told}");
+    }
+    let folder = "\n[stage.two]\nkind = \"dataset\"\nsource = \"cifar-binary\"\npath = \"./artifacts/one\"\n";
+    project.write("pipeline.toml", &format!("{ONE}run = \"echo 1 > $OUT/x\"\n{folder}"));
+    let told = project.ends(&["run"], 2).err;
+    assert!(told.contains("`two` reads `./artifacts/one/data_batch_1.bin`, a result of `one`"), "{told}");
+    assert!(told.contains("write `needs = { files = \"one\" }` instead"), "{told}");
+}
+
+#[test]
+fn a_result_that_is_read_through_a_link_is_refused() {
+    let project = with("echo 1 > $OUT/x");
+    let two = "\n[stage.two]\nkind = \"command\"\nrun = \"cat model.txt > $OUT/x\"\noutputs = [\"x\"]\ndeps = [\"model.txt\"]\n";
+    project.write("pipeline.toml", &(project.read("pipeline.toml") + two));
+    fs::create_dir_all(project.path("links")).unwrap();
+    let link = |to: &Path| {
+        let _ = fs::remove_file(project.path("model.txt"));
+        std::os::unix::fs::symlink(to, project.path("model.txt")).unwrap();
+        project.ends(&["status"], 2).err
+    };
+    std::os::unix::fs::symlink("../artifacts", project.path("links/made")).unwrap();
+    let told = "`two` reads `model.txt`, which leads to `artifacts/one/x`, a result of `one`";
+    // Nothing is there yet.
+    let whole = project.path("artifacts/one/x");
+    for to in [Path::new("artifacts/one/x"), Path::new("links/made/one/x"), &whole] {
+        let said = link(to);
+        assert!(said.contains(told) && said.contains("write `needs = { one = \"one\" }` instead"), "{said}");
+    }
+    let said = link(Path::new("links/made"));
+    assert!(said.contains("which leads to `artifacts`, in which its own result lies"), "{said}");
+    assert!(link(Path::new("links/..")).contains("in which its own result lies"));
+    // Nor where the results lie somewhere else.
+    let far = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(far.path(), project.path("artifacts")).unwrap();
+    for to in [Path::new("artifacts/one/x"), &far.path().join("one/x")] {
+        let said = link(to);
+        assert!(said.contains("which leads to `") && said.contains("one/x`, a result of `one`"), "{said}");
+    }
+    // All else may be behind a link.
+    project.write("links/model.txt", "mine");
+    fs::remove_file(project.path("model.txt")).unwrap();
+    std::os::unix::fs::symlink("links/model.txt", project.path("model.txt")).unwrap();
+    project.ends(&["status"], 0);
+}
+
+#[test]
+fn what_a_command_made_instead_of_its_outputs_is_named() {
+    let project = with("cd $OUT; touch a b c d e f");
+    let told = "did not make its output `x`; it left `a`, `b`, `c`, `d`, `e` and 1 more\n";
+    assert!(project.ends(&["run"], 1).err.contains(told));
+    project.edit("pipeline.toml", "touch a b c d e f", "true");
+    let told = project.ends(&["run"], 1).err;
+    assert!(told.contains("did not make its output `x`; it left nothing\n"), "{told}");
+}
+
+#[test]
+fn a_number_that_is_too_large_hides_no_other() {
+    let project = TestProject::new(
+        "[stage.a]\nkind = 'command'\noutputs = ['metrics.json']\n\
+         run = \"echo '{ \\\"loss\\\": 1e400, \\\"acc\\\": 1 }' > $OUT/metrics.json\"\n",
+    );
+    project.ends(&["run"], 0);
+    let answer = project.ends(&["metrics", "--json"], 0);
+    let rows: serde_json::Value = serde_json::from_str(&answer.out).unwrap();
+    assert_eq!(rows[0]["metrics"], serde_json::json!({ "acc": 1 }));
+    assert!(answer.err.contains("numbers beyond 1.8e308"), "{}", answer.err);
 }
 
 #[test]
@@ -122,12 +194,17 @@ fn status_says_which_page_does_not_show_a_result() {
     assert_eq!(project.read("README.md"), shown);
     // A figure where the stage's own are, and of no result, is not lost.
     project.write("docs/figures/mine.svg", "<svg/>");
+    let mine = fs::File::options().write(true).open(project.path("docs/figures/mine.svg")).unwrap();
+    mine.set_modified(SystemTime::UNIX_EPOCH).unwrap();
     let told = "page: `docs/figures/mine.svg` is not of it; a run removes it\n";
     assert!(project.ends(&["status"], 0).out.starts_with(&format!("restorable {told}")));
     let answer = project.ends(&["run"], 0);
     assert!((answer.out + &answer.err).contains("is of no result; what was there is kept in"));
     assert_eq!(project.read(".repro/replaced/docs~figures~mine.svg~1"), "<svg/>");
     assert!(!project.path("docs/figures/mine.svg").exists());
+    // However old it was, it is kept for as long as what was made today.
+    let garbage = project.json(&["gc", "--json"], 0);
+    assert!(!garbage["files"].to_string().contains("replaced"), "{garbage}");
     project.write("README.md", "nothing");
     assert!(
         project
@@ -174,6 +251,11 @@ fn one_unreadable_metrics_file_hides_no_other_and_tables_are_flattened() {
     for name in ["nan", "list"] {
         assert!(answer.err.contains(&format!("artifacts/{name}/metrics.json`")), "{}", answer.err);
     }
+    // Nor does one that is there and cannot be read.
+    fs::remove_file(project.path("artifacts/list/metrics.json")).unwrap();
+    fs::create_dir(project.path("artifacts/list/metrics.json")).unwrap();
+    let told = project.ends(&["metrics"], 0).err;
+    assert!(told.contains("artifacts/list/metrics.json` cannot be read (Is a directory"), "{told}");
     project.ends(&["report"], 0);
 }
 

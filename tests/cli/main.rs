@@ -11,6 +11,7 @@ mod files;
 mod gpus;
 mod project;
 mod read;
+mod readme;
 mod run;
 mod schema;
 mod stop;

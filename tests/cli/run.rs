@@ -46,19 +46,19 @@ fn what_a_clone_lacks_is_not_made_again_where_the_lock_file_may_be_believed() {
     let project = TestProject::new(
         r#"
         [params]
-        word = "one"
-        file = "small"
+        figures = []
 
         [stage.train]
         kind = "command"
-        run = "echo x >> ran; mkdir -p $OUT/parts/none; echo little > $OUT/small; echo much > $OUT/large"
-        outputs = ["small", "large", "parts"]
+        run = """
+        echo x >> ran; mkdir -p $OUT/parts/none; echo much > $OUT/large
+        echo '{ "arch": "resnet14", "mode": "bn", "top1": 0.5 }' > $OUT/metrics.json"""
+        outputs = ["metrics.json", "large", "parts"]
 
         [stage.read]
-        kind = "command"
-        run = "echo ${word} $(cat $IN_TRAIN/${file}) > $OUT/said && test -e $IN_TRAIN/${file}"
-        outputs = ["said"]
-        needs = { train = "train" }
+        kind = "plot"
+        figures = "${figures}"
+        needs = { metrics = "train" }
         "#,
     );
     let like_a_clone = || {
@@ -67,27 +67,29 @@ fn what_a_clone_lacks_is_not_made_again_where_the_lock_file_may_be_believed() {
         std::fs::remove_dir_all(project.path("artifacts/train/parts")).unwrap(); // git keeps no empty folders
     };
     let trainings = || project.read("ran").lines().count();
+    let other = ["run", "--allow-missing", "-S", "figures=['accuracy']"];
     project.ends(&["run"], 0);
     like_a_clone();
-    let answer = project.ends(&["run", "--allow-missing", "-S", "word=two", "--dry-run"], 0);
+    let answer = project.ends(&[&other[..], &["--dry-run"]].concat(), 0);
     let taken = "take     train: what is there is as the lock file says\n";
     assert!(answer.out.starts_with(taken), "{}", answer.out);
     assert!(answer.out.ends_with("\n1 will run, 1 as the lock file says\n"), "{}", answer.out);
-    let answer = project.ends(&["run", "--allow-missing", "-S", "word=two"], 0);
+    std::fs::remove_dir_all(project.path("artifacts/read")).unwrap();
+    let answer = project.ends(&other, 0);
     assert!(answer.out.starts_with("ran 1, 1 as the lock file says in "), "{}", answer.out);
-    assert_eq!((project.read("artifacts/read/said").as_str(), trainings()), ("two little\n", 1));
+    assert_eq!(trainings(), 1);
+    assert!(project.read("artifacts/read/table.md").contains("| 50.00 |"));
     let lock = project.read("pipeline.lock");
     assert!(lock.contains("outputs.\"large\""), "{lock}");
-    let answer = project.ends(&["run", "--allow-missing", "-S", "word=two"], 0);
+    let answer = project.ends(&other, 0);
     assert!(answer.out.starts_with("1 as the lock file says, 1 fresh in "), "{}", answer.out);
 
-    // Who reads what is missing fails, and without the word of the lock file it is made.
-    project.ends(&["run", "--allow-missing", "-S", "file=large"], 1);
-    project.ends(&["run", "-S", "file=large"], 0);
-    assert_eq!((project.read("artifacts/read/said").as_str(), trainings()), ("one much\n", 2));
+    // Without the word of the lock file it is made.
+    project.ends(&["run"], 0);
+    assert_eq!((project.read("artifacts/train/large").as_str(), trainings()), ("much\n", 2));
 
     // What is there must be what was locked, of today's recipe; and something must be there.
-    for spoil in ["echo other > artifacts/train/small", "rm artifacts/train/small"] {
+    for spoil in ["echo >> artifacts/train/metrics.json", "rm artifacts/train/metrics.json"] {
         like_a_clone();
         let spoilt =
             std::process::Command::new("sh").args(["-c", spoil]).current_dir(project.path("")).status();
@@ -104,63 +106,108 @@ fn what_a_clone_lacks_is_not_made_again_where_the_lock_file_may_be_believed() {
 }
 
 #[test]
+fn a_command_does_not_run_on_a_part_of_what_was_locked() {
+    let project = TestProject::new(
+        r#"
+        [stage.a]
+        kind = "command"
+        run = "mkdir -p $OUT/parts/none; cd $OUT/parts; touch 1.csv 2.csv 3.csv 4.bin 5.bin; echo 6 > 6.bin"
+        outputs = ["parts"]
+
+        [stage.b]
+        kind = "command"
+        run = "ls $IN_A/parts | wc -l > $OUT/count"
+        outputs = ["count"]
+        needs = { a = "a" }
+        "#,
+    );
+    project.ends(&["run"], 0);
+    for folder in [".repro", "artifacts/b", "artifacts/a/parts/none"] {
+        std::fs::remove_dir_all(project.path(folder)).unwrap();
+    }
+    for name in ["5.bin", "6.bin"] {
+        std::fs::remove_file(project.path("artifacts/a/parts").join(name)).unwrap();
+    }
+    let told = "its input lacks `artifacts/a/parts/5.bin` and 2 more";
+    let plan = project.ends(&["run", "--allow-missing", "--dry-run"], 0).out;
+    assert!(plan.contains(&format!("fail     b: {told}\n")), "{plan}");
+    let answer = project.ends(&["run", "--allow-missing"], 1);
+    assert!(answer.out.starts_with("1 as the lock file says, failed 1 in "), "{}", answer.out);
+    assert!(answer.err.contains(&format!("error: `b`: {told}\n")), "{}", answer.err);
+    assert!(answer.err.contains("run without it, or bring the file"), "{}", answer.err);
+    assert!(!project.path("artifacts/b").exists());
+    // Git keeps no empty folders, but a command may ask for them.
+    for (name, text) in [("5.bin", ""), ("6.bin", "6\n")] {
+        project.write(&format!("artifacts/a/parts/{name}"), text);
+    }
+    let answer = project.ends(&["run", "--allow-missing"], 1);
+    assert!(answer.err.contains("its input lacks `artifacts/a/parts/none/`\n"), "{}", answer.err);
+    std::fs::create_dir(project.path("artifacts/a/parts/none")).unwrap();
+    project.ends(&["run", "--allow-missing"], 0);
+    assert_eq!(project.read("artifacts/b/count").trim(), "7");
+}
+
+#[test]
 fn a_clone_without_the_files_that_a_stage_reads_goes_on_from_what_was_locked() {
     let project = TestProject::new(
         r#"
         [stage.pack]
         kind = "command"
-        run = "echo x >> ran; ls images > $OUT/list; cat images/* > $OUT/pixels"
+        run = '''
+        echo x >> ran; cat images/* > $OUT/pixels
+        echo "{ \"arch\": \"resnet14\", \"mode\": \"$(ls images)\", \"top1\": 0.5 }" > $OUT/metrics.json'''
         deps = ["images"]
-        outputs = ["list", "pixels"]
+        outputs = ["metrics.json", "pixels"]
 
-        [stage.count]
-        kind = "command"
-        run = "wc -l < $IN_PACK/list > $OUT/count"
-        outputs = ["count"]
-        needs = { pack = "pack" }
+        [stage.table]
+        kind = "plot"
+        needs = { metrics = "pack" }
         "#,
     );
     let images = project.path("images");
     std::fs::create_dir(&images).unwrap();
-    project.write("images/a", "1");
+    project.write("images/bn", "1");
     project.ends(&["run"], 0);
     let lock = project.read("pipeline.lock");
     assert!(lock.contains("\nfiles.\"images\" = "), "{lock}");
     // Neither is the folder in the repository, nor what was made of it, nor the figure.
     std::fs::remove_dir_all(&images).unwrap();
     std::fs::remove_dir_all(project.path(".repro")).unwrap();
-    std::fs::remove_dir_all(project.path("artifacts/count")).unwrap();
+    std::fs::remove_dir_all(project.path("artifacts/table")).unwrap();
     std::fs::remove_file(project.path("artifacts/pack/pixels")).unwrap();
     assert!(project.ends(&["run"], 1).err.contains("it reads `images`"));
     let answer = project.ends(&["run", "--allow-missing"], 0);
     assert!(answer.out.starts_with("ran 1, 1 as the lock file says in "), "{}", answer.out);
-    assert_eq!((project.read("artifacts/count/count").trim(), project.read("pipeline.lock")), ("1", lock));
+    assert!(project.path("artifacts/table/table.md").exists());
+    assert_eq!(project.read("pipeline.lock"), lock);
     // Nothing is made without the folder: neither when asked for, nor in place of what somebody changed or took away.
     let lacks = |words: &[&str]| {
         let answer = project.ends(words, 1);
         assert!(answer.err.contains("it reads `images`"), "{}", answer.err);
         assert_eq!(project.read("ran").lines().count(), 1);
     };
+    let shown = "artifacts/pack/metrics.json";
+    let made = project.read(shown);
     lacks(&["run", "--allow-missing", "--force", "pack"]);
-    assert_eq!(project.read("artifacts/pack/list").trim(), "a");
-    project.write("artifacts/pack/list", "b");
+    assert_eq!(project.read(shown), made);
+    project.write(shown, "{}");
     lacks(&["run", "--allow-missing"]);
-    assert_eq!(project.read("artifacts/pack/list"), "b");
+    assert_eq!(project.read(shown), "{}");
     let plan = project.ends(&["run", "--allow-missing", "--dry-run"], 0).out;
     assert!(plan.starts_with("fail     pack: it reads `images`"), "{plan}");
-    std::fs::remove_file(project.path("artifacts/pack/list")).unwrap();
+    std::fs::remove_file(project.path(shown)).unwrap();
     lacks(&["run", "--allow-missing"]);
-    project.write("artifacts/pack/list", "a\n");
+    project.write(shown, &made);
     project.ends(&["run", "--allow-missing"], 0);
     // Only of that recipe, and only where nothing else is in its place.
     let pipeline = project.read("pipeline.toml");
-    project.write("pipeline.toml", &pipeline.replace("cat images/*", "cat images/a"));
+    project.write("pipeline.toml", &pipeline.replace("cat images/*", "cat images/bn"));
     assert!(project.ends(&["run", "--allow-missing"], 1).err.contains("it reads `images`"));
     project.write("pipeline.toml", &pipeline);
     std::fs::create_dir(&images).unwrap();
-    project.write("images/b", "2");
+    project.write("images/all", "2");
     project.ends(&["run", "--allow-missing"], 0);
-    assert_eq!((project.read("artifacts/pack/list").trim(), project.read("ran").lines().count()), ("b", 2));
+    assert_eq!((project.read(shown).contains("all"), project.read("ran").lines().count()), (true, 2));
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! Being told to stop, and not being alone.
 
-use std::process::Command;
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use crate::project::TestProject;
 
@@ -17,6 +21,23 @@ run = "touch started; while [ ! -e go ]; do sleep 0.02; done; cp $IN_QUICK/x $OU
 outputs = ["y"]
 needs = { quick = "quick" }
 "#;
+
+/// Does the process of that number go on? Where there is no `/proc` nobody knows.
+fn lives(id: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", id.trim()));
+    // What has ended may stay in the table, as a zombie, for as long as nobody asks for its exit code.
+    stat.is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+/// Waits until it has ended.
+#[track_caller]
+fn wait_for_end(id: &str) {
+    let start = Instant::now();
+    while lives(id) {
+        assert!(start.elapsed() < Duration::from_secs(20), "it goes on");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
 
 #[test]
 fn a_signal_keeps_what_is_finished_and_exits_130() {
@@ -54,7 +75,7 @@ fn verify_does_not_take_what_a_run_beside_it_has_just_replaced_for_damage() {
     project.write("go", "");
     project.ends(&["run"], 0);
     for name in ["go", "started"] {
-        std::fs::remove_file(project.path(name)).unwrap();
+        fs::remove_file(project.path(name)).unwrap();
     }
     project.edit("pipeline.toml", "echo quick", "echo another");
     let run = project.start(&["run"]);
@@ -76,7 +97,7 @@ fn a_signal_that_was_to_be_ignored_is_ignored() {
     let run = project.start_as(Command::new("sh").args(["-c", line, env!("CARGO_BIN_EXE_repro")]));
     project.wait_for("started");
     run.signal("HUP");
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    std::thread::sleep(Duration::from_millis(200));
     project.write("go", "");
     let answer = run.wait();
     assert_eq!((answer.code, answer.err.contains("stopping")), (Some(0), false), "{}", answer.err);
@@ -89,7 +110,7 @@ fn a_command_that_was_stopped_ends_with_the_first_signal() {
     project.edit("pipeline.toml", "touch started", "touch started; kill -STOP $$");
     let run = project.start(&["run"]);
     project.wait_for("started");
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    std::thread::sleep(Duration::from_millis(200));
     run.signal("INT");
     assert_eq!(run.wait().code, Some(130));
 }
@@ -111,32 +132,27 @@ fn a_command_that_ends_well_when_it_is_told_to_stop_is_not_done() {
 #[test]
 fn what_a_command_started_ends_with_it() {
     let project = TestProject::new(
-        "[stage.a]\nkind = 'command'\nrun = '(until [ -e go ]; do sleep 0.05; done; touch late) & echo 1 > $OUT/x'\noutputs = ['x']\n",
+        "[stage.a]\nkind = 'command'\nrun = 'sleep 60 & echo $! > pid; echo 1 > $OUT/x'\noutputs = ['x']\n",
     );
     project.ends(&["run"], 0);
-    project.write("go", "");
-    std::thread::sleep(std::time::Duration::from_millis(500));
-    assert!(!project.path("late").exists());
+    wait_for_end(&project.read("pid"));
 }
 
 #[test]
 fn a_second_signal_ends_at_once_what_does_not_listen_to_the_first() {
     let project = TestProject::new(SLOW);
-    project.edit("pipeline.toml", "touch started", "trap '' TERM; touch started");
-    project.edit("pipeline.toml", "cp $IN_QUICK", "touch late; cp $IN_QUICK");
+    project.edit("pipeline.toml", "touch started", "trap '' TERM; echo $$ > pid; touch started");
     let mut run = project.start(&["run"]);
     project.wait_for("started");
     // Signals that come too fast for a busy machine count as one: ask until it listens.
     while !run.ended() {
         run.signal("INT");
-        std::thread::sleep(std::time::Duration::from_secs(1));
+        std::thread::sleep(Duration::from_secs(1));
     }
     let answer = run.wait();
     assert_eq!(answer.code, Some(130), "{}", answer.err);
     assert!(answer.err.contains("stopping at once"), "{}", answer.err);
-    project.write("go", "");
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    assert!(!project.path("late").exists(), "the command was ended");
+    wait_for_end(&project.read("pid"));
     assert!(!project.path("artifacts/slow").exists());
 }
 
@@ -147,14 +163,14 @@ fn what_a_killed_run_left_behind_is_ended_by_the_next() {
     for linked in [false, true] {
         let project = TestProject::new(SLOW);
         if linked {
-            std::fs::create_dir(project.path("elsewhere")).unwrap();
+            fs::create_dir(project.path("elsewhere")).unwrap();
             std::os::unix::fs::symlink("elsewhere", project.path(".repro")).unwrap();
         }
         let run = project.start(&["run"]);
         project.wait_for("started");
         run.signal("KILL");
         run.wait();
-        std::fs::remove_file(project.path("started")).unwrap();
+        fs::remove_file(project.path("started")).unwrap();
         let next = project.start(&["run"]);
         project.wait_for("started");
         project.write("go", "");
@@ -172,17 +188,41 @@ fn a_leftover_that_sends_its_errors_elsewhere_is_ended_too() {
     project.wait_for("started");
     run.signal("KILL");
     run.wait();
-    let leftover = format!("/proc/{}/stat", project.read("started").trim());
-    // What has ended may stay in the table, as a zombie, for as long as nobody asks for its exit code.
-    let alive = || std::fs::read_to_string(&leftover).is_ok_and(|stat| !stat.contains(") Z "));
-    assert!(alive(), "the command outlives the runner");
-    std::fs::remove_file(project.path("started")).unwrap();
+    let leftover = project.read("started");
+    assert!(lives(&leftover), "the command outlives the runner");
+    fs::remove_file(project.path("started")).unwrap();
     let next = project.start(&["run"]);
     project.wait_for("started");
-    assert!(!alive(), "the next run ends it before it begins");
+    assert!(!lives(&leftover), "the next run ends it before it begins");
     project.write("go", "");
     let answer = next.wait();
     assert_eq!(answer.code, Some(0), "{}", answer.err);
+}
+
+/// A profile with the same stage shares its scratch folder, not its log.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_leftover_with_the_same_scratch_folder_is_ended_too() {
+    let project = TestProject::new(&format!("{SLOW}[profile.other]\n"));
+    project.edit(
+        "pipeline.toml",
+        "touch started",
+        "echo $$ > $SCRATCH/pid; cp $SCRATCH/pid . && mv pid started",
+    );
+    let run = project.start(&["run"]);
+    project.wait_for("started");
+    run.signal("KILL");
+    run.wait();
+    let leftover = project.read("started");
+    assert!(lives(&leftover), "the command outlives the runner");
+    fs::remove_file(project.path("started")).unwrap();
+    let next = project.start(&["run", "--profile", "other"]);
+    project.wait_for("started");
+    assert!(!lives(&leftover), "the next run ends it before it begins");
+    project.write("go", "");
+    let answer = next.wait();
+    assert_eq!(answer.code, Some(0), "{}", answer.err);
+    assert_eq!(project.read("artifacts/other/slow/y"), "quick\n");
 }
 
 #[test]

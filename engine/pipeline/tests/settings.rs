@@ -58,6 +58,24 @@ fn what_is_swept_reaches_the_stages_that_need_one_instance_of_it() {
 }
 
 #[test]
+fn a_number_that_is_too_large_is_told_by_its_size() {
+    let said = complaints(&file(), None, &["base=99999999999999999999"]);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].ends_with("is too large; whole numbers have 64 bits and a sign"), "{said:?}");
+}
+
+#[test]
+fn a_mistake_is_shown_where_the_value_is_that_makes_it_one() {
+    let text = "[stage.a]\nkind = 'source'\ndrops = { seed = '${seed}' }\nmatrix.seed = [0]\n\
+                [profile.p]\nstage.a.drops.seed = 3\n";
+    let told = "`seed` is both an axis of `a` and one of its `drops`";
+    for (profile, sets, place) in [(Some("p"), &[][..], "3"), (None, &["stage.a.drops.seed=4"][..], "-")] {
+        let said = complaints(text, profile, sets);
+        assert!(said.iter().any(|said| said.starts_with(&format!("{place}: {told}"))), "{said:?}");
+    }
+}
+
+#[test]
 fn wrong_settings_are_named_all_at_once() {
     let sets =
         ["train.lt=1", "base", "stage.trian.lr=1.0", "stage.train.epoch=2", "base=[0.1, 0.2]", "base=3..3"];

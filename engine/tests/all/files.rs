@@ -112,6 +112,37 @@ fn a_file_that_was_another_while_the_stage_ran_is_noticed_though_it_is_the_same_
 }
 
 #[test]
+fn what_a_command_goes_on_from_goes_when_what_it_read_was_another_meanwhile() {
+    let once = "if [ ! -e again ]; then touch again;";
+    let then = "exit 1; fi; [ -e $SCRATCH/part ] || cp note $SCRATCH/part; cat $SCRATCH/part > $OUT/x";
+    for (meanwhile, made) in [
+        ("printf B > note; cp note $SCRATCH/part; printf A > note;", "A"),
+        // Where nobody touched it, it goes on.
+        ("printf part > $SCRATCH/part;", "part"),
+    ] {
+        let mut space = Space::of(vec![("d", format!("{once} {meanwhile} {then}"), vec![])]);
+        space.give("d", "reads", vec!["note"]);
+        fs::write(space.path("note"), "A").unwrap();
+        // As above: otherwise it could all be within a tick of the clock.
+        let note = fs::File::options().write(true).open(space.path("note")).unwrap();
+        note.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
+        assert_eq!(space.run().0.failed, [0]);
+        space.ran(&["d"], &[]);
+        assert_eq!(read(&space.path("artifacts/d/x")), made);
+        assert_eq!(fs::read_dir(space.path(".repro/scratch")).unwrap().count(), 0, "nor is its lock left");
+    }
+}
+
+#[test]
+fn a_command_may_shut_its_output_folder() {
+    let space = Space::of(vec![("d", "echo 1 > $OUT/x; chmod -R a-w $OUT".to_owned(), vec![])]);
+    space.ran(&["d"], &[]);
+    // To the superuser it is never shut; who may write in it may move it.
+    let mode = fs::metadata(space.path("artifacts/d")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o700, 0o700);
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_named_before_and_by_the_run() {
     let mut space = Space::new();
     space.give("d", "reads", vec!["nowhere"]);

@@ -71,6 +71,29 @@ fn a_scratch_folder_goes_as_a_whole_and_not_before_its_youngest_file_is_old() {
 }
 
 #[test]
+fn a_scratch_folder_and_its_lock_grow_old_together_and_not_while_that_is_held() {
+    let space = Space::new();
+    space.ran(&["a", "b", "c", "d"], &[]);
+    let [scratch, lock] = ["attempt", "attempt.lock"].map(|name| space.path(".repro/scratch").join(name));
+    let root = space.folder.path().canonicalize().unwrap();
+    let both = ["attempt", "attempt.lock"].map(|name| root.join(".repro/scratch").join(name));
+    fs::create_dir_all(&scratch).unwrap();
+    fs::write(&lock, "read").unwrap();
+    age(&space);
+    for young in [&scratch, &lock] {
+        fs::File::open(young).unwrap().set_modified(SystemTime::now()).unwrap();
+        assert_eq!(gc(&space, true).files.len(), 0);
+        age_all(&space);
+    }
+    let held = fs::File::options().append(true).open(&lock).unwrap();
+    held.lock().unwrap();
+    assert_eq!(gc(&space, true).files.len(), 0);
+    held.unlock().unwrap();
+    assert_eq!(gc(&space, true).files, both);
+    assert!(!scratch.exists() && !lock.exists());
+}
+
+#[test]
 fn what_is_shown_or_locked_or_young_stays_and_the_rest_goes() {
     let mut space = Space::new();
     space.ran(&["a", "b", "c", "d"], &[]);

@@ -1,4 +1,5 @@
 //! Odd places: other file systems, pipes, files where folders belong, long names.
+#![allow(clippy::print_stderr)] // says what it skips
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path, process::Command};
 
@@ -17,7 +18,8 @@ fn the_cache_or_the_artifacts_may_lie_on_another_file_system() {
         let memory = Path::new("/dev/shm");
         let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev());
         if !device(memory).is_ok_and(|other| other != device(space.folder.path()).unwrap()) {
-            // There is no second file system to be had; `engine/show.rs` has tests that need none.
+            // `engine/show.rs` has tests that need none.
+            eprintln!("SKIPPED: there is no second file system in `{}`", memory.display());
             return;
         }
         let other = tempfile::tempdir_in(memory).unwrap();
@@ -104,6 +106,23 @@ fn a_file_where_results_belong_is_named_and_kept() {
     fs::remove_file(space.path("artifacts")).unwrap();
     // What was made is not lost.
     space.ran(&["b", "c"], &["a", "d"]);
+}
+
+#[test]
+fn a_link_to_nowhere_where_results_or_objects_belong_is_named() {
+    // What was made is not lost where it had a place in the cache.
+    for (place, ran, restored) in [("artifacts", vec![], vec!["a"]), (".repro/objects", vec!["a"], vec![])] {
+        let space = Space::of(vec![("a", "echo one > $OUT/x".to_owned(), vec![])]);
+        fs::create_dir(space.path(".repro")).unwrap();
+        std::os::unix::fs::symlink("/nope", space.path(place)).unwrap();
+        let (summary, events) = space.run();
+        assert_eq!(summary.failed, [0]);
+        let told = format!("{place}` is a link to `/nope`, which is not there");
+        let said = |event: &Event| matches!(event, Event::Failed { message, .. } if message.ends_with(&told));
+        assert!(events.iter().any(said), "{events:?}");
+        fs::remove_file(space.path(place)).unwrap();
+        space.ran(&ran, &restored);
+    }
 }
 
 #[test]

@@ -1,8 +1,18 @@
 //! What runs, what is restored, what stays: with shell commands as stages.
 
-use std::{fs, sync::Arc};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use engine::{digest::Digest, observer::Event, project::Project, run::RunOptions};
+use engine::{
+    digest::Digest,
+    observer::{Event, Observer},
+    project::Project,
+    run::RunOptions,
+};
 
 use crate::space::{Space, read};
 
@@ -154,6 +164,79 @@ fn a_stop_ends_the_running_command_and_exits_130() {
     let (summary, events) = space.run_with(&options);
     assert_eq!((summary.exit_code(), summary.failed, summary.ran), (130, vec![], vec![0]));
     assert!(events.contains(&Event::Stopped { id: 1 }), "{events:?}");
+}
+
+/// Has no time for anything when it is told the first line, and looks whether there is a file at the end of that.
+struct Busy {
+    file: PathBuf,
+    there: Option<bool>,
+}
+
+impl Observer for Busy {
+    fn event(&mut self, event: &Event) {
+        if matches!(event, Event::Said { .. }) && self.there.is_none() {
+            let since = Instant::now();
+            while !self.file.exists() && since.elapsed() < Duration::from_millis(500) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            self.there = Some(self.file.exists());
+        }
+    }
+}
+
+#[test]
+fn a_command_that_says_much_waits_for_who_has_to_listen() {
+    let space = Space::of(vec![("a", "seq 100000; touch said; echo 1 > $OUT/x".to_owned(), vec![])]);
+    let mut busy = Busy { file: space.path("said"), there: None };
+    let project = Project::open(space.folder.path()).unwrap();
+    let summary = project.run(&space.pipeline(), &RunOptions::default(), &mut busy).unwrap();
+    // However long nobody listens: not all of it has room on the way.
+    assert_eq!((summary.ran, busy.there), (vec![0], Some(false)));
+    assert!(space.path("said").exists());
+}
+
+struct Deaf;
+
+impl Observer for Deaf {
+    fn event(&mut self, _: &Event) {}
+}
+
+#[test]
+fn a_run_that_cannot_go_on_waits_for_no_command_that_goes_on_talking() {
+    let harm = "echo 1 > $OUT/x; rm -rf .repro/records; touch .repro/records";
+    let stages = [("a", harm, vec![]), ("b", "yes", vec!["a"])];
+    let space = Space::of(stages.map(|(name, run, needs)| (name, run.to_owned(), needs)).into());
+    let project = Project::open(space.folder.path()).unwrap();
+    let error = project.run(&space.pipeline(), &RunOptions::default(), &mut Deaf).unwrap_err();
+    assert!(error.to_string().contains(".repro/records"), "{error}");
+}
+
+#[test]
+fn who_needs_what_cannot_be_restored_to_its_place_fails_and_says_why() {
+    // `in/` is where `in/a` is shown.
+    let stages = [
+        ("in/a", "echo 0 > $OUT/x", vec![]),
+        ("x", "echo 1 > $OUT/x", vec![]),
+        ("b", "cat $IN_IN_A/x $IN_X/x > $OUT/y", vec!["in/a", "x"]),
+        ("c", "cat $IN_X/x $IN_IN_A/x > $OUT/z", vec!["in/a", "x"]),
+    ];
+    let mut space = Space::of(stages.map(|(name, run, needs)| (name, run.to_owned(), needs)).into());
+    space.ran(&["in/a", "x", "b", "c"], &[]);
+    space.edit("x", "rm -r artifacts/in; touch artifacts/in; echo 2 > $OUT/x");
+    let options = RunOptions { jobs: 1, keep_going: true, ..RunOptions::default() };
+    let (summary, events) = space.run_with(&options);
+    assert_eq!((summary.fresh, summary.ran, summary.failed), (vec![0], vec![1], vec![2, 3]));
+    for reader in [2, 3] {
+        let told = |event: &Event| match event {
+            Event::Failed { id, message, .. } => {
+                *id == reader
+                    && message.contains("is no longer what was made: ")
+                    && message.contains("artifacts/in` is not a folder")
+            }
+            _ => false,
+        };
+        assert!(events.iter().any(told), "{events:?}");
+    }
 }
 
 #[test]

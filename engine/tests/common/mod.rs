@@ -84,6 +84,10 @@ impl Kind for Toy {
             "wait for a failure" => wait(|| {
                 fs::read_dir(job.project.join(".repro/failed")).is_ok_and(|mut notes| notes.next().is_some())
             }),
+            "wait for b" => wait(|| {
+                let log = fs::read_to_string(job.project.join(".repro/logs/b.log"));
+                log.is_ok_and(|log| log.contains("writes"))
+            }),
             "sleep" => std::thread::sleep(Duration::from_millis(300)),
             _ => {}
         }

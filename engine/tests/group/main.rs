@@ -22,8 +22,7 @@ use crate::{
 
 fn main() -> ExitCode {
     if env::args().nth(1).as_deref() == Some("__stage") {
-        let code = engine::child::serve(&Kinds::default().with(Toy("toy")));
-        return ExitCode::from(u8::try_from(code).unwrap());
+        return engine::child::serve(&Kinds::default().with(Toy("toy")));
     }
     // A machine with two GPUs, as far as the runner can tell.
     const GPUS: (&str, &str) = ("CUDA_VISIBLE_DEVICES", "3,5");
@@ -31,7 +30,7 @@ fn main() -> ExitCode {
         let status = Command::new(env::current_exe().unwrap()).env(GPUS.0, GPUS.1).status().unwrap();
         return if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    let tests: [(&str, fn()); 14] = [
+    let tests: [(&str, fn()); 15] = [
         ("equal_keys_share_a_process", equal_keys_share_a_process),
         ("each_result_is_what_it_would_be_alone", each_result_is_what_it_would_be_alone),
         ("one_that_fails_takes_no_other_along", one_that_fails_takes_no_other_along),
@@ -44,6 +43,7 @@ fn main() -> ExitCode {
         ("a_full_group_waits_for_nobody", a_full_group_waits_for_nobody),
         ("one_that_does_not_fit_parts_no_others", one_that_does_not_fit_parts_no_others),
         ("twins_run_once", twins_run_once),
+        ("the_twin_of_a_failure_waits_for_no_other", the_twin_of_a_failure_waits_for_no_other),
         ("a_kind_takes_a_gpu_where_there_is_one", a_kind_takes_a_gpu_where_there_is_one),
         ("each_gpu_gets_its_part_of_a_group", each_gpu_gets_its_part_of_a_group),
     ];
@@ -175,6 +175,18 @@ fn twins_run_once() {
     let run = space.run();
     assert_eq!((run.summary.ran, run.summary.restored), (vec![0], vec![1]));
     assert_eq!(fs::read_to_string(space.path("artifacts/b/x")).unwrap(), "one");
+}
+
+fn the_twin_of_a_failure_waits_for_no_other() {
+    if one_thread() {
+        return;
+    }
+    // The process of the first, whose scratch folder the twin has too, goes on until the twin has begun.
+    let run = Space::new(&[("a", "key", "fail"), ("b", "key", "fail"), ("c", "key", "wait for b")]).run();
+    assert_eq!((run.summary.failed, run.summary.ran), (vec![0, 1], vec![2]), "{:?}", run.events);
+    let told =
+        |event: &&Event| matches!(event, Event::Failed { message, .. } if message == "it was told to fail");
+    assert_eq!(run.events.iter().filter(told).count(), 2, "{:?}", run.events);
 }
 
 fn a_kind_takes_a_gpu_where_there_is_one() {

@@ -43,6 +43,25 @@ fn a_folder_of_images_is_read_in_order_of_names() {
 }
 
 #[test]
+fn a_folder_that_lacks_images_only_in_a_clone_is_refused() {
+    let mut bench = Bench::new();
+    folder(&bench, &["ant", "cat"], 2, 2);
+    let mut give = |absent: &str| {
+        let (instance, dir) = ("drawn".to_owned(), bench.path("images"));
+        let input = Input { instance, axes: BTreeMap::new(), dir, absent: vec![absent.to_owned()] };
+        bench.inputs.insert(FILES.to_owned(), vec![input]);
+        bench.run("source = 'image-folder'\ninput = './.'")
+    };
+    for absent in ["train/ant/002.png", "test/cat/"] {
+        let error = give(absent).unwrap_err();
+        let told = format!("`drawn` has no {absent} here, though it was locked with one");
+        assert_eq!((error.message, error.hint.is_some()), (told, true));
+    }
+    // What the stage does not read it need not have.
+    give("notes/train.txt").unwrap();
+}
+
+#[test]
 fn a_subset_is_stratified_and_a_larger_one_contains_it() {
     let kept = |params: &str| {
         let mut bench = Bench::new();

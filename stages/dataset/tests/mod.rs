@@ -7,7 +7,7 @@ mod server;
 
 use std::{cell::Cell, collections::BTreeMap, fs};
 
-use engine::instance::Resources;
+use engine::{instance::Resources, kind::Input};
 use network::trainer::Split;
 
 use super::*;
@@ -18,6 +18,8 @@ pub(super) struct Bench {
     pub(super) root: tempfile::TempDir,
     pub(super) listener: Listener,
     pub(super) offline: bool,
+    /// What another stage made.
+    pub(super) inputs: BTreeMap<String, Vec<Input>>,
 }
 
 impl Bench {
@@ -26,7 +28,7 @@ impl Bench {
         for folder in ["out", "scratch"] {
             fs::create_dir(root.path().join(folder)).unwrap();
         }
-        Self { root, listener: Listener::default(), offline: false }
+        Self { root, listener: Listener::default(), offline: false, inputs: BTreeMap::new() }
     }
 
     pub(super) fn path(&self, below: &str) -> PathBuf {
@@ -40,7 +42,7 @@ impl Bench {
             instance: "data",
             axes: &BTreeMap::new(),
             params: &params,
-            inputs: &BTreeMap::new(),
+            inputs: &self.inputs,
             out: &self.path("out"),
             scratch: &self.path("scratch"),
             project: self.root.path(),

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     plot::chart::Look,
-    results::{Evaluation, Family},
+    results::{Evaluation, Family, Line},
 };
 
 /// Lines of a figure, and what it is about.
@@ -15,7 +15,7 @@ struct Sort {
     file: &'static str,
     title: &'static str,
     caption: &'static str,
-    shows: fn(&str) -> bool,
+    shows: fn(&Line) -> bool,
     /// Without one of these modes, the figure has nothing to say.
     about: &'static [&'static str],
 }
@@ -26,7 +26,10 @@ const MAIN: Sort = Sort {
     caption: "How often the trained network is right on images that it has never seen (10 % is guessing among \
               ten classes). Each line says which weights were trained; all others stay as the seed drew them. n counts \
               the seeds.",
-    shows: |mode| !["all-but-bn", "bn+output+shortcut", "output+shortcut"].contains(&mode),
+    shows: |line| {
+        !["all-but-bn", "bn+output+shortcut", "output+shortcut"].contains(&line.mode())
+            && line.value("bn_init") != Some("alternate")
+    },
     about: &[],
 };
 
@@ -40,7 +43,7 @@ const AFFINE: Sort = Sort {
     title: "Are BatchNorm's scales and shifts useful?",
     caption: "Networks trained whole, against networks in which everything but BatchNorm's scales and shifts is \
               trained: the distance is what these few values are worth.",
-    shows: |mode| ["all", "all-but-bn"].contains(&mode),
+    shows: |line| ["all", "all-but-bn"].contains(&line.mode()),
     about: &["all-but-bn"],
 };
 
@@ -48,7 +51,7 @@ const SWITCHES: Sort = Sort {
     file: "switches",
     title: "BatchNorm with output layer and shortcuts",
     caption: "What the output layer and the 1x1 shortcuts add when they are trained too, with BatchNorm and without.",
-    shows: |mode| ["all", "bn", "bn+output+shortcut", "output+shortcut", "none"].contains(&mode),
+    shows: |line| ["all", "bn", "bn+output+shortcut", "output+shortcut", "none"].contains(&line.mode()),
     about: &["bn+output+shortcut", "output+shortcut"],
 };
 
@@ -74,7 +77,7 @@ fn drawings(given: &Given<'_>, sort: &Sort) -> Vec<Drawing> {
 
 fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<Drawing> {
     let evaluations = &given.results.evaluations;
-    let shown = || evaluations.iter().filter(|e| (sort.shows)(e.line.mode())).map(|e| &e.network);
+    let shown = || evaluations.iter().filter(|e| (sort.shows)(&e.line)).map(|e| &e.network);
     if !shown().any(|network| network.of(family)) {
         return None;
     }
@@ -82,11 +85,11 @@ fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<Drawing> {
         .published
         .iter()
         .flat_map(|source| source.lines().map(move |(line, points)| (source, line, points)))
-        .filter(|(_, line, _)| (sort.shows)(line.mode()))
+        .filter(|(_, line, _)| (sort.shows)(line))
         .collect();
     let theirs = published.iter().flat_map(|(_, _, points)| points.iter().map(|(network, _)| network));
     let places = Places::new(family, shown().chain(theirs))?;
-    let groups = grouped(given.results, |line| (sort.shows)(line.mode()));
+    let groups = grouped(given.results, sort.shows);
     let top1 = |run: &Evaluation| Some(100.0 * run.metrics.top1);
     let crossed = crossed::chart(&groups, sort.title, top1, TOP1).filter(|_| published.is_empty());
     if let Some(chart) = crossed {
@@ -119,7 +122,8 @@ fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<Drawing> {
         }
     }
     let thinned = if groups.keys().any(|line| line.mode() == "origin-random") {
-        " A thinned network (2 F.P.C.) begins with nearly all weights of its filters at zero, and all of them train."
+        " A thinned network (2 F.P.C.) begins with nearly all weights of its filters at zero; all of them may train, but \
+         a filter that is zero gets no gradient."
     } else {
         ""
     };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Axis, Chart, Drawing, Given, MANY, Series, counted, entitled, looks};
+use super::{Axis, Chart, Drawing, Given, MANY, Series, counted, entitled, look, looks, others};
 use crate::{
     plot::chart::{Dashes, Look, Marker},
     results::{History, Line, Network, Statistics},
@@ -17,6 +17,8 @@ struct Columns {
     test: &'static str,
     scale: f64,
     caption: &'static str,
+    /// Did others publish it?
+    published: bool,
 }
 
 const LOSS: Columns = Columns {
@@ -27,6 +29,7 @@ const LOSS: Columns = Columns {
     test: "test_loss",
     scale: 1.0,
     caption: "How wrong the network is after each pass over the training images: lower is better.",
+    published: false,
 };
 const ACCURACY: Columns = Columns {
     file: "accuracy-curves",
@@ -36,6 +39,7 @@ const ACCURACY: Columns = Columns {
     test: "test_accuracy",
     scale: 100.0,
     caption: "How often the network is right after each pass over the training images.",
+    published: true,
 };
 
 pub(super) fn loss(given: &Given<'_>) -> Vec<Drawing> {
@@ -51,10 +55,15 @@ fn drawings(given: &Given<'_>, columns: &Columns) -> Vec<Drawing> {
     for history in &given.results.histories {
         networks.entry(&history.network).or_default().entry(&history.line).or_default().push(history);
     }
-    networks.into_iter().map(|(network, lines)| drawing(network, &lines, columns)).collect()
+    networks.into_iter().map(|(network, lines)| drawing(given, network, &lines, columns)).collect()
 }
 
-fn drawing(network: &Network, lines: &BTreeMap<&Line, Vec<&History>>, columns: &Columns) -> Drawing {
+fn drawing(
+    given: &Given<'_>,
+    network: &Network,
+    lines: &BTreeMap<&Line, Vec<&History>>,
+    columns: &Columns,
+) -> Drawing {
     let mut series = Vec::new();
     let sets = [(columns.test, "test", Dashes::Solid), (columns.train, "train", Dashes::Dots)];
     let many = lines.len() > MANY;
@@ -79,12 +88,22 @@ fn drawing(network: &Network, lines: &BTreeMap<&Line, Vec<&History>>, columns: &
             });
         }
     }
+    let mut sources = Vec::new();
+    for source in given.published.iter().filter(|_| columns.published) {
+        for (line, points) in source.curves(network) {
+            let points = points.iter().map(|(epoch, value)| (*epoch as f64, *value, 0.0)).collect();
+            let look = Look { hollow: true, ..look(&line, 0) };
+            series.push(Series { label: format!("{}: {}", source.label, line.label()), look, points });
+            sources.push(source);
+        }
+    }
+    sources.dedup();
     let sets = if many {
         "All lines: the test images, which it never learns from."
     } else {
         "Solid lines: the test images, which it never learns from; dotted lines: the training images."
     };
-    let caption = format!("{} {sets}", columns.caption);
+    let caption = format!("{} {sets}{}", columns.caption, others("Empty markers", &sources));
     Drawing {
         name: format!("{}-{}", columns.file, crate::plot::file_name(network.name())),
         caption,

@@ -22,7 +22,7 @@ use super::{
     look::{look, looks},
     published::Source,
 };
-use crate::results::{Evaluation, Family, Line, Network, Results, Statistics};
+use crate::results::{Evaluation, Family, Line, Network, Results, Statistics, whose};
 
 /// A figure, or a few of the same sort.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -80,8 +80,31 @@ impl Figure {
         Self::Memory,
     ];
 
-    /// Draws it, as often as the results allow.
+    /// Draws it, as often as the results allow: for the paper's networks and the origin's apart, unless it sets one beside
+    /// the other.
     pub(super) fn draw(self, given: &Given<'_>) -> Vec<Drawing> {
+        let parts = match self {
+            Self::Ablation | Self::Memory => Vec::new(),
+            _ => given.results.by_variant(),
+        };
+        if parts.is_empty() {
+            return self.drawings(given);
+        }
+        let mut all = Vec::new();
+        for (variant, results) in &parts {
+            let published = given.published.iter().filter(|source| source.variant == *variant);
+            let published: Vec<_> = published.cloned().collect();
+            for Drawing { name, caption, mut chart } in
+                self.drawings(&Given { results, published: &published })
+            {
+                chart.title = format!("{} ({})", chart.title, whose(variant));
+                all.push(Drawing { name: format!("{name}-{variant}"), caption, chart });
+            }
+        }
+        all
+    }
+
+    fn drawings(self, given: &Given<'_>) -> Vec<Drawing> {
         let drawings = match self {
             Self::Ablation => ablation::ablation(given),
             Self::Accuracy => accuracy::main(given),

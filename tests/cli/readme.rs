@@ -1,0 +1,48 @@
+//! What the README says in its own words is what its tables say, which come from results and reports.
+
+use std::{fs, path::Path};
+
+/// The rows of the table in the block `name`, without its head: their cells.
+fn rows(page: &str, name: &str) -> Vec<Vec<String>> {
+    let (open, close) = (format!("<!-- repro:{name} -->"), format!("<!-- /repro:{name} -->"));
+    let block = page.split(&open).nth(1).and_then(|rest| rest.split(&close).next()).expect("a block");
+    let lines = block.lines().filter(|line| line.starts_with('|')).skip(2);
+    let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
+    lines.map(cells).collect()
+}
+
+#[test]
+fn the_readme_says_in_words_what_its_tables_say() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"));
+    let page = page.expect("a readable page");
+    let accuracies = rows(&page, "overnight/table");
+    let top1 = |network: &str, trained: &str| {
+        let row = accuracies.iter().find(|row| row[..3] == [network, "paper", trained]).expect("a row");
+        row[4].parse::<f64>().expect("a number")
+    };
+    let ratios = rows(&page, "speed").into_iter();
+    let ratios: Vec<f64> = ratios.map(|row| row[6].trim_matches('*').parse().expect("a number")).collect();
+    let (least, most) = (ratios.iter().copied().reduce(f64::min), ratios.iter().copied().reduce(f64::max));
+    let bn = "BatchNorm only";
+    let said = [
+        format!(
+            "BatchNorm alone takes ResNet-14 to {:.1} % and ResNet-32 to {:.1} % test accuracy",
+            top1("ResNet-14", bn),
+            top1("ResNet-32", bn)
+        ),
+        format!(
+            "training as many random weights takes ResNet-14 to {:.1} % and training everything to {:.1} %",
+            top1("ResNet-14", "as many random weights"),
+            top1("ResNet-14", "everything")
+        ),
+        format!(
+            "{:.1} to {:.1} times as fast as PyTorch on the same processor",
+            least.expect("a row"),
+            most.expect("a row")
+        ),
+    ];
+    let words = page.split_whitespace().collect::<Vec<_>>().join(" ");
+    for sentence in said {
+        assert!(words.contains(&sentence), "README.md should say: {sentence}");
+    }
+}
