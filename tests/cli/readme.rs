@@ -1,6 +1,14 @@
-//! What the README says in its own words is what its tables say, which come from results and reports.
+//! What the README says in its own words is what its tables say, which come from results and reports; and its pipeline
+//! is one.
 
 use std::{fs, path::Path};
+
+use crate::project::TestProject;
+
+fn page() -> String {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"));
+    page.expect("a readable page")
+}
 
 /// The rows of the table in the block `name`, without its head: their cells.
 fn rows(page: &str, name: &str) -> Vec<Vec<String>> {
@@ -13,8 +21,7 @@ fn rows(page: &str, name: &str) -> Vec<Vec<String>> {
 
 #[test]
 fn the_readme_says_in_words_what_its_tables_say() {
-    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"));
-    let page = page.expect("a readable page");
+    let page = page();
     let accuracies = rows(&page, "overnight/table");
     let top1 = |network: &str, trained: &str| {
         let row = accuracies.iter().find(|row| row[..3] == [network, "paper", trained]).expect("a row");
@@ -45,4 +52,16 @@ fn the_readme_says_in_words_what_its_tables_say() {
     for sentence in said {
         assert!(words.contains(&sentence), "README.md should say: {sentence}");
     }
+}
+
+#[test]
+fn the_readmes_own_pipeline_is_understood() {
+    let page = page();
+    let example = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
+    let project = TestProject::new("");
+    fs::create_dir(project.path("my-images")).expect("a folder");
+    project.write("mine.toml", example.expect("an example"));
+    let told = project.ends(&["-f", "mine.toml", "status"], 0).out;
+    assert!(told.ends_with("3 stale, 8 waiting\n"), "{told}");
+    assert!(told.contains("waiting    evaluate[arch=vgg11,mode=all]: "), "{told}");
 }
