@@ -123,7 +123,7 @@ fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<Drawing> {
     }
     let thinned = if groups.keys().any(|line| line.mode() == "origin-random") {
         " A thinned network (2 F.P.C.) begins with nearly all weights of its filters at zero; all of them may train, but \
-         a filter that is zero gets no gradient."
+         most filters that are zero get no gradient."
     } else {
         ""
     };
