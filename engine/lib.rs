@@ -39,3 +39,4 @@ mod show;
 mod state;
 mod store;
 mod task;
+pub mod verify;

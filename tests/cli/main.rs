@@ -2,6 +2,7 @@
 
 mod bench;
 mod browser;
+mod clone;
 mod costs;
 mod diff;
 mod errors;

@@ -179,24 +179,31 @@ fn what_a_killed_run_left_behind_is_ended_by_the_next() {
     }
 }
 
-#[test]
+/// Kills a run whose command, which writes its number to `started`, outlives it; then the run `next` ends that before it
+/// begins.
 #[cfg(target_os = "linux")]
-fn a_leftover_that_sends_its_errors_elsewhere_is_ended_too() {
-    let project = TestProject::new(SLOW);
-    project.edit("pipeline.toml", "touch started", "exec 2> errors; echo $$ > pid; mv pid started");
+fn ends_what_is_left(project: &TestProject, next: &[&str]) {
     let run = project.start(&["run"]);
     project.wait_for("started");
     run.signal("KILL");
     run.wait();
     let leftover = project.read("started");
     assert!(lives(&leftover), "the command outlives the runner");
-    fs::remove_file(project.path("started")).unwrap();
-    let next = project.start(&["run"]);
+    fs::remove_file(project.path("started")).expect("it is there");
+    let next = project.start(next);
     project.wait_for("started");
     assert!(!lives(&leftover), "the next run ends it before it begins");
     project.write("go", "");
     let answer = next.wait();
     assert_eq!(answer.code, Some(0), "{}", answer.err);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_leftover_that_sends_its_errors_elsewhere_is_ended_too() {
+    let project = TestProject::new(SLOW);
+    project.edit("pipeline.toml", "touch started", "exec 2> errors; echo $$ > pid; mv pid started");
+    ends_what_is_left(&project, &["run"]);
 }
 
 /// A profile with the same stage shares its scratch folder, not its log.
@@ -209,19 +216,7 @@ fn a_leftover_with_the_same_scratch_folder_is_ended_too() {
         "touch started",
         "echo $$ > $SCRATCH/pid; cp $SCRATCH/pid . && mv pid started",
     );
-    let run = project.start(&["run"]);
-    project.wait_for("started");
-    run.signal("KILL");
-    run.wait();
-    let leftover = project.read("started");
-    assert!(lives(&leftover), "the command outlives the runner");
-    fs::remove_file(project.path("started")).unwrap();
-    let next = project.start(&["run", "--profile", "other"]);
-    project.wait_for("started");
-    assert!(!lives(&leftover), "the next run ends it before it begins");
-    project.write("go", "");
-    let answer = next.wait();
-    assert_eq!(answer.code, Some(0), "{}", answer.err);
+    ends_what_is_left(&project, &["run", "--profile", "other"]);
     assert_eq!(project.read("artifacts/other/slow/y"), "quick\n");
 }
 

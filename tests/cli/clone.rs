@@ -1,0 +1,186 @@
+//! What a clone has of results, and what `--allow-missing` makes of it.
+
+use crate::project::TestProject;
+
+#[test]
+fn a_result_that_is_not_what_the_lock_file_says_is_told() {
+    let random = "[stage.a]\nkind = \"command\"\nrun = \"cat /proc/sys/kernel/random/uuid > $OUT/x\"\noutputs = [\"x\"]";
+    let project = TestProject::new(random);
+    let told = "the lock file had other bytes for the same recipe";
+    assert!(!project.ends(&["run"], 0).err.contains(told));
+    for folder in [".repro", "artifacts"] {
+        std::fs::remove_dir_all(project.path(folder)).unwrap();
+    }
+    let answer = project.ends(&["run"], 0);
+    assert!((answer.out + &answer.err).contains(told));
+    assert!(!project.ends(&["run", "--force"], 0).err.contains(told), "it is this project's own now");
+}
+
+#[test]
+fn what_a_clone_lacks_is_not_made_again_where_the_lock_file_may_be_believed() {
+    let project = TestProject::new(
+        r#"
+        [params]
+        figures = []
+
+        [stage.train]
+        kind = "command"
+        run = """
+        echo x >> ran; mkdir -p $OUT/parts/none; echo much > $OUT/large
+        echo '{ "arch": "resnet14", "mode": "bn", "top1": 0.5 }' > $OUT/metrics.json"""
+        outputs = ["metrics.json", "large", "parts"]
+
+        [stage.read]
+        kind = "plot"
+        figures = "${figures}"
+        needs = { metrics = "train" }
+        "#,
+    );
+    let like_a_clone = || {
+        std::fs::remove_dir_all(project.path(".repro")).unwrap();
+        std::fs::remove_file(project.path("artifacts/train/large")).unwrap();
+        std::fs::remove_dir_all(project.path("artifacts/train/parts")).unwrap(); // git keeps no empty folders
+    };
+    let trainings = || project.read("ran").lines().count();
+    let other = ["run", "--allow-missing", "-S", "figures=['accuracy']"];
+    project.ends(&["run"], 0);
+    like_a_clone();
+    let answer = project.ends(&[&other[..], &["--dry-run"]].concat(), 0);
+    let taken = "take     train: what is there is as the lock file says\n";
+    assert!(answer.out.starts_with(taken), "{}", answer.out);
+    assert!(answer.out.ends_with("\n1 will run, 1 as the lock file says\n"), "{}", answer.out);
+    std::fs::remove_dir_all(project.path("artifacts/read")).unwrap();
+    let answer = project.ends(&other, 0);
+    assert!(answer.out.starts_with("ran 1, 1 as the lock file says in "), "{}", answer.out);
+    assert_eq!(trainings(), 1);
+    assert!(project.read("artifacts/read/table.md").contains("| 50.00 |"));
+    let lock = project.read("pipeline.lock");
+    assert!(lock.contains("outputs.\"large\""), "{lock}");
+    let answer = project.ends(&other, 0);
+    assert!(answer.out.starts_with("1 as the lock file says, 1 fresh in "), "{}", answer.out);
+
+    // Without the word of the lock file it is made.
+    project.ends(&["run"], 0);
+    assert_eq!((project.read("artifacts/train/large").as_str(), trainings()), ("much\n", 2));
+
+    // What is there must be what was locked, of today's recipe; and something must be there.
+    for spoil in ["echo >> artifacts/train/metrics.json", "rm artifacts/train/metrics.json"] {
+        like_a_clone();
+        let spoilt =
+            std::process::Command::new("sh").args(["-c", spoil]).current_dir(project.path("")).status();
+        assert!(spoilt.unwrap().success());
+        let before = trainings();
+        project.ends(&["run", "--allow-missing"], 0);
+        assert_eq!(trainings(), before + 1, "{spoil}");
+    }
+    like_a_clone();
+    project.write("pipeline.toml", &project.read("pipeline.toml").replace("echo much", "echo more"));
+    let before = trainings();
+    project.ends(&["run", "--allow-missing"], 0);
+    assert_eq!(trainings(), before + 1, "another recipe");
+}
+
+#[test]
+fn a_command_does_not_run_on_a_part_of_what_was_locked() {
+    let project = TestProject::new(
+        r#"
+        [stage.a]
+        kind = "command"
+        run = "mkdir -p $OUT/parts/none; cd $OUT/parts; touch 1.csv 2.csv 3.csv 4.bin 5.bin; echo 6 > 6.bin"
+        outputs = ["parts"]
+
+        [stage.b]
+        kind = "command"
+        run = "ls $IN_A/parts | wc -l > $OUT/count"
+        outputs = ["count"]
+        needs = { a = "a" }
+        "#,
+    );
+    project.ends(&["run"], 0);
+    for folder in [".repro", "artifacts/b", "artifacts/a/parts/none"] {
+        std::fs::remove_dir_all(project.path(folder)).unwrap();
+    }
+    for name in ["5.bin", "6.bin"] {
+        std::fs::remove_file(project.path("artifacts/a/parts").join(name)).unwrap();
+    }
+    let told = "its input lacks `artifacts/a/parts/5.bin` and 2 more";
+    let plan = project.ends(&["run", "--allow-missing", "--dry-run"], 0).out;
+    assert!(plan.contains(&format!("fail     b: {told}\n")), "{plan}");
+    let answer = project.ends(&["run", "--allow-missing"], 1);
+    assert!(answer.out.starts_with("1 as the lock file says, failed 1 in "), "{}", answer.out);
+    assert!(answer.err.contains(&format!("error: `b`: {told}\n")), "{}", answer.err);
+    assert!(answer.err.contains("run without it, or bring the file"), "{}", answer.err);
+    assert!(!project.path("artifacts/b").exists());
+    // Git keeps no empty folders, but a command may ask for them.
+    for (name, text) in [("5.bin", ""), ("6.bin", "6\n")] {
+        project.write(&format!("artifacts/a/parts/{name}"), text);
+    }
+    let answer = project.ends(&["run", "--allow-missing"], 1);
+    assert!(answer.err.contains("its input lacks `artifacts/a/parts/none/`\n"), "{}", answer.err);
+    std::fs::create_dir(project.path("artifacts/a/parts/none")).unwrap();
+    project.ends(&["run", "--allow-missing"], 0);
+    assert_eq!(project.read("artifacts/b/count").trim(), "7");
+}
+
+#[test]
+fn a_clone_without_the_files_that_a_stage_reads_goes_on_from_what_was_locked() {
+    let project = TestProject::new(
+        r#"
+        [stage.pack]
+        kind = "command"
+        run = '''
+        echo x >> ran; cat images/* > $OUT/pixels
+        echo "{ \"arch\": \"resnet14\", \"mode\": \"$(ls images)\", \"top1\": 0.5 }" > $OUT/metrics.json'''
+        deps = ["images"]
+        outputs = ["metrics.json", "pixels"]
+
+        [stage.table]
+        kind = "plot"
+        needs = { metrics = "pack" }
+        "#,
+    );
+    let images = project.path("images");
+    std::fs::create_dir(&images).unwrap();
+    project.write("images/bn", "1");
+    project.ends(&["run"], 0);
+    let lock = project.read("pipeline.lock");
+    assert!(lock.contains("\nfiles.\"images\" = "), "{lock}");
+    // Neither is the folder in the repository, nor what was made of it, nor the figure.
+    std::fs::remove_dir_all(&images).unwrap();
+    std::fs::remove_dir_all(project.path(".repro")).unwrap();
+    std::fs::remove_dir_all(project.path("artifacts/table")).unwrap();
+    std::fs::remove_file(project.path("artifacts/pack/pixels")).unwrap();
+    assert!(project.ends(&["run"], 1).err.contains("it reads `images`"));
+    let answer = project.ends(&["run", "--allow-missing"], 0);
+    assert!(answer.out.starts_with("ran 1, 1 as the lock file says in "), "{}", answer.out);
+    assert!(project.path("artifacts/table/table.md").exists());
+    assert_eq!(project.read("pipeline.lock"), lock);
+    // Nothing is made without the folder: neither when asked for, nor in place of what somebody changed or took away.
+    let lacks = |words: &[&str]| {
+        let answer = project.ends(words, 1);
+        assert!(answer.err.contains("it reads `images`"), "{}", answer.err);
+        assert_eq!(project.read("ran").lines().count(), 1);
+    };
+    let shown = "artifacts/pack/metrics.json";
+    let made = project.read(shown);
+    lacks(&["run", "--allow-missing", "--force", "pack"]);
+    assert_eq!(project.read(shown), made);
+    project.write(shown, "{}");
+    lacks(&["run", "--allow-missing"]);
+    assert_eq!(project.read(shown), "{}");
+    let plan = project.ends(&["run", "--allow-missing", "--dry-run"], 0).out;
+    assert!(plan.starts_with("fail     pack: it reads `images`"), "{plan}");
+    std::fs::remove_file(project.path(shown)).unwrap();
+    lacks(&["run", "--allow-missing"]);
+    project.write(shown, &made);
+    project.ends(&["run", "--allow-missing"], 0);
+    // Only of that recipe, and only where nothing else is in its place.
+    let pipeline = project.read("pipeline.toml");
+    project.write("pipeline.toml", &pipeline.replace("cat images/*", "cat images/bn"));
+    assert!(project.ends(&["run", "--allow-missing"], 1).err.contains("it reads `images`"));
+    project.write("pipeline.toml", &pipeline);
+    std::fs::create_dir(&images).unwrap();
+    project.write("images/all", "2");
+    project.ends(&["run", "--allow-missing"], 0);
+    assert_eq!((project.read(shown).contains("all"), project.read("ran").lines().count()), (true, 2));
+}
