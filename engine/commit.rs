@@ -117,7 +117,7 @@ fn work(
 }
 
 /// Syncs the file system that holds the cache, and that of `artifacts/` where it is another one.
-fn sync(store: &Store) -> std::io::Result<()> {
+pub(crate) fn sync(store: &Store) -> std::io::Result<()> {
     let cache = std::fs::File::open(store.cache())?;
     #[cfg(target_os = "linux")]
     {

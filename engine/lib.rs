@@ -35,6 +35,7 @@ pub mod record;
 mod resources;
 pub mod run;
 mod schedule;
+pub mod share;
 mod show;
 mod state;
 mod store;

@@ -38,6 +38,11 @@ pub enum Event {
         /// Which.
         id: InstanceId,
     },
+    /// What it can go on from came from the folder beside the project.
+    Brought {
+        /// Which.
+        id: InstanceId,
+    },
     /// Files of its result are missing, and the lock file's word for it was taken.
     Taken {
         /// Which.

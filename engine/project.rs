@@ -21,6 +21,7 @@ use crate::{
     publish::outdated,
     recipe::Recipe,
     record::Record,
+    share::Share,
     state::State,
     store::Store,
 };
@@ -88,8 +89,16 @@ impl Project {
     /// # Errors
     /// When there is no such folder, or it cannot be entered.
     pub fn open(root: &Path) -> Result<Self, EngineError> {
+        Self::open_beside(root, None)
+    }
+
+    /// The same, where results that are not in its cache may be found in a folder `beside` it.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_beside(root: &Path, beside: Option<Share>) -> Result<Self, EngineError> {
         let root = root.canonicalize().context("open", root)?;
-        Ok(Self { store: Arc::new(Store::new(&root)), root })
+        Ok(Self { store: Arc::new(Store::new(&root, beside)), root })
     }
 
     /// Where every instance stands, by [`InstanceId`].

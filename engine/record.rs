@@ -20,6 +20,20 @@ pub struct Record {
     pub run: Facts,
 }
 
+impl Record {
+    /// Are its outputs what their common digest says, and is each in a place below the result's folder? Whoever can write
+    /// to a folder that clones share could otherwise write anywhere.
+    pub(crate) fn is_sound(&self) -> bool {
+        let below = |output: &Output| {
+            let path = output.path.strip_suffix('/').unwrap_or(&output.path);
+            !path.is_empty() && path.split('/').all(|name| !["", ".", ".."].contains(&name))
+        };
+        let outputs =
+            self.outputs.iter().map(|output| (output.path.as_str(), output.executable, output.digest));
+        self.outputs.iter().all(below) && Digest::of_tree(outputs) == self.tree
+    }
+}
+
 /// How a result came about. Never hashed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Facts {

@@ -43,6 +43,8 @@ pub struct RunOptions {
     pub allow_missing: bool,
     /// Run nothing; [`Summary::plan`] says what would happen.
     pub dry_run: bool,
+    /// Run nothing; show what can be restored.
+    pub restore_only: bool,
     /// Ask the stages not to use the network.
     pub offline: bool,
     /// The program to start as `exe __stage`.
@@ -70,7 +72,7 @@ pub struct Summary {
     pub failed: Vec<InstanceId>,
     /// Were running when the run was asked to stop.
     pub stopped: Vec<InstanceId>,
-    /// Wanted, but not reached: behind a failure or an interruption.
+    /// Wanted, but not reached: behind a failure, an interruption, or what was not to run.
     pub skipped: Vec<InstanceId>,
     /// Was the run asked to stop?
     pub interrupted: bool,
@@ -229,7 +231,7 @@ impl Project {
             } else if !waits.is_empty() {
                 standing = Standing::Waiting(waits);
             } else if matches!(standing, Standing::Restorable(_))
-                && let Some(record) = recipe.and_then(|recipe| self.store.record(recipe))
+                && let Some(record) = recipe.and_then(|recipe| self.store.restorable(recipe))
                 && let Some(damage) = self.store.damage(&record)
             {
                 standing = Standing::Stale(vec![Why::CacheDamaged(damage.to_string())]);

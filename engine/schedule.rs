@@ -296,11 +296,26 @@ impl Run<'_> {
             }
             Standing::Restorable(_) => self.restore(id, recipe),
             Standing::Locked => self.take(id, judged.tree),
-            Standing::Stale(_) | Standing::Waiting(_) => drop(self.queued.insert(id, recipe)),
+            Standing::Stale(_) | Standing::Waiting(_) => self.queue(id, recipe),
         }
         // Forced, or damaged in the cache: without what it reads it would make something else of the same recipe.
         if let Some(why) = missing.filter(|_| self.queued.remove(&id).is_some()) {
             self.fail(id, StageError::new(why).hint(READABLE));
+        }
+    }
+
+    /// It is to run once resources allow, unless nothing is; from where somebody else had to leave it, if that is known.
+    fn queue(&mut self, id: InstanceId, recipe: Recipe) {
+        match self.plan.project.store.bring_attempt(recipe.digest()) {
+            Ok(false) => {}
+            Ok(true) => self.observer.event(&Event::Brought { id }),
+            Err(error) => {
+                let line = format!("what it could go on from stays where it is: {error}");
+                self.observer.event(&Event::Said { id, line });
+            }
+        }
+        if !self.plan.options.restore_only {
+            self.queued.insert(id, recipe);
         }
     }
 
@@ -329,7 +344,7 @@ impl Run<'_> {
             self.observer.event(&Event::Said { id, line });
         }
         let store = &self.plan.project.store;
-        let restored = store.record(recipe.digest()).map(|record| Ok((store.restore(&record)?, record)));
+        let restored = store.restorable(recipe.digest()).map(|record| Ok((store.restore(&record)?, record)));
         match restored {
             Some(Ok(((draft, content), record))) => {
                 store.used(recipe.digest());
@@ -344,12 +359,12 @@ impl Run<'_> {
                 }
                 said.into_iter().for_each(|line| self.observer.event(&Event::Said { id, line }));
             }
-            Some(Err(error @ EngineError::Damaged { .. })) => {
+            Some(Err(error @ EngineError::Damaged { .. })) if !self.plan.options.restore_only => {
                 self.observer.event(&Event::Said { id, line: format!("{error}; it is made again") });
-                self.queued.insert(id, recipe);
+                self.queue(id, recipe);
             }
             Some(Err(error)) => self.fail(id, error.into()),
-            None => drop(self.queued.insert(id, recipe)),
+            None => self.queue(id, recipe),
         }
     }
 

@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn what_people_made_stays_when_the_new_result_cannot_take_its_place() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::new(folder.path());
+        let store = Store::new(folder.path(), None);
         let place = store.shown("d");
         fs::create_dir_all(&place).unwrap();
         fs::write(place.join("notes"), "mine").unwrap();
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn the_age_of_what_is_put_away_counts_from_then_and_it_takes_the_place_of_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::new(folder.path());
+        let store = Store::new(folder.path(), None);
         let (file, link) = (folder.path().join("mine"), folder.path().join("link"));
         fs::write(&file, "mine").unwrap();
         fs::File::options().write(true).open(&file).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();

@@ -24,6 +24,7 @@ use crate::{
     error::{Context, EngineError},
     place::{clear, with_parent},
     record::Record,
+    share::Share,
 };
 
 /// Files up to this size are read once, hashed and kept from memory.
@@ -101,7 +102,11 @@ impl Content {
 pub(crate) struct Store {
     cache: PathBuf,
     artifacts: PathBuf,
+    /// What tells its names in `drafts/` from those of everybody else, on every machine.
+    session: String,
     drafts: AtomicU64,
+    /// Where what is not here is looked for.
+    pub(crate) beside: Option<Box<Share>>,
 }
 
 /// The lock of a scratch folder: see `task::Member::hold_scratch`.
@@ -129,8 +134,14 @@ impl Draft {
 }
 
 impl Store {
-    pub(crate) fn new(root: &Path) -> Self {
-        Self { cache: root.join(".repro"), artifacts: root.join("artifacts"), drafts: AtomicU64::new(0) }
+    pub(crate) fn new(root: &Path, beside: Option<Share>) -> Self {
+        Self { beside: beside.map(Box::new), ..Self::at(root.join(".repro"), root.join("artifacts")) }
+    }
+
+    pub(crate) fn at(cache: PathBuf, artifacts: PathBuf) -> Self {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let session = format!("{}-{:x}", std::process::id(), since.as_nanos());
+        Self { cache, artifacts, session, drafts: AtomicU64::new(0), beside: None }
     }
 
     pub(crate) fn cache(&self) -> &Path {
@@ -191,7 +202,7 @@ impl Store {
     /// A name in `drafts/` that nothing has.
     pub(crate) fn temporary(&self) -> PathBuf {
         let number = self.drafts.fetch_add(1, Ordering::Relaxed);
-        self.cache.join("drafts").join(format!("{}-{number}", std::process::id()))
+        self.cache.join("drafts").join(format!("{}-{number}", self.session))
     }
 
     /// An empty folder for a result.
@@ -201,21 +212,25 @@ impl Store {
         Ok(Draft { path })
     }
 
-    /// The record of a recipe, if it ever ran to its end. An unreadable record is none at all: the
+    /// The record of a recipe, if it ever ran to its end here. An unreadable record is none at all: the
     /// stage then runs again.
     pub(crate) fn record(&self, recipe: Digest) -> Option<Record> {
         let record: Record = serde_json::from_slice(&fs::read(self.record_path(recipe)).ok()?).ok()?;
         (Digest::of(&record.recipe) == recipe).then_some(record)
     }
 
-    /// The record of a recipe whose objects are all there, at their size.
+    /// The record of a recipe whose objects are all there, at their size, or beside.
     pub(crate) fn restorable(&self, recipe: Digest) -> Option<Record> {
-        let record = self.record(recipe)?;
-        let there = |output: &Output| output.is_folder() || self.holds(output.digest, output.size);
-        record.outputs.iter().all(there).then_some(record)
+        let beside = || self.beside.as_ref()?.record(recipe);
+        let there = |output: &Output| {
+            let holds = |store: &Self| store.holds(output.digest, output.size);
+            output.is_folder() || holds(self) || self.beside.as_ref().is_some_and(|share| holds(&share.0))
+        };
+        let whole = |record: &Record| record.outputs.iter().all(there);
+        self.record(recipe).filter(whole).or_else(|| beside().filter(whole))
     }
 
-    fn holds(&self, digest: Digest, size: u64) -> bool {
+    pub(crate) fn holds(&self, digest: Digest, size: u64) -> bool {
         fs::symlink_metadata(self.object(digest)).is_ok_and(|meta| meta.is_file() && meta.len() == size)
     }
 
@@ -342,8 +357,18 @@ impl Store {
     }
 
     /// A draft with a recorded result's files, each checked against its digest. An object that fails
-    /// is deleted, so that it is made anew; so is one that cannot be read.
+    /// is deleted, so that it is made anew; so is one that cannot be read. What is not here comes from beside.
     pub(crate) fn restore(&self, record: &Record) -> Result<(Draft, Content), EngineError> {
+        self.bring(record)?;
+        match self.copy_out(record) {
+            Err(EngineError::Damaged { .. }) if self.beside.is_some() && self.bring(record).is_ok() => {
+                self.copy_out(record)
+            }
+            done => done,
+        }
+    }
+
+    fn copy_out(&self, record: &Record) -> Result<(Draft, Content), EngineError> {
         let draft = self.begin()?;
         let mut content = Content { outputs: record.outputs.clone(), ..Content::default() };
         let mut folders = BTreeSet::from([String::new()]);
@@ -373,12 +398,15 @@ impl Store {
         Ok((draft, content))
     }
 
-    /// The first object of a record that is not what its name says. Reads them all.
+    /// The first object of a record that is not what its name says, neither here nor beside. Reads them all.
     pub(crate) fn damage(&self, record: &Record) -> Option<EngineError> {
         let files = record.outputs.iter().filter(|output| !output.is_folder());
         let checks = files.map(|output| {
-            let object = self.object(output.digest);
-            check(&object, &object, output.digest)
+            let whole = |store: &Self| {
+                let object = store.object(output.digest);
+                check(&object, &object, output.digest)
+            };
+            whole(self).or_else(|error| self.beside.as_ref().map_or(Err(error), |share| whole(&share.0)))
         });
         checks.filter_map(Result::err).next()
     }
@@ -438,7 +466,7 @@ fn is_as(place: &Path, stamp: Stamp) -> bool {
 }
 
 /// Is what can be `read` the content of `object`?
-fn check(object: &Path, read: &Path, expected: Digest) -> Result<(), EngineError> {
+pub(crate) fn check(object: &Path, read: &Path, expected: Digest) -> Result<(), EngineError> {
     let found = Digest::of_file(read).context("read", read)?;
     if found == expected {
         return Ok(());
@@ -473,7 +501,7 @@ mod tests {
     #[test]
     fn what_was_written_to_after_its_digest_was_taken_is_no_object() {
         let folder = tempfile::tempdir().unwrap();
-        let (store, place) = (Store::new(folder.path()), folder.path().join("output"));
+        let (store, place) = (Store::new(folder.path(), None), folder.path().join("output"));
         fs::write(&place, "old").unwrap();
         let (digest, before) = (Digest::of("old"), stamp(&place).unwrap());
         fs::write(&place, "newer").unwrap();

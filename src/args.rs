@@ -118,6 +118,19 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Copy results into a folder that clones share, and what unfinished stages can go on from
+    #[command(after_help = SHARE)]
+    Push {
+        /// The folder, made where it is missing
+        #[arg(value_name = "FOLDER")]
+        folder: PathBuf,
+        /// Only these: stages, instances, or stages with some of their axes
+        #[arg(value_name = "INSTANCE")]
+        instances: Vec<String>,
+    },
+    /// Show results that lie in a folder that clones share, or in another clone; runs nothing
+    #[command(after_help = SHARE)]
+    Pull(Pull),
     /// Show the stages and what each one needs
     Dag {
         /// As a Mermaid flowchart
@@ -214,12 +227,30 @@ pub(crate) struct Run {
     /// today's recipe and what is there is as it says. A stage that reads what is missing fails. Not with --only
     #[arg(long, conflicts_with = "only")]
     pub(crate) allow_missing: bool,
+    /// What is not in the cache, take from this folder, to which `repro push` copied it, or from another clone, before
+    /// it is run
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) from: Option<PathBuf>,
     /// Use no network
     #[arg(long)]
     pub(crate) offline: bool,
     /// Print nothing but failures
     #[arg(short, long)]
     pub(crate) quiet: bool,
+}
+
+/// Options of `repro pull`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Pull {
+    /// The folder: one that `repro push` copied to, or another clone
+    #[arg(value_name = "FOLDER")]
+    pub(crate) folder: PathBuf,
+    /// Only these, with all that they need: stages, instances, or stages with some of their axes
+    #[arg(value_name = "INSTANCE")]
+    pub(crate) instances: Vec<String>,
+    /// Take committed results as done though checkpoints or data are missing, as `repro run` does with this option
+    #[arg(long)]
+    pub(crate) allow_missing: bool,
 }
 
 /// Options of `repro export`.
@@ -245,6 +276,16 @@ pub(crate) struct Export {
     #[arg(long)]
     pub(crate) force: bool,
 }
+
+const SHARE: &str = "\
+Examples:
+  repro push /mnt/team/repro                what this clone has, into a folder
+  repro push /mnt/team/repro train          only the trainings
+  repro pull /mnt/team/repro                what others have, into this clone
+  repro run --from /mnt/team/repro          the same, and what nobody has is run
+  rsync -a /mnt/team/repro/ host:repro/     the folder goes wherever folders can be copied
+
+An interrupted training goes on elsewhere: push here, then run there with --from.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:

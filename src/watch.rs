@@ -201,6 +201,9 @@ impl Observer for Watch<'_> {
                 let text = format!("restored {}", self.name(*id));
                 self.settle(*id, Some(&text));
             }
+            Event::Brought { id } => {
+                self.note(&format!("brought  {}: what it can go on from", self.name(*id)));
+            }
             Event::Failed { id, message, hint } => self.fail(*id, message, hint.as_deref()),
             Event::Published { path, .. } => {
                 let word = if self.pipeline.root.join(path).exists() { "wrote" } else { "removed" };

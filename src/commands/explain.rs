@@ -82,7 +82,7 @@ fn why(pipeline: &Pipeline, standing: &Standing) -> String {
     match standing {
         Standing::Stale(whys) => super::reasons(whys),
         Standing::Waiting(on) => format!("for {}", super::names(pipeline, on)),
-        Standing::Restorable(touched) => super::restorable(touched.as_ref()),
+        Standing::Restorable(touched) => super::restorable(touched.as_ref(), None),
         Standing::Fresh | Standing::Locked => String::new(),
     }
 }

@@ -11,6 +11,8 @@ mod gc;
 mod metrics;
 mod params;
 mod plan;
+mod pull;
+mod push;
 mod report;
 mod run;
 mod schema;
@@ -28,6 +30,7 @@ use engine::{
     pipeline::{self, LoadOptions, load, load_text, select},
     plan::{Standing, Why},
     project::Project,
+    share::Share,
 };
 
 use crate::{
@@ -55,6 +58,8 @@ pub(crate) fn dispatch(args: &mut Args) -> Result<ExitCode, Failure> {
         Command::Report { output } => report::report(global, output),
         Command::Verify { json } => verify::verify(global, *json),
         Command::Gc { apply, keep_days, json } => gc::gc(global, *apply, *keep_days, *json),
+        Command::Push { folder, instances } => push::push(global, folder, instances),
+        Command::Pull(pull) => pull::pull(global, pull),
         Command::Dag { mermaid, dot, json } => dag::dag(global, *mermaid, *dot, *json),
         Command::Plan(options) => plan::plan(options),
         Command::Bench { what } => bench::bench(what),
@@ -89,10 +94,12 @@ struct Asked {
 }
 
 impl Asked {
-    fn of(global: &Global) -> Result<Self, Failure> {
+    /// What is not in the project's cache may be in the folder `beside` it.
+    fn of(global: &Global, beside: Option<&Path>) -> Result<Self, Failure> {
         let options = options(global);
         let source = pipeline::read(&options.file)?;
-        let project = Project::open(&pipeline::root_of(&options.file))?;
+        let beside = beside.map(Share::open).transpose()?;
+        let project = Project::open_beside(&pipeline::root_of(&options.file), beside)?;
         let question = Question::new(&source, &options, &this_program()?);
         Ok(Self { options, source, project, question })
     }
@@ -162,13 +169,14 @@ fn word(standing: &Standing) -> &'static str {
     }
 }
 
-/// Why an instance is to be restored.
-fn restorable(touched: Option<&Why>) -> String {
+/// Why an instance is to be restored, from the cache or what lies `beside` it.
+fn restorable(touched: Option<&Why>, beside: Option<&Path>) -> String {
+    let beside = beside.map_or_else(String::new, |folder| format!(" or `{}`", folder.display()));
     match touched {
         Some(why @ Why::NotPublished(_)) => format!("{why}; a run writes it"),
         Some(why @ Why::NotRemoved(_)) => format!("{why}; a run removes it"),
-        Some(why) => format!("{why}; the cache holds its result"),
-        None => "the cache holds its result".to_owned(),
+        Some(why) => format!("{why}; the cache{beside} holds its result"),
+        None => format!("the cache{beside} holds its result"),
     }
 }
 

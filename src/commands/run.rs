@@ -1,6 +1,6 @@
 //! `repro run`: brings stages up to date, or says what that would mean.
 
-use std::{process::ExitCode, sync::Arc, time::Instant};
+use std::{path::Path, process::ExitCode, sync::Arc, time::Instant};
 
 use engine::{
     instance::{InstanceId, Pipeline},
@@ -19,7 +19,7 @@ use crate::{
 
 pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
     let started = Instant::now();
-    let asked = Asked::of(global)?;
+    let asked = Asked::of(global, args.from.as_deref())?;
     if args.instances.is_empty()
         && !args.force
         && let Some(fresh) = asked.fresh()
@@ -63,9 +63,9 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
     watch.end();
     let summary = result?;
     if args.dry_run {
-        ui::print(&plan(pipeline, &summary.plan));
+        ui::print(&plan(pipeline, &summary.plan, args.from.as_deref()));
     } else {
-        say(args, &closing(&summary, started));
+        say(args, &closing(&summary, started, " not reached"));
     }
     Ok(ExitCode::from(summary.exit_code()))
 }
@@ -88,8 +88,8 @@ fn asked_to_stop(level: usize) -> &'static str {
     }
 }
 
-/// What the run came to: `ran 8, restored 2, 4 fresh in 41.3 s`.
-fn closing(summary: &Summary, started: Instant) -> String {
+/// What the run came to: `ran 8, restored 2, 4 fresh in 41.3 s`; `unreached` says what became of the others.
+pub(super) fn closing(summary: &Summary, started: Instant, unreached: &str) -> String {
     let Summary { fresh, ran, restored, taken, failed, stopped, skipped, interrupted, .. } = summary;
     let moved = [ran, restored, taken, failed, skipped].iter().any(|list| !list.is_empty());
     if !moved && !interrupted && !summary.published {
@@ -101,7 +101,7 @@ fn closing(summary: &Summary, started: Instant) -> String {
         (taken, "", " as the lock file says"),
         (failed, "failed ", ""),
         (stopped, "stopped ", ""),
-        (skipped, "", " not reached"),
+        (skipped, "", unreached),
         (fresh, "", " fresh"),
     ];
     let parts: Vec<String> = counts
@@ -123,7 +123,7 @@ fn nothing_to_run(fresh: usize) -> String {
 }
 
 /// What a run would do, one line per instance that is not fresh.
-fn plan(pipeline: &Pipeline, plan: &[(InstanceId, Standing)]) -> String {
+fn plan(pipeline: &Pipeline, plan: &[(InstanceId, Standing)], from: Option<&Path>) -> String {
     const FRESH: usize = 5;
     let mut text = String::new();
     let mut counts = [0; 6];
@@ -132,7 +132,7 @@ fn plan(pipeline: &Pipeline, plan: &[(InstanceId, Standing)]) -> String {
             Standing::Fresh => (FRESH, "", String::new()),
             Standing::Stale(whys) if whys.iter().any(fails) => (3, "fail", super::reasons(whys)),
             Standing::Stale(whys) => (0, "run", super::reasons(whys)),
-            Standing::Restorable(touched) => (1, "restore", super::restorable(touched.as_ref())),
+            Standing::Restorable(touched) => (1, "restore", super::restorable(touched.as_ref(), from)),
             Standing::Locked => (4, "take", "what is there is as the lock file says".to_owned()),
             Standing::Waiting(on) => {
                 (2, "maybe", format!("depends on what comes of {}", super::names(pipeline, on)))

@@ -17,7 +17,7 @@ pub(super) fn status(
     quiet: bool,
     json: bool,
 ) -> Result<ExitCode, Failure> {
-    let asked = Asked::of(global)?;
+    let asked = Asked::of(global, None)?;
     if names.is_empty()
         && !json
         && let Some(fresh) = asked.fresh()
@@ -69,7 +69,7 @@ fn as_text(pipeline: &Pipeline, all: &[(InstanceId, &Standing)], brief: bool) ->
         let why = match standing {
             Standing::Fresh if brief => continue,
             Standing::Fresh | Standing::Locked => String::new(),
-            Standing::Restorable(touched) => format!(": {}", super::restorable(touched.as_ref())),
+            Standing::Restorable(touched) => format!(": {}", super::restorable(touched.as_ref(), None)),
             Standing::Stale(whys) => format!(": {}", super::reasons(whys)),
             Standing::Waiting(on) => format!(": for {}", super::names(pipeline, on)),
         };

@@ -15,5 +15,6 @@ mod read;
 mod readme;
 mod run;
 mod schema;
+mod share;
 mod stop;
 mod sweep;

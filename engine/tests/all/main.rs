@@ -9,4 +9,5 @@ mod idle;
 mod places;
 mod random;
 mod run;
+mod share;
 mod space;

@@ -1,0 +1,108 @@
+//! What clones give each other with `push` and `pull`.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use crate::project::TestProject;
+
+const TRAINING: &str = r#"
+[params]
+epochs = 30
+
+[stage.data]
+kind = "dataset"
+source = "synthetic"
+train = 64
+test = 16
+
+[stage.model]
+kind = "model"
+arch = "resnet8"
+
+[stage.train]
+kind = "train"
+needs = { data = "data", model = "model" }
+epochs = "${epochs}"
+batch = 16
+
+[stage.evaluate]
+kind = "evaluate"
+needs = { data = "data", train = "train" }
+"#;
+
+#[test]
+fn a_training_goes_on_in_another_clone_to_the_same_bits() {
+    let [one, two, undisturbed] = [(); 3].map(|()| TestProject::new(TRAINING));
+    let run = one.start(&["run"]);
+    let start = Instant::now();
+    let saved = || {
+        let attempts = fs::read_dir(one.path(".repro/scratch")).into_iter().flatten().flatten();
+        attempts.into_iter().any(|attempt| attempt.path().join("resume-cpu.safetensors").exists())
+    };
+    while !saved() {
+        assert!(start.elapsed() < Duration::from_secs(60), "nothing is saved");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    run.signal("INT");
+    assert_eq!(run.wait().code, Some(130));
+    let folder = one.path("shared/by us");
+    let folder = folder.to_str().unwrap();
+    let pushed = one.ends(&["push", folder], 0);
+    assert!(pushed.out.starts_with("pushed 2 results and 1 unfinished ("), "{}", pushed.out);
+    assert!(pushed.out.ends_with("), 0 there already\n"), "{}", pushed.out);
+    assert_eq!(pushed.err, "`evaluate`: has no result of today\n");
+
+    let pulled = two.ends(&["pull", folder], 0);
+    assert!(pulled.out.starts_with("restored 2, 2 neither here nor there in "), "{}", pulled.out);
+    assert!(pulled.err.contains("\nbrought  train: what it can go on from\n"), "{}", pulled.err);
+    let ran = two.ends(&["run", "--from", folder], 0);
+    assert!(ran.out.starts_with("ran 2, 2 fresh in "), "{}", ran.out);
+    assert!(two.read(".repro/logs/train.log").contains("going on "), "{}", two.read(".repro/logs/train.log"));
+    undisturbed.ends(&["run"], 0);
+    assert_eq!(two.read("pipeline.lock"), undisturbed.read("pipeline.lock"));
+
+    // And the first clone has it without training.
+    two.ends(&["push", folder, "train"], 0);
+    let dry = one.ends(&["run", "--dry-run", "--from", folder], 0);
+    assert!(
+        dry.out.starts_with(&format!("restore  train: the cache or `{folder}` holds its result\n")),
+        "{}",
+        dry.out
+    );
+    let ran = one.ends(&["run", "--from", folder], 0);
+    assert!(ran.out.starts_with("ran 1, restored 1, 2 fresh in "), "{}", ran.out);
+    assert_eq!(one.read("pipeline.lock"), undisturbed.read("pipeline.lock"));
+}
+
+#[test]
+fn what_cannot_be_pushed_or_pulled_is_said_with_a_way_out() {
+    let project =
+        TestProject::new("[stage.a]\nkind = \"command\"\nrun = \"echo > $OUT/x\"\noutputs = [\"x\"]\n");
+    let answer = project.ends(&["push", "shared", "a"], 2);
+    assert_eq!(
+        (answer.out.as_str(), answer.err.as_str()),
+        ("pushed nothing (0 B), 0 there already\n", "`a`: has no result of today\n")
+    );
+    fs::create_dir(project.path("empty")).unwrap();
+    let hint = "help: `repro push empty` does, where there are results\n";
+    for command in [&["pull", "empty"][..], &["run", "--from", "empty"]] {
+        let answer = project.ends(command, 2);
+        assert_eq!(answer.err, format!("error: nobody has pushed results to `empty`\n{hint}"));
+    }
+    let answer = project.ends(&["pull", "nowhere"], 2);
+    assert!(answer.err.starts_with("error: cannot open `nowhere`: "), "{}", answer.err);
+    project.ends(&["run"], 0);
+    let answer = project.ends(&["push", "."], 2);
+    assert!(
+        answer.err.starts_with("error: `.` is a project and keeps its own results\nhelp: "),
+        "{}",
+        answer.err
+    );
+    project.write("file", "");
+    let answer = project.ends(&["push", "file/below"], 2);
+    assert!(answer.err.starts_with("error: cannot create `file/below/records`: "), "{}", answer.err);
+    project.ends(&["push", "shared"], 0);
+    assert_eq!(project.ends(&["pull", "shared"], 0).out.split(" (").next(), Some("nothing to do: 1 fresh"));
+}
