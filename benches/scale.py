@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Sets `repro run` beside GNU make, and ninja if there is one, on a pipeline of many small stages.
+"""Sets `repro run` beside GNU make, and ninja and DVC if they are there, on a pipeline of many small stages.
 
     cargo build --release
     python3 benches/scale.py                  # 5,000 chains of two stages and one that joins them
@@ -10,11 +10,13 @@ it beside the content of a file that all read, its second copies that, and the l
 repro gets it twice: as one table per stage, and as two stages with a matrix. After one cold run each, the
 programs take turns; the medians over rounds count. How many stages ran is checked, not assumed.
 
-The second part is a stage that reads a folder of many files, beside a program that asks the file system
+DVC gets a smaller one, with the others beside it: what it takes grows with the square of the number of stages.
+
+The last part is a stage that reads a folder of many files, beside a program that asks the file system
 for each file's size and times and does nothing else.
 
 Writes `scale.json` (every measurement) and `scale.md` (the tables) beside this file. Needs nothing but
-Python and the programs. Close everything else first.
+Python and the programs (`pip install dvc` for the second table). Close everything else first.
 """
 
 import argparse
@@ -137,6 +139,35 @@ class Ninja(Files):
         return [int(counts[-1]) if counts else 0, 0]
 
 
+class Dvc:
+    """DVC: one parameter for each chain, in the one file that it reads by itself."""
+
+    name = "DVC"
+
+    def __init__(self, folder, chains, _):
+        self.folder, self.chains = folder, chains
+        self.commands = {"run": ["dvc", "repro"], "status": ["dvc", "status"]}
+        os.environ["DVC_NO_ANALYTICS"] = "1"
+        subprocess.run(["dvc", "init", "--quiet", "--no-scm"], cwd=folder, check=True)
+        for below in ("a", "b"):
+            (folder / below).mkdir()
+        lines = ["stages:"]
+        for n in range(chains):
+            run = f"cat src.txt > a/{n}; echo ${{c{n}}} >> a/{n}"
+            lines.append(f'  a{n}: {{cmd: "{run}", deps: [src.txt], params: [c{n}], outs: [a/{n}]}}')
+            lines.append(f'  b{n}: {{cmd: "cat a/{n} > b/{n}", deps: [a/{n}], outs: [b/{n}]}}')
+        needs = ", ".join(f"b/{n}" for n in range(chains))
+        lines.append(f'  join: {{cmd: "cat b/* > join", deps: [{needs}], outs: [join]}}')
+        (folder / "dvc.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def write(self, first):
+        lines = [f"c{n}: {first if n == 0 else n}\n" for n in range(self.chains)]
+        (self.folder / "params.yaml").write_text("".join(lines), encoding="utf-8")
+
+    def ran(self, said):
+        return [said.count("Running stage "), said.count(" is cached - skipping run")]
+
+
 # --- measuring -------------------------------------------------------------------------------------
 
 
@@ -167,27 +198,33 @@ def step(program, what, ran=None, restored=None):
     return {"ran": counts[0], "restored": counts[1], **measured}
 
 
-def measure(programs, args):
+def measure(kinds, root, chains, rounds, args):
     """Everything, interleaved: what else the machine does meets all alike."""
+    programs = []
+    for kind in kinds:
+        folder = root / f"{kind.__name__}-{chains}"
+        folder.mkdir()
+        (folder / "src.txt").write_text("what every chain reads\n", encoding="utf-8")
+        programs.append(kind(folder, chains, args))
     results = {program.name: {} for program in programs}
     def note(program, what, **counts):
         results[program.name].setdefault(what, []).append(step(program, what, **counts))
 
     for program in programs:
         program.write(0)
-        note(program, "cold", ran=2 * args.chains + 1)
-    for turn in range(args.rounds):
+        note(program, "cold", ran=2 * chains + 1)
+    for turn in range(rounds):
         for program in programs:
             note(program, "nothing to do", ran=0, restored=0)
         for program in programs:
             note(program, "status")
         for program in programs:
-            program.write(args.chains + turn)
+            program.write(chains + turn)
             note(program, "one parameter", ran=3)
         for program in programs:
             program.write(0)
             # Without a cache of results, going back is one more change.
-            note(program, "and back", ran=0 if isinstance(program, Repro) else 3)
+            note(program, "and back", ran=3 if isinstance(program, Files) else 0)
     return results
 
 
@@ -230,13 +267,28 @@ def median(runs, key):
     return statistics.median(run[key] for run in runs)
 
 
-def report(data):
+def compared(programs):
     whats = ["cold", "nothing to do", "status", "one parameter", "and back"]
     lines = []
-    for name, results in data["programs"].items():
+    for name, results in programs.items():
         walls = [f"{median(results[what], 'wall_s'):.3g}" for what in whats]
         idle = results["nothing to do"]
         lines.append([name, *walls, f"{median(idle, 'cpu_s'):.3g}", f"{median(idle, 'peak_rss_bytes') / 2**20:.0f}"])
+    return table(["program", *whats, "nothing to do: CPU, s", "its memory, MiB"], lines)
+
+
+def beside_dvc(data):
+    if not data["few"]:
+        return ["(DVC was not there.)", ""]
+    stages = 2 * data["few_chains"] + 1
+    return [
+        f"{stages} stages of the same form, which DVC runs one after the other ({data['dvc']}):",
+        "",
+        compared(data["few"]),
+    ]
+
+
+def report(data):
     make = data["programs"].get(Make.name)
     ratios = []
     for name, results in data["programs"].items():
@@ -256,11 +308,12 @@ def report(data):
         "",
         f"{2 * data['chains'] + 1:,} stages ({data['chains']:,} chains of two, one that joins them), {data['jobs']} at once:",
         "",
-        table(["program", *whats, "nothing to do: CPU, s", "its memory, MiB"], lines),
+        compared(data["programs"]),
         *ratios,
         "",
+        *beside_dvc(data),
         "`one parameter` runs three stages with every program: the chain's two and the join; `and back` runs none with",
-        "repro, whose cache has the result. A process counts as no smaller than the Python that started it, about 18 MiB.",
+        "repro and DVC, whose caches have the result. A process counts as no smaller than the Python that started it, about 18 MiB.",
         "",
         f"A stage that reads a folder of {data['files']:,} files; `looking alone` is a Python program that asks for each",
         "file's size and times:",
@@ -276,6 +329,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repro", default=str(HERE.parent / "target/release/repro"), help="the program to measure")
     parser.add_argument("--chains", type=int, default=5000, help="chains of two stages [5000]")
+    parser.add_argument("--few-chains", type=int, default=50, help="chains of two stages beside DVC [50]")
     parser.add_argument("--files", type=int, default=60000, help="files of the folder [60000]")
     parser.add_argument("--rounds", type=int, default=5, help="rounds; medians count [5]")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="stages at once [one per core]")
@@ -288,16 +342,18 @@ def main():
     kinds += [kind for kind, word in ((Make, "make"), (Ninja, "ninja")) if shutil.which(word)]
     before = load()
     with tempfile.TemporaryDirectory(prefix="repro-scale-") as root:
-        programs = []
-        for kind in kinds:
-            folder = Path(root) / kind.__name__
-            folder.mkdir()
-            (folder / "src.txt").write_text("what every chain reads\n", encoding="utf-8")
-            programs.append(kind(folder, args.chains, args))
+        root = Path(root)
         data = {
-            "machine": machine(args), "load": before, "chains": args.chains, "files": args.files,
-            "jobs": args.jobs, "programs": measure(programs, args), "folder": folder_of_files(Path(root), args),
+            "machine": machine(args), "load": before, "chains": args.chains, "files": args.files, "jobs": args.jobs,
+            "programs": measure(kinds, root, args.chains, args.rounds, args), "few": {},
         }
+        if shutil.which("dvc"):
+            version = subprocess.run(["dvc", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+            data |= {
+                "dvc": f"version {version}", "few_chains": args.few_chains,
+                "few": measure([*kinds, Dvc], root, args.few_chains, args.rounds, args),
+            }
+        data["folder"] = folder_of_files(root, args)
         # Before the folders are deleted, which takes a while.
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "scale.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")

@@ -37,6 +37,16 @@ pub enum EngineError {
         /// In what way.
         message: String,
     },
+    /// What lies in the folder beside the project cannot be used.
+    #[error("`{}` cannot be taken: {message}", path.display())]
+    Beside {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        message: String,
+        /// Is it another than its name says?
+        damaged: bool,
+    },
     /// A stage did not leave what it should.
     #[error("{message}")]
     Output {
@@ -77,6 +87,11 @@ impl EngineError {
                  should be checked",
                 path.display()
             )),
+            Self::Beside { damaged: true, path, .. } => Some(format!(
+                "delete `{}`, and `repro push` it again from a clone that has it",
+                path.display()
+            )),
+            Self::Beside { path, .. } => Some(permit("read", path)),
             Self::Output { hint, .. } | Self::User { hint, .. } => Some(hint.clone()),
         }
     }
@@ -84,9 +99,9 @@ impl EngineError {
     /// The exit code of a program that ends with this error.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Damaged { .. } => 3,
+            Self::Damaged { .. } | Self::Beside { damaged: true, .. } => 3,
             Self::Output { .. } => 1,
-            Self::Io { .. } | Self::Locked { .. } | Self::User { .. } => 2,
+            Self::Io { .. } | Self::Beside { .. } | Self::Locked { .. } | Self::User { .. } => 2,
         }
     }
 }

@@ -30,6 +30,7 @@ pub mod plan;
 mod process;
 pub mod project;
 pub mod publish;
+pub mod push;
 pub mod recipe;
 pub mod record;
 mod resources;

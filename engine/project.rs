@@ -289,6 +289,12 @@ impl Project {
         inputs.chain(files).map(known).collect()
     }
 
+    /// What an attempt is known to have been built on: what it [`reads`](Self::reads), in short.
+    pub(crate) fn built_on(reads: &[(PathBuf, Option<Digest>)]) -> Digest {
+        let known_by: Vec<_> = reads.iter().map(|(_, known_by)| known_by).collect();
+        Digest::of(format!("{known_by:?}"))
+    }
+
     /// The kind's own files of an instance. Where nothing is in the place of one, it is what was `locked`, and missing.
     fn files(
         &self,

@@ -1,6 +1,12 @@
 //! What a finished instance left behind, and how it came about. Knows the machine, not the stage.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    process::Command,
+    time::SystemTime,
+};
 
 use serde::{Deserialize, Serialize};
 use toml::Value;
@@ -21,17 +27,33 @@ pub struct Record {
 }
 
 impl Record {
-    /// Are its outputs what their common digest says, and is each in a place below the result's folder? Whoever can write
-    /// to a folder that clones share could otherwise write anywhere.
+    /// Could a stage have left these outputs, and are they what their common digest says?
     pub(crate) fn is_sound(&self) -> bool {
-        let below = |output: &Output| {
-            let path = output.path.strip_suffix('/').unwrap_or(&output.path);
-            !path.is_empty() && path.split('/').all(|name| !["", ".", ".."].contains(&name))
-        };
-        let outputs =
-            self.outputs.iter().map(|output| (output.path.as_str(), output.executable, output.digest));
-        self.outputs.iter().all(below) && Digest::of_tree(outputs) == self.tree
+        are_sound(&self.outputs) && tree_of(&self.outputs) == self.tree
     }
+}
+
+/// The digest of all outputs together.
+pub(crate) fn tree_of(outputs: &[Output]) -> Digest {
+    Digest::of_tree(outputs.iter().map(|output| (output.path.as_str(), output.executable, output.digest)))
+}
+
+/// Are these, as [`Store::keep`](crate::store::Store::keep) sorts them, files and empty folders that can lie in one folder
+/// and nowhere else? Whoever can write to a folder that clones share says what they are.
+pub(crate) fn are_sound(outputs: &[Output]) -> bool {
+    const LONGEST: usize = 255;
+    let bare = |output: &Output| output.path.strip_suffix('/').unwrap_or(&output.path).to_owned();
+    let places: BTreeSet<String> = outputs.iter().map(bare).collect();
+    let sound = |path: &String| {
+        let plain =
+            |name: &str| !["", ".", ".."].contains(&name) && name.len() <= LONGEST && !name.contains('\0');
+        let above = path.match_indices('/').map(|(end, _)| &path[..end]);
+        path.split('/').all(plain) && !above.into_iter().any(|folder| places.contains(folder))
+    };
+    !outputs.is_empty()
+        && places.len() == outputs.len()
+        && outputs.is_sorted_by(|a, b| a.path < b.path)
+        && places.iter().all(sound)
 }
 
 /// How a result came about. Never hashed.

@@ -32,6 +32,7 @@ use crate::{
     record::Machine,
     resources::{Pool, Share},
     run::{RunOptions, Summary},
+    share::Brought,
     state::{Journal, State},
     task::{Member, Message},
 };
@@ -307,8 +308,15 @@ impl Run<'_> {
     /// It is to run once resources allow, unless nothing is; from where somebody else had to leave it, if that is known.
     fn queue(&mut self, id: InstanceId, recipe: Recipe) {
         match self.plan.project.store.bring_attempt(recipe.digest()) {
-            Ok(false) => {}
-            Ok(true) => self.observer.event(&Event::Brought { id }),
+            Ok(Brought::Nothing) => {}
+            Ok(Brought::Attempt) => self.observer.event(&Event::Brought { id }),
+            Ok(Brought::Newer(here)) => {
+                let line = format!(
+                    "somebody came further with it and pushed that; to go on from there, delete `{}` and run again",
+                    here.display()
+                );
+                self.observer.event(&Event::Said { id, line });
+            }
             Err(error) => {
                 let line = format!("what it could go on from stays where it is: {error}");
                 self.observer.event(&Event::Said { id, line });
@@ -348,6 +356,7 @@ impl Run<'_> {
         match restored {
             Some(Ok(((draft, content), record))) => {
                 store.used(recipe.digest());
+                store.forget_attempts(recipe.digest()); // what somebody else brought to its end
                 let shown = self.show(id, recipe.digest(), record.tree, draft, content, None);
                 let said = match shown {
                     Ok(said) => said,
@@ -359,7 +368,9 @@ impl Run<'_> {
                 }
                 said.into_iter().for_each(|line| self.observer.event(&Event::Said { id, line }));
             }
-            Some(Err(error @ EngineError::Damaged { .. })) if !self.plan.options.restore_only => {
+            Some(Err(error @ (EngineError::Damaged { .. } | EngineError::Beside { .. })))
+                if !self.plan.options.restore_only =>
+            {
                 self.observer.event(&Event::Said { id, line: format!("{error}; it is made again") });
                 self.queue(id, recipe);
             }
@@ -422,8 +433,7 @@ impl Run<'_> {
             // Asking git may take longer than a small stage.
             std::thread::spawn(move || drop(machine.set(Machine::look(&root, &versions))));
         }
-        let known_by: Vec<_> = reads.iter().map(|(_, known_by)| known_by).collect();
-        let reads = Digest::of(format!("{known_by:?}"));
+        let reads = Project::built_on(reads);
         Ok(Member { id, order, recipe: recipe.clone(), reads, log: project.log(pipeline, id), draft })
     }
 }

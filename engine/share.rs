@@ -1,27 +1,24 @@
 //! A folder through which clones of a project, on one machine or on several, give each other results and what
-//! unfinished stages can go on from. It is laid out like the cache of a project, so that this of another clone is one too.
-//! Nothing in it is ever changed but what is unfinished: any program that copies folders can bring it elsewhere, and two
-//! may give to it at once. Knows no network.
+//! unfinished stages can go on from. Results lie in it as in the cache of a project, so that this of another clone is
+//! such a folder too. Files come to their place by one rename and are never changed, but for one list for each unfinished
+//! stage: any program that copies folders can bring it elsewhere, and several clones can use it at once. Here is what is
+//! in it and how it is taken; `push.rs` gives. Knows no network.
 
 use std::{
-    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
-    commit::sync,
     digest::Digest,
     error::{Context, EngineError},
-    instance::{InstanceId, Pipeline},
     place::{clear, with_parent},
-    plan::Standing,
     process::is_held,
-    project::{Judged, Project},
-    record::Record,
-    state::State,
-    store::{Draft, Output, Store, check, lock_of},
+    record::{Record, are_sound},
+    store::{Output, Store, check, lock_of},
 };
 
 /// What somebody else began to copy longer ago than this is not being copied any more.
@@ -31,68 +28,100 @@ const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Debug)]
 pub struct Share(pub(crate) Store);
 
-/// What [`Project::push`] did, by instance in the pipeline's order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pushed {
-    /// Their results were copied.
-    pub results: Vec<InstanceId>,
-    /// Theirs were there already.
-    pub there: Vec<InstanceId>,
-    /// They have no result, and what they can go on from was copied.
-    pub unfinished: Vec<InstanceId>,
-    /// They run just now.
-    pub running: Vec<InstanceId>,
-    /// They have nothing that somebody else could use.
-    pub left: Vec<InstanceId>,
-    /// The size of what was copied.
-    pub bytes: u64,
+/// The scratch folder of an unfinished stage: a list of objects.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Attempt {
+    pub(crate) recipe: Digest,
+    /// When its youngest file was written, in nanoseconds since 1970.
+    pub(crate) saved: u64,
+    /// Sorted by path.
+    pub(crate) outputs: Vec<Output>,
+}
+
+/// What was done about what a stage can go on from.
+pub(crate) enum Brought {
+    /// There is nothing, or what is here is not older.
+    Nothing,
+    /// It is here now.
+    Attempt,
+    /// What is there is younger than what is here, in this folder.
+    Newer(PathBuf),
 }
 
 impl Share {
     /// The folder that somebody pushed to, or another clone of the project.
     ///
     /// # Errors
-    /// When nothing can be there, or it cannot be entered.
+    /// When nothing can be there, or it cannot be read.
     pub fn open(folder: &Path) -> Result<Self, EngineError> {
         let cache = folder.join(".repro");
         let place = if cache.is_dir() { cache } else { folder.to_owned() };
         let place = place.canonicalize().context("open", folder)?;
-        if !place.join("records").is_dir() {
-            return Err(EngineError::User {
-                message: format!("nobody has pushed results to `{}`", folder.display()),
-                hint: format!("`repro push {}` does, where there are results", folder.display()),
-            });
+        let records = place.join("records");
+        match fs::read_dir(&records) {
+            Ok(_) => Ok(Self(Store::at(place, PathBuf::new()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let named = folder.display();
+                Err(if is_project(folder) {
+                    EngineError::User {
+                        message: format!("the project in `{named}` has no results"),
+                        hint: "run it there first".into(),
+                    }
+                } else {
+                    EngineError::User {
+                        message: format!("nobody has pushed results to `{named}`"),
+                        hint: format!("`repro push {named}` does, where there are results"),
+                    }
+                })
+            }
+            Err(error) => Err(error).context("read", &records),
         }
-        Ok(Self::at(place))
     }
 
     /// The folder to push to, made where it is missing.
     ///
     /// # Errors
-    /// When it cannot be made, or is a project: its runs take away what they do not know.
+    /// When it cannot be made, or is a project or in the cache of one: runs there take away what they do not know.
     pub fn create(folder: &Path) -> Result<Self, EngineError> {
-        if folder.join(".repro").is_dir() || folder.ends_with(".repro") {
-            return Err(EngineError::User {
-                message: format!("`{}` is a project and keeps its own results", folder.display()),
-                hint: "push to a folder of its own; or run `repro pull` there, with the path of this project"
-                    .into(),
-            });
+        let refused = |what: &str| EngineError::User {
+            message: format!("`{}` {what}", folder.display()),
+            hint: "push to a folder of its own; or run `repro pull` there, with the path of this project"
+                .into(),
+        };
+        if is_project(folder) {
+            return Err(refused("is a project and keeps its own results"));
         }
-        let records = folder.join("records");
-        fs::create_dir_all(&records).context("create", &records)?;
-        let share = Self::at(folder.canonicalize().context("open", folder)?);
+        fs::create_dir_all(folder).context("create", folder)?;
+        let place = folder.canonicalize().context("open", folder)?;
+        if place.iter().any(|name| name == ".repro") {
+            return Err(refused("is in the cache of a project"));
+        }
+        for below in ["objects", "records"].map(|name| place.join(name)) {
+            fs::create_dir_all(&below).context("create", &below)?;
+        }
+        let share = Self(Store::at(place, PathBuf::new()));
         share.sweep();
         Ok(share)
     }
 
-    fn at(place: PathBuf) -> Self {
-        let artifacts = place.join("artifacts"); // nobody shows anything there
-        Self(Store::at(place, artifacts))
-    }
-
     /// The record of a recipe, if it is one that can be used.
     pub(crate) fn record(&self, recipe: Digest) -> Option<Record> {
-        self.0.record(recipe).filter(Record::is_sound)
+        is_file(&self.0.record_path(recipe)).then(|| self.0.record(recipe))?.filter(Record::is_sound)
+    }
+
+    /// What a stage with that recipe can go on from, if it is whole.
+    pub(crate) fn attempt(&self, recipe: Digest) -> Option<Attempt> {
+        let place = self.attempt_place(recipe);
+        let text = is_file(&place).then(|| fs::read(&place))?.ok()?;
+        let attempt: Attempt = serde_json::from_slice(&text).ok()?;
+        let whole = attempt.recipe == recipe
+            && are_sound(&attempt.outputs)
+            && self.0.missing(&attempt.outputs).next().is_none();
+        whole.then_some(attempt)
+    }
+
+    pub(crate) fn attempt_place(&self, recipe: Digest) -> PathBuf {
+        self.0.cache().join("unfinished").join(format!("{recipe}.json"))
     }
 
     /// Deletes what programs that were killed left in the making; best effort.
@@ -108,135 +137,74 @@ impl Share {
 }
 
 impl Store {
-    /// Takes into the cache what of a result lies beside it only.
-    pub(crate) fn bring(&self, record: &Record) -> Result<(), EngineError> {
+    /// The files among these that the cache does not hold.
+    pub(crate) fn missing<'a>(&'a self, outputs: &'a [Output]) -> impl Iterator<Item = &'a Output> {
+        let files = outputs.iter().filter(|output| !output.is_folder());
+        files.filter(|output| !self.holds(output.digest, output.size))
+    }
+
+    /// Takes into the cache what of these files lies beside it only.
+    pub(crate) fn bring(&self, outputs: &[Output]) -> Result<(), EngineError> {
         let Some(Share(beside)) = self.beside.as_deref() else { return Ok(()) };
-        for Output { digest, .. } in missing(self, record) {
+        for Output { digest, .. } in self.missing(outputs) {
             let object = beside.object(*digest);
-            // It is known to be damaged if it was read; what else went wrong says itself.
-            self.refill(*digest, &object)
-                .map_err(|error| check(&object, &object, *digest).err().unwrap_or(error))?;
+            self.refill(*digest, &object).map_err(|error| match check(&object, &object, *digest) {
+                Ok(()) => error, // it is this side that refused
+                Err(EngineError::Damaged { path, message }) => {
+                    EngineError::Beside { path, message, damaged: true }
+                }
+                Err(error) => {
+                    let message = error.to_string();
+                    EngineError::Beside { path: object, message, damaged: false }
+                }
+            })?;
         }
-        let recipe = Digest::of(&record.recipe);
-        if self.record(recipe).as_ref() == Some(record) { Ok(()) } else { self.write_record(recipe, record) }
+        Ok(())
     }
 
-    /// Takes what an unfinished stage can go on from, unless something of it is here, or somebody works on it; did it?
-    pub(crate) fn bring_attempt(&self, recipe: Digest) -> Result<bool, EngineError> {
-        let Some(Share(beside)) = self.beside.as_deref() else { return Ok(false) };
-        let (here, there) = (self.scratch(recipe), beside.scratch(recipe));
-        let in_use = || [&here, &there].into_iter().any(|scratch| is_held(&lock_of(scratch)));
-        if is_attempt(&here) || !is_attempt(&there) || in_use() {
-            return Ok(false);
+    /// Takes what an unfinished stage can go on from, unless something of it is here.
+    pub(crate) fn bring_attempt(&self, recipe: Digest) -> Result<Brought, EngineError> {
+        let here = self.scratch(recipe);
+        let lock = lock_of(&here);
+        let Some(attempt) = self.beside.as_ref().and_then(|share| share.attempt(recipe)) else {
+            return Ok(Brought::Nothing);
+        };
+        if let Some(youngest) = youngest(&here) {
+            return Ok(if youngest < attempt.saved { Brought::Newer(here) } else { Brought::Nothing });
         }
-        copy_attempt(&there, self, &here)?;
-        Ok(true)
-    }
-}
-
-impl Project {
-    /// Copies into `share` the results of instances that are up to date, as far as they are not there, and of those that
-    /// are not up to date what they can go on from. Reads the project only.
-    ///
-    /// # Errors
-    /// When the index cannot be read, or a file system refuses. What was copied until then is whole.
-    pub fn push(
-        &self,
-        pipeline: &Pipeline,
-        wanted: &[InstanceId],
-        share: &Share,
-    ) -> Result<Pushed, EngineError> {
-        let Share(to) = share;
-        let (mut state, _) = State::load(self.store.cache())?;
-        let seen = self.look_all(pipeline, None, &mut state);
-        let judged = self.judge_all(pipeline, &seen, &BTreeMap::new(), &mut state);
-        let (mut pushed, mut records, mut attempts) = (Pushed::default(), Vec::new(), Vec::new());
-        for &id in wanted {
-            let Judged { standing, recipe, .. } = &judged[id];
-            let Some(recipe) = recipe.as_ref().map(|recipe| recipe.digest()) else {
-                pushed.left.push(id);
-                continue;
-            };
-            let made = matches!(standing, Standing::Fresh | Standing::Restorable(_));
-            let Some(record) = self.store.record(recipe).filter(|_| made) else {
-                attempts.push((id, recipe));
-                continue;
-            };
-            let there = share.record(recipe);
-            if there.is_some_and(|there| missing(to, &there).next().is_none()) {
-                pushed.there.push(id);
-                continue;
-            }
-            for output in missing(to, &record) {
-                let object = self.store.object(output.digest);
-                // What the cache lost may still be shown.
-                let shown = self.store.shown(&seen[id].key).join(&output.path);
-                let copied = to.refill(output.digest, &object);
-                copied.or_else(|error| to.refill(output.digest, &shown).map_err(|_| error))?;
-                pushed.bytes += output.size;
-            }
-            pushed.results.push(id);
-            records.push((recipe, record));
+        if is_held(&lock) {
+            return Ok(Brought::Nothing);
         }
-        // A record promises that its objects are there.
-        let lasting = || sync(to).context("sync", to.cache());
-        lasting()?;
-        for (recipe, record) in &records {
-            to.write_record(*recipe, record)?;
-            to.forget_attempts(*recipe);
+        let (draft, content) = self.draw(&attempt.outputs)?;
+        // Otherwise it would look younger here than where it comes from.
+        let saved = SystemTime::UNIX_EPOCH + Duration::from_nanos(attempt.saved);
+        for file in &content.files {
+            let path = draft.path().join(&file.path);
+            fs::File::open(&path).and_then(|file| file.set_modified(saved)).context("write", &path)?;
         }
-        for (id, recipe) in attempts {
-            let from = self.store.scratch(recipe);
-            let list = if is_held(&lock_of(&from)) {
-                &mut pushed.running
-            } else if is_attempt(&from) {
-                pushed.bytes += copy_attempt(&from, to, &to.scratch(recipe))?;
-                &mut pushed.unfinished
-            } else {
-                &mut pushed.left
-            };
-            list.push(id);
-        }
-        pushed.left.sort_unstable();
-        lasting()?;
-        Ok(pushed)
+        // What was tried here before was built on what lay here then.
+        clear(&lock).and_then(|()| clear(&here)).context("empty", &here)?;
+        with_parent(&here, || fs::rename(draft.path(), &here)).context("create", &here)?;
+        Ok(Brought::Attempt)
     }
 }
 
-/// The files of a result that a cache does not hold.
-fn missing<'a>(store: &'a Store, record: &'a Record) -> impl Iterator<Item = &'a Output> {
-    let files = record.outputs.iter().filter(|output| !output.is_folder());
-    files.filter(|output| !store.holds(output.digest, output.size))
+/// Whoever reads a pipe waits for somebody who writes to it.
+fn is_file(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file())
 }
 
-/// Is there something in the scratch folder?
-fn is_attempt(scratch: &Path) -> bool {
-    fs::read_dir(scratch).is_ok_and(|mut entries| entries.next().is_some())
+/// Is it the folder of a project?
+fn is_project(folder: &Path) -> bool {
+    [".repro", "pipeline.toml"].iter().any(|name| folder.join(name).exists())
 }
 
-/// Copies a scratch folder to `place` in the cache `to`, where it is whole or not at all. Says how large it is.
-fn copy_attempt(from: &Path, to: &Store, place: &Path) -> Result<u64, EngineError> {
-    let draft: Draft = to.begin()?;
-    let mut bytes = 0;
-    for entry in walkdir::WalkDir::new(from).min_depth(1) {
-        let entry = entry.map_err(io::Error::from).context("read", from)?;
-        let Ok(below) = entry.path().strip_prefix(from) else { continue };
-        let copy = draft.path().join(below);
-        if entry.file_type().is_dir() {
-            fs::create_dir(&copy).context("create", &copy)?;
-        } else if entry.file_type().is_file() {
-            bytes += fs::copy(entry.path(), &copy).context("copy", entry.path())?;
-        } else {
-            return Err(EngineError::User {
-                message: format!(
-                    "`{}` is no plain file and cannot be copied elsewhere",
-                    entry.path().display()
-                ),
-                hint: "let the stage keep plain files in its scratch folder, or name other instances".into(),
-            });
-        }
-    }
-    clear(place).context("empty", place)?;
-    with_parent(place, || fs::rename(draft.path(), place)).context("create", place)?;
-    Ok(bytes)
+/// When the youngest file of a scratch folder was written, in nanoseconds since 1970; none where there is none.
+pub(crate) fn youngest(scratch: &Path) -> Option<u64> {
+    let files =
+        walkdir::WalkDir::new(scratch).into_iter().flatten().filter(|entry| entry.file_type().is_file());
+    let written = files.filter_map(|file| file.metadata().ok()?.modified().ok());
+    written
+        .filter_map(|then| then.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_nanos().try_into().ok())
+        .max()
 }

@@ -189,7 +189,7 @@ impl Store {
         self.cache.join("objects").join(&hex[..2]).join(&hex[2..])
     }
 
-    fn record_path(&self, recipe: Digest) -> PathBuf {
+    pub(crate) fn record_path(&self, recipe: Digest) -> PathBuf {
         let hex = recipe.to_string();
         self.cache.join("records").join(&hex[..2]).join(format!("{}.json", &hex[2..]))
     }
@@ -234,10 +234,10 @@ impl Store {
         fs::symlink_metadata(self.object(digest)).is_ok_and(|meta| meta.is_file() && meta.len() == size)
     }
 
-    /// Takes the draft's files into the cache and says what they are.
-    pub(crate) fn keep(&self, draft: &Draft) -> Result<Content, EngineError> {
+    /// Takes the files of a folder, such as a draft, into the cache and says what they are.
+    pub(crate) fn keep(&self, folder: &Path) -> Result<Content, EngineError> {
         let mut content = Content::default();
-        self.keep_folder(&draft.path, "", &mut content)?;
+        self.keep_folder(folder, "", &mut content)?;
         content.outputs.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(content)
     }
@@ -335,7 +335,8 @@ impl Store {
         moved
     }
 
-    /// Writes a record: the moment from which a result exists. Its objects must have been synced.
+    /// Writes a record: the moment from which a result exists. Its objects must have been synced, unless they can be had
+    /// again.
     pub(crate) fn write_record(&self, recipe: Digest, record: &Record) -> Result<(), EngineError> {
         let place = self.record_path(recipe);
         let text = serde_json::to_vec_pretty(record).map_err(io::Error::other).context("encode", &place)?;
@@ -356,23 +357,35 @@ impl Store {
         let _ = record.and_then(|file| file.set_modified(SystemTime::now()));
     }
 
-    /// A draft with a recorded result's files, each checked against its digest. An object that fails
-    /// is deleted, so that it is made anew; so is one that cannot be read. What is not here comes from beside.
+    /// A draft with a recorded result's files. What is not here comes from beside.
     pub(crate) fn restore(&self, record: &Record) -> Result<(Draft, Content), EngineError> {
-        self.bring(record)?;
-        match self.copy_out(record) {
-            Err(EngineError::Damaged { .. }) if self.beside.is_some() && self.bring(record).is_ok() => {
-                self.copy_out(record)
+        let restored = self.draw(&record.outputs)?;
+        if self.beside.is_some() {
+            let recipe = Digest::of(&record.recipe);
+            if self.record(recipe).as_ref() != Some(record) {
+                self.write_record(recipe, record)?;
+            }
+        }
+        Ok(restored)
+    }
+
+    /// A draft with these files, each checked against its digest. An object that fails is deleted, so that it is made
+    /// anew; so is one that cannot be read. What is not here comes from beside.
+    pub(crate) fn draw(&self, outputs: &[Output]) -> Result<(Draft, Content), EngineError> {
+        self.bring(outputs)?;
+        match self.copy_out(outputs) {
+            Err(EngineError::Damaged { .. }) if self.beside.is_some() && self.bring(outputs).is_ok() => {
+                self.copy_out(outputs)
             }
             done => done,
         }
     }
 
-    fn copy_out(&self, record: &Record) -> Result<(Draft, Content), EngineError> {
+    fn copy_out(&self, outputs: &[Output]) -> Result<(Draft, Content), EngineError> {
         let draft = self.begin()?;
-        let mut content = Content { outputs: record.outputs.clone(), ..Content::default() };
+        let mut content = Content { outputs: outputs.to_vec(), ..Content::default() };
         let mut folders = BTreeSet::from([String::new()]);
-        for output in &record.outputs {
+        for output in outputs {
             let copy = draft.path.join(&output.path);
             folders.extend(output.path.match_indices('/').map(|(end, _)| output.path[..=end].to_owned()));
             if output.is_folder() {

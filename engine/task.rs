@@ -288,7 +288,7 @@ impl Member {
             drop_others(self.draft.path(), "".as_ref(), outputs, &mut dropped)
                 .context("clear", self.draft.path())?;
         }
-        let content = store.keep(&self.draft)?;
+        let content = store.keep(self.draft.path())?;
         if content.outputs.is_empty() {
             let message = "it ended well but left no file in its output folder".into();
             return Err(EngineError::Output { message, hint: hint.into() });

@@ -3,15 +3,16 @@
 use std::{process::ExitCode, time::Instant};
 
 use engine::{
+    instance::InstanceId,
     project::Project,
-    run::{RunOptions, wanted},
+    run::{RunOptions, Summary, wanted},
     share::Share,
 };
 
-use super::run::closing;
+use super::run::{closing, stoppable};
 use crate::{
     args::{Global, Pull},
-    error::Failure,
+    error::{Failure, FailureKind},
     ui,
     watch::{Screen, Watch},
 };
@@ -27,14 +28,31 @@ pub(super) fn pull(global: &Global, args: &Pull) -> Result<ExitCode, Failure> {
         allow_missing: args.allow_missing,
         ..RunOptions::default()
     };
+    let screen = Screen::new(false);
+    stoppable(&options, &screen)?;
     let wanted = wanted(pipeline, &options).len();
-    let mut watch = Watch::new(&project, pipeline, Screen::new(false), false, wanted);
+    let mut watch = Watch::new(&project, pipeline, screen, false, wanted);
     let result = project.run(pipeline, &options, &mut watch);
     watch.end();
     let summary = result?;
-    ui::line(&closing(&summary, started, " neither here nor there"));
-    if !summary.skipped.is_empty() {
-        ui::note("help: `repro run --from` the same folder runs those, and takes what their results lead to");
+    let Summary { skipped, failed, interrupted, .. } = &summary;
+    if !skipped.is_empty() && !interrupted {
+        let without = |from: &InstanceId| skipped.contains(from) || failed.contains(from);
+        let behind = |id: &InstanceId| pipeline.instances[*id].needs.iter().any(|need| without(&need.from));
+        let (behind, missing): (Vec<_>, Vec<_>) = skipped.iter().partition(|id| behind(id));
+        let folder = args.folder.display();
+        for (ids, why) in
+            [(missing, format!("not in `{folder}`")), (behind, "of no use without what it needs".into())]
+        {
+            if !ids.is_empty() {
+                ui::note(&format!("{}: {why}", super::names(pipeline, &ids)));
+            }
+        }
+        ui::note(&format!("help: `repro run --from {folder}` runs what is missing"));
     }
-    Ok(ExitCode::from(summary.exit_code()))
+    ui::line(&closing(&summary, started, " not taken"));
+    let missed = options.targets.iter().any(|id| skipped.contains(id));
+    // Who names something wants it to be here.
+    let missed = missed && summary.exit_code() == 0;
+    Ok(if missed { FailureKind::User.into() } else { ExitCode::from(summary.exit_code()) })
 }

@@ -1,8 +1,8 @@
 //! `repro push`: copies results to where others can take them from.
 
-use std::{path::Path, process::ExitCode};
+use std::{collections::BTreeMap, path::Path, process::ExitCode};
 
-use engine::share::{Pushed, Share};
+use engine::{instance::InstanceId, push::Given, share::Share};
 use indicatif::DecimalBytes;
 
 use crate::{
@@ -14,20 +14,52 @@ use crate::{
 pub(super) fn push(global: &Global, folder: &Path, instances: &[String]) -> Result<ExitCode, Failure> {
     let (pipeline, project) = super::project(global)?;
     let wanted = super::selected_or_all(pipeline, instances)?;
-    let Pushed { results, there, unfinished, running, left, bytes } =
-        project.push(pipeline, &wanted, &Share::create(folder)?)?;
-    for (ids, what) in [(&running, "runs; push again once it has stopped"), (&left, "has no result of today")]
-    {
-        if !ids.is_empty() {
-            ui::note(&format!("{}: {what}", super::names(pipeline, ids)));
+    let pushed = project.push(pipeline, &wanted, &Share::create(folder)?)?;
+    let (mut results, mut unfinished, mut there) = (0, 0, 0);
+    let mut notes = BTreeMap::<&str, Vec<InstanceId>>::new();
+    let mut code = ExitCode::SUCCESS;
+    for (id, given) in pushed.given {
+        let note = match given {
+            Given::Result => {
+                results += 1;
+                continue;
+            }
+            Given::Unfinished => {
+                unfinished += 1;
+                continue;
+            }
+            Given::There => {
+                there += 1;
+                continue;
+            }
+            Given::Failed(error) => {
+                let text = format!("`{}`: {error}", pipeline.instances[id].name);
+                let failure = Failure::from(error).with(text);
+                ui::failure(&failure);
+                code = failure.kind.into();
+                continue;
+            }
+            Given::Other => "another result of the same recipe is there, and stays",
+            Given::Newer => "somebody came further with it, and that stays",
+            Given::Running => "it runs; push again once it has stopped",
+            Given::Nothing => "it has no result of today",
+        };
+        // Who names something wants it to be there.
+        if !instances.is_empty()
+            && code == ExitCode::SUCCESS
+            && matches!(given, Given::Running | Given::Nothing)
+        {
+            code = FailureKind::User.into();
         }
+        notes.entry(note).or_default().push(id);
     }
-    let copied = [(results.len(), "result", "results"), (unfinished.len(), "unfinished", "unfinished")];
+    for (note, ids) in notes {
+        ui::note(&format!("{}: {note}", super::names(pipeline, &ids)));
+    }
+    let copied = [(results, "result", "results"), (unfinished, "unfinished", "unfinished")];
     let copied = copied.into_iter().filter(|(count, ..)| *count > 0);
     let copied: Vec<_> = copied.map(|(count, one, many)| ui::count(count, one, many)).collect();
     let copied = if copied.is_empty() { "nothing".to_owned() } else { copied.join(" and ") };
-    ui::line(&format!("pushed {copied} ({}), {} there already", DecimalBytes(bytes), there.len()));
-    // Who names something wants it to be there.
-    let all = running.is_empty() && left.is_empty();
-    Ok(if all || instances.is_empty() { ExitCode::SUCCESS } else { FailureKind::User.into() })
+    ui::line(&format!("pushed {copied} ({}), {there} there already", DecimalBytes(pushed.bytes)));
+    Ok(code)
 }

@@ -47,16 +47,8 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
         ..RunOptions::default()
     };
     let screen = Screen::new(args.quiet);
-    let voice = screen.clone();
-    let told = move |level| {
-        voice.note(asked_to_stop(level));
-        if level > 2 {
-            std::process::exit(130); // something waits where nobody looks; a run can be killed at any time
-        }
-    };
     if !args.dry_run {
-        signals::count_into(Arc::clone(&options.stop), told)
-            .map_err(|e| Failure::user(format!("cannot listen for Ctrl-C: {e}")))?;
+        stoppable(&options, &screen)?;
     }
     let mut watch = Watch::new(&project, pipeline, screen, args.quiet, wanted(pipeline, &options).len());
     let result = project.run(pipeline, &options, &mut watch);
@@ -68,6 +60,19 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
         say(args, &closing(&summary, started, " not reached"));
     }
     Ok(ExitCode::from(summary.exit_code()))
+}
+
+/// From now on Ctrl-C asks a run to stop.
+pub(super) fn stoppable(options: &RunOptions, screen: &Screen) -> Result<(), Failure> {
+    let voice = screen.clone();
+    let told = move |level| {
+        voice.note(asked_to_stop(level));
+        if level > 2 {
+            std::process::exit(130); // something waits where nobody looks; a run can be killed at any time
+        }
+    };
+    let listening = signals::count_into(Arc::clone(&options.stop), told);
+    listening.map_err(|e| Failure::user(format!("cannot listen for Ctrl-C: {e}")))
 }
 
 fn say(args: &Run, text: &str) {

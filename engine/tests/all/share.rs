@@ -10,18 +10,25 @@ use engine::{
     observer::Event,
     plan::Standing,
     project::Project,
+    push::Given,
     run::{RunOptions, Summary},
-    share::{Pushed, Share},
+    share::Share,
 };
 use tempfile::TempDir;
 
 use crate::space::{Space, read};
 
-/// Pushes all that a clone has.
-fn push(from: &Space, to: &Path) -> Pushed {
+/// Pushes all that a clone has; says what became of each stage, in a word, and how much was copied.
+fn push(from: &Space, to: &Path) -> (Vec<String>, u64) {
     let (pipeline, share) = (from.pipeline(), Share::create(to).unwrap());
     let all: Vec<_> = (0..pipeline.instances.len()).collect();
-    Project::open(from.folder.path()).unwrap().push(&pipeline, &all, &share).unwrap()
+    let pushed = Project::open(from.folder.path()).unwrap().push(&pipeline, &all, &share).unwrap();
+    assert!(pushed.given.iter().map(|(id, _)| *id).eq(all));
+    let word = |given: &Given| match given {
+        Given::Failed(error) => error.to_string(),
+        given => format!("{given:?}"),
+    };
+    (pushed.given.iter().map(|(_, given)| word(given)).collect(), pushed.bytes)
 }
 
 /// Brings a clone up to date with what lies in a folder.
@@ -62,14 +69,9 @@ fn object(folder: &Path, content: &str) -> PathBuf {
 fn what_one_clone_made_another_shows_without_running() {
     let (one, two, share) = (Space::new(), Space::new(), TempDir::new().unwrap());
     one.ran(&["a", "b", "c", "d"], &[]);
-    let pushed = push(&one, share.path());
-    assert_eq!(
-        (pushed.results, pushed.there, pushed.bytes),
-        (vec![0, 1, 2, 3], vec![], 4 + 2 + 6),
-        "b and c have one content"
-    );
-    let again = push(&one, share.path());
-    assert_eq!((again.results, again.there, again.bytes), (vec![], vec![0, 1, 2, 3], 0));
+    // b and c have one content.
+    assert_eq!(push(&one, share.path()), (vec!["Result".to_owned(); 4], 4 + 2 + 6));
+    assert_eq!(push(&one, share.path()), (vec!["There".to_owned(); 4], 0));
     let (summary, _) = pull(share.path(), &two);
     assert_eq!((summary.restored, summary.skipped), (vec![0, 1, 2, 3], vec![]));
     assert_eq!(read(&two.path("artifacts/c/z")), "o\n");
@@ -105,10 +107,18 @@ fn what_nobody_has_is_run_and_what_follows_from_it_is_taken() {
 fn another_clone_is_such_a_folder_to_pull_from_and_none_to_push_to() {
     let (one, two) = (Space::new(), Space::new());
     one.ran(&["a", "b", "c", "d"], &[]);
-    for folder in [one.path(""), one.path(".repro")] {
+    let clone = TempDir::new().unwrap();
+    fs::write(clone.path().join("pipeline.toml"), "").unwrap();
+    for folder in [one.path(""), one.path(".repro"), one.path(".repro/objects"), clone.path().to_owned()] {
+        let before = files(&folder);
         let refused = Share::create(&folder).unwrap_err();
         assert!(matches!(refused, EngineError::User { .. }), "{refused}");
+        assert_eq!(files(&folder), before);
     }
+    let among = Share::create(&one.path("artifacts/a/share")).unwrap();
+    let refused = Project::open(one.folder.path()).unwrap().push(&one.pipeline(), &[0], &among).unwrap_err();
+    assert!(refused.to_string().ends_with("is among the results of this project"), "{refused}");
+    fs::remove_dir_all(one.path("artifacts/a/share")).unwrap();
     let before = files(one.folder.path());
     assert_eq!(pull(one.folder.path(), &two).0.restored, [0, 1, 2, 3]);
     assert_eq!(files(one.folder.path()), before);
@@ -135,12 +145,12 @@ fn a_damaged_object_of_others_is_told_of_and_left_to_them() {
     assert_eq!(summary.exit_code(), 3);
     let (summary, events) = with(share.path(), &two, &RunOptions::default());
     assert_eq!((summary.exit_code(), summary.ran), (0, vec![3]));
-    assert!(said(&events)[0].contains("is damaged"), "{events:?}");
+    assert!(said(&events)[0].contains("cannot be taken: its content has the digest"), "{events:?}");
     assert_eq!(read(&damaged), "ALONE\n");
     assert_eq!(read(&two.path("artifacts/d/x")), "alone\n");
     // What is cut is seen to be, and made whole.
     fs::write(&damaged, "al").unwrap();
-    assert_eq!(push(&one, share.path()).results, [3]);
+    assert_eq!(push(&one, share.path()).0, ["There", "There", "There", "Result"]);
     assert_eq!(read(&damaged), "alone\n");
 }
 
@@ -164,76 +174,178 @@ fn what_the_cache_lost_and_still_shows_can_be_given_to_others() {
     let (one, two, share) = (Space::new(), Space::new(), TempDir::new().unwrap());
     one.ran(&["a", "b", "c", "d"], &[]);
     fs::remove_dir_all(one.path(".repro/objects")).unwrap();
-    assert_eq!(push(&one, share.path()).results, [0, 1, 2, 3]);
+    assert_eq!(push(&one, share.path()).0, ["Result"; 4]);
     assert_eq!(pull(share.path(), &two).0.restored, [0, 1, 2, 3]);
 }
 
 #[test]
-fn a_record_that_leads_out_of_its_folder_or_is_not_of_its_files_counts_for_nothing() {
+fn what_cannot_be_given_to_others_keeps_nothing_else_from_them() {
+    let (one, share) = (Space::new(), TempDir::new().unwrap());
+    one.ran(&["a", "b", "c", "d"], &[]);
+    fs::remove_dir_all(one.path("artifacts/a")).unwrap();
+    let damaged = object(&one.path(".repro"), "one\n");
+    fs::remove_file(&damaged).unwrap();
+    fs::write(&damaged, "ONE\n").unwrap();
+    let (given, _) = push(&one, share.path());
+    assert!(
+        given[0].starts_with(&format!("`{}` is damaged: ", damaged.canonicalize().unwrap().display())),
+        "{given:?}"
+    );
+    assert_eq!(given[1..], ["Result", "Result", "Result"]);
+}
+
+/// The one record in a share, and where it lies.
+fn record(share: &Path) -> (PathBuf, serde_json::Value) {
+    let (place, text) = files(&share.join("records")).pop().unwrap();
+    (place, serde_json::from_slice(&text).unwrap())
+}
+
+#[test]
+fn a_record_that_is_not_of_files_in_one_folder_counts_for_nothing() {
     let (one, share) = (Space::of(vec![("a", "echo one > $OUT/x".into(), vec![])]), TempDir::new().unwrap());
     one.ran(&["a"], &[]);
     push(&one, share.path());
-    let (place, text) = files(&share.path().join("records")).pop().unwrap();
-    let record: serde_json::Value = serde_json::from_slice(&text).unwrap();
-    let digest = |path: &str| {
-        let digest = engine::digest::Digest::of("one\n");
-        engine::digest::Digest::of_tree([(path, false, digest)]).to_string()
-    };
-    for (path, tree) in ["../../x", "/x", "a/../../x", "./x", "a//x", "", "/", ".."]
-        .map(|path| (path, digest(path)))
-        .into_iter()
-        .chain([("x", digest("y"))])
-    {
-        let mut record = record.clone();
-        record["outputs"][0]["path"] = path.into();
-        record["tree"] = tree.into();
+    let (place, honest) = record(share.path());
+    let (digest, long) = (engine::digest::Digest::of("one\n"), "x".repeat(300));
+    let paths: [&[&str]; 15] = [
+        &["../../x"],
+        &["/x"],
+        &["a/../../x"],
+        &["./x"],
+        &["a//x"],
+        &[""],
+        &["/"],
+        &[".."],
+        &["x\0"],
+        &[&long],
+        &[],
+        &["x", "x"],
+        &["x", "x/y"],
+        &["x", "x/"],
+        &["y", "x"],
+    ];
+    let forged = paths.map(|paths| {
+        (paths, engine::digest::Digest::of_tree(paths.iter().map(|path| (*path, false, digest))))
+    });
+    let other: (&[&str], _) = (&["x"], engine::digest::Digest::of_tree([("y", false, digest)]));
+    for (paths, tree) in forged.into_iter().chain([other]) {
+        let mut record = honest.clone();
+        let output = |path: &&str| serde_json::json!({ "path": path, "digest": digest, "size": 4 });
+        record["outputs"] = paths.iter().map(output).collect();
+        record["tree"] = serde_json::json!(tree);
         fs::write(&place, record.to_string()).unwrap();
         let two = Space::of(one.stages.clone());
         let (summary, events) = pull(share.path(), &two);
-        assert_eq!((summary.skipped, summary.failed), (vec![0], vec![]), "{path}: {events:?}");
+        assert_eq!((summary.skipped, summary.failed), (vec![0], vec![]), "{paths:?}: {events:?}");
+        two.ran(&["a"], &[]);
     }
     // Nothing else was wrong with it.
-    fs::write(&place, record.to_string()).unwrap();
+    fs::write(&place, honest.to_string()).unwrap();
     assert_eq!(pull(share.path(), &Space::of(one.stages.clone())).0.restored, [0]);
 }
 
 #[test]
-fn a_stage_goes_on_elsewhere_from_where_it_was_left() {
-    let half = "[ -e $SCRATCH/half ] || { mkdir -p $SCRATCH/deep; echo half > $SCRATCH/deep/half; touch $SCRATCH/half; exit 1; }; \
-                cat $SCRATCH/deep/half > $OUT/x; echo whole >> $OUT/x";
-    let space =
-        || Space::of(vec![("a", half.to_owned(), vec![]), ("b", "cp $IN_A/x $OUT/y".into(), vec!["a"])]);
+fn of_two_results_of_one_recipe_the_first_stays() {
+    let space = || Space::of(vec![("a", "cat /proc/sys/kernel/random/uuid > $OUT/x".into(), vec![])]);
     let (one, two, share) = (space(), space(), TempDir::new().unwrap());
+    for space in [&one, &two] {
+        space.ran(&["a"], &[]);
+    }
+    assert_eq!(push(&one, share.path()).0, ["Result"]);
+    let before = files(share.path());
+    assert_eq!(push(&two, share.path()), (vec!["Other".to_owned()], 0));
+    assert_eq!(files(share.path()), before);
+}
+
+/// Keeps two files, fails, and the next time makes its result of them.
+const HALF: &str = "[ -e $SCRATCH/half ] || { mkdir -p $SCRATCH/deep; cat w > $SCRATCH/deep/half; touch $SCRATCH/half; exit 1; }; \
+                    cat $SCRATCH/deep/half > $OUT/x; echo whole >> $OUT/x";
+
+fn half() -> Space {
+    let mut space =
+        Space::of(vec![("a", HALF.to_owned(), vec![]), ("b", "cp $IN_A/x $OUT/y".into(), vec!["a"])]);
+    space.give("a", "reads", vec!["w"]);
+    fs::write(space.path("w"), "half\n").unwrap();
+    space
+}
+
+#[test]
+fn a_stage_goes_on_elsewhere_from_where_it_was_left() {
+    let (one, two, share) = (half(), half(), TempDir::new().unwrap());
     assert_eq!(one.run().0.failed, [0]);
-    let pushed = push(&one, share.path());
-    assert_eq!((pushed.results, pushed.unfinished, pushed.left), (vec![], vec![0], vec![1]));
+    assert_eq!(push(&one, share.path()), (vec!["Unfinished".into(), "Nothing".into()], 5));
+    assert_eq!(push(&one, share.path()), (vec!["There".into(), "Nothing".into()], 0));
     let (summary, events) = pull(share.path(), &two);
     assert_eq!((summary.restored, summary.skipped), (vec![], vec![0, 1]));
     assert_eq!(events, [Event::Brought { id: 0 }]);
-    // What is here already is not replaced.
+    // What is here already is not replaced, nor does it replace what it came from.
     assert_eq!(pull(share.path(), &two).1, []);
+    assert_eq!(push(&two, share.path()).0, ["There", "Nothing"]);
     two.ran(&["a", "b"], &[]);
     assert_eq!(read(&two.path("artifacts/b/y")), "half\nwhole\n");
-    // A result takes the place of what led to it.
-    assert_eq!(files(&share.path().join("scratch")).len(), 2);
-    assert_eq!(push(&two, share.path()).results, [0, 1]);
-    assert_eq!(files(&share.path().join("scratch")), []);
-    // A run takes it, too, and only plain files are copied.
-    std::os::unix::fs::symlink(
-        "half",
-        one.path(".repro/scratch")
-            .read_dir()
-            .unwrap()
-            .find_map(|entry| {
-                let path = entry.unwrap().path();
-                path.is_dir().then(|| path.join("link"))
-            })
-            .unwrap(),
-    )
-    .unwrap();
-    let (other, all) = (TempDir::new().unwrap(), [0, 1]);
-    let to = Share::create(other.path()).unwrap();
-    let refused = Project::open(one.folder.path()).unwrap().push(&one.pipeline(), &all, &to).unwrap_err();
-    assert!(refused.to_string().contains("link` is no plain file"), "{refused}");
-    assert_eq!(files(&other.path().join("scratch")), []);
+    // A result takes the place of what led to it, there and here.
+    let unfinished = || files(&share.path().join("unfinished"));
+    assert_eq!(unfinished().len(), 1);
+    assert_eq!(push(&two, share.path()).0, ["Result", "Result"]);
+    assert_eq!(unfinished(), []);
+    assert_eq!(push(&one, share.path()).0, ["There", "Nothing"]);
+    assert_eq!(unfinished(), []);
+    assert!(!files(&one.path(".repro/scratch")).is_empty());
+    assert_eq!(pull(share.path(), &one).0.restored, [0, 1]);
+    assert_eq!(files(&one.path(".repro/scratch")), []);
+}
+
+/// The scratch folder of an interrupted stage.
+fn scratch(space: &Space) -> PathBuf {
+    let entries = space.path(".repro/scratch").read_dir().unwrap();
+    entries.map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap()
+}
+
+#[test]
+fn who_came_further_is_not_set_back() {
+    let (one, two, share) = (half(), half(), TempDir::new().unwrap());
+    assert_eq!(one.run().0.failed, [0]);
+    push(&one, share.path());
+    pull(share.path(), &two);
+    std::thread::sleep(std::time::Duration::from_millis(20)); // more than the grain of the file system's clock
+    fs::write(scratch(&two).join("deep/half"), "more\n").unwrap();
+    assert_eq!(push(&two, share.path()).0, ["Unfinished", "Nothing"]);
+    let before = files(share.path());
+    assert_eq!(push(&one, share.path()).0, ["Newer", "Nothing"]);
+    assert_eq!(files(share.path()), before);
+    let (_, events) = pull(share.path(), &one);
+    assert!(said(&events)[0].starts_with("somebody came further with it"), "{events:?}");
+    assert_eq!(read(&scratch(&one).join("deep/half")), "half\n");
+    fs::remove_dir_all(scratch(&one)).unwrap();
+    assert_eq!(pull(share.path(), &one).1, [Event::Brought { id: 0 }]);
+    assert_eq!(read(&scratch(&one).join("deep/half")), "more\n");
+}
+
+#[test]
+fn what_a_stage_would_not_go_on_from_here_it_does_not_elsewhere() {
+    let (one, share) = (half(), TempDir::new().unwrap());
+    assert_eq!(one.run().0.failed, [0]);
+    // The next run here would empty the folder: what lies there may be made of something else.
+    fs::write(one.path("w"), "half\n").unwrap();
+    assert_eq!(push(&one, share.path()).0, ["Nothing", "Nothing"]);
+    // Nor from what is damaged, or not plain files, or still being written.
+    let one = half();
+    assert_eq!(one.run().0.failed, [0]);
+    let held = fs::File::options().append(true).open(scratch(&one).with_extension("lock")).unwrap();
+    held.lock().unwrap();
+    assert_eq!(push(&one, share.path()).0, ["Running", "Nothing"]);
+    held.unlock().unwrap();
+    std::os::unix::fs::symlink("half", scratch(&one).join("link")).unwrap();
+    let (given, _) = push(&one, share.path());
+    assert!(given[0].contains("`link` is not a plain file"), "{given:?}");
+    fs::remove_file(scratch(&one).join("link")).unwrap();
+    assert_eq!(push(&one, share.path()).0, ["Unfinished", "Nothing"]);
+    let damaged = object(share.path(), "half\n");
+    fs::remove_file(&damaged).unwrap();
+    fs::write(&damaged, "HALF\n").unwrap();
+    let two = half();
+    let (summary, events) = with(share.path(), &two, &RunOptions::default());
+    assert_eq!(summary.failed, [0], "it starts anew");
+    assert!(said(&events)[0].starts_with("what it could go on from stays where it is: "), "{events:?}");
+    two.ran(&["a", "b"], &[]);
 }
