@@ -34,6 +34,7 @@ pub mod push;
 pub mod recipe;
 pub mod record;
 mod resources;
+mod restore;
 pub mod run;
 mod schedule;
 pub mod share;

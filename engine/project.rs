@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -23,7 +24,7 @@ use crate::{
     record::Record,
     share::Share,
     state::State,
-    store::Store,
+    store::{Store, lock_of},
 };
 
 /// A folder in which pipelines run.
@@ -293,6 +294,17 @@ impl Project {
     pub(crate) fn built_on(reads: &[(PathBuf, Option<Digest>)]) -> Digest {
         let known_by: Vec<_> = reads.iter().map(|(_, known_by)| known_by).collect();
         Digest::of(format!("{known_by:?}"))
+    }
+
+    /// Would the next run of an instance go on from what lies in its scratch folder? A command would not, if what it
+    /// reads was touched since: see `task::Member::hold_scratch`.
+    pub(crate) fn goes_on(&self, pipeline: &Pipeline, id: InstanceId, recipe: Digest, seen: &[Seen]) -> bool {
+        let instance = &pipeline.instances[id];
+        if instance.kind.command(&instance.params).is_none() {
+            return true;
+        }
+        let then = fs::read(lock_of(&self.store.scratch(recipe))).unwrap_or_default();
+        then.is_empty() || then == Self::built_on(&self.reads(pipeline, id, seen)).to_string().as_bytes()
     }
 
     /// The kind's own files of an instance. Where nothing is in the place of one, it is what was `locked`, and missing.

@@ -1,6 +1,6 @@
 //! Gives results, and what unfinished stages can go on from, to a folder that clones share. Reads the project only.
 
-use std::{fs, io};
+use std::{collections::BTreeSet, fs, io};
 
 use crate::{
     commit::sync,
@@ -12,10 +12,11 @@ use crate::{
     plan::{Found, Standing},
     process::is_held,
     project::{Judged, Project, Seen},
-    record::{Record, tree_of},
-    share::{Attempt, Share, youngest},
+    record::Record,
+    restore::check,
+    share::{Attempt, Share, is_empty},
     state::{Entry, State},
-    store::{check, lock_of},
+    store::lock_of,
 };
 
 /// What became of an instance.
@@ -29,8 +30,8 @@ pub enum Given {
     Other,
     /// What it can go on from was copied.
     Unfinished,
-    /// What is there to go on from is younger, and stays.
-    Newer,
+    /// What is there to go on from was written later, or as late and is something else, and stays.
+    Later,
     /// It runs just now.
     Running,
     /// It has nothing of today that somebody else could use.
@@ -53,8 +54,7 @@ impl Project {
     /// are not up to date what they can go on from.
     ///
     /// # Errors
-    /// When the index or the lock file cannot be read, the folder is among the project's results, or it cannot be written
-    /// to. What cannot be copied from here is no error but stands in the answer.
+    /// When the index or the lock file cannot be read, or the folder cannot be written to. What cannot be copied from here is no error but stands in the answer.
     pub fn push(
         &self,
         pipeline: &Pipeline,
@@ -62,110 +62,111 @@ impl Project {
         share: &Share,
     ) -> Result<Pushed, EngineError> {
         let Share(to) = share;
-        if to.cache().starts_with(self.store.artifacts()) {
-            return Err(EngineError::User {
-                message: format!("`{}` is among the results of this project", to.cache().display()),
-                hint: "push to a folder of its own".into(),
-            });
-        }
         let (mut state, _) = State::load(self.store.cache())?;
         let seen = self.look_all(pipeline, None, &mut state);
         // Only to know the recipes of what was made of results that are not whole here.
         let locked = lockfile::of(pipeline)?;
         let judged = self.judge_all(pipeline, &seen, &locked, &mut state);
-        let (mut pushed, mut records) = (Pushed::default(), Vec::new());
+        let mut push = Push { project: self, pipeline, seen: &seen, share, records: Vec::new(), bytes: 0 };
+        let mut given = Vec::new();
         for &id in wanted {
             let Judged { standing, recipe, .. } = &judged[id];
-            let given = match recipe.as_ref().map(|recipe| recipe.digest()) {
-                None => Given::Nothing,
-                Some(recipe) => {
-                    let made = matches!(standing, Standing::Fresh | Standing::Restorable(_));
-                    let there =
-                        share.record(recipe).filter(|there| to.missing(&there.outputs).next().is_none());
-                    match (self.store.record(recipe).filter(|_| made), there) {
-                        (Some(record), Some(there)) if record.tree != there.tree => Given::Other,
-                        (_, Some(_)) => Given::There,
-                        (Some(record), None) => match self.give(&record, &seen[id], share, &mut pushed.bytes)
-                        {
-                            Ok(()) => {
-                                records.push((recipe, record));
-                                Given::Result
-                            }
-                            Err(error) => Given::Failed(error),
-                        },
-                        (None, None) => self
-                            .give_attempt(pipeline, id, recipe, &seen, share, &mut pushed.bytes)
-                            .unwrap_or_else(Given::Failed),
-                    }
-                }
-            };
-            pushed.given.push((id, given));
+            let made = matches!(standing, Standing::Fresh | Standing::Restorable(_));
+            let one =
+                recipe.as_ref().map_or(Ok(Given::Nothing), |recipe| push.give(id, recipe.digest(), made));
+            given.push((id, one.unwrap_or_else(Given::Failed)));
         }
         // A record promises that its objects are there.
         sync(to).context("sync", to.cache())?;
-        for (recipe, record) in &records {
+        for (recipe, record) in &push.records {
             to.write_record(*recipe, record)?;
             let _ = fs::remove_file(share.attempt_place(*recipe)); // of no use any more
         }
         sync(to).context("sync", to.cache())?;
-        Ok(pushed)
+        Ok(Pushed { given, bytes: push.bytes })
+    }
+}
+
+/// A push under way.
+struct Push<'a> {
+    project: &'a Project,
+    pipeline: &'a Pipeline,
+    seen: &'a [Seen],
+    share: &'a Share,
+    /// Of the results that were copied: to be written once these are lasting.
+    records: Vec<(Digest, Record)>,
+    bytes: u64,
+}
+
+impl Push<'_> {
+    /// Gives what an instance with that recipe has; `made`: is its result one of today?
+    fn give(&mut self, id: InstanceId, recipe: Digest, made: bool) -> Result<Given, EngineError> {
+        let record = self.project.store.record(recipe).filter(|_| made);
+        let there = self.share.record(recipe);
+        let there = there.filter(|there| self.share.0.missing(&there.outputs).next().is_none());
+        match (record, there) {
+            (Some(record), Some(there)) if record.tree != there.tree => Ok(Given::Other),
+            (_, Some(_)) => Ok(Given::There),
+            (Some(record), None) => {
+                self.give_result(id, &record)?;
+                self.records.push((recipe, record));
+                Ok(Given::Result)
+            }
+            (None, None) => self.give_attempt(id, recipe),
+        }
     }
 
-    fn give(&self, record: &Record, seen: &Seen, share: &Share, bytes: &mut u64) -> Result<(), EngineError> {
-        let Share(to) = share;
+    fn give_result(&mut self, id: InstanceId, record: &Record) -> Result<(), EngineError> {
+        let (Share(to), store) = (self.share, &self.project.store);
         for output in to.missing(&record.outputs) {
-            let object = self.store.object(output.digest);
+            let object = store.object(output.digest);
             // What the cache lost may still be shown.
-            let shown = self.store.shown(&seen.key).join(&output.path);
+            let shown = store.shown(&self.seen[id].key).join(&output.path);
             let copied = to.refill(output.digest, &object);
             let copied = copied.or_else(|error| to.refill(output.digest, &shown).map_err(|_| error));
             // Of an object that is damaged it would say only that it cannot be written there.
             copied.map_err(|error| check(&object, &object, output.digest).err().unwrap_or(error))?;
-            *bytes += output.size;
+            self.bytes += output.size;
         }
         Ok(())
     }
 
-    fn give_attempt(
-        &self,
-        pipeline: &Pipeline,
-        id: InstanceId,
-        recipe: Digest,
-        seen: &[Seen],
-        share: &Share,
-        bytes: &mut u64,
-    ) -> Result<Given, EngineError> {
+    fn give_attempt(&mut self, id: InstanceId, recipe: Digest) -> Result<Given, EngineError> {
+        let Self { project, pipeline, seen, share, .. } = *self;
         let Share(to) = share;
-        let from = self.store.scratch(recipe);
+        let from = project.store.scratch(recipe);
         let lock = lock_of(&from);
-        let Some(saved) = youngest(&from) else { return Ok(Given::Nothing) };
         if is_held(&lock) {
             return Ok(Given::Running);
         }
-        // What a command left may be made of what is no longer here; its next run would not go on from it either.
-        let instance = &pipeline.instances[id];
-        if instance.kind.command(&instance.params).is_some() {
-            let now = Self::built_on(&self.reads(pipeline, id, seen)).to_string();
-            let then = fs::read(&lock).unwrap_or_default();
-            if !then.is_empty() && then != now.as_bytes() {
-                return Ok(Given::Nothing);
-            }
+        if is_empty(&from) || !project.goes_on(pipeline, id, recipe, seen) {
+            return Ok(Given::Nothing);
         }
-        if share.attempt(recipe).is_some_and(|there| there.saved > saved) {
-            return Ok(Given::Newer);
-        }
-        let content = to.keep(&from)?;
-        let tree = tree_of(&content.outputs);
-        let entry = Entry { recipe, tree, files: content.files, folders: content.folders };
+        let content = to.keep(&from).map_err(|error| match error {
+            EngineError::Output { message, .. } => EngineError::User {
+                message: format!("in its scratch folder, {message}"),
+                hint: "let the stage keep plain files there".into(),
+            },
+            error => error,
+        })?;
+        let attempt = Attempt::of(recipe, content.clone());
+        let entry = Entry { recipe, tree: content.tree(), files: content.files, folders: content.folders };
         // Also a run that came and went meanwhile left its traces.
         if is_held(&lock) || !matches!(look(&from, &entry), (Found::Intact(_), None)) {
             return Ok(Given::Running);
         }
-        let attempt = Attempt { recipe, saved, outputs: content.outputs };
-        if share.attempt(recipe).as_ref() == Some(&attempt) {
+        // At the end: meanwhile somebody else may have pushed it.
+        let there = share.attempt(recipe);
+        if there.as_ref() == Some(&attempt) {
             return Ok(Given::There);
         }
-        *bytes += attempt.outputs.iter().map(|output| output.size).sum::<u64>();
+        if there.as_ref().is_some_and(|there| there.last_written() >= attempt.last_written()) {
+            return Ok(Given::Later);
+        }
+        let known: BTreeSet<_> =
+            there.iter().flat_map(|there| &there.outputs).map(|known| known.digest).collect();
+        let new = attempt.outputs.iter().filter(|output| !known.contains(&output.digest));
+        self.bytes += new.map(|output| output.size).sum::<u64>();
         let place = share.attempt_place(recipe);
         let text = serde_json::to_vec_pretty(&attempt).map_err(io::Error::other).context("encode", &place)?;
         to.leave(&place, &text)?;

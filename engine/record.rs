@@ -29,26 +29,25 @@ pub struct Record {
 impl Record {
     /// Could a stage have left these outputs, and are they what their common digest says?
     pub(crate) fn is_sound(&self) -> bool {
-        are_sound(&self.outputs) && tree_of(&self.outputs) == self.tree
+        are_sound(&self.outputs) && Output::tree(&self.outputs) == self.tree
     }
-}
-
-/// The digest of all outputs together.
-pub(crate) fn tree_of(outputs: &[Output]) -> Digest {
-    Digest::of_tree(outputs.iter().map(|output| (output.path.as_str(), output.executable, output.digest)))
 }
 
 /// Are these, as [`Store::keep`](crate::store::Store::keep) sorts them, files and empty folders that can lie in one folder
 /// and nowhere else? Whoever can write to a folder that clones share says what they are.
 pub(crate) fn are_sound(outputs: &[Output]) -> bool {
     const LONGEST: usize = 255;
+    // What lies deeper could not be copied to a place below a long one.
+    const DEEPEST: usize = 1024;
     let bare = |output: &Output| output.path.strip_suffix('/').unwrap_or(&output.path).to_owned();
     let places: BTreeSet<String> = outputs.iter().map(bare).collect();
     let sound = |path: &String| {
         let plain =
             |name: &str| !["", ".", ".."].contains(&name) && name.len() <= LONGEST && !name.contains('\0');
         let above = path.match_indices('/').map(|(end, _)| &path[..end]);
-        path.split('/').all(plain) && !above.into_iter().any(|folder| places.contains(folder))
+        path.len() <= DEEPEST
+            && path.split('/').all(plain)
+            && !above.into_iter().any(|folder| places.contains(folder))
     };
     !outputs.is_empty()
         && places.len() == outputs.len()

@@ -307,12 +307,14 @@ impl Run<'_> {
 
     /// It is to run once resources allow, unless nothing is; from where somebody else had to leave it, if that is known.
     fn queue(&mut self, id: InstanceId, recipe: Recipe) {
-        match self.plan.project.store.bring_attempt(recipe.digest()) {
+        let Plan { project, pipeline, seen, .. } = self.plan;
+        let counts = || project.goes_on(pipeline, id, recipe.digest(), seen);
+        match project.store.bring_attempt(recipe.digest(), counts) {
             Ok(Brought::Nothing) => {}
             Ok(Brought::Attempt) => self.observer.event(&Event::Brought { id }),
-            Ok(Brought::Newer(here)) => {
+            Ok(Brought::Later(here)) => {
                 let line = format!(
-                    "somebody came further with it and pushed that; to go on from there, delete `{}` and run again",
+                    "what somebody pushed of it was written later; to go on from that, move `{}` away and run again",
                     here.display()
                 );
                 self.observer.event(&Event::Said { id, line });

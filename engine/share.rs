@@ -1,10 +1,11 @@
 //! A folder through which clones of a project, on one machine or on several, give each other results and what
 //! unfinished stages can go on from. Results lie in it as in the cache of a project, so that this of another clone is
-//! such a folder too. Files come to their place by one rename and are never changed, but for one list for each unfinished
-//! stage: any program that copies folders can bring it elsewhere, and several clones can use it at once. Here is what is
+//! such a folder too. Files come to their place by one rename; later only the list of an unfinished stage is replaced, or
+//! deleted once there is a result. So any program that copies folders can bring it elsewhere, and several clones can use it at once. Here is what is
 //! in it and how it is taken; `push.rs` gives. Knows no network.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -13,16 +14,17 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    digest::Digest,
+    digest::{Digest, Stamp},
     error::{Context, EngineError},
     place::{clear, with_parent},
     process::is_held,
     record::{Record, are_sound},
-    store::{Output, Store, check, lock_of},
+    restore::check,
+    store::{Content, Folder, Output, Store, is_temporary, lock_of},
 };
 
-/// What somebody else began to copy longer ago than this is not being copied any more.
-const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
+/// What somebody else began to copy longer ago than this is not being copied any more; and clocks do not differ by more.
+const LONG: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Such a folder.
 #[derive(Debug)]
@@ -32,20 +34,36 @@ pub struct Share(pub(crate) Store);
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Attempt {
     pub(crate) recipe: Digest,
-    /// When its youngest file was written, in nanoseconds since 1970.
-    pub(crate) saved: u64,
     /// Sorted by path.
     pub(crate) outputs: Vec<Output>,
+    /// When its files and folders were written, in nanoseconds since 1970: a stage may go by that. Paths of folders end
+    /// with `/`; that of the scratch folder itself is empty.
+    pub(crate) written: BTreeMap<String, i64>,
+}
+
+impl Attempt {
+    /// What lies in the scratch folder `content` is of.
+    pub(crate) fn of(recipe: Digest, content: Content) -> Self {
+        let files = content.files.into_iter().map(|file| (file.path, file.stamp));
+        let folders = content.folders.into_iter().map(|Folder(path, stamp)| (path, stamp));
+        let written = files.chain(folders).map(|(path, stamp)| (path, stamp.mtime_ns)).collect();
+        Self { recipe, outputs: content.outputs, written }
+    }
+
+    /// When it was last written to.
+    pub(crate) fn last_written(&self) -> i64 {
+        self.written.values().copied().max().unwrap_or(0)
+    }
 }
 
 /// What was done about what a stage can go on from.
 pub(crate) enum Brought {
-    /// There is nothing, or what is here is not older.
+    /// There is nothing, or what is here was not written earlier.
     Nothing,
     /// It is here now.
     Attempt,
-    /// What is there is younger than what is here, in this folder.
-    Newer(PathBuf),
+    /// What is there was written later than what is here, in this folder.
+    Later(PathBuf),
 }
 
 impl Share {
@@ -81,7 +99,8 @@ impl Share {
     /// The folder to push to, made where it is missing.
     ///
     /// # Errors
-    /// When it cannot be made, or is a project or in the cache of one: runs there take away what they do not know.
+    /// When it cannot be made; when there is something else in it; when it is in the cache or among the results of a
+    /// project, where runs take away what they do not know.
     pub fn create(folder: &Path) -> Result<Self, EngineError> {
         let refused = |what: &str| EngineError::User {
             message: format!("`{}` {what}", folder.display()),
@@ -91,15 +110,24 @@ impl Share {
         if is_project(folder) {
             return Err(refused("is a project and keeps its own results"));
         }
-        fs::create_dir_all(folder).context("create", folder)?;
-        let place = folder.canonicalize().context("open", folder)?;
-        if place.iter().any(|name| name == ".repro") {
-            return Err(refused("is in the cache of a project"));
+        let whole = std::path::absolute(folder).context("find", folder)?;
+        let there = whole.ancestors().find(|path| path.exists()).unwrap_or(&whole);
+        let there = there.canonicalize().context("open", there)?;
+        let of_project = |path: &Path| {
+            path.ends_with(".repro") || path.ends_with("artifacts") && path.parent().is_some_and(is_project)
+        };
+        if there.ancestors().any(of_project) {
+            return Err(refused("is in the cache or among the results of a project"));
         }
-        for below in ["objects", "records"].map(|name| place.join(name)) {
-            fs::create_dir_all(&below).context("create", &below)?;
+        let parts = ["objects", "records"].map(|name| folder.join(name));
+        let empty = || fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
+        if folder.exists() && !empty() && !parts.iter().all(|part| part.is_dir()) {
+            return Err(refused("holds something else"));
         }
-        let share = Self(Store::at(place, PathBuf::new()));
+        for part in parts {
+            fs::create_dir_all(&part).context("create", &part)?;
+        }
+        let share = Self(Store::at(folder.canonicalize().context("open", folder)?, PathBuf::new()));
         share.sweep();
         Ok(share)
     }
@@ -114,7 +142,11 @@ impl Share {
         let place = self.attempt_place(recipe);
         let text = is_file(&place).then(|| fs::read(&place))?.ok()?;
         let attempt: Attempt = serde_json::from_slice(&text).ok()?;
+        // Of a clock that is wrong nothing would ever be later.
+        let soon =
+            SystemTime::now().checked_add(LONG)?.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_nanos();
         let whole = attempt.recipe == recipe
+            && i128::from(attempt.last_written()) < soon.cast_signed()
             && are_sound(&attempt.outputs)
             && self.0.missing(&attempt.outputs).next().is_none();
         whole.then_some(attempt)
@@ -124,13 +156,16 @@ impl Share {
         self.0.cache().join("unfinished").join(format!("{recipe}.json"))
     }
 
-    /// Deletes what programs that were killed left in the making; best effort.
+    /// Deletes what programs that were killed left in the making, and nothing that they did not make; best effort.
     fn sweep(&self) {
-        let drafts = fs::read_dir(self.0.cache().join("drafts")).into_iter().flatten().flatten();
-        for draft in drafts {
+        let drafts = self.0.cache().join("drafts");
+        let linked = fs::symlink_metadata(&drafts).is_ok_and(|meta| meta.is_symlink());
+        let entries = fs::read_dir(&drafts).ok().filter(|_| !linked);
+        for draft in entries.into_iter().flatten().flatten() {
             let modified = draft.metadata().and_then(|meta| meta.modified());
-            if modified.is_ok_and(|then| then.elapsed().is_ok_and(|age| age > ABANDONED)) {
-                let _ = clear(&draft.path());
+            let old = modified.is_ok_and(|then| then.elapsed().is_ok_and(|age| age > LONG));
+            if old && draft.file_name().to_str().is_some_and(is_temporary) {
+                let _ = fs::remove_file(draft.path());
             }
         }
     }
@@ -162,31 +197,53 @@ impl Store {
         Ok(())
     }
 
-    /// Takes what an unfinished stage can go on from, unless something of it is here.
-    pub(crate) fn bring_attempt(&self, recipe: Digest) -> Result<Brought, EngineError> {
-        let here = self.scratch(recipe);
-        let lock = lock_of(&here);
+    /// Takes what an unfinished stage can go on from, unless something is here that it would go on from: `counts` says
+    /// whether it would.
+    pub(crate) fn bring_attempt(
+        &self,
+        recipe: Digest,
+        counts: impl FnOnce() -> bool,
+    ) -> Result<Brought, EngineError> {
         let Some(attempt) = self.beside.as_ref().and_then(|share| share.attempt(recipe)) else {
             return Ok(Brought::Nothing);
         };
-        if let Some(youngest) = youngest(&here) {
-            return Ok(if youngest < attempt.saved { Brought::Newer(here) } else { Brought::Nothing });
-        }
+        let here = self.scratch(recipe);
+        let lock = lock_of(&here);
         if is_held(&lock) {
             return Ok(Brought::Nothing);
         }
+        if !is_empty(&here) && counts() {
+            let earlier = last_written(&here) < attempt.last_written();
+            return Ok(if earlier { Brought::Later(here) } else { Brought::Nothing });
+        }
         let (draft, content) = self.draw(&attempt.outputs)?;
-        // Otherwise it would look younger here than where it comes from.
-        let saved = SystemTime::UNIX_EPOCH + Duration::from_nanos(attempt.saved);
-        for file in &content.files {
-            let path = draft.path().join(&file.path);
-            fs::File::open(&path).and_then(|file| file.set_modified(saved)).context("write", &path)?;
+        let files = content.files.iter().map(|file| &file.path);
+        // Folders after what is in them.
+        let folders = content.folders.iter().map(|Folder(path, _)| path).rev();
+        for path in files.chain(folders) {
+            let Some(written) = attempt.written.get(path).and_then(|&then| u64::try_from(then).ok()) else {
+                continue;
+            };
+            let (path, then) =
+                (draft.path().join(path), SystemTime::UNIX_EPOCH + Duration::from_nanos(written));
+            fs::File::open(&path).and_then(|file| file.set_modified(then)).context("write", &path)?;
         }
         // What was tried here before was built on what lay here then.
         clear(&lock).and_then(|()| clear(&here)).context("empty", &here)?;
         with_parent(&here, || fs::rename(draft.path(), &here)).context("create", &here)?;
         Ok(Brought::Attempt)
     }
+}
+
+/// Is there nothing in the folder?
+pub(crate) fn is_empty(folder: &Path) -> bool {
+    !fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// When something in a folder, or it, was last written to, in nanoseconds since 1970.
+fn last_written(folder: &Path) -> i64 {
+    let entries = walkdir::WalkDir::new(folder).into_iter().flatten();
+    entries.filter_map(|entry| Some(Stamp::of(&entry.metadata().ok()?).mtime_ns)).max().unwrap_or(0)
 }
 
 /// Whoever reads a pipe waits for somebody who writes to it.
@@ -197,14 +254,4 @@ fn is_file(path: &Path) -> bool {
 /// Is it the folder of a project?
 fn is_project(folder: &Path) -> bool {
     [".repro", "pipeline.toml"].iter().any(|name| folder.join(name).exists())
-}
-
-/// When the youngest file of a scratch folder was written, in nanoseconds since 1970; none where there is none.
-pub(crate) fn youngest(scratch: &Path) -> Option<u64> {
-    let files =
-        walkdir::WalkDir::new(scratch).into_iter().flatten().filter(|entry| entry.file_type().is_file());
-    let written = files.filter_map(|file| file.metadata().ok()?.modified().ok());
-    written
-        .filter_map(|then| then.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_nanos().try_into().ok())
-        .max()
 }

@@ -7,16 +7,14 @@
 //! editing an artifact cannot reach the cache.
 
 use std::{
-    collections::BTreeSet,
     fs,
-    io::{self, ErrorKind, Write},
+    io::{self, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::SystemTime,
 };
 
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -45,6 +43,11 @@ pub struct Output {
 }
 
 impl Output {
+    /// The digest of all of a result together.
+    pub(crate) fn tree(outputs: &[Self]) -> Digest {
+        Digest::of_tree(outputs.iter().map(|output| (output.path.as_str(), output.executable, output.digest)))
+    }
+
     /// Is it an empty folder?
     pub(crate) fn is_folder(&self) -> bool {
         self.path.ends_with('/')
@@ -82,7 +85,7 @@ impl From<Shown> for (String, Digest, bool, Stamp) {
 pub(crate) struct Folder(pub(crate) String, pub(crate) Stamp);
 
 /// What a draft holds.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Content {
     /// Sorted by path.
     pub(crate) outputs: Vec<Output>,
@@ -93,7 +96,7 @@ pub(crate) struct Content {
 impl Content {
     /// The digest of the whole.
     pub(crate) fn tree(&self) -> Digest {
-        Digest::of_tree(self.outputs.iter().map(|o| (o.path.as_str(), o.executable, o.digest)))
+        Output::tree(&self.outputs)
     }
 }
 
@@ -107,6 +110,13 @@ pub(crate) struct Store {
     drafts: AtomicU64,
     /// Where what is not here is looked for.
     pub(crate) beside: Option<Box<Share>>,
+}
+
+/// Is it the name of something in the making, see [`Store::temporary`]?
+pub(crate) fn is_temporary(name: &str) -> bool {
+    let parts: Vec<_> = name.split('-').collect();
+    parts.len() == 3
+        && parts.iter().all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 /// The lock of a scratch folder: see `task::Member::hold_scratch`.
@@ -324,7 +334,11 @@ impl Store {
     }
 
     /// Makes an object beside the cache and moves it in.
-    fn put(&self, digest: Digest, mut write: impl FnMut(&Path) -> io::Result<()>) -> Result<(), EngineError> {
+    pub(crate) fn put(
+        &self,
+        digest: Digest,
+        mut write: impl FnMut(&Path) -> io::Result<()>,
+    ) -> Result<(), EngineError> {
         let (temporary, place) = (self.temporary(), self.object(digest));
         let made = with_parent(&temporary, || write(&temporary)).context("write", &temporary);
         let moved = made
@@ -356,117 +370,6 @@ impl Store {
         let record = fs::File::open(self.record_path(recipe));
         let _ = record.and_then(|file| file.set_modified(SystemTime::now()));
     }
-
-    /// A draft with a recorded result's files. What is not here comes from beside.
-    pub(crate) fn restore(&self, record: &Record) -> Result<(Draft, Content), EngineError> {
-        let restored = self.draw(&record.outputs)?;
-        if self.beside.is_some() {
-            let recipe = Digest::of(&record.recipe);
-            if self.record(recipe).as_ref() != Some(record) {
-                self.write_record(recipe, record)?;
-            }
-        }
-        Ok(restored)
-    }
-
-    /// A draft with these files, each checked against its digest. An object that fails is deleted, so that it is made
-    /// anew; so is one that cannot be read. What is not here comes from beside.
-    pub(crate) fn draw(&self, outputs: &[Output]) -> Result<(Draft, Content), EngineError> {
-        self.bring(outputs)?;
-        match self.copy_out(outputs) {
-            Err(EngineError::Damaged { .. }) if self.beside.is_some() && self.bring(outputs).is_ok() => {
-                self.copy_out(outputs)
-            }
-            done => done,
-        }
-    }
-
-    fn copy_out(&self, outputs: &[Output]) -> Result<(Draft, Content), EngineError> {
-        let draft = self.begin()?;
-        let mut content = Content { outputs: outputs.to_vec(), ..Content::default() };
-        let mut folders = BTreeSet::from([String::new()]);
-        for output in outputs {
-            let copy = draft.path.join(&output.path);
-            folders.extend(output.path.match_indices('/').map(|(end, _)| output.path[..=end].to_owned()));
-            if output.is_folder() {
-                fs::create_dir_all(&copy).context("create", &copy)?;
-                continue;
-            }
-            let object = self.object(output.digest);
-            if let Err(error) = with_parent(&copy, || fs::copy(&object, &copy)) {
-                return Err(unusable(object, error));
-            }
-            let mode = if output.executable { 0o755 } else { 0o644 };
-            fs::set_permissions(&copy, fs::Permissions::from_mode(mode)).context("write", &copy)?;
-            let Output { path, digest, executable, .. } = output.clone();
-            content.files.push(Shown { path, digest, executable, stamp: stamp(&copy)? });
-            if let Err(error) = check(&object, &copy, output.digest) {
-                return Err(blame(object, output.digest, error));
-            }
-        }
-        for folder in folders {
-            let stamp = stamp(&draft.path.join(&folder))?;
-            content.folders.push(Folder(folder, stamp));
-        }
-        Ok((draft, content))
-    }
-
-    /// The first object of a record that is not what its name says, neither here nor beside. Reads them all.
-    pub(crate) fn damage(&self, record: &Record) -> Option<EngineError> {
-        let files = record.outputs.iter().filter(|output| !output.is_folder());
-        let checks = files.map(|output| {
-            let whole = |store: &Self| {
-                let object = store.object(output.digest);
-                check(&object, &object, output.digest)
-            };
-            whole(self).or_else(|error| self.beside.as_ref().map_or(Err(error), |share| whole(&share.0)))
-        });
-        checks.filter_map(Result::err).next()
-    }
-
-    /// Makes an object again of `place`, if that has its content.
-    pub(crate) fn refill(&self, digest: Digest, place: &Path) -> Result<(), EngineError> {
-        self.put(digest, |temporary| {
-            fs::copy(place, temporary)?;
-            if Digest::of_file(temporary)? != digest {
-                return Err(io::Error::other("it has another content"));
-            }
-            fs::set_permissions(temporary, fs::Permissions::from_mode(0o444))
-        })
-    }
-}
-
-/// What it means that `object` could not be copied. One that a disk does not give back is deleted, or every run
-/// would end here; nothing else is a reason to.
-fn unusable(object: PathBuf, error: io::Error) -> EngineError {
-    let read = fs::File::open(&object).and_then(|mut file| io::copy(&mut file, &mut io::sink()));
-    let lost = |error: &io::Error| {
-        let codes = [Errno::IO, Errno::BADMSG, Errno::UCLEAN].map(|code| code.raw_os_error());
-        error.kind() == ErrorKind::NotFound || error.raw_os_error().is_some_and(|code| codes.contains(&code))
-    };
-    match read {
-        Err(error) if lost(&error) => {
-            let _ = fs::remove_file(&object);
-            EngineError::Damaged { path: object, message: format!("it cannot be read: {error}") }
-        }
-        _ => EngineError::Io { action: "restore from", path: object, source: error },
-    }
-}
-
-/// What it means that a copy of `object` has another content: that of the object, which is deleted then, or what
-/// happened to the copy.
-fn blame(object: PathBuf, expected: Digest, copied: EngineError) -> EngineError {
-    match check(&object, &object, expected) {
-        Err(damaged @ EngineError::Damaged { .. }) => {
-            let _ = fs::remove_file(&object);
-            damaged
-        }
-        Err(error) => error,
-        Ok(()) => {
-            let source = io::Error::other(format!("the copy is not what was copied: {copied}"));
-            EngineError::Io { action: "restore from", path: object, source }
-        }
-    }
 }
 
 pub(crate) fn stamp(path: &Path) -> Result<Stamp, EngineError> {
@@ -478,38 +381,9 @@ fn is_as(place: &Path, stamp: Stamp) -> bool {
     fs::symlink_metadata(place).is_ok_and(|meta| Stamp::of(&meta) == stamp)
 }
 
-/// Is what can be `read` the content of `object`?
-pub(crate) fn check(object: &Path, read: &Path, expected: Digest) -> Result<(), EngineError> {
-    let found = Digest::of_file(read).context("read", read)?;
-    if found == expected {
-        return Ok(());
-    }
-    let message = format!("its content has the digest {found}, not the one in its name");
-    Err(EngineError::Damaged { path: object.to_owned(), message })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_object_is_deleted_for_what_is_wrong_with_it_and_for_nothing_else() {
-        let folder = tempfile::tempdir().unwrap();
-        let object = folder.path().join("object");
-        let digest = Digest::of("good");
-        let interrupted = || io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
-        fs::write(&object, "good").unwrap();
-        let copied = EngineError::Damaged { path: object.clone(), message: "the copy is short".into() };
-        for error in [blame(object.clone(), digest, copied), unusable(object.clone(), interrupted())] {
-            assert!(matches!(error, EngineError::Io { .. }), "{error}");
-            assert!(object.exists(), "{error}");
-        }
-        fs::write(&object, "spoilt").unwrap();
-        let copied = EngineError::Damaged { path: object.clone(), message: "the copy is not it".into() };
-        assert!(matches!(blame(object.clone(), digest, copied), EngineError::Damaged { .. }));
-        assert!(!object.exists());
-        assert!(matches!(unusable(object, interrupted()), EngineError::Damaged { .. }), "it is gone");
-    }
 
     #[test]
     fn what_was_written_to_after_its_digest_was_taken_is_no_object() {

@@ -40,9 +40,9 @@ pub(super) fn push(global: &Global, folder: &Path, instances: &[String]) -> Resu
                 continue;
             }
             Given::Other => "another result of the same recipe is there, and stays",
-            Given::Newer => "somebody came further with it, and that stays",
+            Given::Later => "what is there to go on from was written later, and stays",
             Given::Running => "it runs; push again once it has stopped",
-            Given::Nothing => "it has no result of today",
+            Given::Nothing => "it has nothing of today to copy",
         };
         // Who names something wants it to be there.
         if !instances.is_empty()

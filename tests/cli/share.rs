@@ -52,7 +52,7 @@ fn a_training_goes_on_in_another_clone_to_the_same_bits() {
     let pushed = one.ends(&["push", folder], 0);
     assert!(pushed.out.starts_with("pushed 2 results and 1 unfinished ("), "{}", pushed.out);
     assert!(pushed.out.ends_with("), 0 there already\n"), "{}", pushed.out);
-    assert_eq!(pushed.err, "`evaluate`: it has no result of today\n");
+    assert_eq!(pushed.err, "`evaluate`: it has nothing of today to copy\n");
 
     let pulled = two.ends(&["pull", folder], 0);
     assert!(pulled.out.starts_with("restored 2, 2 not taken in "), "{}", pulled.out);
@@ -85,7 +85,7 @@ fn what_cannot_be_pushed_or_pulled_is_said_with_a_way_out() {
     let answer = project.ends(&["push", "shared", "a"], 2);
     assert_eq!(
         (answer.out.as_str(), answer.err.as_str()),
-        ("pushed nothing (0 B), 0 there already\n", "`a`: it has no result of today\n")
+        ("pushed nothing (0 B), 0 there already\n", "`a`: it has nothing of today to copy\n")
     );
     fs::create_dir(project.path("empty")).unwrap();
     let hint = "help: `repro push empty` does, where there are results\n";
@@ -104,7 +104,7 @@ fn what_cannot_be_pushed_or_pulled_is_said_with_a_way_out() {
     );
     project.write("file", "");
     let answer = project.ends(&["push", "file/below"], 2);
-    assert!(answer.err.starts_with("error: cannot create `file/below`: "), "{}", answer.err);
+    assert!(answer.err.starts_with("error: cannot create `file/below/"), "{}", answer.err);
     project.ends(&["push", "shared"], 0);
     project.edit("pipeline.toml", "echo", "echo 2");
     assert_eq!(project.ends(&["pull", "shared"], 0).err.lines().next(), Some("`a`: not in `shared`"));

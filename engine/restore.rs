@@ -1,0 +1,168 @@
+//! Gives back what the cache holds: a result's files, each checked against its digest, and objects that were lost. Knows
+//! what lies beside the project only as another place to look.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{self, ErrorKind},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use rustix::io::Errno;
+
+use crate::{
+    digest::Digest,
+    error::{Context, EngineError},
+    place::with_parent,
+    record::Record,
+    store::{Content, Draft, Folder, Output, Shown, Store, stamp},
+};
+
+impl Store {
+    /// A draft with a recorded result's files. What is not here comes from beside.
+    pub(crate) fn restore(&self, record: &Record) -> Result<(Draft, Content), EngineError> {
+        let restored = self.draw(&record.outputs)?;
+        if self.beside.is_some() {
+            let recipe = Digest::of(&record.recipe);
+            if self.record(recipe).as_ref() != Some(record) {
+                self.write_record(recipe, record)?;
+            }
+        }
+        Ok(restored)
+    }
+
+    /// A draft with these files, each checked against its digest. An object that fails is deleted, so that it is made
+    /// anew; so is one that cannot be read. What is not here comes from beside.
+    pub(crate) fn draw(&self, outputs: &[Output]) -> Result<(Draft, Content), EngineError> {
+        self.bring(outputs)?;
+        for _ in outputs {
+            match self.copy_out(outputs) {
+                Err(EngineError::Damaged { .. }) if self.beside.is_some() && self.bring(outputs).is_ok() => {}
+                done => return done,
+            }
+        }
+        self.copy_out(outputs)
+    }
+
+    fn copy_out(&self, outputs: &[Output]) -> Result<(Draft, Content), EngineError> {
+        let draft = self.begin()?;
+        let mut content = Content { outputs: outputs.to_vec(), ..Content::default() };
+        let mut folders = BTreeSet::from([String::new()]);
+        for output in outputs {
+            let copy = draft.path().join(&output.path);
+            folders.extend(output.path.match_indices('/').map(|(end, _)| output.path[..=end].to_owned()));
+            if output.is_folder() {
+                fs::create_dir_all(&copy).context("create", &copy)?;
+                continue;
+            }
+            let object = self.object(output.digest);
+            if let Err(error) = with_parent(&copy, || fs::copy(&object, &copy)) {
+                return Err(unusable(object, error));
+            }
+            let mode = if output.executable { 0o755 } else { 0o644 };
+            fs::set_permissions(&copy, fs::Permissions::from_mode(mode)).context("write", &copy)?;
+            let Output { path, digest, executable, .. } = output.clone();
+            content.files.push(Shown { path, digest, executable, stamp: stamp(&copy)? });
+            if let Err(error) = check(&object, &copy, output.digest) {
+                return Err(blame(object, output.digest, error));
+            }
+        }
+        for folder in folders {
+            let stamp = stamp(&draft.path().join(&folder))?;
+            content.folders.push(Folder(folder, stamp));
+        }
+        Ok((draft, content))
+    }
+
+    /// The first object of a record that is not what its name says, neither here nor beside. Reads them all.
+    pub(crate) fn damage(&self, record: &Record) -> Option<EngineError> {
+        let files = record.outputs.iter().filter(|output| !output.is_folder());
+        let checks = files.map(|output| {
+            let whole = |store: &Self| {
+                let object = store.object(output.digest);
+                check(&object, &object, output.digest)
+            };
+            whole(self).or_else(|error| self.beside.as_ref().map_or(Err(error), |share| whole(&share.0)))
+        });
+        checks.filter_map(Result::err).next()
+    }
+
+    /// Makes an object again of `place`, if that has its content.
+    pub(crate) fn refill(&self, digest: Digest, place: &Path) -> Result<(), EngineError> {
+        self.put(digest, |temporary| {
+            fs::copy(place, temporary)?;
+            if Digest::of_file(temporary)? != digest {
+                return Err(io::Error::other("it has another content"));
+            }
+            fs::set_permissions(temporary, fs::Permissions::from_mode(0o444))
+        })
+    }
+}
+
+/// What it means that `object` could not be copied. One that a disk does not give back is deleted, or every run
+/// would end here; nothing else is a reason to.
+fn unusable(object: PathBuf, error: io::Error) -> EngineError {
+    let read = fs::File::open(&object).and_then(|mut file| io::copy(&mut file, &mut io::sink()));
+    let lost = |error: &io::Error| {
+        let codes = [Errno::IO, Errno::BADMSG, Errno::UCLEAN].map(|code| code.raw_os_error());
+        error.kind() == ErrorKind::NotFound || error.raw_os_error().is_some_and(|code| codes.contains(&code))
+    };
+    match read {
+        Err(error) if lost(&error) => {
+            let _ = fs::remove_file(&object);
+            EngineError::Damaged { path: object, message: format!("it cannot be read: {error}") }
+        }
+        _ => EngineError::Io { action: "restore from", path: object, source: error },
+    }
+}
+
+/// What it means that a copy of `object` has another content: that of the object, which is deleted then, or what
+/// happened to the copy.
+fn blame(object: PathBuf, expected: Digest, copied: EngineError) -> EngineError {
+    match check(&object, &object, expected) {
+        Err(damaged @ EngineError::Damaged { .. }) => {
+            let _ = fs::remove_file(&object);
+            damaged
+        }
+        Err(error) => error,
+        Ok(()) => {
+            let source = io::Error::other(format!("the copy is not what was copied: {copied}"));
+            EngineError::Io { action: "restore from", path: object, source }
+        }
+    }
+}
+
+/// Is what can be `read` the content of `object`?
+pub(crate) fn check(object: &Path, read: &Path, expected: Digest) -> Result<(), EngineError> {
+    let found = Digest::of_file(read).context("read", read)?;
+    if found == expected {
+        return Ok(());
+    }
+    let message = format!("its content has the digest {found}, not the one in its name");
+    Err(EngineError::Damaged { path: object.to_owned(), message })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_is_deleted_for_what_is_wrong_with_it_and_for_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let object = folder.path().join("object");
+        let digest = Digest::of("good");
+        let interrupted = || io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
+        fs::write(&object, "good").unwrap();
+        let copied = EngineError::Damaged { path: object.clone(), message: "the copy is short".into() };
+        for error in [blame(object.clone(), digest, copied), unusable(object.clone(), interrupted())] {
+            assert!(matches!(error, EngineError::Io { .. }), "{error}");
+            assert!(object.exists(), "{error}");
+        }
+        fs::write(&object, "spoilt").unwrap();
+        let copied = EngineError::Damaged { path: object.clone(), message: "the copy is not it".into() };
+        assert!(matches!(blame(object.clone(), digest, copied), EngineError::Damaged { .. }));
+        assert!(!object.exists());
+        assert!(matches!(unusable(object, interrupted()), EngineError::Damaged { .. }), "it is gone");
+    }
+}
