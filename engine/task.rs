@@ -24,7 +24,7 @@ use crate::{
     instance::InstanceId,
     kind::{self, Input, Progress, StageError},
     pipeline::matrix::show,
-    place::{clear, open_folder},
+    place::{clear, open_folder, with_parent},
     process::{ProcessGroup, Running, follow, open_held, open_log, spawn},
     recipe::Recipe,
     record::{Facts, Machine, Record, now, recordable},
@@ -138,7 +138,8 @@ impl Task {
 
     /// Its arguments and environment; for a command also the lists of its inputs, which go with what
     /// is returned.
-    fn prepare(&self, process: &mut Command, store: &Store) -> Result<Option<Draft>, EngineError> {
+    fn prepare(&self, process: &mut Command, store: &Store) -> Result<Lists, EngineError> {
+        let mut lists = Lists(Vec::new());
         // A command is never one of a group.
         let order = &self.members[0].order;
         process.current_dir(&order.project);
@@ -147,7 +148,7 @@ impl Task {
         }
         let Some(command) = &self.command else {
             process.arg("__stage").env("RAYON_NUM_THREADS", order.resources.threads.to_string());
-            return Ok(None);
+            return Ok(lists);
         };
         // No other inputs and axes than its own: who starts the program may be a stage of another run.
         let of_a_stage = |name: &OsString| {
@@ -164,20 +165,16 @@ impl Task {
             process.env(format!("AXIS_{}", variable(axis)), show(value));
         }
         fs::create_dir_all(&order.scratch).context("create", &order.scratch)?;
-        let mut lists = None;
         for (role, inputs) in &order.inputs {
             let name = format!("IN_{}", variable(role));
             let folders = lines(inputs);
             // Of one input too: an axis may be swept in one profile and not in another.
-            let place = match &mut lists {
-                Some(place) => place,
-                none => none.insert(store.begin()?),
-            };
-            let list = place.path().join(variable(role));
+            let list = store.temporary();
             let mut text = folders.clone();
             text.push("\n");
-            fs::write(&list, text.as_encoded_bytes()).context("write", &list)?;
-            process.env(format!("{name}_LIST"), list);
+            with_parent(&list, || fs::write(&list, text.as_encoded_bytes())).context("write", &list)?;
+            process.env(format!("{name}_LIST"), &list);
+            lists.0.push(list);
             if folders.len() <= LONGEST_VARIABLE {
                 process.env(name, folders);
             } else {
@@ -186,6 +183,18 @@ impl Task {
             }
         }
         Ok(lists)
+    }
+}
+
+/// Files with the inputs of a command; they go with this.
+struct Lists(Vec<PathBuf>);
+
+impl Drop for Lists {
+    fn drop(&mut self) {
+        for list in &self.0 {
+            // Best effort: the next run sweeps what stays behind.
+            let _ = fs::remove_file(list);
+        }
     }
 }
 
