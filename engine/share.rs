@@ -26,6 +26,9 @@ use crate::{
 /// What somebody else began to copy longer ago than this is not being copied any more; and clocks do not differ by more.
 const LONG: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// By one of these folders it is known: a program that copied it may have left out the other, if that was empty.
+const PARTS: [&str; 2] = ["records", "unfinished"];
+
 /// Such a folder.
 #[derive(Debug)]
 pub struct Share(pub(crate) Store);
@@ -75,25 +78,25 @@ impl Share {
         let cache = folder.join(".repro");
         let place = if cache.is_dir() { cache } else { folder.to_owned() };
         let place = place.canonicalize().context("open", folder)?;
-        let records = place.join("records");
-        match fs::read_dir(&records) {
-            Ok(_) => Ok(Self(Store::at(place, PathBuf::new()))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let named = folder.display();
-                Err(if is_project(folder) {
-                    EngineError::User {
-                        message: format!("the project in `{named}` has no results"),
-                        hint: "run it there first".into(),
-                    }
-                } else {
-                    EngineError::User {
-                        message: format!("nobody has pushed results to `{named}`"),
-                        hint: format!("`repro push {named}` does, where there are results"),
-                    }
-                })
+        for part in PARTS.map(|part| place.join(part)) {
+            match fs::read_dir(&part) {
+                Ok(_) => return Ok(Self(Store::at(place, PathBuf::new()))),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error).context("read", &part),
             }
-            Err(error) => Err(error).context("read", &records),
         }
+        let named = folder.display();
+        Err(if is_project(folder) {
+            EngineError::User {
+                message: format!("the project in `{named}` has no results"),
+                hint: "run it there first".into(),
+            }
+        } else {
+            EngineError::User {
+                message: format!("nobody has pushed results to `{named}`"),
+                hint: format!("`repro push {named}` does, where there are results"),
+            }
+        })
     }
 
     /// The folder to push to, made where it is missing.
@@ -119,9 +122,9 @@ impl Share {
         if there.ancestors().any(of_project) {
             return Err(refused("is in the cache or among the results of a project"));
         }
-        let parts = ["objects", "records"].map(|name| folder.join(name));
+        let parts = PARTS.map(|part| folder.join(part));
         let empty = || fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
-        if folder.exists() && !empty() && !parts.iter().all(|part| part.is_dir()) {
+        if folder.exists() && !empty() && !parts.iter().any(|part| part.is_dir()) {
             return Err(refused("holds something else"));
         }
         for part in parts {
@@ -153,7 +156,7 @@ impl Share {
     }
 
     pub(crate) fn attempt_place(&self, recipe: Digest) -> PathBuf {
-        self.0.cache().join("unfinished").join(format!("{recipe}.json"))
+        self.0.cache().join(PARTS[1]).join(format!("{recipe}.json"))
     }
 
     /// Deletes what programs that were killed left in the making, and nothing that they did not make; best effort.

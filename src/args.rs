@@ -275,6 +275,9 @@ pub(crate) struct Export {
     /// Replace files that are there
     #[arg(long)]
     pub(crate) force: bool,
+    /// In a clone: what the training read may be missing, as for `repro run` with this option
+    #[arg(long)]
+    pub(crate) allow_missing: bool,
 }
 
 const SHARE: &str = "\

@@ -13,6 +13,7 @@ use engine::{
     place::replace,
     plan::Standing,
     project::Project,
+    run::RunOptions,
 };
 use network::{
     checkpoint::Checkpoint,
@@ -45,7 +46,7 @@ pub(super) fn export(global: &Global, args: &Export) -> Result<ExitCode, Failure
             return Err(Failure::user(message).hint("choose another name, or replace it with `--force`"));
         }
     }
-    let trained = Trained::find(global, &args.instance)?;
+    let trained = Trained::find(global, args)?;
     let checkpoint = trained.checkpoint()?;
     if let Some(path) = &args.full {
         save(path, &checkpoint.state_dict().map_err(refused)?)?;
@@ -74,10 +75,10 @@ struct Trained {
 }
 
 impl Trained {
-    /// That of the one instance called `name`, if it is up to date.
-    fn find(global: &Global, name: &str) -> Result<Self, Failure> {
+    /// That of the one instance that is meant, if it is up to date.
+    fn find(global: &Global, Export { instance: name, allow_missing, .. }: &Export) -> Result<Self, Failure> {
         let (pipeline, project) = super::project(global)?;
-        let [id] = super::selected(pipeline, &[name.to_owned()])?[..] else {
+        let [id] = super::selected(pipeline, std::slice::from_ref(name))?[..] else {
             let failure = Failure::user(format!("`{name}` means several instances"));
             return Err(failure.hint("name one; `repro status` lists them"));
         };
@@ -86,7 +87,14 @@ impl Trained {
             let failure = Failure::user(format!("`{name}` trains no network"));
             return Err(failure.hint("name an instance of kind `train`"));
         }
-        if project.status(pipeline)?[id] != Standing::Fresh {
+        let options = RunOptions {
+            targets: vec![id],
+            allow_missing: *allow_missing,
+            dry_run: true,
+            ..RunOptions::default()
+        };
+        let plan = project.run(pipeline, &options, &mut Vec::new())?.plan;
+        if !plan.contains(&(id, Standing::Fresh)) {
             let failure = Failure::user(format!("`{name}` is not up to date"));
             return Err(failure.hint(format!("run `repro run '{name}'` first")));
         }

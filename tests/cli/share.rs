@@ -79,6 +79,28 @@ fn a_training_goes_on_in_another_clone_to_the_same_bits() {
 }
 
 #[test]
+fn a_clone_without_data_takes_a_training_and_exports_it() {
+    let project = TestProject::new(TRAINING);
+    project.ends(&["run", "-S", "epochs=1"], 0);
+    let with = |args: &[&'static str], code| project.ends(&[args, &["-S", "epochs=1"]].concat(), code);
+    with(&["push", "shared", "model", "train"], 0);
+    // What git does not keep.
+    for lost in [".repro", "artifacts/data/dataset.bin", "artifacts/train/checkpoint.safetensors"] {
+        let lost = project.path(lost);
+        if lost.is_dir() { fs::remove_dir_all(lost).unwrap() } else { fs::remove_file(lost).unwrap() }
+    }
+    assert!(
+        with(&["pull", "shared", "train", "--allow-missing"], 0)
+            .out
+            .starts_with("restored 2, 1 as the lock file")
+    );
+    let refused = with(&["export", "train", "--onnx", "net.onnx"], 2);
+    assert!(refused.err.contains("`train` is not up to date"), "{}", refused.err);
+    with(&["export", "train", "--onnx", "net.onnx", "--allow-missing"], 0);
+    assert!(project.path("net.onnx").exists());
+}
+
+#[test]
 fn what_cannot_be_pushed_or_pulled_is_said_with_a_way_out() {
     let project =
         TestProject::new("[stage.a]\nkind = \"command\"\nrun = \"echo > $OUT/x\"\noutputs = [\"x\"]\n");
