@@ -106,7 +106,7 @@ pub(crate) struct Store {
     cache: PathBuf,
     artifacts: PathBuf,
     /// What tells its names in `drafts/` from those of everybody else, on every machine.
-    session: String,
+    signature: String,
     drafts: AtomicU64,
     /// Where what is not here is looked for.
     pub(crate) beside: Option<Box<Share>>,
@@ -150,8 +150,8 @@ impl Store {
 
     pub(crate) fn at(cache: PathBuf, artifacts: PathBuf) -> Self {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let session = format!("{}-{:x}", std::process::id(), since.as_nanos());
-        Self { cache, artifacts, session, drafts: AtomicU64::new(0), beside: None }
+        let signature = format!("{}-{:x}", std::process::id(), since.as_nanos());
+        Self { cache, artifacts, signature, drafts: AtomicU64::new(0), beside: None }
     }
 
     pub(crate) fn cache(&self) -> &Path {
@@ -212,7 +212,7 @@ impl Store {
     /// A name in `drafts/` that nothing has.
     pub(crate) fn temporary(&self) -> PathBuf {
         let number = self.drafts.fetch_add(1, Ordering::Relaxed);
-        self.cache.join("drafts").join(format!("{}-{number}", self.session))
+        self.cache.join("drafts").join(format!("{}-{number}", self.signature))
     }
 
     /// An empty folder for a result.
