@@ -37,7 +37,8 @@ pub(super) fn pull(global: &Global, args: &Pull) -> Result<ExitCode, Failure> {
     let summary = result?;
     let Summary { skipped, failed, interrupted, .. } = &summary;
     if !skipped.is_empty() && !interrupted {
-        let without = |from: &InstanceId| skipped.contains(from) || failed.contains(from);
+        let without =
+            |from| [skipped, failed].iter().any(|sorted: &&Vec<_>| sorted.binary_search(from).is_ok());
         let behind = |id: &InstanceId| pipeline.instances[*id].needs.iter().any(|need| without(&need.from));
         let (behind, missing): (Vec<_>, Vec<_>) = skipped.iter().partition(|id| behind(id));
         let folder = args.folder.display();
@@ -51,7 +52,7 @@ pub(super) fn pull(global: &Global, args: &Pull) -> Result<ExitCode, Failure> {
         ui::note(&format!("help: `repro run --from {folder}` runs what is missing"));
     }
     ui::line(&closing(&summary, started, " not taken"));
-    let missed = options.targets.iter().any(|id| skipped.contains(id));
+    let missed = options.targets.iter().any(|id| skipped.binary_search(id).is_ok());
     // Who names something wants it to be here.
     let missed = missed && summary.exit_code() == 0;
     Ok(if missed { FailureKind::User.into() } else { ExitCode::from(summary.exit_code()) })
