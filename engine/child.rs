@@ -23,7 +23,7 @@ use toml::{Table, Value};
 use crate::{
     instance::Resources,
     kind::{Input, Job, Kind, Kinds, Params, Progress, Reporter, StageError},
-    record::recordable,
+    record::{Machine, recordable},
 };
 
 /// All that a child is to do.
@@ -46,6 +46,8 @@ pub(crate) struct Order {
     pub(crate) project: PathBuf,
     pub(crate) resources: Resources,
     pub(crate) offline: bool,
+    /// Did a launcher start the process? Then the runner may be on another machine.
+    pub(crate) elsewhere: bool,
 }
 
 impl Orders {
@@ -72,6 +74,7 @@ pub(crate) enum Report {
     Said(String),
     Progress(Progress),
     Note(String, Value),
+    Machine(Box<Machine>),
     Failed {
         message: String,
         hint: Option<String>,
@@ -138,6 +141,9 @@ pub fn serve(kinds: &Kinds) -> ExitCode {
         told.store(true, Ordering::Relaxed);
     });
     let mut reporters: Vec<_> = (0..orders.len()).map(reporter).collect();
+    for (_, reporter) in orders.iter().zip(&reporters).filter(|(order, _)| order.elsewhere) {
+        reporter.send(&Report::Machine(Box::new(Machine::here())));
+    }
     let results = match prepare(kinds, &orders) {
         Ok(kind) => work(&**kind, &orders, &mut reporters),
         Err(error) => orders.iter().map(|_| Err(error.again())).collect(),

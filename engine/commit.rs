@@ -96,7 +96,11 @@ fn work(
         let mut lasting = Vec::new();
         for record in batch.iter_mut().filter_map(|commit| commit.record.as_mut()) {
             let recipe = Digest::of(&record.recipe);
-            record.run.machine.clone_from(machine.wait());
+            let (here, run) = (machine.wait(), &mut record.run);
+            run.machine = match run.launcher {
+                None => here.clone(),
+                Some(_) => here.there(std::mem::take(&mut run.machine)),
+            };
             store.write_record(recipe, record)?;
             lasting.push(recipe);
         }

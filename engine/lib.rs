@@ -18,6 +18,8 @@ pub mod gc;
 pub mod idle;
 pub mod instance;
 pub mod kind;
+pub mod launcher;
+mod leavings;
 mod lock;
 mod lockfile;
 mod look;

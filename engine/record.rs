@@ -66,6 +66,9 @@ pub struct Facts {
     pub seconds: f64,
     /// What it ran on.
     pub machine: Machine,
+    /// What started it, if not the runner itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launcher: Option<String>,
     /// What it occupied.
     pub threads: usize,
     /// The GPUs it was handed.
@@ -112,6 +115,13 @@ impl Machine {
             versions,
             commit: git(&["rev-parse", "HEAD"]),
             dirty: git(&["status", "--porcelain"]).map(|text| !text.is_empty()),
+            ..Self::here()
+        }
+    }
+
+    /// The hardware and the system alone.
+    pub(crate) fn here() -> Self {
+        Self {
             system: fs::read_to_string("/proc/sys/kernel/osrelease")
                 .ok()
                 .map(|release| format!("{} {}", std::env::consts::OS, release.trim())),
@@ -119,7 +129,14 @@ impl Machine {
             instructions: instructions(),
             driver: field("/proc/driver/nvidia/version".as_ref(), "NVRM version"),
             devices: devices("/proc/driver/nvidia/gpus".as_ref()),
+            ..Self::default()
         }
+    }
+
+    /// What the runner knows of itself and its project, with the hardware that another process said it runs on.
+    pub(crate) fn there(&self, hardware: Self) -> Self {
+        let Self { versions, commit, dirty, .. } = self.clone();
+        Self { versions, commit, dirty, ..hardware }
     }
 }
 

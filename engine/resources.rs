@@ -11,6 +11,8 @@ pub(crate) struct Pool {
     memory: u64,
     gpus: VecDeque<String>,
     slots: usize,
+    /// Do others hand out what this only counts processes of?
+    elsewhere: bool,
 }
 
 /// What one instance holds.
@@ -41,7 +43,20 @@ impl Pool {
         };
         let memory = memory.map_or(u64::MAX, |kib| kib * 1024);
         let all = Resources { threads, gpus: gpus.len(), memory };
-        Self { all, threads, memory, gpus, slots: if jobs == 0 { threads } else { jobs } }
+        let slots = if jobs == 0 { threads } else { jobs };
+        Self { all, threads, memory, gpus, slots, elsewhere: false }
+    }
+
+    /// Other machines, of which somebody else knows what they have: for at most `jobs` processes at once.
+    pub(crate) fn elsewhere(jobs: usize) -> Self {
+        let all = Resources { threads: usize::MAX, gpus: usize::MAX, memory: u64::MAX };
+        let Resources { threads, memory, .. } = all;
+        Self { all, threads, memory, gpus: VecDeque::new(), slots: jobs.max(1), elsewhere: true }
+    }
+
+    /// Is it not this machine that gives?
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.elsewhere
     }
 
     /// GPUs in all.
@@ -52,7 +67,8 @@ impl Pool {
     /// How many that want so much could start now, each on GPUs of its own; at least one.
     pub(crate) fn parts(&self, wanted: Resources) -> usize {
         let threads = self.threads.checked_div(wanted.threads.min(self.all.threads)).unwrap_or(usize::MAX);
-        let gpus = self.gpus.len().checked_div(wanted.gpus).unwrap_or(1);
+        let gpus = if self.elsewhere { usize::MAX } else { self.gpus.len() };
+        let gpus = gpus.checked_div(wanted.gpus).unwrap_or(1);
         self.slots.min(threads).min(gpus).max(1)
     }
 
@@ -77,7 +93,8 @@ impl Pool {
     /// Is a share free? Who wants more threads or memory than there are gets all.
     pub(crate) fn fits(&self, wanted: Resources) -> bool {
         let (threads, memory) = (wanted.threads.min(self.all.threads), wanted.memory.min(self.all.memory));
-        self.slots > 0 && threads <= self.threads && memory <= self.memory && wanted.gpus <= self.gpus.len()
+        let gpus = self.elsewhere || wanted.gpus <= self.gpus.len();
+        self.slots > 0 && threads <= self.threads && memory <= self.memory && gpus
     }
 
     /// Takes a share, if it is free.
@@ -89,7 +106,7 @@ impl Pool {
         self.slots -= 1;
         self.threads -= threads;
         self.memory -= memory;
-        let gpus = self.gpus.drain(..wanted.gpus).collect();
+        let gpus = if self.elsewhere { Vec::new() } else { self.gpus.drain(..wanted.gpus).collect() };
         Some(Share { resources: Resources { threads, gpus: wanted.gpus, memory }, gpus })
     }
 

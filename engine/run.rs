@@ -15,6 +15,7 @@ use crate::{
     error::EngineError,
     idle::{self, Question},
     instance::{InstanceId, Pipeline},
+    launcher::Launcher,
     lock::Lock,
     lockfile::{self, Locked},
     observer::{Event, Observer},
@@ -49,6 +50,8 @@ pub struct RunOptions {
     pub offline: bool,
     /// The program to start as `exe __stage`.
     pub exe: PathBuf,
+    /// What starts the processes of stages elsewhere, of which `jobs` says how many at once.
+    pub launcher: Option<Launcher>,
     /// Versions to note in the records: of the program and of what decides its results.
     pub versions: BTreeMap<String, String>,
     /// What the run is asked, where the next run may be asked the same: see [`crate::idle`].

@@ -84,7 +84,10 @@ pub(crate) fn schedule(
     let committer = Committer::start(store, journal, Arc::clone(&machine), sender.clone());
     let mut run = Run {
         observer,
-        pool: Pool::of_machine(plan.options.jobs),
+        pool: match plan.options.launcher {
+            None => Pool::of_machine(plan.options.jobs),
+            Some(_) => Pool::elsewhere(plan.options.jobs),
+        },
         state,
         blocked: BTreeMap::new(),
         dependents: vec![Vec::new(); plan.pipeline.instances.len()],
@@ -427,6 +430,7 @@ impl Run<'_> {
             project: project.root.clone(),
             resources: share.resources,
             offline: options.offline,
+            elsewhere: options.launcher.is_some(),
         };
         if !self.started {
             self.started = true;

@@ -23,6 +23,8 @@ use crate::{
     error::{Context, EngineError},
     instance::InstanceId,
     kind::{self, Input, Progress, StageError},
+    launcher::Launcher,
+    leavings::{drop_others, left_in},
     pipeline::matrix::show,
     place::{clear, open_folder, with_parent},
     process::{ProcessGroup, Running, follow, open_held, open_log, spawn},
@@ -65,6 +67,8 @@ pub(crate) struct Task {
     /// Are the GPUs that it was not given hidden from it, also if it was given none?
     pub(crate) hide: bool,
     pub(crate) exe: PathBuf,
+    /// What starts it instead of this program.
+    pub(crate) launcher: Option<Launcher>,
 }
 
 /// A stage that the process runs.
@@ -90,9 +94,13 @@ impl Task {
         let locks = self.members.iter().map(|member| member.hold_scratch(self.command.is_some()));
         let locks = locks.collect::<Result<Vec<_>, _>>()?;
         let errors = logs[0].try_clone().context("open", &self.members[0].log)?;
-        let mut process = match &self.command {
-            Some(_) => Command::new("/bin/sh"),
-            None => Command::new(&self.exe),
+        let program = if self.command.is_some() { Path::new("/bin/sh") } else { &self.exe };
+        let mut process = match &self.launcher {
+            None => Command::new(program),
+            Some(launcher) => {
+                let Order { instance, resources, .. } = &self.members[0].order;
+                launcher.command(program, instance, *resources)
+            }
         };
         let lists = self.prepare(&mut process, &store)?;
         process.process_group(0).stdout(Stdio::piped()).stderr(errors);
@@ -110,9 +118,10 @@ impl Task {
         }
         let running = Running { group: group.clone(), stdin };
         let listener = std::thread::spawn(move || {
-            let Self { members, command, gpus, .. } = self;
+            let Self { members, command, gpus, launcher, .. } = self;
+            let launcher = launcher.map(|launcher| launcher.0);
             let (together, errors, by_shell) = (members.len(), members[0].log.clone(), command.is_some());
-            let run = Ran { started, gpus, errors, together, by_shell };
+            let run = Ran { started, gpus, launcher, errors, together, by_shell };
             let outputs = command.map_or_else(Vec::new, |command| command.outputs);
             let heard = members.into_iter().zip(logs).zip(locks);
             let mut heard: Vec<_> =
@@ -202,6 +211,7 @@ impl Drop for Lists {
 struct Ran {
     started: (u64, Instant),
     gpus: Vec<String>,
+    launcher: Option<String>,
     /// The log that has its standard error.
     errors: PathBuf,
     /// How many stages it ran.
@@ -220,7 +230,7 @@ impl Heard {
         run: &Ran,
         seconds: f64,
     ) -> Result<Made, StageError> {
-        let Self { member, lock, notes, failure, finished, .. } = self;
+        let Self { member, lock, notes, machine, failure, finished, .. } = self;
         if status.is_none() {
             // Its process goes on for others only, and must not keep who tries the same from it.
             let _ = lock.unlock();
@@ -244,7 +254,7 @@ impl Heard {
             }
             return Err(failure);
         }
-        Ok(member.take(store, notes, outputs, run, seconds)?)
+        Ok(member.take(store, (notes, machine), outputs, run, seconds)?)
     }
 }
 
@@ -270,7 +280,7 @@ impl Member {
     fn take(
         self,
         store: &Store,
-        mut notes: BTreeMap<String, Value>,
+        (mut notes, machine): (BTreeMap<String, Value>, Machine),
         outputs: &[PathBuf],
         run: &Ran,
         seconds: f64,
@@ -303,7 +313,7 @@ impl Member {
             return Err(EngineError::Output { message, hint: hint.into() });
         }
         let tree = content.tree();
-        let Ran { started: (started, _), ref gpus, together, .. } = *run;
+        let Ran { started: (started, _), ref gpus, ref launcher, together, .. } = *run;
         if together > 1 {
             notes.insert("together".into(), Value::Integer(together as i64));
         }
@@ -311,7 +321,8 @@ impl Member {
             instance: self.order.instance,
             started,
             seconds,
-            machine: Machine::default(),
+            machine,
+            launcher: launcher.clone(),
             threads: self.order.resources.threads,
             gpus: gpus.clone(),
             settings: self.order.settings.into_iter().map(|(key, value)| (key, recordable(value))).collect(),
@@ -322,53 +333,6 @@ impl Member {
         let record = Record { recipe, tree, outputs: content.outputs.clone(), run };
         Ok(Made { draft: self.draft, content, record, differs, dropped })
     }
-}
-
-/// The names in a folder, the first few of them.
-fn left_in(folder: &Path) -> io::Result<String> {
-    const NAMED: usize = 5;
-    let names = names(folder)?;
-    let first = names.iter().take(NAMED).map(|name| format!("`{}`", name.display()));
-    let first = first.collect::<Vec<_>>().join(", ");
-    Ok(match names.len() {
-        0 => "nothing".to_owned(),
-        count if count > NAMED => format!("{first} and {} more", count - NAMED),
-        _ => first,
-    })
-}
-
-/// The names in a folder, sorted.
-fn names(folder: &Path) -> io::Result<Vec<OsString>> {
-    let names = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name()));
-    let mut names = names.collect::<io::Result<Vec<_>>>()?;
-    names.sort();
-    Ok(names)
-}
-
-/// Deletes what lies in `folder`, `below` the draft, and neither is in one of the outputs nor leads to one.
-fn drop_others(
-    folder: &Path,
-    below: &Path,
-    outputs: &[PathBuf],
-    dropped: &mut Vec<String>,
-) -> io::Result<()> {
-    for name in names(folder)? {
-        let (place, path) = (folder.join(&name), below.join(&name));
-        if outputs.iter().any(|output| path.starts_with(output)) {
-            continue;
-        }
-        if outputs.iter().any(|output| output.starts_with(&path)) {
-            // A link is refused when the rest is kept; what lies behind it is not of the draft.
-            if fs::symlink_metadata(&place)?.is_dir() {
-                open_folder(&place)?;
-                drop_others(&place, &path, outputs, dropped)?;
-            }
-            continue;
-        }
-        dropped.push(format!("`{}`", path.display()));
-        clear(&place)?; // also a folder in which nobody may write
-    }
-    Ok(())
 }
 
 /// The last few lines of a log, which may be huge.
@@ -411,13 +375,16 @@ struct Heard {
     /// Of its scratch folder.
     lock: fs::File,
     notes: BTreeMap<String, Value>,
+    /// What it runs on, where it had to say so.
+    machine: Machine,
     failure: Option<StageError>,
     finished: bool,
 }
 
 impl Heard {
     fn new(member: Member, log: fs::File, lock: fs::File) -> Self {
-        Self { member, log, lock, notes: BTreeMap::new(), failure: None, finished: false }
+        let (notes, machine) = (BTreeMap::new(), Machine::default());
+        Self { member, log, lock, notes, machine, failure: None, finished: false }
     }
 
     /// In one write: the process writes its errors to the same file.
@@ -434,6 +401,7 @@ impl Heard {
             }
             Report::Progress(progress) => drop(to.send(Message::Progress(id, progress))),
             Report::Note(key, value) => drop(self.notes.insert(key, value)),
+            Report::Machine(machine) => self.machine = *machine,
             Report::Failed { .. } if self.failure.is_some() => {} // once more, as its process ends
             Report::Failed { message, hint, integrity } => {
                 self.log(&format!("failed: {message}"));

@@ -211,6 +211,11 @@ pub(crate) struct Run {
     /// Run at most N processes at once; stages that share one count as one [default: one per thread]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: Option<u16>,
+    /// Start the stages elsewhere, N at once: by this command line, which has to run the one behind it in this folder and
+    /// pass on its environment, input, output, signals and exit code, such as `srun -n 1 -c $REPRO_THREADS`. Also set for
+    /// it: `$REPRO_STAGE` and, where the stage asks for them, `$REPRO_GPUS` and `$REPRO_MEMORY_MIB`
+    #[arg(long, value_name = "COMMAND", requires = "jobs")]
+    pub(crate) launcher: Option<String>,
     /// After a failure, go on with what does not depend on it
     #[arg(short, long)]
     pub(crate) keep_going: bool,

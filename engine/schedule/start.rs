@@ -13,6 +13,7 @@ use crate::{
     plan::Found,
     project::lacking,
     recipe::Recipe,
+    run::RunOptions,
     task::Task,
 };
 
@@ -86,9 +87,11 @@ impl Run<'_> {
         let Instance { kind, params, .. } = &self.plan.pipeline.instances[id];
         let command = kind.command(params);
         // A command may know better than the pipeline file what it uses.
-        let hide = self.pool.gpus() > 0 && command.is_none();
-        let (gpus, exe) = (share.gpus.clone(), self.plan.options.exe.clone());
-        let task = Task { members, command, gpus, hide, exe };
+        let some = if self.pool.is_elsewhere() { share.resources.gpus == 0 } else { self.pool.gpus() > 0 };
+        let hide = some && command.is_none();
+        let RunOptions { exe, launcher, .. } = self.plan.options;
+        let (gpus, exe, launcher) = (share.gpus.clone(), exe.clone(), launcher.clone());
+        let task = Task { members, command, gpus, hide, exe, launcher };
         let (running, listener) = match task.start(Arc::clone(&self.plan.project.store), self.sender.clone())
         {
             Ok(started) => started,
@@ -184,7 +187,7 @@ impl Run<'_> {
         let instances = &self.plan.pipeline.instances;
         let Instance { kind, params, resources, .. } = &instances[id];
         let (least, most) = (self.wanted(id), kind.threads(params));
-        if resources.threads > 0 || least.gpus > 0 || most <= 1 {
+        if resources.threads > 0 || least.gpus > 0 || most <= 1 || self.pool.is_elsewhere() {
             return least.threads;
         }
         let mut later = BTreeSet::from([id]);

@@ -121,6 +121,11 @@ fn this_program() -> Result<PathBuf, Failure> {
     if link.exists() {
         return Ok(link);
     }
+    this_file()
+}
+
+/// The file that it was started from, which other machines may see too.
+fn this_file() -> Result<PathBuf, Failure> {
     std::env::current_exe().map_err(|e| Failure::user(format!("cannot find this program's own file: {e}")))
 }
 

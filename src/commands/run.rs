@@ -4,6 +4,7 @@ use std::{path::Path, process::ExitCode, sync::Arc, time::Instant};
 
 use engine::{
     instance::{InstanceId, Pipeline},
+    launcher::Launcher,
     plan::{Standing, Why},
     run::{RunOptions, Summary, wanted},
 };
@@ -41,7 +42,8 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
         allow_missing: args.allow_missing,
         dry_run: args.dry_run,
         offline: args.offline,
-        exe: super::this_program()?,
+        exe: if args.launcher.is_some() { super::this_file()? } else { super::this_program()? },
+        launcher: args.launcher.clone().map(Launcher),
         versions: versions(),
         question,
         ..RunOptions::default()

@@ -183,6 +183,7 @@ impl Report<'_> {
                 ("system".to_owned(), machine.system.clone().unwrap_or_default()),
                 ("GPUs".to_owned(), machine.devices.join(", ")),
                 ("driver".to_owned(), machine.driver.clone().unwrap_or_default()),
+                ("started by".to_owned(), record.run.launcher.clone().unwrap_or_default()),
                 (
                     "commit".to_owned(),
                     machine.commit.as_ref().map_or_else(String::new, |c| format!("{c}{dirty}")),

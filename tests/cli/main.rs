@@ -10,6 +10,7 @@ mod experiments;
 mod export;
 mod files;
 mod gpus;
+mod launcher;
 mod project;
 mod read;
 mod readme;

@@ -6,6 +6,7 @@ mod common;
 mod files;
 mod gc;
 mod idle;
+mod launcher;
 mod places;
 mod random;
 mod run;

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         let status = Command::new(env::current_exe().unwrap()).env(GPUS.0, GPUS.1).status().unwrap();
         return if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    let tests: [(&str, fn()); 15] = [
+    let tests: [(&str, fn()); 16] = [
         ("equal_keys_share_a_process", equal_keys_share_a_process),
         ("each_result_is_what_it_would_be_alone", each_result_is_what_it_would_be_alone),
         ("one_that_fails_takes_no_other_along", one_that_fails_takes_no_other_along),
@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         ("the_twin_of_a_failure_waits_for_no_other", the_twin_of_a_failure_waits_for_no_other),
         ("a_kind_takes_a_gpu_where_there_is_one", a_kind_takes_a_gpu_where_there_is_one),
         ("each_gpu_gets_its_part_of_a_group", each_gpu_gets_its_part_of_a_group),
+        ("what_is_launched_says_where_it_runs", what_is_launched_says_where_it_runs),
     ];
     let failed = tests.iter().filter(|(name, test)| {
         let passed = catch_unwind(test).is_ok();
@@ -203,4 +204,18 @@ fn each_gpu_gets_its_part_of_a_group() {
     assert_eq!(parts.len(), 2, "two processes: {parts:?}");
     let gpus: BTreeSet<_> = parts.into_iter().map(|(_, gpus)| gpus).collect();
     assert_eq!(gpus.len(), 2, "each with a GPU of its own");
+}
+
+fn what_is_launched_says_where_it_runs() {
+    let space = Space::new(&[("a", "k", "1"), ("b", "k", "2"), ("c", "", "gpu")]);
+    let run = space.run_by(Some("env FROM=here"));
+    assert_eq!(run.summary.exit_code(), 0, "{:?}", run.events);
+    assert_eq!(run.process("a"), run.process("b"));
+    // Who starts them hands out the GPUs; without one asked for there is none to see.
+    assert_eq!([run.gpus("a"), run.gpus("c")], ["[]", "[3,5]"]);
+    for name in ["a", "b", "c"] {
+        let facts = space.facts(name);
+        assert_eq!(facts["launcher"], "env FROM=here");
+        assert!(!facts["machine"]["instructions"].as_str().unwrap().is_empty(), "{facts}");
+    }
 }

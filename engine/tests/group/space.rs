@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 use engine::{
     instance::{Instance, Need, Resources},
     kind::Params,
+    launcher::Launcher,
     observer::Event,
     run::{RunOptions, Summary},
 };
@@ -42,6 +43,10 @@ impl Space {
     }
 
     pub(crate) fn run(&self) -> Run {
+        self.run_by(None)
+    }
+
+    pub(crate) fn run_by(&self, launcher: Option<&str>) -> Run {
         let table = |key: &str, value: &str| toml::Table::from_iter([(key.to_owned(), value.into())]);
         let instance = |stage: &Stage| Instance {
             name: stage.name.to_owned(),
@@ -54,7 +59,8 @@ impl Space {
         };
         let pipeline = common::pipeline(self.folder.path(), self.stages.iter().map(instance).collect());
         let exe = std::env::current_exe().unwrap();
-        let options = RunOptions { jobs: 4, keep_going: true, exe, ..RunOptions::default() };
+        let launcher = launcher.map(|command| Launcher(command.to_owned()));
+        let options = RunOptions { jobs: 4, keep_going: true, exe, launcher, ..RunOptions::default() };
         let (summary, events) = common::run(&pipeline, &options);
         Run { names: self.stages.iter().map(|stage| stage.name).collect(), summary, events }
     }
@@ -81,11 +87,15 @@ impl Space {
 
     /// What the record of `name` notes under `key`.
     pub(crate) fn note(&self, name: &str, key: &str) -> Option<u64> {
+        self.facts(name)["notes"][key].as_u64()
+    }
+
+    /// What the record of `name` says of its run.
+    pub(crate) fn facts(&self, name: &str) -> serde_json::Value {
         let files = walkdir::WalkDir::new(self.path(".repro")).into_iter().flatten();
         let texts = files.filter_map(|entry| fs::read_to_string(entry.path()).ok());
         let mut values = texts.filter_map(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
-        let record = values.find(|value| value["run"]["instance"] == name).expect("a record");
-        record["run"]["notes"][key].as_u64()
+        values.find(|value| value["run"]["instance"] == name).expect("a record")["run"].clone()
     }
 }
 

@@ -1,0 +1,123 @@
+//! Stages whose processes a launcher starts: here a script in the place of a cluster's.
+
+use std::{
+    fs,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use engine::{instance::Resources, launcher::Launcher, observer::Event, run::RunOptions};
+
+use crate::space::{Space, read};
+
+fn by(command: &str, jobs: usize) -> RunOptions {
+    RunOptions { jobs, launcher: Some(Launcher(command.to_owned())), ..RunOptions::default() }
+}
+
+/// A launcher that notes what it was told, and what it was to run.
+const NOTING: &str = "\
+    echo \"$REPRO_STAGE ${REPRO_THREADS-none} ${REPRO_GPUS-none} ${REPRO_MEMORY_MIB-none} $1 $2\" >> launched\n\
+    exec \"$@\"\n";
+
+#[test]
+fn a_launcher_is_told_what_a_stage_asks_for_and_this_machine_is_not_asked() {
+    let space = Space::new();
+    fs::write(space.path("launch.sh"), NOTING).unwrap();
+    let mut pipeline = space.pipeline();
+    // More than there is here.
+    pipeline.instances[1].resources = Resources { threads: 100_000, gpus: 99, memory: (1 << 50) + 1 };
+    let (summary, events) = crate::common::run(&pipeline, &by("sh \"$PWD\"/launch.sh", 1));
+    assert_eq!(summary.ran, [0, 1, 2, 3], "{events:?}");
+    let mut launched: Vec<_> = read(&space.path("launched")).lines().map(str::to_owned).collect();
+    launched.sort();
+    let program = "/bin/sh -c";
+    let memory = (1_u64 << 30) + 1;
+    assert_eq!(
+        launched,
+        [
+            format!("a 1 none none {program}"),
+            format!("b 100000 99 {memory} {program}"),
+            format!("c 1 none none {program}"),
+            format!("d 1 none none {program}"),
+        ]
+    );
+    assert_eq!(read(&space.path("artifacts/c/z")), "o\n");
+    let records = fs::read_dir(space.path(".repro/records")).unwrap();
+    let folders = records.flat_map(|folder| fs::read_dir(folder.unwrap().path()).unwrap());
+    let runs: Vec<_> = folders
+        .map(|file| serde_json::from_str::<serde_json::Value>(&read(&file.unwrap().path())).unwrap())
+        .map(|record| record["run"].clone())
+        .collect();
+    assert_eq!(runs.len(), 4);
+    for run in runs {
+        assert_eq!(run["launcher"], "sh \"$PWD\"/launch.sh");
+        // A command does not say where it ran, and it need not be here.
+        assert_eq!((&run["machine"]["cpu"], &run["machine"]["instructions"]), (&().into(), &"".into()));
+        assert!(run["machine"]["versions"].as_object().is_some_and(|versions| !versions.is_empty()));
+    }
+    // How it was started is in no recipe.
+    space.ran(&[], &[]);
+}
+
+#[test]
+fn at_most_so_many_are_launched_at_once() {
+    let sleep = |name: &str| format!("echo + >> running; sleep 0.2; echo - >> running; echo {name} > $OUT/x");
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let space = Space::of(names.map(|name| (name, sleep(name), vec![])).to_vec());
+    let most = |jobs| {
+        let _ = fs::remove_dir_all(space.path(".repro"));
+        fs::write(space.path("running"), "").unwrap();
+        let (summary, events) = space.run_with(&by("env", jobs));
+        assert_eq!(summary.ran.len(), 8, "{events:?}");
+        let steps = read(&space.path("running"));
+        let steps = steps.lines().scan(0_i32, |now, step| {
+            *now += if step == "+" { 1 } else { -1 };
+            Some(*now)
+        });
+        steps.max()
+    };
+    assert_eq!(most(1), Some(1));
+    // However few threads this machine has.
+    assert!(most(8) > Some(4));
+}
+
+#[test]
+fn a_launcher_that_fails_is_quoted() {
+    let space = Space::new();
+    let (summary, events) = space.run_with(&by("sh -c 'echo no such partition >&2; exit 3' queue", 1));
+    assert_eq!(summary.failed, [0]);
+    let told = events.iter().any(|event| {
+        matches!(event, Event::Failed { message, .. }
+            if message.contains("exit code 3") && message.contains("no such partition"))
+    });
+    assert!(told, "{events:?}");
+}
+
+#[test]
+fn a_launcher_that_is_not_there_is_named() {
+    let space = Space::new();
+    let (summary, events) = space.run_with(&by("no-such-launcher -n 1", 1));
+    assert_eq!(summary.failed, [0]);
+    let told = |event: &Event| matches!(event, Event::Failed { message, .. } if message.contains("no-such-launcher"));
+    assert!(events.iter().any(told), "{events:?}");
+}
+
+#[test]
+fn a_stop_reaches_what_was_launched_and_what_it_left_is_gone_on_from() {
+    let run = "trap 'echo half > $SCRATCH/half; exit 1' TERM; echo > begun; \
+               if [ -e $SCRATCH/half ]; then cp $SCRATCH/half $OUT/x; exit; fi; sleep 30 & wait";
+    let space = Space::of(vec![("a", run.to_owned(), vec![])]);
+    let options = by("env LAUNCHED=1", 1);
+    let (stop, begun) = (Arc::clone(&options.stop), space.path("begun"));
+    let stopper = std::thread::spawn(move || {
+        while !begun.exists() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        stop.store(1, Ordering::Relaxed);
+    });
+    let (summary, events) = space.run_with(&options);
+    stopper.join().unwrap();
+    assert!(summary.interrupted && summary.stopped == [0], "{events:?}");
+    space.ran(&["a"], &[]);
+    assert_eq!(read(&space.path("artifacts/a/x")), "half\n");
+}

@@ -1,0 +1,71 @@
+//! Stages that a launcher starts, as on the nodes of a cluster.
+
+use std::time::Duration;
+
+use crate::project::TestProject;
+
+const TRAINING: &str = r#"
+[params]
+epochs = 2
+
+[stage.data]
+kind = "dataset"
+source = "synthetic"
+train = 64
+test = 16
+
+[stage.model]
+kind = "model"
+arch = "resnet8"
+
+[stage.train]
+kind = "train"
+needs = { data = "data", model = "model" }
+epochs = "${epochs}"
+batch = 16
+resources = { threads = 2 }
+
+[stage.evaluate]
+kind = "evaluate"
+needs = { data = "data", train = "train" }
+"#;
+
+/// Runs what is behind it in a place that has nothing of the shell that started it but its environment.
+const LAUNCHER: &str = "echo \"$REPRO_STAGE $REPRO_THREADS $1\" >> launched\nexec setsid --wait \"$@\"\n";
+
+#[test]
+fn launched_stages_make_the_same_bits_in_the_program_that_was_called() {
+    let [here, there] = [(); 2].map(|()| TestProject::new(TRAINING));
+    here.ends(&["run"], 0);
+    there.write("launch.sh", LAUNCHER);
+    there.ends(&["run", "-j", "4", "--launcher", "sh launch.sh"], 0);
+    assert_eq!(there.read("pipeline.lock"), here.read("pipeline.lock"));
+    let program = env!("CARGO_BIN_EXE_repro");
+    let launched = there.read("launched");
+    let mut launched: Vec<_> = launched.lines().collect();
+    launched.sort_unstable();
+    let of = |stage: &str, threads: usize| format!("{stage} {threads} {program}");
+    assert_eq!(launched, [of("data", 1), of("evaluate", 1), of("model", 1), of("train", 2)]);
+    // How a stage was started makes it no other.
+    assert!(there.ends(&["run"], 0).out.starts_with("nothing to do: 4 fresh"));
+}
+
+#[test]
+fn a_launched_training_stops_where_it_can_go_on() {
+    let project = TestProject::new(&TRAINING.replace("epochs = 2", "epochs = 4000"));
+    project.write("launch.sh", LAUNCHER);
+    let run = project.start(&["run", "-j", "1", "--launcher", "sh launch.sh"]);
+    project.wait_for("artifacts/model/model.json");
+    std::thread::sleep(Duration::from_millis(300));
+    run.signal("INT");
+    let answer = run.wait();
+    assert_eq!(answer.code, Some(130), "{}", answer.err);
+    assert!(answer.err.contains("stopped  train"), "{}", answer.err);
+}
+
+#[test]
+fn who_launches_says_how_many_at_once() {
+    let project = TestProject::new(TRAINING);
+    let answer = project.ends(&["run", "--launcher", "env"], 2);
+    assert!(answer.err.contains("--jobs <N>"), "{}", answer.err);
+}
