@@ -28,14 +28,17 @@ use crate::{
 /// The longest line that is kept together.
 const LONGEST: usize = 1 << 20;
 
-/// How long an earlier process may take to end once it is killed.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long an earlier process may take to end once it is asked to, and then once it is killed. What a launcher started on
+/// another machine ends only if the launcher is asked.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A running process and its group.
 pub(crate) struct Running {
     pub(crate) group: ProcessGroup,
     /// Dropped to ask a stage to stop; a command gets a signal instead.
     pub(crate) stdin: Option<ChildStdin>,
+    /// Did a launcher start it?
+    pub(crate) launched: bool,
 }
 
 impl Running {
@@ -48,9 +51,18 @@ impl Running {
         }
     }
 
-    /// Ends it, and what it started, at once.
+    /// Ends it, and what it started, at once. A launcher is asked first: what it started elsewhere it ends itself.
     pub(crate) fn kill(&mut self) {
-        self.group.kill();
+        if self.launched {
+            self.group.signal(Signal::TERM);
+            let group = self.group.clone();
+            std::thread::spawn(move || {
+                std::thread::sleep(PATIENCE);
+                group.kill();
+            });
+        } else {
+            self.group.kill();
+        }
     }
 }
 
@@ -98,12 +110,17 @@ pub(crate) fn open_held(path: &Path) -> Result<File, EngineError> {
     let open = || File::options().read(true).append(true).create(true).open(path);
     let file = with_parent(path, open).context("open", path)?;
     let started = Instant::now();
+    let mut asked = false;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
             Err(TryLockError::Error(error)) => return Err(error).context("lock", path),
-            Err(TryLockError::WouldBlock) if started.elapsed() < PATIENCE => {
-                end_leftovers(path);
+            Err(TryLockError::WouldBlock) if started.elapsed() < 2 * PATIENCE => {
+                if started.elapsed() > PATIENCE {
+                    end_leftovers(path, Signal::KILL);
+                } else if !std::mem::replace(&mut asked, true) {
+                    end_leftovers(path, Signal::TERM);
+                }
                 std::thread::sleep(Duration::from_millis(20));
             }
             Err(TryLockError::WouldBlock) => {
@@ -155,9 +172,9 @@ fn inherit(held: &[&File], yes: bool) {
     }
 }
 
-/// Kills the processes of others that have the file open for writing. It is known by its number: the way to it may
-/// lead through links.
-fn end_leftovers(held: &Path) {
+/// Gives this signal to the processes of others that have the file open for writing. It is known by its number: the way to
+/// it may lead through links.
+fn end_leftovers(held: &Path, signal: Signal) {
     let identity = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
     let Some(held) = identity(held) else { return };
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -175,7 +192,7 @@ fn end_leftovers(held: &Path) {
         };
         if files.any(|file| identity(&file.path()) == Some(held) && writes(&file)) {
             // It may have ended by itself just now.
-            let _ = rustix::process::kill_process(pid, Signal::KILL);
+            let _ = rustix::process::kill_process(pid, signal);
         }
     }
 }
@@ -293,7 +310,7 @@ mod tests {
         let stat = format!("/proc/{}/stat", leftover.trim());
         let alive = || fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
         assert!(alive());
-        end_leftovers(&path);
+        end_leftovers(&path, Signal::TERM);
         let since = Instant::now();
         while alive() {
             assert!(since.elapsed() < PATIENCE, "it lives");

@@ -116,7 +116,7 @@ impl Task {
             // A child that died before reading says more in its exit than this error would.
             let _ = stdin.write_all(text.as_bytes());
         }
-        let running = Running { group: group.clone(), stdin };
+        let running = Running { group: group.clone(), stdin, launched: self.launcher.is_some() };
         let listener = std::thread::spawn(move || {
             let Self { members, command, gpus, launcher, .. } = self;
             let launcher = launcher.map(|launcher| launcher.0);

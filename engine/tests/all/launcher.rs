@@ -121,3 +121,26 @@ fn a_stop_reaches_what_was_launched_and_what_it_left_is_gone_on_from() {
     space.ran(&["a"], &[]);
     assert_eq!(read(&space.path("artifacts/a/x")), "half\n");
 }
+
+#[test]
+fn a_launcher_can_end_what_it_started_before_it_is_killed() {
+    // What it starts is out of reach: in a session of its own, with nothing of the runner's open.
+    let launcher = "\
+        setsid \"$@\" > there 2>&1 < /dev/null & job=$!\n\
+        trap 'kill -9 $job; echo > ended; exit 1' TERM\n\
+        wait\n";
+    let space = Space::of(vec![("a", "echo > begun; sleep 60".to_owned(), vec![])]);
+    fs::write(space.path("launch.sh"), launcher).unwrap();
+    let options = by("sh launch.sh", 1);
+    let (stop, begun) = (Arc::clone(&options.stop), space.path("begun"));
+    let stopper = std::thread::spawn(move || {
+        while !begun.exists() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        stop.store(2, Ordering::Relaxed);
+    });
+    let (summary, events) = space.run_with(&options);
+    stopper.join().unwrap();
+    assert!(summary.interrupted && summary.stopped == [0], "{events:?}");
+    assert!(space.path("ended").exists(), "it was not asked");
+}
