@@ -78,6 +78,7 @@ pub(crate) enum Report {
     Failed {
         message: String,
         hint: Option<String>,
+        interrupted: bool,
         integrity: bool,
     },
     /// The job came to its end.
@@ -117,8 +118,8 @@ impl Reporter for ToParent {
         self.send(&Report::Finished);
     }
     fn failed(&mut self, error: &StageError) {
-        let StageError { message, hint, integrity, .. } = error.again();
-        self.send(&Report::Failed { message, hint, integrity });
+        let StageError { message, hint, interrupted, integrity } = error.clone();
+        self.send(&Report::Failed { message, hint, interrupted, integrity });
     }
 }
 
@@ -146,7 +147,7 @@ pub fn serve(kinds: &Kinds) -> ExitCode {
     }
     let results = match prepare(kinds, &orders) {
         Ok(kind) => work(&**kind, &orders, &mut reporters),
-        Err(error) => orders.iter().map(|_| Err(error.again())).collect(),
+        Err(error) => orders.iter().map(|_| Err(error.clone())).collect(),
     };
     let mut code = ExitCode::SUCCESS;
     for (reporter, result) in reporters.iter_mut().zip(results) {

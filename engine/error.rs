@@ -96,13 +96,9 @@ impl EngineError {
         }
     }
 
-    /// The exit code of a program that ends with this error.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Damaged { .. } | Self::Beside { damaged: true, .. } => 3,
-            Self::Output { .. } => 1,
-            Self::Io { .. } | Self::Beside { .. } | Self::Locked { .. } | Self::User { .. } => 2,
-        }
+    /// Are stored data damaged? Everything else the user can put right.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Beside { damaged: true, .. })
     }
 }
 

@@ -43,13 +43,6 @@ pub struct GcOptions {
     pub locks: Vec<String>,
 }
 
-impl Default for GcOptions {
-    /// Thirty days, deleting nothing.
-    fn default() -> Self {
-        Self { keep: Duration::from_secs(30 * 24 * 60 * 60), delete: false, locks: Vec::new() }
-    }
-}
-
 /// What is not needed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GcReport {

@@ -17,7 +17,6 @@ use rayon::prelude::*;
 use crate::{
     digest::{Digest, Stamp},
     instance::Pipeline,
-    lockfile,
     memo::{Memo, Remembered, as_it_is},
     pipeline::LoadOptions,
     project::{Project, Seen},
@@ -114,7 +113,7 @@ impl Project {
         let mut names = Vec::with_capacity(2 * seen.len() + 2);
         // The pipeline may have been found through a link, the project never is.
         for (root, place) in
-            [(&pipeline.root, lockfile::place(pipeline)), (&self.root, self.store.cache().join("state"))]
+            [(&pipeline.root, pipeline.lock_file()), (&self.root, self.store.cache().join("state"))]
         {
             let name = place.strip_prefix(root).ok()?.to_str()?;
             names.push((name.to_owned(), Stamp::of(&fs::symlink_metadata(&place).ok()?)));

@@ -18,7 +18,7 @@ pub type InstanceId = usize;
 pub struct Pipeline {
     /// The folder that holds `.repro/` and `artifacts/`.
     pub root: PathBuf,
-    /// Path of the pipeline file; its lock file lies beside it. Relative to the root, if it is.
+    /// Path of the pipeline file; its lock file lies beside it.
     pub file: PathBuf,
     /// The profile that was chosen, if any.
     pub profile: Option<String>,
@@ -32,6 +32,13 @@ pub struct Pipeline {
     /// The instances; each one's needs come before it, otherwise in order of the file and the
     /// matrix.
     pub instances: Vec<Instance>,
+}
+
+impl Pipeline {
+    /// Where its lock file lies.
+    pub fn lock_file(&self) -> PathBuf {
+        self.root.join(&self.file).with_extension("lock")
+    }
 }
 
 /// One stage at one combination of its matrix.

@@ -201,14 +201,14 @@ pub struct Command {
 }
 
 /// Why a stage failed: a sentence, its causes below, and a way out.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct StageError {
     /// What went wrong and where.
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
-    /// It stopped because it was asked to. For who calls a kind; the runner knows whether it asked.
+    /// It stopped because it was asked to.
     pub interrupted: bool,
     /// It found damaged data: the run ends with exit code 3.
     pub integrity: bool,
@@ -334,7 +334,7 @@ impl Job<'_> {
 
 impl From<EngineError> for StageError {
     fn from(error: EngineError) -> Self {
-        Self { hint: error.hint(), integrity: error.exit_code() == 3, ..Self::new(error.to_string()) }
+        Self { hint: error.hint(), integrity: error.is_damage(), ..Self::new(error.to_string()) }
     }
 }
 
@@ -347,17 +347,6 @@ impl StageError {
     /// The stage stopped because it was asked to.
     pub fn interrupted() -> Self {
         Self { interrupted: true, ..Self::new("interrupted") }
-    }
-
-    /// The same, for another job that it concerns.
-    pub(crate) fn again(&self) -> Self {
-        let Self { message, hint, interrupted, integrity } = self;
-        Self {
-            message: message.clone(),
-            hint: hint.clone(),
-            interrupted: *interrupted,
-            integrity: *integrity,
-        }
     }
 
     /// With a way out.

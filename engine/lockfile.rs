@@ -123,7 +123,7 @@ pub(crate) fn read(place: &Path) -> Result<Lock, EngineError> {
 
 /// What the lock file says of the pipeline's instances, under its profile.
 pub(crate) fn of(pipeline: &Pipeline) -> Result<BTreeMap<String, Locked>, EngineError> {
-    let mut lock = read(&place(pipeline))?;
+    let mut lock = read(&pipeline.lock_file())?;
     Ok(lock.remove(section(pipeline.profile.as_deref())).unwrap_or_default())
 }
 
@@ -142,7 +142,7 @@ pub(crate) fn section(profile: Option<&str>) -> &str {
 
 /// An error if the lock file could not be written after the run, because it cannot be read.
 pub(crate) fn check(pipeline: &Pipeline, state: &State) -> Result<(), EngineError> {
-    let place = place(pipeline);
+    let place = pipeline.lock_file();
     if stamp(&place)? == state.locks.get(&place).map(|(stamp, _)| *stamp) {
         return Ok(());
     }
@@ -159,7 +159,7 @@ pub(crate) fn write(
     current: &[bool],
     state: &mut State,
 ) -> Result<Vec<InstanceId>, EngineError> {
-    let place = place(pipeline);
+    let place = pipeline.lock_file();
     let section = section(pipeline.profile.as_deref());
     let entry = |id: usize| if current[id] { state.results.get(&seen[id].key) } else { None };
     // Counts what a lock file says of the same results: one that says less is written anew.
@@ -251,11 +251,6 @@ pub(crate) fn all(root: &Path) -> impl Iterator<Item = PathBuf> {
     };
     let entries = walkdir::WalkDir::new(root).into_iter().filter_entry(looks);
     entries.filter_map(Result::ok).map(walkdir::DirEntry::into_path).filter(own)
-}
-
-/// Where the lock file of a pipeline lies.
-pub(crate) fn place(pipeline: &Pipeline) -> PathBuf {
-    pipeline.root.join(&pipeline.file).with_extension("lock")
 }
 
 fn stamp(place: &Path) -> Result<Option<Stamp>, EngineError> {

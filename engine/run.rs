@@ -139,7 +139,13 @@ impl Project {
         let Outcome { mut summary, trees, mut state, unequal, journal, result } =
             schedule(plan, trees, state, journal, observer);
         let Summary { fresh, ran, restored, taken, failed, stopped, .. } = &mut summary;
-        [fresh, ran, restored, taken, failed, stopped].into_iter().for_each(|list| list.sort_unstable());
+        let lists = [fresh, ran, restored, taken, failed, stopped];
+        let mut settled = BTreeSet::new();
+        for list in lists {
+            list.sort_unstable();
+            settled.extend(list.iter().copied());
+        }
+        summary.skipped = wanted.difference(&settled).copied().collect();
         let mut current: Vec<_> = trees.iter().map(Option::is_some).collect();
         // The lock file keeps its word where that was taken.
         summary.failed.iter().chain(&summary.taken).for_each(|&id| current[id] = false);
@@ -154,19 +160,6 @@ impl Project {
             locked.and(state.settle(journal))
         });
         result.and(kept)?;
-        let settled: BTreeSet<_> = [
-            &summary.fresh,
-            &summary.ran,
-            &summary.restored,
-            &summary.taken,
-            &summary.failed,
-            &summary.stopped,
-        ]
-        .into_iter()
-        .flatten()
-        .copied()
-        .collect();
-        summary.skipped = wanted.difference(&settled).copied().collect();
         if let Some((question, reads)) = asked
             && summary.exit_code() == 0
             && summary.skipped.is_empty()

@@ -105,16 +105,20 @@ impl Task {
         let lists = self.prepare(&mut process, &store)?;
         process.process_group(0).stdout(Stdio::piped()).stderr(errors);
         process.stdin(if self.command.is_some() { Stdio::null() } else { Stdio::piped() });
+        let orders = if self.command.is_some() {
+            String::new()
+        } else {
+            let orders = Orders { job: self.members.iter().map(|member| member.order.clone()).collect() };
+            orders.text().map_err(io::Error::other).context("start", &self.exe)?
+        };
         let started = (now(), Instant::now());
         let child = spawn(&mut process, &logs.iter().chain(&locks).collect::<Vec<_>>());
         let mut child = child.context("start", process.get_program().as_ref())?;
         let group = ProcessGroup::of(&child);
         let mut stdin = child.stdin.take();
         if let Some(stdin) = &mut stdin {
-            let orders = Orders { job: self.members.iter().map(|member| member.order.clone()).collect() };
-            let text = orders.text().map_err(std::io::Error::other).context("start", &self.exe)?;
             // A child that died before reading says more in its exit than this error would.
-            let _ = stdin.write_all(text.as_bytes());
+            let _ = stdin.write_all(orders.as_bytes());
         }
         let running = Running { group: group.clone(), stdin, launched: self.launcher.is_some() };
         let listener = std::thread::spawn(move || {
@@ -403,9 +407,9 @@ impl Heard {
             Report::Note(key, value) => drop(self.notes.insert(key, value)),
             Report::Machine(machine) => self.machine = *machine,
             Report::Failed { .. } if self.failure.is_some() => {} // once more, as its process ends
-            Report::Failed { message, hint, integrity } => {
+            Report::Failed { message, hint, interrupted, integrity } => {
                 self.log(&format!("failed: {message}"));
-                self.failure = Some(StageError { hint, integrity, ..StageError::new(message) });
+                self.failure = Some(StageError { message, hint, interrupted, integrity });
             }
             Report::Finished => self.finished = true,
         }

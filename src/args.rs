@@ -106,7 +106,7 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show what the cache holds and nothing needs: no result shown, no lock file in the project, no recent run
+    /// Show what the cache holds and nothing needs: no result shown, no lock file in the project or on a branch, no recent run
     Gc {
         /// Delete it
         #[arg(long)]
@@ -219,7 +219,7 @@ pub(crate) struct Run {
     /// After a failure, go on with what does not depend on it
     #[arg(short, long)]
     pub(crate) keep_going: bool,
-    /// Run the named instances even if they are fresh
+    /// Run the named instances, or all where none is named, even if they are fresh
     #[arg(long)]
     pub(crate) force: bool,
     /// Run the named instances and not what they need

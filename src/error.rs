@@ -4,11 +4,9 @@ use std::process::ExitCode;
 
 use engine::{error::EngineError, pipeline::LoadError};
 
-/// Whose turn it is after a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whose turn it is after a failure; the worse the later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum FailureKind {
-    /// A stage did not do its work.
-    Stage,
     /// The user can fix it: the command line, the pipeline file, a permission.
     User,
     /// Stored data are damaged.
@@ -18,7 +16,6 @@ pub(crate) enum FailureKind {
 impl From<FailureKind> for ExitCode {
     fn from(kind: FailureKind) -> Self {
         ExitCode::from(match kind {
-            FailureKind::Stage => 1,
             FailureKind::User => 2,
             FailureKind::Integrity => 3,
         })
@@ -80,11 +77,7 @@ impl From<network::Error> for Failure {
 
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
-        let kind = match error.exit_code() {
-            1 => FailureKind::Stage,
-            3 => FailureKind::Integrity,
-            _ => FailureKind::User,
-        };
+        let kind = if error.is_damage() { FailureKind::Integrity } else { FailureKind::User };
         Self { hint: error.hint(), ..Self::new(kind, error.to_string()) }
     }
 }

@@ -38,11 +38,9 @@ pub(crate) fn lock_files(folder: &Path) -> Result<Vec<String>, Failure> {
         return Ok(Vec::new());
     }
     let ask = |words: &[&str]| -> Result<Vec<u8>, Failure> {
-        let output = git(folder, words)?;
-        if output.status.success() {
-            return Ok(output.stdout);
-        }
-        Err(refused(words[0], &output).hint("without git nobody knows what other branches lock"))
+        let unknown = |failure: Failure| failure.hint("without git nobody knows what other branches lock");
+        let output = git(folder, words).map_err(unknown)?;
+        if output.status.success() { Ok(output.stdout) } else { Err(unknown(refused(words[0], &output))) }
     };
     let lines = |words: &[&str]| -> Result<Vec<String>, Failure> {
         let text = ask(words)?;

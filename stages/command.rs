@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::params::resolve_and_read;
 
 /// The kind `command`.
-pub struct Command;
+pub(crate) struct Command;
 
 /// The most bytes of one argument that Linux takes, without the NUL at its end.
 const LONGEST_COMMAND: usize = 128 * 1024 - 1;

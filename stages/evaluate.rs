@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The kind `evaluate`.
-pub struct Evaluate;
+pub(crate) struct Evaluate;
 
 /// Parameters of an `evaluate` stage; neither is part of the result.
 #[derive(Serialize, Deserialize, JsonSchema)]

@@ -3,21 +3,21 @@
 
 pub mod card;
 pub mod claims;
-pub mod command;
+mod command;
 mod compute;
-pub mod dataset;
-pub mod evaluate;
+mod dataset;
+mod evaluate;
 mod inputs;
-pub mod memory;
-pub mod model;
+mod memory;
+mod model;
 mod output;
-pub mod params;
-pub mod plot;
-pub mod readme;
+mod params;
+mod plot;
+mod readme;
 mod results;
 #[cfg(test)]
 mod testing;
-pub mod train;
+mod train;
 
 use engine::kind::Kinds;
 

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The kind `memory`.
-pub struct Memory;
+pub(crate) struct Memory;
 
 /// Parameters of a `memory` stage.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -93,6 +93,10 @@ impl Kind for Memory {
                 message: format!("`batches` must be multiples of {STEP}, up to {MOST_IMAGES}"),
                 hint: Some("buffers grow by as many images at once".into()),
             }]);
+        }
+        if read.k == 0 {
+            let (key, message) = ("k".into(), "`k` must be a number from 1 on".into());
+            return Err(vec![ParamError { key, message, hint: None }]);
         }
         if read.mode.0 != Mode::Random {
             params.recipe.remove("k"); // as in the kind `train`
@@ -168,6 +172,12 @@ mod tests {
             let error = run(&Memory, "", &[("model", model.clone())], &out).unwrap_err();
             assert!(error.message.contains(why), "{}", error.message);
         }
+    }
+
+    #[test]
+    fn no_weight_of_a_filter_is_refused() {
+        let errors = Memory.resolve(&"mode = 'random'\nk = 0".parse().unwrap()).unwrap_err();
+        assert_eq!(errors[0].key, "k");
     }
 
     #[test]

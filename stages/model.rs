@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The kind `model`.
-pub struct Model;
+pub(crate) struct Model;
 
 /// Parameters of a `model` stage.
 #[derive(Serialize, Deserialize, JsonSchema)]

@@ -9,14 +9,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwn
 use toml::{Table, Value};
 
 /// Checks `given` against `T` and writes every default out; all of them decide the result.
-pub fn resolve<T: Serialize + DeserializeOwned + JsonSchema>(
+pub(crate) fn resolve<T: Serialize + DeserializeOwned + JsonSchema>(
     given: &Table,
 ) -> Result<Params, Vec<ParamError>> {
     resolve_with_settings::<T>(given, &[])
 }
 
 /// The same, where the keys in `settings` only say where and how fast the stage runs.
-pub fn resolve_with_settings<T: Serialize + DeserializeOwned + JsonSchema>(
+pub(crate) fn resolve_with_settings<T: Serialize + DeserializeOwned + JsonSchema>(
     given: &Table,
     settings: &[&str],
 ) -> Result<Params, Vec<ParamError>> {
@@ -24,7 +24,7 @@ pub fn resolve_with_settings<T: Serialize + DeserializeOwned + JsonSchema>(
 }
 
 /// The parameters also as the kind's own type, for kinds that check them further.
-pub fn resolve_and_read<T: Serialize + DeserializeOwned + JsonSchema>(
+pub(crate) fn resolve_and_read<T: Serialize + DeserializeOwned + JsonSchema>(
     given: &Table,
     settings: &[&str],
 ) -> Result<(T, Params), Vec<ParamError>> {
@@ -109,7 +109,7 @@ fn listed(names: &[String]) -> String {
 
 /// A parameter that is written as the text of its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Text<T>(pub T);
+pub(crate) struct Text<T>(pub T);
 
 impl<T: Display> Serialize for Text<T> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {

@@ -29,7 +29,7 @@ mod group;
 mod watch;
 
 /// The kind `train`.
-pub struct Train;
+pub(crate) struct Train;
 
 /// The engines whose trainings can be interrupted.
 const ENGINES: [&str; 3] = ["cpu", "cuda", "reference"];

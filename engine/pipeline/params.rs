@@ -197,7 +197,11 @@ pub(super) fn mentions(node: &Node, name: &str) -> bool {
     match &node.data {
         Data::List(items) => items.iter().any(|item| mentions(item, name)),
         Data::Table(entries) => entries.values().any(|entry| mentions(&entry.node, name)),
-        Data::Leaf(Value::String(text)) => text.split("${").skip(1).any(|rest| {
+        Data::Leaf(Value::String(text)) => text.match_indices("${").any(|(at, _)| {
+            if text[..at].ends_with('$') {
+                return false; // `$${` is a plain `${`
+            }
+            let rest = &text[at + 2..];
             let inside = rest.split_once('}').map_or("", |(inside, _)| inside.trim());
             let within = |a: &str, b: &str| a.strip_prefix(b).is_some_and(|rest| rest.starts_with('.'));
             inside == name || within(inside, name) || within(name, inside)

@@ -127,10 +127,11 @@ impl Run<'_> {
             }
         }
         let instance = &self.plan.pipeline.instances[id];
+        // A command that ends when it is told to, well or not, has stopped; others say whether they have.
+        let stops = self.told > 0 && instance.kind.command(&instance.params).is_some();
         let made = match result {
-            // A command that ends well when it is told to stop need not have come to its end.
-            Ok(made) if self.told == 0 || instance.kind.command(&instance.params).is_none() => *made,
-            Err(error) if self.told == 0 => {
+            Ok(made) if !stops => *made,
+            Err(error) if !(stops || error.interrupted || self.told > 1) => {
                 self.made(&[recipe.digest()]);
                 self.plan.project.store.note_failure(recipe.digest(), &error.message);
                 return self.fail(id, error);

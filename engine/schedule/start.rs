@@ -101,7 +101,7 @@ impl Run<'_> {
                 self.pool.give(share);
                 for (member, recipe) in taken {
                     self.plan.project.store.note_failure(recipe.digest(), &error.message);
-                    self.fail(member, error.again());
+                    self.fail(member, error.clone());
                 }
                 return Ok(());
             }

@@ -55,7 +55,7 @@ pub(super) fn metrics(global: &Global, listing: &Listing) -> Result<ExitCode, Fa
 /// itself where it has the results.
 fn at(global: &Global, revision: &str) -> Result<Values, Failure> {
     let (pipeline, project) = super::project(global)?;
-    let path = pipeline.root.join(&pipeline.file).with_extension("lock");
+    let path = pipeline.lock_file();
     let Some(lock) = git::show(revision, &path)? else {
         let message = format!("`{revision}` has no `{}`", ui::path(&path));
         return Err(Failure::user(message).hint("commit the lock file that `repro run` writes"));

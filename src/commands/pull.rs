@@ -5,16 +5,15 @@ use std::{process::ExitCode, time::Instant};
 use engine::{
     instance::InstanceId,
     project::Project,
-    run::{RunOptions, Summary, wanted},
+    run::{RunOptions, Summary},
     share::Share,
 };
 
-use super::run::{closing, stoppable};
+use super::run::{closing, watched};
 use crate::{
     args::{Global, Pull},
     error::{Failure, FailureKind},
     ui,
-    watch::{Screen, Watch},
 };
 
 pub(super) fn pull(global: &Global, args: &Pull) -> Result<ExitCode, Failure> {
@@ -28,13 +27,7 @@ pub(super) fn pull(global: &Global, args: &Pull) -> Result<ExitCode, Failure> {
         allow_missing: args.allow_missing,
         ..RunOptions::default()
     };
-    let screen = Screen::new(false);
-    stoppable(&options, &screen)?;
-    let wanted = wanted(pipeline, &options).len();
-    let mut watch = Watch::new(&project, pipeline, screen, false, wanted);
-    let result = project.run(pipeline, &options, &mut watch);
-    watch.end();
-    let summary = result?;
+    let summary = watched(&project, pipeline, &options, false)?;
     let Summary { skipped, failed, interrupted, .. } = &summary;
     if !skipped.is_empty() && !interrupted {
         let without =

@@ -17,7 +17,7 @@ pub(super) fn push(global: &Global, folder: &Path, instances: &[String]) -> Resu
     let pushed = project.push(pipeline, &wanted, &Share::create(folder)?)?;
     let (mut results, mut unfinished, mut there) = (0, 0, 0);
     let mut notes = BTreeMap::<&str, Vec<InstanceId>>::new();
-    let mut code = ExitCode::SUCCESS;
+    let mut worst = None;
     for (id, given) in pushed.given {
         let note = match given {
             Given::Result => {
@@ -36,7 +36,7 @@ pub(super) fn push(global: &Global, folder: &Path, instances: &[String]) -> Resu
                 let text = format!("`{}`: {error}", pipeline.instances[id].name);
                 let failure = Failure::from(error).with(text);
                 ui::failure(&failure);
-                code = failure.kind.into();
+                worst = worst.max(Some(failure.kind));
                 continue;
             }
             Given::Other => "another result of the same recipe is there, and stays",
@@ -45,11 +45,8 @@ pub(super) fn push(global: &Global, folder: &Path, instances: &[String]) -> Resu
             Given::Nothing => "it has nothing of today to copy",
         };
         // Who names something wants it to be there.
-        if !instances.is_empty()
-            && code == ExitCode::SUCCESS
-            && matches!(given, Given::Running | Given::Nothing)
-        {
-            code = FailureKind::User.into();
+        if !instances.is_empty() && matches!(given, Given::Running | Given::Nothing) {
+            worst = worst.max(Some(FailureKind::User));
         }
         notes.entry(note).or_default().push(id);
     }
@@ -61,5 +58,5 @@ pub(super) fn push(global: &Global, folder: &Path, instances: &[String]) -> Resu
     let copied: Vec<_> = copied.map(|(count, one, many)| ui::count(count, one, many)).collect();
     let copied = if copied.is_empty() { "nothing".to_owned() } else { copied.join(" and ") };
     ui::line(&format!("pushed {copied} ({}), {there} there already", DecimalBytes(pushed.bytes)));
-    Ok(code)
+    Ok(worst.map_or(ExitCode::SUCCESS, ExitCode::from))
 }

@@ -6,6 +6,7 @@ use engine::{
     instance::{InstanceId, Pipeline},
     launcher::Launcher,
     plan::{Standing, Why},
+    project::Project,
     run::{RunOptions, Summary, wanted},
 };
 
@@ -48,14 +49,7 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
         question,
         ..RunOptions::default()
     };
-    let screen = Screen::new(args.quiet);
-    if !args.dry_run {
-        stoppable(&options, &screen)?;
-    }
-    let mut watch = Watch::new(&project, pipeline, screen, args.quiet, wanted(pipeline, &options).len());
-    let result = project.run(pipeline, &options, &mut watch);
-    watch.end();
-    let summary = result?;
+    let summary = watched(&project, pipeline, &options, args.quiet)?;
     if args.dry_run {
         ui::print(&plan(pipeline, &summary.plan, args.from.as_deref()));
     } else {
@@ -64,8 +58,25 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(summary.exit_code()))
 }
 
+/// Runs it where the user sees what happens, and can stop it.
+pub(super) fn watched(
+    project: &Project,
+    pipeline: &'static Pipeline,
+    options: &RunOptions,
+    quiet: bool,
+) -> Result<Summary, Failure> {
+    let screen = Screen::new(quiet);
+    if !options.dry_run {
+        stoppable(options, &screen)?;
+    }
+    let mut watch = Watch::new(project, pipeline, screen, quiet, wanted(pipeline, options).len());
+    let result = project.run(pipeline, options, &mut watch);
+    watch.end();
+    Ok(result?)
+}
+
 /// From now on Ctrl-C asks a run to stop.
-pub(super) fn stoppable(options: &RunOptions, screen: &Screen) -> Result<(), Failure> {
+fn stoppable(options: &RunOptions, screen: &Screen) -> Result<(), Failure> {
     let voice = screen.clone();
     let told = move |level| {
         voice.note(asked_to_stop(level));

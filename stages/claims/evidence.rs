@@ -2,15 +2,15 @@
 
 use serde::Deserialize;
 
-use crate::results::{Axes, Evaluation, Family, Line, Network, Results, Statistics};
+use crate::{
+    dataset::cifar::CLASSES,
+    results::{Axes, Evaluation, Family, Line, Network, Results, Statistics},
+};
 
 /// Steps of the whole protocol: 160 epochs of 50,000 images in batches of 128.
 const STEPS: u64 = 62_560;
 /// Test images of CIFAR-10.
 const EXAMPLES: u64 = 10_000;
-/// The classes of CIFAR-10, sorted.
-const CLASSES: [&str; 10] =
-    ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 /// The batch of the protocol.
 const BATCH: u64 = 128;
 

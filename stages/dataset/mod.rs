@@ -36,7 +36,7 @@ const FILES: &str = "files";
 const DESCRIPTION: &str = "dataset.json";
 
 /// The kind `dataset`.
-pub struct Dataset;
+pub(crate) struct Dataset;
 
 /// Parameters of a `dataset` stage: `source`, and what that source needs.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -91,19 +91,17 @@ impl Kind for Dataset {
     fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
         let mut rest = given.clone();
         let source = rest.remove("source");
-        let mut params = match source.as_ref().and_then(toml::Value::as_str) {
-            Some("cifar10") => resolve_with_settings::<DownloadParams>(&rest, &download::SETTINGS)?,
-            Some("cifar-binary") => resolve::<BinaryParams>(&rest)?,
-            Some("image-folder") => resolve::<FolderParams>(&rest)?,
-            Some("synthetic") => resolve::<SyntheticParams>(&rest)?,
+        type Check = fn(&Params) -> Result<(), Vec<ParamError>>;
+        let (mut params, check): (_, Check) = match source.as_ref().and_then(toml::Value::as_str) {
+            Some("cifar10") => {
+                (resolve_with_settings::<DownloadParams>(&rest, &download::SETTINGS)?, download::check)
+            }
+            Some("cifar-binary") => (resolve::<BinaryParams>(&rest)?, one_place),
+            Some("image-folder") => (resolve::<FolderParams>(&rest)?, one_place),
+            Some("synthetic") => (resolve::<SyntheticParams>(&rest)?, synthetic::check),
             _ => return Err(vec![unknown(source.as_ref())]),
         };
-        match source.as_ref().and_then(toml::Value::as_str) {
-            Some("cifar10") => download::check(&params)?,
-            Some("synthetic") => synthetic::check(&params)?,
-            Some(_) => one_place(&params)?,
-            None => {}
-        }
+        check(&params)?;
         params.recipe.extend(source.map(|source| ("source".to_owned(), source)));
         Ok(params)
     }

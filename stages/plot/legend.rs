@@ -21,7 +21,7 @@ const LINE_HEIGHT: u32 = 20;
 const GAP: u32 = 8;
 const TOP: u32 = 60;
 
-/// The series that the legend names, as they lie in the chart from its first word on.
+/// The series that the legend names.
 fn named(chart: &Chart) -> impl Iterator<Item = &Series> {
     chart.series.iter().filter(|series| !series.label.is_empty())
 }

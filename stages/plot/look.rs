@@ -37,11 +37,10 @@ pub(super) fn look(line: &Line, twin: usize) -> Look {
         "none" => (GREY, Dashes::Dots, Marker::Circle),
         _ => (BLACK, Dashes::Solid, Marker::Circle),
     };
-    let turned = |all: &[Dashes]| {
-        all.iter().position(|d| *d == dashes).map_or(dashes, |i| all[(i + twin) % all.len()])
-    };
-    let start = MARKERS.iter().position(|m| *m == marker).unwrap_or(0);
-    Look { color, dashes: turned(&DASHES), marker: MARKERS[(start + twin) % MARKERS.len()], hollow: false }
+    let dashes = DASHES.iter().position(|d| *d == dashes).unwrap_or(0);
+    let marker = MARKERS.iter().position(|m| *m == marker).unwrap_or(0);
+    let (dashes, marker) = (DASHES[(dashes + twin) % DASHES.len()], MARKERS[(marker + twin) % MARKERS.len()]);
+    Look { color, dashes, marker, hollow: false }
 }
 
 /// Colours for lines of which too many train the same.

@@ -25,7 +25,7 @@ use crate::{
 pub(crate) const LIST: &str = "figures.json";
 
 /// The kind `plot`.
-pub struct Plot;
+pub(crate) struct Plot;
 
 /// Parameters of a `plot` stage.
 #[derive(Serialize, Deserialize, JsonSchema)]

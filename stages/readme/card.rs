@@ -94,7 +94,7 @@ pub(super) fn table(text: &str, path: &Path) -> Result<String, StageError> {
             text,
             "| {} | {} | {precision} | {:.0} | {} |",
             Network::new(&one.arch).label(),
-            Line::new(&one.mode, (one.mode == "random").then_some(2), Vec::new()).label(),
+            Line::new(&one.mode, None, Vec::new()).label(),
             one.images_per_second,
             beside.join(" | "),
         );

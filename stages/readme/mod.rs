@@ -34,7 +34,7 @@ const TABLES: [(&str, &str); 6] = [
 ];
 
 /// The kind `readme`.
-pub struct Readme;
+pub(crate) struct Readme;
 
 /// Parameters of a `readme` stage.
 #[derive(Serialize, Deserialize, JsonSchema)]

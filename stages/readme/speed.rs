@@ -120,12 +120,11 @@ fn row(results: &[Measured], mode: &str, threads: u64, processor: &str) -> Optio
     let theirs = || results.iter().filter(|measured| measured.is("torch", theirs_mode, threads));
     let fastest = theirs().map(Measured::speed).reduce(f64::max)?;
     let frugal = theirs().map(Measured::megabytes).reduce(f64::min)?;
-    let k = (mode == "random").then_some(2);
     Some(format!(
         "| {} | {} | {} | {threads} | {:.0} | {fastest:.0} | **{:.2}** | {:.0} | {frugal:.0} | {} |\n",
         Network::new(&ours.arch).label(),
         cell(&ours.variant),
-        Line::new(mode, k, Vec::new()).label(),
+        Line::new(mode, None, Vec::new()).label(),
         ours.speed(),
         ours.speed() / fastest,
         ours.megabytes(),

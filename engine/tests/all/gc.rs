@@ -12,8 +12,12 @@ use engine::{
 
 use crate::space::Space;
 
+fn options(delete: bool) -> GcOptions {
+    GcOptions { keep: Duration::from_secs(30 * 24 * 60 * 60), delete, locks: Vec::new() }
+}
+
 fn gc(space: &Space, delete: bool) -> GcReport {
-    let options = GcOptions { delete, ..GcOptions::default() };
+    let options = options(delete);
     Project::open(space.folder.path()).unwrap().gc(&options).unwrap()
 }
 
@@ -172,7 +176,7 @@ fn nothing_is_taken_while_the_index_does_not_say_what_is_in_use() {
     let text = fs::read_to_string(&index).unwrap();
     for broken in [text.replacen("result", "resalt", 1), String::new()] {
         fs::write(&index, broken).unwrap();
-        let error = project.gc(&GcOptions { delete: true, ..GcOptions::default() }).unwrap_err();
+        let error = project.gc(&options(true)).unwrap_err();
         assert!(error.to_string().contains("is missing or damaged"), "{error}");
     }
     space.ran(&[], &["a", "b", "c", "d"]);

@@ -80,6 +80,11 @@ impl Kind for Toy {
             "fail" => return Err(StageError::new("it was told to fail")),
             "crash" => std::process::abort(),
             "leave" => std::process::exit(0),
+            "save" | "cannot save" => {
+                wait(|| job.reporter.stop_requested());
+                let full = || StageError::new("the disk is full");
+                return Err(if word == "save" { StageError::interrupted() } else { full() });
+            }
             "wait" => wait(|| job.project.join("artifacts/after/x").exists()),
             "wait for a failure" => wait(|| {
                 fs::read_dir(job.project.join(".repro/failed")).is_ok_and(|mut notes| notes.next().is_some())

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         let status = Command::new(env::current_exe().unwrap()).env(GPUS.0, GPUS.1).status().unwrap();
         return if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    let tests: [(&str, fn()); 16] = [
+    let tests: [(&str, fn()); 17] = [
         ("equal_keys_share_a_process", equal_keys_share_a_process),
         ("each_result_is_what_it_would_be_alone", each_result_is_what_it_would_be_alone),
         ("one_that_fails_takes_no_other_along", one_that_fails_takes_no_other_along),
@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         ("a_kind_takes_a_gpu_where_there_is_one", a_kind_takes_a_gpu_where_there_is_one),
         ("each_gpu_gets_its_part_of_a_group", each_gpu_gets_its_part_of_a_group),
         ("what_is_launched_says_where_it_runs", what_is_launched_says_where_it_runs),
+        ("who_cannot_stop_well_has_failed", who_cannot_stop_well_has_failed),
     ];
     let failed = tests.iter().filter(|(name, test)| {
         let passed = catch_unwind(test).is_ok();
@@ -218,4 +219,16 @@ fn what_is_launched_says_where_it_runs() {
         assert_eq!(facts["launcher"], "env FROM=here");
         assert!(!facts["machine"]["instructions"].as_str().unwrap().is_empty(), "{facts}");
     }
+}
+
+fn who_cannot_stop_well_has_failed() {
+    let space = Space::new(&[("a", "", "save"), ("b", "", "cannot save")]);
+    if one_thread() {
+        return;
+    }
+    let run = space.run_stopped("b");
+    assert!(run.summary.interrupted);
+    assert_eq!((&run.summary.stopped[..], &run.summary.failed[..]), (&[0][..], &[1][..]), "{:?}", run.events);
+    let told = |event: &Event| matches!(event, Event::Failed { id: 1, message, .. } if message == "the disk is full");
+    assert!(run.events.iter().any(told), "{:?}", run.events);
 }

@@ -1,6 +1,15 @@
 //! A project of stages that run together.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use engine::{
     instance::{Instance, Need, Resources},
@@ -46,7 +55,27 @@ impl Space {
         self.run_by(None)
     }
 
+    /// Runs it, and asks it to stop once stage `name` has said something.
+    pub(crate) fn run_stopped(&self, name: &str) -> Run {
+        let stop = Arc::<AtomicUsize>::default();
+        let (log, there) = (self.path(&format!(".repro/logs/{name}.log")), Arc::clone(&stop));
+        let stopper = std::thread::spawn(move || {
+            while !fs::read_to_string(&log).is_ok_and(|log| log.contains("writes")) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            there.store(1, Ordering::Relaxed);
+        });
+        let run = self.run_with(RunOptions { stop, ..RunOptions::default() });
+        stopper.join().unwrap();
+        run
+    }
+
     pub(crate) fn run_by(&self, launcher: Option<&str>) -> Run {
+        let launcher = launcher.map(|command| Launcher(command.to_owned()));
+        self.run_with(RunOptions { launcher, ..RunOptions::default() })
+    }
+
+    fn run_with(&self, options: RunOptions) -> Run {
         let table = |key: &str, value: &str| toml::Table::from_iter([(key.to_owned(), value.into())]);
         let instance = |stage: &Stage| Instance {
             name: stage.name.to_owned(),
@@ -59,8 +88,7 @@ impl Space {
         };
         let pipeline = common::pipeline(self.folder.path(), self.stages.iter().map(instance).collect());
         let exe = std::env::current_exe().unwrap();
-        let launcher = launcher.map(|command| Launcher(command.to_owned()));
-        let options = RunOptions { jobs: 4, keep_going: true, exe, launcher, ..RunOptions::default() };
+        let options = RunOptions { jobs: 4, keep_going: true, exe, ..options };
         let (summary, events) = common::run(&pipeline, &options);
         Run { names: self.stages.iter().map(|stage| stage.name).collect(), summary, events }
     }
