@@ -92,6 +92,11 @@ pub trait Kind: Send + Sync {
         jobs.iter_mut().map(one).collect()
     }
 
+    /// What to write instead of a parameter `key` that other runners have and this kind has not.
+    fn instead_of(&self, _key: &str) -> Option<&'static str> {
+        None
+    }
+
     /// Is there a [`Kind::publication`] with these parameters?
     fn publishes(&self, _params: &Params) -> bool {
         false

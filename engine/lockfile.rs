@@ -121,8 +121,14 @@ pub(crate) fn read(place: &Path) -> Result<Lock, EngineError> {
     parse(&text, &place.display().to_string())
 }
 
-/// What the lock file says of the pipeline's instances, under its profile.
-pub(crate) fn of(pipeline: &Pipeline) -> Result<BTreeMap<String, Locked>, EngineError> {
+/// What the lock file is believed of, by instance: what it says of this profile with `allow_missing`, or nothing.
+pub(crate) fn believed(
+    pipeline: &Pipeline,
+    allow_missing: bool,
+) -> Result<BTreeMap<String, Locked>, EngineError> {
+    if !allow_missing {
+        return Ok(BTreeMap::new());
+    }
     let mut lock = read(&pipeline.lock_file())?;
     Ok(lock.remove(section(pipeline.profile.as_deref())).unwrap_or_default())
 }

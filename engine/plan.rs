@@ -25,6 +25,13 @@ pub enum Standing {
     Waiting(Vec<InstanceId>),
 }
 
+impl Standing {
+    /// Is what is shown today's result, as far as it is there?
+    pub fn is_current(&self) -> bool {
+        matches!(self, Self::Fresh | Self::Locked)
+    }
+}
+
 /// Why an instance is stale: each a sentence of `status`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Why {

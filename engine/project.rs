@@ -14,7 +14,7 @@ use crate::{
     digest::Digest,
     error::{Context, EngineError},
     instance::{Instance, InstanceId, Pipeline},
-    lockfile::Locked,
+    lockfile::{self, Locked},
     look::look,
     memo::as_it_is,
     pipeline::matrix::show,
@@ -106,10 +106,11 @@ impl Project {
     ///
     /// # Errors
     /// When the index cannot be read. A damaged one can: what it said is found out again.
-    pub fn status(&self, pipeline: &Pipeline) -> Result<Vec<Standing>, EngineError> {
+    pub fn status(&self, pipeline: &Pipeline, allow_missing: bool) -> Result<Vec<Standing>, EngineError> {
         let (mut state, _) = State::load(self.store.cache())?;
         let seen = self.look_all(pipeline, None, &mut state);
-        let judged = self.judge_all(pipeline, &seen, &BTreeMap::new(), &mut state);
+        let locked = lockfile::believed(pipeline, allow_missing)?;
+        let judged = self.judge_all(pipeline, &seen, &locked, &mut state);
         let judged = judged.into_iter().zip(&seen).enumerate();
         let published = |(id, (judged, seen)): (InstanceId, (Judged, &Seen))| {
             self.published(&pipeline.instances[id], seen, judged.standing)

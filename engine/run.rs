@@ -17,7 +17,7 @@ use crate::{
     instance::{InstanceId, Pipeline},
     launcher::Launcher,
     lock::Lock,
-    lockfile::{self, Locked},
+    lockfile,
     observer::{Event, Observer},
     place::write_whole,
     plan::{Standing, Why},
@@ -134,7 +134,7 @@ impl Project {
             let judged = self.judge_all(pipeline, &seen, &BTreeMap::new(), &mut state);
             trees = inputs_of_only(pipeline, &wanted, &judged)?;
         }
-        let locked = believed(pipeline, options)?;
+        let locked = lockfile::believed(pipeline, options.allow_missing)?;
         let plan = Plan { project: self, pipeline, options, wanted: &wanted, forced, seen: &seen, locked };
         let Outcome { mut summary, trees, mut state, unequal, journal, result } =
             schedule(plan, trees, state, journal, observer);
@@ -202,7 +202,7 @@ impl Project {
     ) -> Result<Summary, EngineError> {
         let (mut state, _) = State::load(self.store.cache())?;
         let seen = self.look_all(pipeline, None, &mut state);
-        let locked = believed(pipeline, options)?;
+        let locked = lockfile::believed(pipeline, options.allow_missing)?;
         let judged = self.judge_all(pipeline, &seen, &locked, &mut state);
         if options.only {
             inputs_of_only(pipeline, wanted, &judged)?;
@@ -256,11 +256,6 @@ impl Project {
         }
         Ok(Summary { plan, ..Summary::default() })
     }
-}
-
-/// What the lock file is believed of, by instance.
-fn believed(pipeline: &Pipeline, options: &RunOptions) -> Result<BTreeMap<String, Locked>, EngineError> {
-    if options.allow_missing { lockfile::of(pipeline) } else { Ok(BTreeMap::new()) }
 }
 
 /// The digests of what is shown and fresh; an error when one that is needed, and not wanted, is not.

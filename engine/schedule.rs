@@ -38,7 +38,8 @@ use crate::{
 };
 
 /// What to do about a file that a stage reads and cannot.
-const READABLE: &str = "see that it is there and can be read, or correct the path in the pipeline file";
+const READABLE: &str =
+    "see that it is there and can be read, or correct the path, which is no pattern, in the pipeline file";
 
 /// Messages that wait for the scheduler. While it restores something large, what talks more than that waits too, or the
 /// memory would have to hold all it says.

@@ -75,6 +75,7 @@ impl Share {
     /// # Errors
     /// When nothing can be there, or it cannot be read.
     pub fn open(folder: &Path) -> Result<Self, EngineError> {
+        refuse_remote(folder)?;
         let cache = folder.join(".repro");
         let place = if cache.is_dir() { cache } else { folder.to_owned() };
         let place = place.canonicalize().context("open", folder)?;
@@ -105,6 +106,7 @@ impl Share {
     /// When it cannot be made; when there is something else in it; when it is in the cache or among the results of a
     /// project, where runs take away what they do not know.
     pub fn create(folder: &Path) -> Result<Self, EngineError> {
+        refuse_remote(folder)?;
         let refused = |what: &str| EngineError::User {
             message: format!("`{}` {what}", folder.display()),
             hint: "push to a folder of its own; or run `repro pull` there, with the path of this project"
@@ -252,6 +254,21 @@ fn last_written(folder: &Path) -> i64 {
 /// Whoever reads a pipe waits for somebody who writes to it.
 fn is_file(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file())
+}
+
+/// Refuses what is no path but the address of a place that other programs reach, such as `s3://bucket` or `host:folder`.
+fn refuse_remote(folder: &Path) -> Result<(), EngineError> {
+    let text = folder.to_string_lossy();
+    let host = text.split_once(':').map_or("", |(host, _)| host);
+    if host.is_empty() || host.contains('/') || folder.exists() {
+        return Ok(());
+    }
+    Err(EngineError::User {
+        message: format!("`{text}` is the address of another place, and only folders are understood"),
+        hint: format!(
+            "push to a folder and copy that with `rsync`, `rclone` or `aws s3 sync`; a folder of that name is `./{text}`"
+        ),
+    })
 }
 
 /// Is it the folder of a project?

@@ -45,6 +45,24 @@ pub(crate) struct Global {
     pub(crate) directory: Option<PathBuf>,
 }
 
+impl Global {
+    /// What has to stand before a command that is about the same pipeline: nothing, or a space and options.
+    pub(crate) fn again(&self) -> String {
+        let directory = self.directory.as_ref().map(|path| ("-C", path.display().to_string()));
+        let file = Some(&self.file).filter(|file| file.as_os_str() != FILE);
+        let file = file.map(|path| ("-f", path.display().to_string()));
+        let profile = self.profile.as_ref().map(|name| ("--profile", name.clone()));
+        let sets = self.sets.iter().map(|set| ("-S", set.clone()));
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:+".contains(c);
+        let shown = |(option, value): (&str, String)| {
+            let bare = !value.is_empty() && value.chars().all(plain);
+            let value = if bare { value } else { format!("'{}'", value.replace('\'', r"'\''")) };
+            format!(" {option} {value}")
+        };
+        directory.into_iter().chain(file).chain(profile).chain(sets).map(shown).collect()
+    }
+}
+
 /// The settings in the order in which they stand: of a global option that may be repeated, clap keeps only what
 /// stands behind the command where something does.
 static SETS: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -73,6 +91,10 @@ pub(crate) enum Command {
         /// Only these: stages, instances, or stages with some of their axes
         #[arg(value_name = "INSTANCE")]
         instances: Vec<String>,
+        /// In a clone: believe the lock file where it has today's recipe and what is there is as it says, as `repro run`
+        /// does with this option
+        #[arg(long)]
+        allow_missing: bool,
         /// Print nothing; exit with 1 when something is not fresh
         #[arg(short, long, conflicts_with = "json")]
         quiet: bool,

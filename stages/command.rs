@@ -76,9 +76,26 @@ impl Kind for Command {
     }
 
     fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
-        let (read, params) = resolve_and_read::<CommandParams>(given, &[])?;
+        let (read, params) = resolve_and_read::<CommandParams>(given, &[]).map_err(explained)?;
         let errors = faults(&read);
         if errors.is_empty() { Ok(params) } else { Err(errors) }
+    }
+
+    fn instead_of(&self, key: &str) -> Option<&'static str> {
+        Some(match key {
+            "cmd" | "shell" => "the command line is called `run`",
+            "outs" | "output" => "what it makes is called `outputs`, and written to `$OUT`",
+            "input" | "params" => {
+                "files are called `deps`, results of stages `needs`, numbers and texts `values`"
+            }
+            "wdir" => "begin `run` with a `cd`",
+            "foreach" => "combinations are called `matrix`",
+            "frozen" | "always_changed" => {
+                "name the stages to run: `repro run STAGE`, with `--force` once more"
+            }
+            "desc" => "write a comment: `# ...`",
+            _ => return None,
+        })
     }
 
     fn sees_axes(&self) -> bool {
@@ -110,6 +127,15 @@ impl Kind for Command {
 
 fn read(params: &Params) -> Option<CommandParams> {
     CommandParams::deserialize(toml::Value::Table(params.recipe.clone())).ok()
+}
+
+/// With a way out where several lines are a list elsewhere.
+fn explained(mut errors: Vec<ParamError>) -> Vec<ParamError> {
+    for error in errors.iter_mut().filter(|error| error.key == "run") {
+        error.hint =
+            Some("write one text; several lines stand between `'''`, the first of them `set -e`".into());
+    }
+    errors
 }
 
 /// Everything that the types let through and that could not work.

@@ -283,7 +283,8 @@ fn resources_of(stage: &Entries, params: &Table, diagnostics: &mut Diagnostics) 
         match (key.as_str(), number) {
             (_, None) => {
                 let message = format!("`{key}` must be a whole number that is not negative, not {value}");
-                diagnostics.add(&entry.node.span, message, None);
+                let hint = (key == "memory").then(|| "write bytes, such as `4_000_000_000`".to_owned());
+                diagnostics.add(&entry.node.span, message, hint);
             }
             ("gpus", Some(number)) => out.gpus = number,
             ("memory", Some(number)) => out.memory = number as u64,
@@ -311,7 +312,8 @@ fn known_parameters<'a>(
         if fact.closed && !fact.properties.contains_key(key) {
             let names = fact.properties.keys().map(String::as_str).chain(RESERVED);
             let message = format!("the kind `{}` of stage `{name}` has no parameter `{key}`", kind.name());
-            diagnostics.add(&entry.key, message, did_you_mean(key, names));
+            let instead = kind.instead_of(key).map(str::to_owned);
+            diagnostics.add(&entry.key, message, instead.or_else(|| did_you_mean(key, names)));
         } else if matrix.axes.contains_key(key) {
             let message = format!("`{key}` is both a parameter and an axis of `{name}`");
             diagnostics.add(&entry.key, message, Some("remove one of them".into()));

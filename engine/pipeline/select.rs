@@ -32,7 +32,11 @@ pub fn select(pipeline: &Pipeline, name: &str) -> Result<Vec<InstanceId>, String
     };
     let Some(&first) = of_stage.first() else {
         let stages: BTreeSet<&str> = pipeline.instances.iter().map(|i| i.stage.as_str()).collect();
-        return Err(hinted(format!("there is no stage `{stage}`"), did_you_mean(stage, stages)));
+        let setting = stage.contains('=').then(|| format!("`-S '{name}'` sets a value"));
+        return Err(hinted(
+            format!("there is no stage `{stage}`"),
+            setting.or_else(|| did_you_mean(stage, stages)),
+        ));
     };
     let mut wanted = BTreeMap::new();
     for pair in rest.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {

@@ -94,9 +94,16 @@ impl Trained {
             ..RunOptions::default()
         };
         let plan = project.run(pipeline, &options, &mut Vec::new())?.plan;
+        if plan.contains(&(id, Standing::Locked)) {
+            let failure =
+                Failure::user(format!("not all files of `{name}` are here, only what was committed"));
+            return Err(failure.hint(
+                "`repro pull` takes them from who has them; without `--allow-missing` it is trained again",
+            ));
+        }
         if !plan.contains(&(id, Standing::Fresh)) {
             let failure = Failure::user(format!("`{name}` is not up to date"));
-            return Err(failure.hint(format!("run `repro run '{name}'` first")));
+            return Err(failure.hint(format!("run `repro{} run '{name}'` first", global.again())));
         }
         Ok(Self { pipeline, project, id })
     }

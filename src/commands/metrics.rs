@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, io::ErrorKind, process::ExitCode};
 
-use engine::{digest::Digest, past::Past, plan::Standing};
+use engine::{digest::Digest, past::Past};
 use serde_json::{Map, Value, json};
 
 use super::diff::{self, Values};
@@ -31,7 +31,7 @@ pub(super) fn metrics(global: &Global, listing: &Listing) -> Result<ExitCode, Fa
         if stale > 0 {
             let are = ui::count(stale, "result is", "results are");
             ui::note(&format!(
-                "of today's, {are} not fresh: what they show is of another recipe (`repro status` says why)"
+                "of today's, {are} not fresh: what they show may be of another recipe (`repro status` says why)"
             ));
         }
         return Ok(diff::print(&old, &new, "metric", listing.form, cell));
@@ -158,7 +158,7 @@ fn flatten(prefix: &str, fields: Map<String, Value>, into: &mut Map<String, Valu
 /// Every shown result that has a `metrics.json`; lists in it are left out.
 pub(super) fn rows(global: &Global, names: &[String]) -> Result<Vec<Row>, Failure> {
     let (pipeline, project) = super::project(global)?;
-    let standings = project.status(pipeline)?;
+    let standings = project.status(pipeline, true)?;
     let mut rows = Vec::new();
     for id in super::selected_or_all(pipeline, names)? {
         let path = project.result(pipeline, id).join(FILE);
@@ -171,7 +171,7 @@ pub(super) fn rows(global: &Global, names: &[String]) -> Result<Vec<Row>, Failur
             }
         };
         let Some(fields) = fields(&text, &ui::path(&path)) else { continue };
-        let fresh = standings[id] == Standing::Fresh;
+        let fresh = standings[id].is_current();
         rows.push(Row { name: pipeline.instances[id].name.clone(), fresh, fields });
     }
     Ok(rows)

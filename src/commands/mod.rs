@@ -50,7 +50,9 @@ pub(crate) fn dispatch(args: &mut Args) -> Result<ExitCode, Failure> {
     let global = &args.global;
     match &args.command {
         Command::Run(run) => run::run(global, run),
-        Command::Status { instances, quiet, json } => status::status(global, instances, *quiet, *json),
+        Command::Status { instances, allow_missing, quiet, json } => {
+            status::status(global, instances, *allow_missing, [*quiet, *json])
+        }
         Command::Explain { instance, json } => explain::explain(global, instance, *json),
         Command::Export(args) => export::export(global, args),
         Command::Metrics(listing) => metrics::metrics(global, listing),
@@ -162,6 +164,9 @@ fn selected(pipeline: &Pipeline, names: &[String]) -> Result<Vec<InstanceId>, Fa
     ids.dedup();
     Ok(ids)
 }
+
+/// The words for where instances stand.
+pub(crate) const WORDS: [&str; 5] = ["fresh", "restorable", "locked", "stale", "waiting"];
 
 /// Where an instance stands, in a word.
 fn word(standing: &Standing) -> &'static str {

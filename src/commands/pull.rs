@@ -42,7 +42,7 @@ pub(super) fn pull(global: &Global, args: &Pull) -> Result<ExitCode, Failure> {
                 ui::note(&format!("{}: {why}", super::names(pipeline, &ids)));
             }
         }
-        ui::note(&format!("help: `repro run --from {folder}` runs what is missing"));
+        ui::note(&format!("help: `repro{} run --from {folder}` runs what is missing", global.again()));
     }
     ui::line(&closing(&summary, started, " not taken"));
     let missed = options.targets.iter().any(|id| skipped.binary_search(id).is_ok());

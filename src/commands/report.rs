@@ -8,7 +8,6 @@ use std::{
     process::ExitCode,
 };
 
-use engine::plan::Standing;
 use serde_json::Value;
 
 use super::export::save;
@@ -24,12 +23,12 @@ pub(super) fn report(global: &Global, output: &Path) -> Result<ExitCode, Failure
         return Err(Failure::user(message).hint("name another file, or delete it first"));
     }
     let (pipeline, project) = super::project(global)?;
-    let standings = project.status(pipeline)?;
+    let standings = project.status(pipeline, true)?;
     let records = project.records(pipeline)?;
     let (mut figures, mut claims) = (Vec::new(), Vec::new());
     for (id, instance) in pipeline.instances.iter().enumerate() {
         let folder = project.result(pipeline, id);
-        let stale = if standings[id] == Standing::Fresh { "" } else { ", not fresh" };
+        let stale = if standings[id].is_current() { "" } else { ", not fresh" };
         let name = format!("{}{stale}", instance.name);
         match instance.kind.name() {
             "plot" => figures.extend(figures_of(&folder, &name)),

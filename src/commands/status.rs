@@ -14,8 +14,8 @@ use crate::{args::Global, error::Failure, ui};
 pub(super) fn status(
     global: &Global,
     names: &[String],
-    quiet: bool,
-    json: bool,
+    allow_missing: bool,
+    [quiet, json]: [bool; 2],
 ) -> Result<ExitCode, Failure> {
     let asked = Asked::of(global, None)?;
     if names.is_empty()
@@ -29,10 +29,10 @@ pub(super) fn status(
     }
     let (pipeline, project, _) = asked.read()?;
     let ids = super::selected_or_all(pipeline, names)?;
-    let standings = project.status(pipeline)?;
+    let standings = project.status(pipeline, allow_missing)?;
     let all: Vec<_> = ids.iter().map(|&id| (id, &standings[id])).collect();
     if quiet {
-        let stale = all.iter().any(|(_, standing)| **standing != Standing::Fresh);
+        let stale = all.iter().any(|(_, standing)| !standing.is_current());
         return Ok(ExitCode::from(u8::from(stale)));
     }
     if json {
@@ -62,13 +62,14 @@ fn as_json(pipeline: &Pipeline, id: InstanceId, standing: &Standing) -> serde_js
 /// A line per instance and one for all; with `brief`, the fresh ones are only counted.
 fn as_text(pipeline: &Pipeline, all: &[(InstanceId, &Standing)], brief: bool) -> String {
     let mut text = String::new();
-    let mut counts = [("fresh", 0), ("restorable", 0), ("stale", 0), ("waiting", 0)];
+    let mut counts = super::WORDS.map(|word| (word, 0));
     for (id, standing) in all {
         let word = super::word(standing);
         counts.iter_mut().filter(|(other, _)| *other == word).for_each(|(_, count)| *count += 1);
         let why = match standing {
             Standing::Fresh if brief => continue,
-            Standing::Fresh | Standing::Locked => String::new(),
+            Standing::Fresh => String::new(),
+            Standing::Locked => ": what is there is as the lock file says".to_owned(),
             Standing::Restorable(touched) => format!(": {}", super::restorable(touched.as_ref(), None)),
             Standing::Stale(whys) => format!(": {}", super::reasons(whys)),
             Standing::Waiting(on) => format!(": for {}", super::names(pipeline, on)),

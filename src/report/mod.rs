@@ -15,7 +15,7 @@ use serde_json::Value;
 use stages::claims::Words;
 
 use self::html::{details, escape, image, table};
-use crate::ui;
+use crate::{commands::WORDS, ui};
 
 /// How a report begins.
 pub(crate) const HEAD: &str = "<!doctype html>";
@@ -94,7 +94,7 @@ impl Report<'_> {
             }
         }
         seconds += groups.values().sum::<f64>();
-        let words = ["fresh", "restorable", "stale", "waiting"].map(|word| (count(word), word));
+        let words = WORDS.map(|word| (count(word), word));
         let words = words.into_iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}"));
         let words = words.collect::<Vec<_>>().join(", ");
         let time = ui::seconds(seconds);

@@ -56,6 +56,14 @@ fn what_a_clone_lacks_is_not_made_again_where_the_lock_file_may_be_believed() {
     assert!(project.read("artifacts/read/table.md").contains("| 50.00 |"));
     let lock = project.read("pipeline.lock");
     assert!(lock.contains("outputs.\"large\""), "{lock}");
+    // Who asks only for what is shown need not ask for it to be believed.
+    assert!(project.ends(&["status"], 0).out.contains("stale      train: never ran\n"));
+    let status = project.ends(&["status", "--allow-missing", "-S", "figures=['accuracy']"], 0).out;
+    assert_eq!(status, "locked     train: what is there is as the lock file says\n1 fresh, 1 locked\n");
+    assert!(!project.ends(&["metrics"], 0).out.contains("not fresh"));
+    project.ends(&["-S", "figures=['accuracy']", "report", "-o", "page.html"], 0);
+    let page = project.read("page.html");
+    assert!(page.contains("2 instances: 1 fresh, 1 locked.") && !page.contains("not fresh"), "{page}");
     let answer = project.ends(&other, 0);
     assert!(answer.out.starts_with("1 as the lock file says, 1 fresh in "), "{}", answer.out);
 

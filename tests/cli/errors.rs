@@ -111,6 +111,7 @@ fn a_misspelt_stage_axis_or_value_is_suggested_with_exit_code_2() {
     let project = TestProject::new(CHAINS);
     for (name, said) in [
         ("secnd", "there is no stage `secnd`; did you mean `second`?"),
+        ("seeds=[1]", "there is no stage `seeds=`; `-S 'seeds=[1]'` sets a value"),
         ("second[sed=1]", "has no axis `sed`; did you mean `seed`?"),
         ("second[seed=7]", "has no value `7`"),
     ] {
@@ -230,4 +231,26 @@ fn a_folder_that_cannot_be_written_is_named_with_exit_code_2() {
         answer.err
     );
     assert!(answer.err.contains("help: make `") && answer.err.contains("writable"), "{}", answer.err);
+}
+
+#[test]
+fn who_writes_as_for_another_runner_is_told_what_it_is_called_here() {
+    for (line, said) in [
+        ("cmd = \"true\"", "has no parameter `cmd`"),
+        ("cmd = \"true\"", "help: the command line is called `run`"),
+        ("outs = [\"x\"]", "help: what it makes is called `outputs`, and written to `$OUT`"),
+        (
+            "run = [\"true\", \"false\"]",
+            "help: write one text; several lines stand between `'''`, the first of them `set -e`",
+        ),
+        ("resources = { memory = \"4GB\" }", "help: write bytes, such as `4_000_000_000`"),
+        (
+            "deps = [\"data/*.csv\"]\nrun = \"true\"\noutputs = [\"x\"]",
+            "or correct the path, which is no pattern",
+        ),
+    ] {
+        let project = TestProject::new(&format!("[stage.a]\nkind = \"command\"\n{line}\n"));
+        let answer = project.repro(&["run"]);
+        assert!(answer.code != Some(0) && answer.err.contains(said), "{line}: {}", answer.err);
+    }
 }

@@ -117,4 +117,9 @@ fn only_one_training_can_be_exported() {
         assert!(error.contains(why), "{error}");
     }
     assert!(project.ends(&["export", "train"], 2).err.contains("--full"));
+    // What is to be typed is about the same pipeline.
+    let settings = ["-S", "stage.train.epochs=2", "-S", "stage.train.milestones=[1, 2]"];
+    let error = project.ends(&[&settings[..], &["export", "train[mode=bn]", "--full", "x"]].concat(), 2).err;
+    let again = "repro -S stage.train.epochs=2 -S 'stage.train.milestones=[1, 2]' run 'train[mode=bn]'";
+    assert!(error.contains(&format!("help: run `{again}` first")), "{error}");
 }

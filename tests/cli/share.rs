@@ -98,6 +98,10 @@ fn a_clone_without_data_takes_a_training_and_exports_it() {
     assert!(refused.err.contains("`train` is not up to date"), "{}", refused.err);
     with(&["export", "train", "--onnx", "net.onnx", "--allow-missing"], 0);
     assert!(project.path("net.onnx").exists());
+    fs::remove_file(project.path("artifacts/train/checkpoint.safetensors")).unwrap();
+    fs::remove_dir_all(project.path(".repro")).unwrap();
+    let refused = with(&["export", "train", "--full", "net", "--allow-missing"], 2);
+    assert!(refused.err.contains("not all files of `train` are here"), "{}", refused.err);
 }
 
 #[test]
@@ -118,6 +122,14 @@ fn what_cannot_be_pushed_or_pulled_is_said_with_a_way_out() {
     let answer = project.ends(&["pull", "nowhere"], 2);
     assert!(answer.err.starts_with("error: cannot open `nowhere`: "), "{}", answer.err);
     project.ends(&["run"], 0);
+    for place in ["s3://bucket/results", "host:results"] {
+        for command in [&["push", place][..], &["pull", place], &["run", "--from", place]] {
+            let answer = project.ends(command, 2);
+            assert!(answer.err.contains("only folders are understood"), "{}", answer.err);
+        }
+    }
+    assert!(!project.path("host:results").exists());
+    project.ends(&["push", "./host:results"], 0);
     let answer = project.ends(&["push", "."], 2);
     assert!(
         answer.err.starts_with("error: `.` is a project and keeps its own results\nhelp: "),

@@ -74,7 +74,7 @@ fn the_files_of_a_folder_that_changed_are_named() {
     fs::write(space.path("notes/two"), "2").unwrap();
     fs::remove_file(space.path("notes/three")).unwrap();
     std::thread::sleep(Duration::from_millis(100));
-    let standings = Project::open(space.folder.path()).unwrap().status(&space.pipeline()).unwrap();
+    let standings = Project::open(space.folder.path()).unwrap().status(&space.pipeline(), false).unwrap();
     let Standing::Stale(whys) = &standings[3] else { panic!("{standings:?}") };
     assert_eq!(whys[0].to_string(), "files in notes: `three`, `two`");
     space.ran(&["d"], &[]);
@@ -146,7 +146,8 @@ fn a_command_may_shut_its_output_folder() {
 fn a_file_that_cannot_be_read_is_named_before_and_by_the_run() {
     let mut space = Space::new();
     space.give("d", "reads", vec!["nowhere"]);
-    let standing = Project::open(space.folder.path()).unwrap().status(&space.pipeline()).unwrap().remove(3);
+    let standing =
+        Project::open(space.folder.path()).unwrap().status(&space.pipeline(), false).unwrap().remove(3);
     let Standing::Stale(whys) = &standing else { panic!("{standing:?}") };
     assert!(matches!(&whys[..], [Why::FileMissing(path, _)] if path == Path::new("nowhere")), "{whys:?}");
     let (summary, events) = space.run();
