@@ -167,6 +167,9 @@ impl From<Stamp> for (u64, i64, i64, u64) {
 }
 
 impl Stamp {
+    /// That of no file.
+    pub(crate) const NONE: Self = Self { size: 0, mtime_ns: 0, ctime_ns: 0, inode: 0 };
+
     /// From what the file system said.
     pub fn of(meta: &fs::Metadata) -> Self {
         Self {

@@ -189,12 +189,14 @@ impl Memo {
         let digests = each(&files, digest)?;
         let tree = files.iter().zip(&digests).map(|(file, digest)| (file.name.as_str(), false, *digest));
         let content = Digest::of_tree(tree);
-        let count = files.len();
-        let old = files.into_iter().zip(digests).zip(young).filter(|(_, young)| !young);
-        let known: Known = old.map(|((file, digest), _)| (file.name, (file.stamp, digest))).collect();
-        if known.len() == count {
+        if !young.contains(&true) {
             self.learn(path, Remembered::Folder { listing, content });
         }
+        // A file that may change again within the tick of its time is read again; its digest says later what it was.
+        let known = files.into_iter().zip(digests).zip(young).map(|((file, digest), young)| {
+            (file.name, (if young { Stamp::NONE } else { file.stamp }, digest))
+        });
+        let known: Known = known.collect();
         if path.to_str().is_some() {
             self.before.insert(path.to_owned(), before);
             self.unwritten.insert(path.to_owned(), known);
@@ -202,7 +204,8 @@ impl Memo {
         Ok(content)
     }
 
-    /// The files of a folder that are not what they were when its content was `then`, where that is known.
+    /// The files of a folder that are not what they were when its content was `then`, where that is known, and which of
+    /// them came or went.
     pub(crate) fn changed(&self, path: &Path, then: Digest) -> Option<Vec<String>> {
         let (old, new) = (self.before.get(path)?, self.unwritten.get(path)?);
         let tree = old.iter().map(|(name, (_, digest))| (name.as_str(), false, *digest));
@@ -211,8 +214,13 @@ impl Memo {
         }
         let digest = |known: &Known, name: &str| known.get(name).map(|(_, digest)| *digest);
         let names: BTreeSet<_> = old.keys().chain(new.keys()).collect();
-        let changed = names.into_iter().filter(|name| digest(old, name) != digest(new, name));
-        Some(changed.cloned().collect())
+        let changed = names.into_iter().filter_map(|name| match (digest(old, name), digest(new, name)) {
+            (then, now) if then == now => None,
+            (None, _) => Some(format!("`{name}` (new)")),
+            (_, None) => Some(format!("`{name}` (gone)")),
+            _ => Some(format!("`{name}`")),
+        });
+        Some(changed.collect())
     }
 
     /// Names the files of the folders that changed, where they are known.

@@ -54,7 +54,7 @@ pub enum Change {
     Removed(String),
     /// What it was, what it is.
     Edited(String, String),
-    /// A folder that the stage reads, and which of its files came, went or changed.
+    /// A folder that the stage reads, and which of its files came, went or changed, in words.
     Within(String, Vec<String>),
 }
 
@@ -75,8 +75,7 @@ impl fmt::Display for Change {
                 }
             }
             Self::Within(folder, files) => {
-                let named = files.iter().take(NAMED).map(|file| format!("`{file}`"));
-                write!(f, "files in {folder}: {}", named.collect::<Vec<_>>().join(", "))?;
+                write!(f, "files in {folder}: {}", files[..files.len().min(NAMED)].join(", "))?;
                 match files.len().saturating_sub(NAMED) {
                     0 => Ok(()),
                     more => write!(f, " and {more} more"),
