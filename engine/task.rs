@@ -7,7 +7,10 @@ use std::{
     ffi::OsString,
     fs,
     io::{self, Read as _, Seek as _, SeekFrom, Write},
-    os::unix::process::{CommandExt, ExitStatusExt},
+    os::{
+        fd::AsFd,
+        unix::process::{CommandExt, ExitStatusExt},
+    },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, mpsc::SyncSender},
@@ -117,8 +120,14 @@ impl Task {
         let group = ProcessGroup::of(&child);
         let mut stdin = child.stdin.take();
         if let Some(stdin) = &mut stdin {
-            // A child that died before reading says more in its exit than this error would.
-            let _ = stdin.write_all(orders.as_bytes());
+            // A child that died before reading says more in its exit than an error here would.
+            match stdin.as_fd().try_clone_to_owned() {
+                // Who waits for a machine reads nothing, and a pipe does not hold all there may be to say.
+                Ok(pipe) if self.launcher.is_some() => {
+                    std::thread::spawn(move || drop(fs::File::from(pipe).write_all(orders.as_bytes())));
+                }
+                _ => drop(stdin.write_all(orders.as_bytes())),
+            }
         }
         let running = Running { group: group.clone(), stdin, launched: self.launcher.is_some() };
         let listener = std::thread::spawn(move || {

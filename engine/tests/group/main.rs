@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         let status = Command::new(env::current_exe().unwrap()).env(GPUS.0, GPUS.1).status().unwrap();
         return if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    let tests: [(&str, fn()); 17] = [
+    let tests: [(&str, fn()); 18] = [
         ("equal_keys_share_a_process", equal_keys_share_a_process),
         ("each_result_is_what_it_would_be_alone", each_result_is_what_it_would_be_alone),
         ("one_that_fails_takes_no_other_along", one_that_fails_takes_no_other_along),
@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         ("each_gpu_gets_its_part_of_a_group", each_gpu_gets_its_part_of_a_group),
         ("what_is_launched_says_where_it_runs", what_is_launched_says_where_it_runs),
         ("who_cannot_stop_well_has_failed", who_cannot_stop_well_has_failed),
+        ("one_that_waits_in_a_queue_holds_up_no_other", one_that_waits_in_a_queue_holds_up_no_other),
     ];
     let failed = tests.iter().filter(|(name, test)| {
         let passed = catch_unwind(test).is_ok();
@@ -231,4 +232,21 @@ fn who_cannot_stop_well_has_failed() {
     assert_eq!((&run.summary.stopped[..], &run.summary.failed[..]), (&[0][..], &[1][..]), "{:?}", run.events);
     let told = |event: &Event| matches!(event, Event::Failed { id: 1, message, .. } if message == "the disk is full");
     assert!(run.events.iter().any(told), "{:?}", run.events);
+}
+
+fn one_that_waits_in_a_queue_holds_up_no_other() {
+    // More than a pipe holds.
+    let much: &'static str = Box::leak("much ".repeat(50_000).into_boxed_str());
+    let space = Space::new(&[("a", "", much), ("b", "", "1")]);
+    let launcher = "sh -c '\
+        if [ $REPRO_STAGE = b ]; then touch begun; fi; \
+        for i in $(seq 200); do [ -e begun ] || sleep 0.1; done; exec \"$@\"' queue";
+    let run = space.run_by(Some(launcher));
+    assert_eq!(run.summary.exit_code(), 0, "{:?}", run.events);
+    assert_eq!(space.read("a"), much);
+    let waited = run.events.iter().filter_map(|event| match event {
+        Event::Finished { seconds, .. } => Some(*seconds),
+        _ => None,
+    });
+    assert!(waited.reduce(f64::max) < Some(15.0), "a waited for b in vain");
 }
