@@ -142,6 +142,10 @@ pub fn serve(kinds: &Kinds) -> ExitCode {
         told.store(true, Ordering::Relaxed);
     });
     let mut reporters: Vec<_> = (0..orders.len()).map(reporter).collect();
+    if orders.iter().any(|order| order.elsewhere) {
+        // What the launcher said before that may end in no line.
+        let _ = writeln!(std::io::stdout().lock());
+    }
     for (_, reporter) in orders.iter().zip(&reporters).filter(|(order, _)| order.elsewhere) {
         reporter.send(&Report::Machine(Box::new(Machine::here())));
     }

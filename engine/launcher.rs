@@ -1,9 +1,22 @@
 //! Starts the processes of stages elsewhere, by a command line such as `srun -n 1` that runs what stands behind it. Knows
 //! no stage, and none of the programs that do that.
 
-use std::{path::Path, process::Command};
+use std::{
+    ffi::OsStr,
+    io::{self, Read as _, Stdin, Write as _},
+    os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+    time::Duration,
+};
 
-use crate::instance::Resources;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use signal_hook::{consts::SIGTERM, iterator::Signals};
+
+use crate::{instance::Resources, process::ProcessGroup};
+
+/// How long a command that is ended may take to end by itself.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// The words before a stage's own, as a shell reads them. They can use what the stage asks for as variables.
 #[derive(Clone, Debug)]
@@ -28,4 +41,55 @@ impl Launcher {
         }
         shell
     }
+}
+
+/// What a launcher starts for a command: runs the command line `run`, and ends with its exit code. The end of the standard
+/// input asks the command to stop, by SIGTERM: launchers pass that end on, and where they are sent a signal they kill.
+/// Such a signal ends it within [`GRACE`]. What it started ends with it.
+pub fn run_command(run: &OsStr) -> ExitCode {
+    let failed = |what: &str, error: io::Error| {
+        let _ = writeln!(io::stderr().lock(), "cannot {what}: {error}");
+        ExitCode::FAILURE
+    };
+    if is_over(&io::stdin()) {
+        return ExitCode::from(128 + SIGTERM as u8); // it is to stop before it began, having waited too long
+    }
+    let mut signals = match Signals::new([SIGTERM]) {
+        Ok(signals) => signals,
+        Err(error) => return failed("listen to signals", error),
+    };
+    let mut shell = Command::new("/bin/sh");
+    let mut child = match shell.arg("-c").arg(run).stdin(Stdio::null()).process_group(0).spawn() {
+        Ok(child) => child,
+        Err(error) => return failed("start `/bin/sh`", error),
+    };
+    let group = ProcessGroup::of(&child);
+    let (asked, told) = (group.clone(), group.clone());
+    std::thread::spawn(move || {
+        while matches!(io::stdin().lock().read(&mut [0]), Ok(1..)) {}
+        asked.ask();
+    });
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            told.ask();
+            std::thread::sleep(GRACE);
+            told.kill();
+        }
+    });
+    match group.wait_and_end(&mut child) {
+        // As a shell says it of a signal.
+        Ok(status) => {
+            let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+            code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
+        }
+        Err(error) => failed("wait for `/bin/sh`", error),
+    }
+}
+
+/// Has it nothing more to say?
+fn is_over(input: &Stdin) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut fds = [PollFd::new(input, PollFlags::IN)];
+    let readable = poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0);
+    readable && matches!(input.lock().read(&mut [0]), Ok(0))
 }

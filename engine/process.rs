@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// A running process and its group.
 pub(crate) struct Running {
     pub(crate) group: ProcessGroup,
-    /// Dropped to ask a stage to stop; a command gets a signal instead.
+    /// Dropped to ask a stage to stop; a command gets a signal instead, unless a launcher started it.
     pub(crate) stdin: Option<ChildStdin>,
     /// Did a launcher start it?
     pub(crate) launched: bool,
@@ -45,9 +45,7 @@ impl Running {
     /// Asks it to stop at a safe point.
     pub(crate) fn stop(&mut self) {
         if self.stdin.take().is_none() {
-            self.group.signal(Signal::TERM);
-            // Who asks on the terminal is stopped by the system, and hears nothing before this.
-            self.group.signal(Signal::CONT);
+            self.group.ask();
         }
     }
 
@@ -86,17 +84,37 @@ impl ProcessGroup {
         }
     }
 
+    /// Asks all that is in it to stop.
+    pub(crate) fn ask(&self) {
+        self.signal(Signal::TERM);
+        // Who asks on the terminal is stopped by the system, and hears nothing before this.
+        self.signal(Signal::CONT);
+    }
+
     /// Ends all that is in it at once.
     pub(crate) fn kill(&self) {
         self.signal(Signal::KILL);
     }
 
-    /// Waits until the process has ended, and says how. Once it is known, the system may give its number to another.
-    pub(crate) fn wait(&self, child: &mut Child) -> io::Result<ExitStatus> {
+    /// Waits until the process has ended, and leaves it where it is: nobody else gets its number.
+    fn outlive(&self) -> io::Result<()> {
         let id = *self.id();
         if let Some(id) = id {
             retry_on_intr(|| waitid(WaitId::Pid(id), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT))?;
         }
+        Ok(())
+    }
+
+    /// Waits until the process has ended, ends what is left of the group, and says how it ended.
+    pub(crate) fn wait_and_end(&self, child: &mut Child) -> io::Result<ExitStatus> {
+        self.outlive()?;
+        self.kill();
+        self.wait(child)
+    }
+
+    /// Waits until the process has ended, and says how. Once it is known, the system may give its number to another.
+    pub(crate) fn wait(&self, child: &mut Child) -> io::Result<ExitStatus> {
+        self.outlive()?;
         let mut id = self.id();
         *id = None;
         child.wait()
@@ -208,6 +226,7 @@ fn is_child(pid: Pid) -> bool {
 pub(crate) fn follow(
     mut output: impl Read + AsFd,
     group: &ProcessGroup,
+    launched: bool,
     line: impl FnMut(&[u8]),
 ) -> io::Result<()> {
     let end = group.id().and_then(end_of);
@@ -227,6 +246,21 @@ pub(crate) fn follow(
             }
         }
         if ended && left.is_none() {
+            if launched && open {
+                // What a launcher left behind may have something to end elsewhere, and has while it holds the output.
+                group.signal(Signal::TERM);
+                let asked = Instant::now();
+                while open && asked.elapsed() < PATIENCE {
+                    if !wait(Some(&output), None, true)?.0 {
+                        std::thread::sleep(Duration::from_millis(20));
+                        continue;
+                    }
+                    match output.read(&mut block)? {
+                        0 => open = false,
+                        length => lines.feed(&block[..length]),
+                    }
+                }
+            }
             group.kill();
             left = Some(64);
         } else if let Some(left) = &mut left {

@@ -112,9 +112,9 @@ pub(crate) fn schedule(
     let result = run.all(&receiver);
     // Who waits to say something, to nobody now, would wait for ever, and be waited for below.
     drop(receiver);
-    for (_, process) in std::mem::take(&mut run.processes) {
-        let Process { mut running, listener, .. } = process;
-        running.kill();
+    let mut processes = std::mem::take(&mut run.processes);
+    processes.values_mut().for_each(|process| process.running.kill());
+    for (_, Process { listener, .. }) in processes {
         // What it reports no longer matters, but it must not go on writing.
         let _ = listener.join();
     }

@@ -97,7 +97,8 @@ impl Task {
         let locks = self.members.iter().map(|member| member.hold_scratch(self.command.is_some()));
         let locks = locks.collect::<Result<Vec<_>, _>>()?;
         let errors = logs[0].try_clone().context("open", &self.members[0].log)?;
-        let program = if self.command.is_some() { Path::new("/bin/sh") } else { &self.exe };
+        let shell = self.command.is_some() && self.launcher.is_none();
+        let program = if shell { Path::new("/bin/sh") } else { &self.exe };
         let mut process = match &self.launcher {
             None => Command::new(program),
             Some(launcher) => {
@@ -107,7 +108,7 @@ impl Task {
         };
         let lists = self.prepare(&mut process, &store)?;
         process.process_group(0).stdout(Stdio::piped()).stderr(errors);
-        process.stdin(if self.command.is_some() { Stdio::null() } else { Stdio::piped() });
+        process.stdin(if shell { Stdio::null() } else { Stdio::piped() });
         let orders = if self.command.is_some() {
             String::new()
         } else {
@@ -132,15 +133,15 @@ impl Task {
         let running = Running { group: group.clone(), stdin, launched: self.launcher.is_some() };
         let listener = std::thread::spawn(move || {
             let Self { members, command, gpus, launcher, .. } = self;
-            let launcher = launcher.map(|launcher| launcher.0);
+            let (launched, launcher) = (launcher.is_some(), launcher.map(|launcher| launcher.0));
             let (together, errors, by_shell) = (members.len(), members[0].log.clone(), command.is_some());
-            let run = Ran { started, gpus, launcher, errors, together, by_shell };
+            let run = Ran { gpus, launcher, errors, together, by_shell };
             let outputs = command.map_or_else(Vec::new, |command| command.outputs);
             let heard = members.into_iter().zip(logs).zip(locks);
             let mut heard: Vec<_> =
-                heard.map(|((member, log), lock)| Some(Heard::new(member, log, lock))).collect();
+                heard.map(|((member, log), lock)| Some(Heard::new(member, log, lock, started))).collect();
             let conclude = |heard: Heard, status: Result<Option<ExitStatus>, &io::Error>| {
-                let (id, seconds) = (heard.member.id, run.started.1.elapsed().as_secs_f64());
+                let (id, seconds) = (heard.member.id, heard.started.1.elapsed().as_secs_f64());
                 let result = match status {
                     Err(error) => Err(StageError::new(format!("cannot listen to its process: {error}"))),
                     Ok(status) => heard.conclude(&store, status, &outputs, &run, seconds),
@@ -148,8 +149,9 @@ impl Task {
                 // The scheduler only stops listening when the run has ended.
                 let _ = sender.send(Message::Done(id, result.map(Box::new), seconds));
             };
-            let status =
-                listen(&mut child, &group, !by_shell, &mut heard, &sender, |heard| conclude(heard, Ok(None)));
+            let status = listen(&mut child, &group, [!by_shell, launched], &mut heard, &sender, |heard| {
+                conclude(heard, Ok(None))
+            });
             for heard in heard.into_iter().flatten() {
                 conclude(heard, status.as_ref().map(|status| Some(*status)));
             }
@@ -167,6 +169,8 @@ impl Task {
         process.current_dir(&order.project);
         if self.hide || !self.gpus.is_empty() {
             process.env("CUDA_VISIBLE_DEVICES", self.gpus.join(","));
+        } else if self.launcher.is_some() && order.resources.gpus > 0 {
+            process.env_remove("CUDA_VISIBLE_DEVICES"); // who starts it says which
         }
         let Some(command) = &self.command else {
             process.arg("__stage").env("RAYON_NUM_THREADS", order.resources.threads.to_string());
@@ -180,7 +184,9 @@ impl Task {
         for name in env::vars_os().map(|(name, _)| name).filter(of_a_stage) {
             process.env_remove(name);
         }
-        process.arg("-c").arg(&command.run).envs(&command.env);
+        // A launcher need not pass signals on; the end of an input it does.
+        process.arg(if self.launcher.is_some() { "__stage" } else { "-c" });
+        process.arg(&command.run).envs(&command.env);
         process.env("OUT", &order.out).env("SCRATCH", &order.scratch);
         process.env("THREADS", order.resources.threads.to_string());
         for (axis, value) in &order.axes {
@@ -222,7 +228,6 @@ impl Drop for Lists {
 
 /// How a process ran.
 struct Ran {
-    started: (u64, Instant),
     gpus: Vec<String>,
     launcher: Option<String>,
     /// The log that has its standard error.
@@ -243,7 +248,7 @@ impl Heard {
         run: &Ran,
         seconds: f64,
     ) -> Result<Made, StageError> {
-        let Self { member, lock, notes, machine, failure, finished, .. } = self;
+        let Self { member, lock, notes, machine, started: (started, _), failure, finished, .. } = self;
         if status.is_none() {
             // Its process goes on for others only, and must not keep who tries the same from it.
             let _ = lock.unlock();
@@ -267,7 +272,7 @@ impl Heard {
             }
             return Err(failure);
         }
-        Ok(member.take(store, (notes, machine), outputs, run, seconds)?)
+        Ok(member.take(store, (notes, machine), outputs, run, (started, seconds))?)
     }
 }
 
@@ -296,7 +301,7 @@ impl Member {
         (mut notes, machine): (BTreeMap<String, Value>, Machine),
         outputs: &[PathBuf],
         run: &Ran,
-        seconds: f64,
+        (started, seconds): (u64, f64),
     ) -> Result<Made, EngineError> {
         let hint = "a stage's results are the plain files that it writes into its output folder (`$OUT` for a command)";
         if !fs::symlink_metadata(self.draft.path()).is_ok_and(|meta| meta.is_dir()) {
@@ -326,7 +331,7 @@ impl Member {
             return Err(EngineError::Output { message, hint: hint.into() });
         }
         let tree = content.tree();
-        let Ran { started: (started, _), ref gpus, ref launcher, together, .. } = *run;
+        let Ran { ref gpus, ref launcher, together, .. } = *run;
         if together > 1 {
             notes.insert("together".into(), Value::Integer(together as i64));
         }
@@ -390,14 +395,16 @@ struct Heard {
     notes: BTreeMap<String, Value>,
     /// What it runs on, where it had to say so.
     machine: Machine,
+    /// When it began.
+    started: (u64, Instant),
     failure: Option<StageError>,
     finished: bool,
 }
 
 impl Heard {
-    fn new(member: Member, log: fs::File, lock: fs::File) -> Self {
+    fn new(member: Member, log: fs::File, lock: fs::File, started: (u64, Instant)) -> Self {
         let (notes, machine) = (BTreeMap::new(), Machine::default());
-        Self { member, log, lock, notes, machine, failure: None, finished: false }
+        Self { member, log, lock, notes, machine, started, failure: None, finished: false }
     }
 
     /// In one write: the process writes its errors to the same file.
@@ -414,7 +421,10 @@ impl Heard {
             }
             Report::Progress(progress) => drop(to.send(Message::Progress(id, progress))),
             Report::Note(key, value) => drop(self.notes.insert(key, value)),
-            Report::Machine(machine) => self.machine = *machine,
+            Report::Machine(machine) => {
+                self.machine = *machine;
+                self.started = (now(), Instant::now()); // until now it waited for that
+            }
             Report::Failed { .. } if self.failure.is_some() => {} // once more, as its process ends
             Report::Failed { message, hint, interrupted, integrity } => {
                 self.log(&format!("failed: {message}"));
@@ -431,12 +441,15 @@ impl Heard {
 fn listen(
     child: &mut Child,
     group: &ProcessGroup,
-    reports: bool,
+    [reports, launched]: [bool; 2],
     heard: &mut [Option<Heard>],
     to: &SyncSender<Message>,
     conclude: impl Fn(Heard),
 ) -> io::Result<ExitStatus> {
     let hear = |line: &[u8]| {
+        if reports && line.is_empty() {
+            return; // what a launcher says before that may end in no line
+        }
         let report = if reports { serde_json::from_slice::<(usize, Report)>(line).ok() } else { None };
         let first = heard.iter().position(Option::is_some).unwrap_or(0);
         let said = || (first, Report::Said(String::from_utf8_lossy(line).trim_end().to_owned()));
@@ -448,7 +461,7 @@ fn listen(
             heard[job].take().into_iter().for_each(&conclude);
         }
     };
-    let followed = child.stdout.take().map_or(Ok(()), |stdout| follow(stdout, group, hear));
+    let followed = child.stdout.take().map_or(Ok(()), |stdout| follow(stdout, group, launched, hear));
     if followed.is_err() {
         // Its stages have failed: it must not go on beside what comes next.
         group.kill();
@@ -469,7 +482,7 @@ mod tests {
         // What a folder says cannot be read.
         child.stdout = Some(OwnedFd::from(fs::File::open("/").unwrap()).into());
         let (group, (sender, _receiver)) = (ProcessGroup::of(&child), std::sync::mpsc::sync_channel(1));
-        let listened = listen(&mut child, &group, false, &mut [], &sender, |_| {});
+        let listened = listen(&mut child, &group, [false; 2], &mut [], &sender, |_| {});
         assert_eq!(listened.unwrap_err().kind(), io::ErrorKind::IsADirectory);
         assert_eq!(child.try_wait().unwrap().and_then(|status| status.signal()), Some(9));
     }

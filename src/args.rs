@@ -63,6 +63,17 @@ impl Global {
     }
 }
 
+/// A command line to which another one can be added.
+fn launcher(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() || text.ends_with([';', '&', '|', '#']) || text.contains('\n') {
+        return Err(
+            "name one program with its options, such as `srun -n 1`, or a script that does more".into()
+        );
+    }
+    Ok(text.to_owned())
+}
+
 /// The settings in the order in which they stand: of a global option that may be repeated, clap keeps only what
 /// stands behind the command where something does.
 static SETS: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -236,7 +247,7 @@ pub(crate) struct Run {
     /// Start the stages elsewhere, N at once: by this command line, which has to run the one behind it in this folder and
     /// pass on its environment, input, output, signals and exit code, such as `srun -n 1 -c $REPRO_THREADS`. Also set for
     /// it: `$REPRO_STAGE` and, where the stage asks for them, `$REPRO_GPUS` and `$REPRO_MEMORY_MIB`
-    #[arg(long, value_name = "COMMAND", requires = "jobs")]
+    #[arg(long, value_name = "COMMAND", requires = "jobs", value_parser = launcher)]
     pub(crate) launcher: Option<String>,
     /// After a failure, go on with what does not depend on it
     #[arg(short, long)]

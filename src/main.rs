@@ -19,8 +19,12 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // The runner starts this program again for each stage; no person calls it that way.
-    if std::env::args_os().nth(1).is_some_and(|word| word == "__stage") {
-        return engine::child::serve(&stages::kinds());
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == "__stage") {
+        return words.next().map_or_else(
+            || engine::child::serve(&stages::kinds()),
+            |line| engine::launcher::run_command(&line),
+        );
     }
     let mut args = args::parse();
     match commands::dispatch(&mut args) {

@@ -32,6 +32,7 @@ impl Run<'_> {
             && !self.pool.exhausted()
         {
             self.start_queued_one(id, patient)?;
+            self.pass_on_stop(); // to start one may take long, where an earlier run left something behind
             next = self.queued.range(id + 1..).next().map(|(&id, _)| id);
         }
         Ok(())

@@ -69,3 +69,70 @@ fn who_launches_says_how_many_at_once() {
     let answer = project.ends(&["run", "--launcher", "env"], 2);
     assert!(answer.err.contains("--jobs <N>"), "{}", answer.err);
 }
+
+/// A command that says in `$SCRATCH` that it was asked to stop, and the next time that it was.
+const TRAPPING: &str = r#"
+[stage.a]
+kind = "command"
+run = """
+if [ -e $SCRATCH/half ]; then cp $SCRATCH/half $OUT/x; exit; fi
+trap 'echo half > $SCRATCH/half; exit 1' TERM
+echo $$ > begun; sleep 30 & wait
+"""
+outputs = ["x"]
+"#;
+
+#[test]
+fn a_launched_command_is_asked_to_stop_though_the_launcher_passes_no_signal_on() {
+    let project = TestProject::new(TRAPPING);
+    // In a session of its own, which the runner's signals do not reach.
+    project.write("launch.sh", "exec setsid --wait \"$@\"\n");
+    let run = project.start(&["run", "-j", "1", "--launcher", "sh launch.sh"]);
+    project.wait_for("begun");
+    run.signal("INT");
+    let answer = run.wait();
+    assert_eq!(answer.code, Some(130), "{}", answer.err);
+    assert!(answer.err.contains("stopped  a"), "{}", answer.err);
+    project.ends(&["run"], 0);
+    assert_eq!(project.read("artifacts/a/x"), "half\n");
+}
+
+#[test]
+fn a_launched_command_ends_with_its_own_exit_code_and_leaves_nothing_behind() {
+    let project = TestProject::new(
+        "[stage.a]\nkind = \"command\"\nrun = \"sleep 60 & echo $! > left; exit 7\"\noutputs = [\"x\"]\n",
+    );
+    let answer = project.ends(&["run", "-j", "1", "--launcher", "env A=1"], 1);
+    assert!(answer.err.contains("exit code 7"), "{}", answer.err);
+    let left = format!("/proc/{}/stat", project.read("left").trim());
+    let lives = || std::fs::read_to_string(&left).is_ok_and(|stat| !stat.contains(") Z "));
+    let start = std::time::Instant::now();
+    while lives() {
+        assert!(start.elapsed() < Duration::from_secs(20), "it goes on");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_script_that_does_not_exec_is_given_time_to_end_what_it_started() {
+    let project = TestProject::new(TRAPPING);
+    let script = "exec 3<&0; setsid \"$@\" <&3 & job=$!\n\
+        (trap 'kill -9 -$job; echo > ended; exit' TERM; sleep 60 & wait) &\n\
+        wait $job\n";
+    project.write("launch.sh", script);
+    let run = project.start(&["run", "-j", "1", "--launcher", "sh launch.sh"]);
+    project.wait_for("begun");
+    run.signal("INT");
+    run.signal("INT");
+    assert_eq!(run.wait().code, Some(130));
+    assert!(project.path("ended").exists(), "it was not asked");
+}
+
+#[test]
+fn what_is_no_launcher_is_refused() {
+    let project = TestProject::new(TRAPPING);
+    for launcher in ["", "  ", "env;", "env A=1 &", "env\nenv"] {
+        let answer = project.ends(&["run", "-j", "1", "--launcher", launcher], 2);
+        assert!(answer.err.contains("name one program with its options"), "{}", answer.err);
+    }
+}

@@ -210,14 +210,15 @@ fn each_gpu_gets_its_part_of_a_group() {
 
 fn what_is_launched_says_where_it_runs() {
     let space = Space::new(&[("a", "k", "1"), ("b", "k", "2"), ("c", "", "gpu")]);
-    let run = space.run_by(Some("env FROM=here"));
+    let launcher = "sh -c 'if [ $REPRO_GPUS ]; then export CUDA_VISIBLE_DEVICES=7; fi; exec \"$@\"' queue";
+    let run = space.run_by(Some(launcher));
     assert_eq!(run.summary.exit_code(), 0, "{:?}", run.events);
     assert_eq!(run.process("a"), run.process("b"));
     // Who starts them hands out the GPUs; without one asked for there is none to see.
-    assert_eq!([run.gpus("a"), run.gpus("c")], ["[]", "[3,5]"]);
+    assert_eq!([run.gpus("a"), run.gpus("c")], ["[]", "[7]"]);
     for name in ["a", "b", "c"] {
         let facts = space.facts(name);
-        assert_eq!(facts["launcher"], "env FROM=here");
+        assert_eq!(facts["launcher"], launcher);
         assert!(!facts["machine"]["instructions"].as_str().unwrap().is_empty(), "{facts}");
     }
 }
