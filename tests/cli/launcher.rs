@@ -2,40 +2,21 @@
 
 use std::time::Duration;
 
-use crate::project::TestProject;
+use crate::{project::TestProject, share::TRAINING};
 
-const TRAINING: &str = r#"
-[params]
-epochs = 2
-
-[stage.data]
-kind = "dataset"
-source = "synthetic"
-train = 64
-test = 16
-
-[stage.model]
-kind = "model"
-arch = "resnet8"
-
-[stage.train]
-kind = "train"
-needs = { data = "data", model = "model" }
-epochs = "${epochs}"
-batch = 16
-resources = { threads = 2 }
-
-[stage.evaluate]
-kind = "evaluate"
-needs = { data = "data", train = "train" }
-"#;
+/// A short training on two threads.
+fn training() -> String {
+    TRAINING
+        .replace("epochs = 30", "epochs = 2")
+        .replace("batch = 16", "batch = 16\nresources = { threads = 2 }")
+}
 
 /// Runs what is behind it in a place that has nothing of the shell that started it but its environment.
 const LAUNCHER: &str = "echo \"$REPRO_STAGE $REPRO_THREADS $1\" >> launched\nexec setsid --wait \"$@\"\n";
 
 #[test]
 fn launched_stages_make_the_same_bits_in_the_program_that_was_called() {
-    let [here, there] = [(); 2].map(|()| TestProject::new(TRAINING));
+    let [here, there] = [(); 2].map(|()| TestProject::new(&training()));
     here.ends(&["run"], 0);
     there.write("launch.sh", LAUNCHER);
     there.ends(&["run", "-j", "4", "--launcher", "sh launch.sh"], 0);
@@ -52,7 +33,7 @@ fn launched_stages_make_the_same_bits_in_the_program_that_was_called() {
 
 #[test]
 fn a_launched_training_stops_where_it_can_go_on() {
-    let project = TestProject::new(&TRAINING.replace("epochs = 2", "epochs = 4000"));
+    let project = TestProject::new(&TRAINING.replace("epochs = 30", "epochs = 4000"));
     project.write("launch.sh", LAUNCHER);
     let run = project.start(&["run", "-j", "1", "--launcher", "sh launch.sh"]);
     project.wait_for("artifacts/model/model.json");

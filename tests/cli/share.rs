@@ -7,7 +7,8 @@ use std::{
 
 use crate::project::TestProject;
 
-const TRAINING: &str = r#"
+/// Some seconds of training.
+pub(crate) const TRAINING: &str = r#"
 [params]
 epochs = 30
 
