@@ -45,7 +45,7 @@ impl Launcher {
 
 /// What a launcher starts for a command: runs the command line `run`, and ends with its exit code. The end of the standard
 /// input asks the command to stop, by SIGTERM: launchers pass that end on, and where they are sent a signal they kill.
-/// Such a signal ends it within [`GRACE`]. What it started ends with it.
+/// Such a signal ends it within a second. What it started ends with it.
 pub fn run_command(run: &OsStr) -> ExitCode {
     let failed = |what: &str, error: io::Error| {
         let _ = writeln!(io::stderr().lock(), "cannot {what}: {error}");
