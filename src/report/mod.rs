@@ -95,13 +95,16 @@ impl Report<'_> {
         }
         seconds += groups.values().sum::<f64>();
         let words = WORDS.map(|word| (count(word), word));
-        let words = words.into_iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}"));
+        let said = |word| if word == "locked" { "as the lock file says" } else { word };
+        let words = words.into_iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {}", said(word)));
         let words = words.collect::<Vec<_>>().join(", ");
-        let time = ui::seconds(seconds);
-        format!(
-            "<p>{} instances: {words}. What is shown took {time} of stages' time.</p>\n",
-            self.items.len()
-        )
+        // A clone has results without records.
+        let time = if seconds > 0.0 {
+            format!(" What is shown took {} of stages' time.", ui::seconds(seconds))
+        } else {
+            String::new()
+        };
+        format!("<p>{} instances: {words}.{time}</p>\n", self.items.len())
     }
 
     fn records(&self) -> impl Iterator<Item = &Record> {

@@ -63,7 +63,10 @@ fn what_a_clone_lacks_is_not_made_again_where_the_lock_file_may_be_believed() {
     assert!(!project.ends(&["metrics"], 0).out.contains("not fresh"));
     project.ends(&["-S", "figures=['accuracy']", "report", "-o", "page.html"], 0);
     let page = project.read("page.html");
-    assert!(page.contains("2 instances: 1 fresh, 1 locked.") && !page.contains("not fresh"), "{page}");
+    assert!(
+        page.contains("2 instances: 1 fresh, 1 as the lock file says.") && !page.contains("not fresh"),
+        "{page}"
+    );
     let answer = project.ends(&other, 0);
     assert!(answer.out.starts_with("1 as the lock file says, 1 fresh in "), "{}", answer.out);
 
