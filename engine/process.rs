@@ -234,7 +234,7 @@ pub(crate) fn follow(
     let mut block = vec![0; 1 << 16];
     let mut open = true;
     // After its end only what it had said before is of interest, not what others still say.
-    let mut left = None;
+    let (mut left, mut asked) = (None, None);
     while left != Some(0) && (open || (end.is_some() && left.is_none())) {
         let (readable, ended) = wait(open.then_some(&output), end.as_ref(), left.is_some())?;
         if readable {
@@ -246,23 +246,19 @@ pub(crate) fn follow(
             }
         }
         if ended && left.is_none() {
-            if launched && open {
-                // What a launcher left behind may have something to end elsewhere, and has while it holds the output.
-                group.signal(Signal::TERM);
-                let asked = Instant::now();
-                while open && asked.elapsed() < PATIENCE {
-                    if !wait(Some(&output), None, true)?.0 {
-                        std::thread::sleep(Duration::from_millis(20));
-                        continue;
-                    }
-                    match output.read(&mut block)? {
-                        0 => open = false,
-                        length => lines.feed(&block[..length]),
-                    }
+            // What a launcher left behind may have something to end elsewhere, and has while it holds the output.
+            let since = *asked.get_or_insert_with(|| {
+                if launched {
+                    group.signal(Signal::TERM);
                 }
+                Instant::now()
+            });
+            if !(launched && open) || since.elapsed() > PATIENCE {
+                group.kill();
+                left = Some(64);
+            } else if !readable {
+                std::thread::sleep(Duration::from_millis(20));
             }
-            group.kill();
-            left = Some(64);
         } else if let Some(left) = &mut left {
             *left = if readable { *left - 1 } else { 0 };
         }

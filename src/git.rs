@@ -38,7 +38,9 @@ pub(crate) fn lock_files(folder: &Path) -> Result<Vec<String>, Failure> {
         return Ok(Vec::new());
     }
     let ask = |words: &[&str]| -> Result<Vec<u8>, Failure> {
-        let unknown = |failure: Failure| failure.hint("without git nobody knows what other branches lock");
+        let unknown = |failure: Failure| {
+            failure.hint("without git nobody knows what other branches lock: see that it works here")
+        };
         let output = git(folder, words).map_err(unknown)?;
         if output.status.success() { Ok(output.stdout) } else { Err(unknown(refused(words[0], &output))) }
     };

@@ -158,7 +158,7 @@ fn flatten(prefix: &str, fields: Map<String, Value>, into: &mut Map<String, Valu
 /// Every shown result that has a `metrics.json`; lists in it are left out.
 pub(super) fn rows(global: &Global, names: &[String]) -> Result<Vec<Row>, Failure> {
     let (pipeline, project) = super::project(global)?;
-    let standings = project.status(pipeline, true)?;
+    let standings = super::standings(&project, pipeline)?;
     let mut rows = Vec::new();
     for id in super::selected_or_all(pipeline, names)? {
         let path = project.result(pipeline, id).join(FILE);

@@ -179,6 +179,12 @@ fn word(standing: &Standing) -> &'static str {
     }
 }
 
+/// Where instances stand for who asks what is shown, and not what would run: the lock file confirms what is there. One
+/// that cannot be read confirms nothing.
+fn standings(project: &Project, pipeline: &Pipeline) -> Result<Vec<Standing>, Failure> {
+    Ok(project.status(pipeline, true).or_else(|_| project.status(pipeline, false))?)
+}
+
 /// Why an instance is to be restored, from the cache or what lies `beside` it.
 fn restorable(touched: Option<&Why>, beside: Option<&Path>) -> String {
     let beside = beside.map_or_else(String::new, |folder| format!(" or `{}`", folder.display()));

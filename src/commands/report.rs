@@ -23,7 +23,7 @@ pub(super) fn report(global: &Global, output: &Path) -> Result<ExitCode, Failure
         return Err(Failure::user(message).hint("name another file, or delete it first"));
     }
     let (pipeline, project) = super::project(global)?;
-    let standings = project.status(pipeline, true)?;
+    let standings = super::standings(&project, pipeline)?;
     let records = project.records(pipeline)?;
     let (mut figures, mut claims) = (Vec::new(), Vec::new());
     for (id, instance) in pipeline.instances.iter().enumerate() {

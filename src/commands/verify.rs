@@ -30,7 +30,7 @@ pub(super) fn verify(global: &Global, json: bool) -> Result<ExitCode, Failure> {
         let left = findings.iter().filter(|finding| !finding.mended).count();
         let unknown = if findings.is_empty() { project.unknown(pipeline)? } else { 0 };
         ui::line(&match (findings.len(), left) {
-            (0, _) if unknown == pipeline.instances.len() => {
+            (0, _) if unknown > 0 && unknown == pipeline.instances.len() => {
                 "nothing was read: none of these results was made or restored here (`--profile` names others)"
                     .to_owned()
             }

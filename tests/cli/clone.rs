@@ -67,6 +67,10 @@ fn what_a_clone_lacks_is_not_made_again_where_the_lock_file_may_be_believed() {
         page.contains("2 instances: 1 fresh, 1 as the lock file says.") && !page.contains("not fresh"),
         "{page}"
     );
+    // In the middle of a merge it says nothing, and what is shown is shown all the same.
+    project.write("pipeline.lock", &format!("<<<<<<< ours\n{lock}"));
+    assert!(project.ends(&["metrics"], 0).out.contains("train (not fresh)"));
+    project.write("pipeline.lock", &lock);
     let answer = project.ends(&other, 0);
     assert!(answer.out.starts_with("1 as the lock file says, 1 fresh in "), "{}", answer.out);
 

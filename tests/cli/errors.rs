@@ -150,6 +150,10 @@ fn what_would_do_nothing_is_refused() {
     let told = project.ends(&["status"], 2).err;
     assert!(told.contains("profile `quick` sets a parameter `epoch` that does not exist"), "{told}");
     assert!(told.contains("did you mean `epochs`?"), "{told}");
+    // What is escaped refers to nothing.
+    let escaped = "[stage.a]\nkind = \"command\"\nrun = \"echo $${rate} > $OUT/x\"\noutputs = [\"x\"]\n";
+    let told = TestProject::new(escaped).ends(&["status", "-S", "stage.a.rate=[1, 2]"], 2).err;
+    assert!(told.contains("`rate`"), "{told}");
     // It may bring one for a stage of its own.
     let own = "params.word = \"w\"\n[profile.quick.stage.more]\nkind = \"model\"\narch = \"${word}\"\n";
     project.write("pipeline.toml", &format!("{model}[profile.quick]\n{own}"));

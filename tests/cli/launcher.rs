@@ -36,12 +36,25 @@ fn a_launched_training_stops_where_it_can_go_on() {
     let project = TestProject::new(&TRAINING.replace("epochs = 30", "epochs = 4000"));
     project.write("launch.sh", LAUNCHER);
     let run = project.start(&["run", "-j", "1", "--launcher", "sh launch.sh"]);
+    let said = |words: &str| {
+        let start = std::time::Instant::now();
+        while !std::fs::read_to_string(project.path(".repro/logs/train.log"))
+            .is_ok_and(|log| log.contains(words))
+        {
+            assert!(start.elapsed() < Duration::from_secs(20), "it does not say `{words}`");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
     project.wait_for("artifacts/model/model.json");
-    std::thread::sleep(Duration::from_millis(300));
+    std::thread::sleep(Duration::from_millis(500)); // some epochs, or none: it saves when it is asked to stop
     run.signal("INT");
     let answer = run.wait();
     assert_eq!(answer.code, Some(130), "{}", answer.err);
     assert!(answer.err.contains("stopped  train"), "{}", answer.err);
+    let again = project.start(&["run", "-j", "1", "--launcher", "sh launch.sh"]);
+    said("going on");
+    again.signal("INT");
+    assert_eq!(again.wait().code, Some(130));
 }
 
 #[test]
