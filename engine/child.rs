@@ -23,7 +23,8 @@ use toml::{Table, Value};
 use crate::{
     instance::Resources,
     kind::{Input, Job, Kind, Kinds, Params, Progress, Reporter, StageError},
-    record::{Machine, recordable},
+    machine::Machine,
+    record::recordable,
 };
 
 /// All that a child is to do.

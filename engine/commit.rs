@@ -20,7 +20,8 @@ use std::{
 use crate::{
     digest::Digest,
     error::{Context, EngineError},
-    record::{Machine, Record},
+    machine::Machine,
+    record::Record,
     state::{Entry, Journal, Line},
     store::Store,
     task::Message,
@@ -121,22 +122,22 @@ fn work(
 }
 
 /// Syncs the file system that holds the cache, and that of `artifacts/` where it is another one.
+#[cfg(target_os = "linux")]
 pub(crate) fn sync(store: &Store) -> std::io::Result<()> {
     let cache = std::fs::File::open(store.cache())?;
-    #[cfg(target_os = "linux")]
+    rustix::fs::syncfs(&cache)?;
+    let device = |file: &std::fs::File| file.metadata().map(|meta| meta.dev());
+    if let Ok(shown) = std::fs::File::open(store.artifacts())
+        && device(&shown)? != device(&cache)?
     {
-        rustix::fs::syncfs(&cache)?;
-        let device = |file: &std::fs::File| file.metadata().map(|meta| meta.dev());
-        if let Ok(shown) = std::fs::File::open(store.artifacts())
-            && device(&shown)? != device(&cache)?
-        {
-            rustix::fs::syncfs(&shown)?;
-        }
+        rustix::fs::syncfs(&shown)?;
     }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = cache;
-        rustix::fs::sync();
-    }
+    Ok(())
+}
+
+/// Syncs all file systems; some systems only begin to.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn sync(_: &Store) -> std::io::Result<()> {
+    rustix::fs::sync();
     Ok(())
 }

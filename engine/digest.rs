@@ -183,10 +183,11 @@ impl Stamp {
     /// Of what lies at `path` in an open folder; a link counts as itself.
     pub(crate) fn at(folder: impl AsFd, path: &str) -> io::Result<Self> {
         let stat = rustix::fs::statat(folder, path, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
+        // Nanoseconds have a sign on some systems.
         Ok(Self {
             size: stat.st_size.cast_unsigned(),
-            mtime_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec.cast_signed()),
-            ctime_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec.cast_signed()),
+            mtime_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec as i64),
+            ctime_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec as i64),
             inode: stat.st_ino,
         })
     }

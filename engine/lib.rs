@@ -10,6 +10,9 @@
 //! - a *record* is what a finished instance left behind;
 //! - a *standing* says whether an instance is fresh, stale (and why), or waits for another.
 
+#[cfg(not(unix))]
+compile_error!("repro runs on Linux and macOS; on Windows, build and run it in WSL");
+
 pub mod child;
 mod commit;
 pub mod digest;
@@ -23,6 +26,7 @@ mod leavings;
 mod lock;
 mod lockfile;
 mod look;
+pub mod machine;
 mod memo;
 pub mod observer;
 pub mod past;

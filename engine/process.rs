@@ -302,8 +302,20 @@ fn end_of(pid: Pid) -> Option<OwnedFd> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn end_of(_: Pid) -> Option<OwnedFd> {
-    None
+fn end_of(pid: Pid) -> Option<OwnedFd> {
+    watch_for_end(pid)
+}
+
+/// The same where the system has nothing for it: a thread waits, and then closes the other end of a pipe.
+#[cfg(any(test, not(target_os = "linux")))]
+fn watch_for_end(pid: Pid) -> Option<OwnedFd> {
+    let (end, open) = io::pipe().ok()?;
+    std::thread::spawn(move || {
+        // Fails when somebody else has waited for it: then it has ended, too.
+        let _ = retry_on_intr(|| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT));
+        drop(open);
+    });
+    Some(end.into())
 }
 
 /// Is there output, or the end of it? Has the process ended? Waits for either, or only asks.
@@ -323,10 +335,22 @@ fn wait(output: Option<&impl AsFd>, end: Option<&OwnedFd>, ask: bool) -> io::Res
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_thread_notices_the_end_of_a_process_too() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let end = watch_for_end(Pid::from_child(&child)).unwrap();
+        let nothing = None::<&OwnedFd>;
+        assert_eq!(wait(nothing, Some(&end), true).unwrap(), (false, false), "it has not ended");
+        child.kill().unwrap();
+        assert_eq!(wait(nothing, Some(&end), false).unwrap(), (false, true), "it has");
+        assert!(!child.wait().unwrap().success());
+    }
+
+    #[cfg(target_os = "linux")]
     #[test]
     fn leftovers_of_others_are_ended_and_children_are_not() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,17 +1,14 @@
-//! What a finished instance left behind, and how it came about. Knows the machine, not the stage.
+//! What a finished instance left behind, and how it came about. Knows no kind of stage.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
-    path::Path,
-    process::Command,
     time::SystemTime,
 };
 
 use serde::{Deserialize, Serialize};
 use toml::Value;
 
-use crate::{digest::Digest, process::output, store::Output};
+use crate::{digest::Digest, machine::Machine, store::Output};
 
 /// Written last: from then on the result exists.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -79,80 +76,6 @@ pub struct Facts {
     pub notes: BTreeMap<String, Value>,
 }
 
-/// The machine and the program, looked at once per run.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Machine {
-    /// Versions of the program and of what it is built from.
-    pub versions: BTreeMap<String, String>,
-    /// The commit of the project's repository, if it is one.
-    pub commit: Option<String>,
-    /// Did the tree differ from that commit?
-    pub dirty: Option<bool>,
-    /// The operating system's name and version.
-    pub system: Option<String>,
-    /// The processor's name.
-    pub cpu: Option<String>,
-    /// Architecture and vector instruction sets found.
-    pub instructions: String,
-    /// The NVIDIA driver, if there is one.
-    pub driver: Option<String>,
-    /// The NVIDIA GPUs, in the driver's order.
-    pub devices: Vec<String>,
-}
-
-impl Machine {
-    /// Looks around, for a project in `root`; `versions` is what the program says of itself.
-    pub(crate) fn look(root: &Path, versions: &BTreeMap<String, String>) -> Self {
-        let git = |arguments: &[&str]| {
-            let mut git = Command::new("git");
-            git.arg("--no-optional-locks").arg("-C").arg(root).args(arguments);
-            let output = output(&mut git).ok()?;
-            output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-        };
-        let mut versions = versions.clone();
-        versions.insert(env!("CARGO_PKG_NAME").to_owned(), env!("CARGO_PKG_VERSION").to_owned());
-        Self {
-            versions,
-            commit: git(&["rev-parse", "HEAD"]),
-            dirty: git(&["status", "--porcelain"]).map(|text| !text.is_empty()),
-            ..Self::here()
-        }
-    }
-
-    /// The hardware and the system alone.
-    pub(crate) fn here() -> Self {
-        Self {
-            system: fs::read_to_string("/proc/sys/kernel/osrelease")
-                .ok()
-                .map(|release| format!("{} {}", std::env::consts::OS, release.trim())),
-            cpu: field("/proc/cpuinfo".as_ref(), "model name"),
-            instructions: instructions(),
-            driver: field("/proc/driver/nvidia/version".as_ref(), "NVRM version"),
-            devices: devices("/proc/driver/nvidia/gpus".as_ref()),
-            ..Self::default()
-        }
-    }
-
-    /// What the runner knows of itself and its project, with the hardware that another process said it runs on.
-    pub(crate) fn there(&self, hardware: Self) -> Self {
-        let Self { versions, commit, dirty, .. } = self.clone();
-        Self { versions, commit, dirty, ..hardware }
-    }
-}
-
-/// The value of the first line of a file that begins with `name`.
-fn field(path: &Path, name: &str) -> Option<String> {
-    let text = fs::read_to_string(path).ok()?;
-    let line = text.lines().find(|line| line.starts_with(name))?;
-    Some(line.split_once(':').map_or(line, |(_, value)| value).trim().to_owned())
-}
-
-fn devices(folder: &Path) -> Vec<String> {
-    let mut folders: Vec<_> = fs::read_dir(folder).into_iter().flatten().flatten().collect();
-    folders.sort_by_key(fs::DirEntry::file_name);
-    folders.iter().filter_map(|gpu| field(&gpu.path().join("information"), "Model")).collect()
-}
-
 /// A value as JSON can hold it: numbers that are not finite become their names.
 pub(crate) fn recordable(value: Value) -> Value {
     match value {
@@ -164,23 +87,6 @@ pub(crate) fn recordable(value: Value) -> Value {
         }
         plain => plain,
     }
-}
-
-fn instructions() -> String {
-    #[allow(unused_mut, reason = "other architectures add nothing")]
-    let mut names = vec![std::env::consts::ARCH];
-    #[cfg(target_arch = "x86_64")]
-    for (name, found) in [
-        ("avx2", is_x86_feature_detected!("avx2")),
-        ("fma", is_x86_feature_detected!("fma")),
-        ("avx512f", is_x86_feature_detected!("avx512f")),
-        ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
-    ] {
-        if found {
-            names.push(name);
-        }
-    }
-    names.join(" ")
 }
 
 /// Seconds since 1970.

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, fs};
 
-use crate::instance::Resources;
+use crate::{instance::Resources, machine};
 
 /// What is left.
 pub(crate) struct Pool {
@@ -24,11 +24,8 @@ pub(crate) struct Share {
 impl Pool {
     /// This machine, for at most `jobs` instances at once; 0 means as many as there are threads.
     pub(crate) fn of_machine(jobs: usize) -> Self {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let memory = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-            let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
-            line.split_whitespace().nth(1)?.parse::<u64>().ok()
-        });
+        let threads = machine::threads();
+        let memory = machine::memory().map_or(u64::MAX, |[all, _]| all);
         let gpus: VecDeque<String> = match std::env::var("CUDA_VISIBLE_DEVICES") {
             Ok(list) => {
                 let ids = list.split(',').map(str::trim).filter(|id| !id.is_empty());
@@ -41,7 +38,6 @@ impl Pool {
                 (0..nodes.count()).map(|id| id.to_string()).collect()
             }
         };
-        let memory = memory.map_or(u64::MAX, |kib| kib * 1024);
         let all = Resources { threads, gpus: gpus.len(), memory };
         let slots = if jobs == 0 { threads } else { jobs };
         Self { all, threads, memory, gpus, slots, elsewhere: false }

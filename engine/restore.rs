@@ -100,13 +100,21 @@ impl Store {
     }
 }
 
+/// How a disk says that it has lost what it should give back.
+const LOST: &[Errno] = &[
+    Errno::IO,
+    Errno::BADMSG,
+    #[cfg(target_os = "linux")]
+    Errno::UCLEAN,
+];
+
 /// What it means that `object` could not be copied. One that a disk does not give back is deleted, or every run
 /// would end here; nothing else is a reason to.
 fn unusable(object: PathBuf, error: io::Error) -> EngineError {
     let read = fs::File::open(&object).and_then(|mut file| io::copy(&mut file, &mut io::sink()));
     let lost = |error: &io::Error| {
-        let codes = [Errno::IO, Errno::BADMSG, Errno::UCLEAN].map(|code| code.raw_os_error());
-        error.kind() == ErrorKind::NotFound || error.raw_os_error().is_some_and(|code| codes.contains(&code))
+        let code = Errno::from_io_error(error);
+        error.kind() == ErrorKind::NotFound || code.is_some_and(|code| LOST.contains(&code))
     };
     match read {
         Err(error) if lost(&error) => {

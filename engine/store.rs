@@ -158,6 +158,7 @@ impl Store {
         &self.cache
     }
 
+    #[cfg(target_os = "linux")] // elsewhere nobody asks
     pub(crate) fn artifacts(&self) -> &Path {
         &self.artifacts
     }

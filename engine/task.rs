@@ -28,11 +28,12 @@ use crate::{
     kind::{self, Input, Progress, StageError},
     launcher::Launcher,
     leavings::{drop_others, left_in},
+    machine::Machine,
     pipeline::matrix::show,
     place::{clear, open_folder, with_parent},
     process::{ProcessGroup, Running, follow, open_held, open_log, spawn},
     recipe::Recipe,
-    record::{Facts, Machine, Record, now, recordable},
+    record::{Facts, Record, now, recordable},
     store::{Content, Draft, Store, lock_of},
 };
 

@@ -7,7 +7,6 @@ mod args;
 mod commands;
 mod error;
 mod git;
-mod machine;
 mod measure;
 mod report;
 mod signals;

@@ -37,21 +37,19 @@ pub enum Set {
 impl Isa {
     /// The instruction sets of this CPU, best first; `portable` is always there, last.
     pub fn all() -> Vec<Self> {
-        let mut all = Vec::new();
         #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx512f") {
-                if is_x86_feature_detected!("avx512bf16") {
-                    all.push(Self(Set::Avx512Bf16));
-                }
-                all.push(Self(Set::Avx512));
-            }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                all.push(Self(Set::Avx2));
-            }
-        }
-        all.push(Self(Set::Portable));
-        all
+        let sets = {
+            let avx512 = is_x86_feature_detected!("avx512f");
+            [
+                (Set::Avx512Bf16, avx512 && is_x86_feature_detected!("avx512bf16")),
+                (Set::Avx512, avx512),
+                (Set::Avx2, is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")),
+                (Set::Portable, true),
+            ]
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let sets = [(Set::Portable, true)];
+        sets.into_iter().filter(|(_, found)| *found).map(|(set, _)| Self(set)).collect()
     }
 
     /// The best of this CPU, or the one named, when the CPU has it.

@@ -10,6 +10,7 @@ pub(crate) trait Stored: Zeroed + Default + Send + Sync + 'static {
     /// Its name, as in a record of a run.
     const NAME: &'static str;
     /// Is it bf16, for which some instruction sets have instructions of their own?
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "none that is known here"))]
     const HALF: bool;
     /// Sixteen numbers from `p`, unaligned.
     ///

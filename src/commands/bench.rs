@@ -2,6 +2,7 @@
 
 use std::{process::ExitCode, sync::Arc};
 
+use engine::machine;
 use network::{
     arch::{Arch, Graph},
     cost::operations,
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 use crate::{
     args::{self, Bench, BenchKernels, BenchStep, Device, Work},
     error::Failure,
-    machine, measure, ui,
+    measure, ui,
 };
 
 /// Classes of the images.
@@ -221,7 +222,7 @@ fn flop(options: &BenchStep) -> u64 {
 /// Several times what the caches hold.
 fn memory_to_sweep() -> usize {
     const LEAST: u64 = 1 << 27;
-    machine::cache_bytes().map_or(LEAST, |cache| (4 * cache).max(LEAST)) as usize
+    machine::cache().map_or(LEAST, |cache| (4 * cache).max(LEAST)) as usize
 }
 
 fn show(report: &Value) {

@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use engine::pipeline::root_of;
+use engine::{machine, pipeline::root_of};
 use indicatif::BinaryBytes;
 use network::{
     cpu::lanes::Isa,
@@ -18,7 +18,7 @@ use network::{
 use rustix::fs::{Access, access};
 use serde_json::{Value, json};
 
-use crate::{args::Global, error::Failure, machine, ui};
+use crate::{args::Global, error::Failure, ui};
 
 /// A folder of kept results or kernels.
 struct Cache {
@@ -40,7 +40,7 @@ pub(super) fn doctor(global: &Global, json: bool) -> Result<ExitCode, Failure> {
     let sets: Vec<String> = Isa::all().iter().map(ToString::to_string).collect();
     let bf16 = sets.iter().any(|set| set == "avx512bf16");
     let (processor, cuda) = (machine::processor(), cuda());
-    let (threads, caches, load) = (machine::threads(), machine::cache_bytes(), machine::load());
+    let (threads, caches, load) = (machine::threads(), machine::cache(), machine::load());
     let memory = machine::memory();
     let cache = cache(root_of(&global.file).join(".repro"));
     if json {

@@ -25,7 +25,7 @@ fn the_page_shows_everything_and_lets_nothing_through() {
         run: engine::record::Facts {
             instance: "a[n=1]".into(),
             seconds: 75.0,
-            machine: engine::record::Machine { cpu: Some(evil.into()), ..Default::default() },
+            machine: engine::machine::Machine { cpu: Some(evil.into()), ..Default::default() },
             ..Default::default()
         },
     };

@@ -2,12 +2,14 @@
 //! what trains nor where it is saved.
 
 use std::{
-    fs,
     ops::ControlFlow,
     time::{Duration, Instant},
 };
 
-use engine::kind::{self, Reporter};
+use engine::{
+    kind::{self, Reporter},
+    machine,
+};
 use network::{
     train::{Progress, Row},
     trainer::Split,
@@ -119,21 +121,14 @@ impl Watch {
         if let Some(speed) = speed(self.trained.0, self.trained.1) {
             reporter.note("images_per_second", ((10.0 * speed).round() / 10.0).into());
         }
-        if let Some(bytes) = peak_memory() {
-            reporter.note("peak_rss_bytes", bytes.into());
+        if let Some([_, peak]) = machine::resident() {
+            reporter.note("peak_rss_bytes", (peak as i64).into());
         }
     }
 }
 
 fn speed(images: usize, time: Duration) -> Option<f64> {
     (images > 0 && !time.is_zero()).then(|| images as f64 / time.as_secs_f64())
-}
-
-/// Most memory that this process has held, where the system tells it.
-fn peak_memory() -> Option<i64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(1024 * line.split_whitespace().next()?.parse::<i64>().ok()?)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Files that people have in a project, beside what the runner makes: they are neither lost nor mistaken.
 
-use std::{fs, path::Path, process::Command, time::SystemTime};
+use std::{fs, path::Path, time::SystemTime};
 
 use crate::project::TestProject;
 
@@ -276,7 +276,7 @@ fn a_report_goes_through_links_and_into_pipes() {
 fn output_that_cannot_be_written_is_no_success() {
     let project = with("echo 1 > $OUT/x");
     let full = fs::File::options().write(true).open("/dev/full").unwrap();
-    let schema = Command::new(env!("CARGO_BIN_EXE_repro"))
+    let schema = std::process::Command::new(env!("CARGO_BIN_EXE_repro"))
         .arg("schema")
         .current_dir(project.path("."))
         .stdout(full)

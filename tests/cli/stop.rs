@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    process::Command,
     time::{Duration, Instant},
 };
 
@@ -94,7 +93,8 @@ fn verify_does_not_take_what_a_run_beside_it_has_just_replaced_for_damage() {
 fn a_signal_that_was_to_be_ignored_is_ignored() {
     let project = TestProject::new(SLOW);
     let line = "trap '' HUP; exec \"$0\" run";
-    let run = project.start_as(Command::new("sh").args(["-c", line, env!("CARGO_BIN_EXE_repro")]));
+    let run =
+        project.start_as(std::process::Command::new("sh").args(["-c", line, env!("CARGO_BIN_EXE_repro")]));
     project.wait_for("started");
     run.signal("HUP");
     std::thread::sleep(Duration::from_millis(200));

@@ -9,7 +9,7 @@
 use std::{
     alloc::{self, Layout},
     collections::BTreeMap,
-    ffi::{CString, c_void},
+    ffi::c_void,
     path::PathBuf,
     process::Command,
     ptr,
@@ -17,6 +17,7 @@ use std::{
 };
 
 use cudarc::driver::sys::CUresult;
+use libloading::Library;
 
 use super::{
     cards::sentence,
@@ -226,28 +227,14 @@ impl Device for Emulated {
             return Err(Error::Invalid(format!("{name} {defines:?} was not prepared")));
         }
         let (path, turn) = library(source)?;
-        let text = |s: &str| CString::new(s).map_err(|e| Error::Invalid(e.to_string()));
-        let name = text(&path.to_string_lossy())?;
-        // SAFETY: a library that this file made; it has no initialisers.
-        let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+        let invalid = |error: libloading::Error| Error::Invalid(format!("{}: {error}", source.name));
+        // SAFETY: a library that this file made; it has no initialisers. It stays, so that what is found in it does too.
+        let library = Box::leak(Box::new(unsafe { Library::new(&path) }.map_err(invalid)?));
         let mut kernels = Vec::new();
         for kernel in &source.kernels {
-            let name = text(&format!("start_{kernel}"))?;
-            let found = if handle.is_null() {
-                ptr::null_mut()
-            } else {
-                // SAFETY: an open library.
-                unsafe { libc::dlsym(handle, name.as_ptr()) }
-            };
-            if found.is_null() {
-                return Err(Error::Invalid(format!(
-                    "{}: no kernel {kernel} in {}",
-                    source.name,
-                    path.display()
-                )));
-            }
             // SAFETY: `start` wrote it with this signature.
-            let start = unsafe { std::mem::transmute::<*mut c_void, Start>(found) };
+            let start: Start =
+                *unsafe { library.get(format!("start_{kernel}").as_bytes()) }.map_err(invalid)?;
             self.kernels.push((format!("{kernel} {:?}", source.defines), start, turn.clone()));
             kernels.push(Kernel(self.kernels.len() - 1));
         }
