@@ -53,6 +53,8 @@ pub enum Why {
     Asked,
     /// It was tried, and this is how that ended.
     Failed(String),
+    /// A process is at it. Only said to who asks, not to a run.
+    Running,
     /// A file of the project does not show it.
     NotPublished(PathBuf),
     /// A file of the project lies where its own are, and is not of it.
@@ -82,6 +84,7 @@ impl fmt::Display for Why {
             Self::InputLacks(path, 0) => write!(f, "its input lacks `{}`", path.display()),
             Self::InputLacks(path, more) => write!(f, "its input lacks `{}` and {more} more", path.display()),
             Self::Asked => f.write_str("asked for"),
+            Self::Running => f.write_str("it is running"),
             Self::Failed(how) => write!(f, "its last run failed: {how}"),
             Self::NotPublished(path) => write!(f, "`{}` does not show it", path.display()),
             Self::NotRemoved(path) => write!(f, "`{}` is not of it", path.display()),

@@ -19,6 +19,7 @@ use crate::{
     memo::as_it_is,
     pipeline::matrix::show,
     plan::{Found, Standing, Why, judge},
+    process::is_held,
     publish::outdated,
     recipe::Recipe,
     record::Record,
@@ -112,10 +113,16 @@ impl Project {
         let locked = lockfile::believed(pipeline, allow_missing)?;
         let judged = self.judge_all(pipeline, &seen, &locked, &mut state);
         let judged = judged.into_iter().zip(&seen).enumerate();
-        let published = |(id, (judged, seen)): (InstanceId, (Judged, &Seen))| {
-            self.published(&pipeline.instances[id], seen, judged.standing)
+        let stands = |(id, (judged, seen)): (InstanceId, (Judged, &Seen))| {
+            let Judged { mut standing, recipe, .. } = judged;
+            if let (Standing::Stale(whys), Some(recipe)) = (&mut standing, recipe)
+                && is_held(&lock_of(&self.store.scratch(recipe.digest())))
+            {
+                whys.push(Why::Running);
+            }
+            self.published(&pipeline.instances[id], seen, standing)
         };
-        Ok(judged.map(published).collect())
+        Ok(judged.map(stands).collect())
     }
 
     /// Where an instance stands that may also stand in files of the project.

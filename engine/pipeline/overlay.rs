@@ -210,6 +210,7 @@ fn set_param(params: &mut Entries, path: &[&str], value: Value) -> Result<(), Re
             let hint = format!("sweep a stage's parameter: `-S stage.NAME.{}=...`", path[path.len() - 1]);
             return Err((format!("`{}` is one value, not a list", path.join(".")), Some(hint)));
         }
+        (Data::List(_), new) => *node = as_list(new),
         (_, new) => *node = new,
     }
     Ok(())
@@ -223,6 +224,14 @@ fn used(stage: &Entries, axis: &str) -> bool {
     stage.contains_key(axis) || stage.values().any(|entry| runs(entry) || mentions(&entry.node, axis))
 }
 
+/// One value where a list is asked for is a list of one.
+fn as_list(node: Node) -> Node {
+    match node.data {
+        Data::List(_) => node,
+        _ => Node { span: None, data: Data::List(vec![node]) },
+    }
+}
+
 fn set_stage(
     stage: &mut Entries,
     path: &[&str],
@@ -231,10 +240,6 @@ fn set_stage(
     facts: &Facts,
 ) -> Result<(), Refusal> {
     let node = Node::given(value);
-    let as_list = |node: Node| match node.data {
-        Data::List(_) => node,
-        _ => Node { span: None, data: Data::List(vec![node]) },
-    };
     match path {
         [] => return Err(("it names no parameter".into(), Some("write `stage.NAME.key=value`".into()))),
         [key] if !RESERVED.contains(key) => {

@@ -37,11 +37,16 @@ pub(crate) struct Work {
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: u16,
     /// Bytes that the buffers should fit: what is not kept for that is computed again
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub(crate) memory: Option<usize>,
     /// Compute with this instruction set: `avx512bf16`, `avx512`, `avx2` or `portable` [default: the best]
     #[arg(long, value_name = "NAME")]
     pub(crate) isa: Option<String>,
+}
+
+/// A number of bytes, with `_` between its digits or without, as in a pipeline file.
+fn bytes(text: &str) -> Result<usize, String> {
+    text.replace('_', "").parse().map_err(|_| "write bytes, such as 100_000_000".to_owned())
 }
 
 /// Options of `repro plan`.

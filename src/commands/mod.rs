@@ -166,7 +166,7 @@ fn selected(pipeline: &Pipeline, names: &[String]) -> Result<Vec<InstanceId>, Fa
 }
 
 /// The words for where instances stand.
-pub(crate) const WORDS: [&str; 5] = ["fresh", "restorable", "locked", "stale", "waiting"];
+pub(crate) const WORDS: [&str; 6] = ["fresh", "restorable", "locked", "running", "stale", "waiting"];
 
 /// Where an instance stands, in a word.
 fn word(standing: &Standing) -> &'static str {
@@ -174,6 +174,7 @@ fn word(standing: &Standing) -> &'static str {
         Standing::Fresh => "fresh",
         Standing::Restorable(_) => "restorable",
         Standing::Locked => "locked",
+        Standing::Stale(whys) if whys.contains(&Why::Running) => "running",
         Standing::Stale(_) => "stale",
         Standing::Waiting(_) => "waiting",
     }
@@ -207,7 +208,12 @@ fn reasons(whys: &[Why]) -> String {
         }
         why => why.to_string(),
     };
-    whys.iter().map(each).collect::<Vec<_>>().join("; ")
+    told(whys).map(each).collect::<Vec<_>>().join("; ")
+}
+
+/// Those that the word for where it stands does not say.
+fn told(whys: &[Why]) -> impl Iterator<Item = &Why> {
+    whys.iter().filter(|why| **why != Why::Running)
 }
 
 /// A few instances by name.

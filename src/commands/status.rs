@@ -46,7 +46,7 @@ pub(super) fn status(
 fn as_json(pipeline: &Pipeline, id: InstanceId, standing: &Standing) -> serde_json::Value {
     let (mut reasons, mut waits_for) = (Vec::new(), Vec::new());
     match standing {
-        Standing::Stale(whys) => reasons.extend(whys.iter().map(ToString::to_string)),
+        Standing::Stale(whys) => reasons.extend(super::told(whys).map(ToString::to_string)),
         Standing::Waiting(on) => waits_for.extend(on.iter().map(|&id| &pipeline.instances[id].name)),
         Standing::Restorable(touched) => reasons.extend(touched.iter().map(ToString::to_string)),
         Standing::Fresh | Standing::Locked => {}

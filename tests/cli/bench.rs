@@ -85,8 +85,10 @@ fn plan_lists_operations_and_adds_them_up() {
     let shown = project.ends(&["plan", "resnet8", "--batch", "2", "--mode", "all"], 0).out;
     assert!(shown.contains("layer2.0.shortcut.0") && shown.contains("normalise, add, rectify"), "{shown}");
     assert!(shown.contains("prepared filters"), "{shown}");
-    let tight = project.ends(&["plan", "resnet8", "--batch", "2", "--memory", "1000"], 0).err;
+    let tight = project.ends(&["plan", "resnet8", "--batch", "2", "--memory", "1_000"], 0).err;
     assert!(tight.contains("a smaller batch takes less"), "{tight}");
+    let unit = project.ends(&["plan", "resnet8", "--memory", "100MB"], 2).err;
+    assert!(unit.contains("write bytes, such as 100_000_000"), "{unit}");
 }
 
 #[test]

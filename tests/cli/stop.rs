@@ -39,6 +39,31 @@ fn wait_for_end(id: &str) {
 }
 
 #[test]
+fn the_status_says_what_is_running() {
+    let project = TestProject::new(SLOW);
+    let run = project.start(&["run"]);
+    project.wait_for("started");
+    let since = Instant::now();
+    // It is known when the result that it needs has been recorded.
+    let status = loop {
+        let status = project.ends(&["status"], 0).out;
+        if status.contains("slow: never ran") || since.elapsed() > Duration::from_secs(20) {
+            break status;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(status, "running    slow: never ran\n1 fresh, 1 running\n");
+    let json = project.ends(&["status", "--json", "slow"], 0).out;
+    assert!(
+        json.contains("\"standing\": \"running\"") && json.contains("[\n      \"never ran\"\n    ]"),
+        "{json}"
+    );
+    project.write("go", "");
+    assert_eq!(run.wait().code, Some(0));
+    assert_eq!(project.ends(&["status"], 0).out, "2 fresh\n");
+}
+
+#[test]
 fn a_signal_keeps_what_is_finished_and_exits_130() {
     for signal in ["INT", "TERM", "HUP"] {
         let project = TestProject::new(SLOW);
@@ -230,7 +255,7 @@ fn a_second_run_at_the_same_time_is_refused_with_exit_code_2() {
     assert!(second.err.contains("help: wait for the other run to end"), "{}", second.err);
     // What is finished may still be on its way to the disk while the next stage runs.
     let status = project.ends(&["status"], 0).out;
-    let sums = ["1 fresh, 1 stale", "1 restorable, 1 stale", "1 stale, 1 waiting"];
+    let sums = ["1 fresh, 1 running", "1 restorable, 1 running", "1 stale, 1 waiting"];
     assert!(sums.contains(&status.lines().last().unwrap_or("")), "{status}");
     project.write("go", "");
     let answer = run.wait();

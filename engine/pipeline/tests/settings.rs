@@ -58,6 +58,14 @@ fn what_is_swept_reaches_the_stages_that_need_one_instance_of_it() {
 }
 
 #[test]
+fn one_value_for_a_list_is_a_list_of_one() {
+    let text = "params.seeds = [0, 1]\n[stage.a]\nkind = 'source'\nmatrix.seed = '${seeds}'\n";
+    for set in ["seeds=7", "seeds=[7]"] {
+        assert_eq!(names(&try_load(text, None, &[set]).unwrap()), ["a[seed=7]"]);
+    }
+}
+
+#[test]
 fn a_number_that_is_too_large_is_told_by_its_size() {
     let said = complaints(&file(), None, &["base=99999999999999999999"]);
     assert_eq!(said.len(), 1, "{said:?}");
