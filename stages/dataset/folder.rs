@@ -44,8 +44,8 @@ pub(super) fn collect(params: &FolderParams, job: &mut Job<'_>) -> Result<Collec
     let root = params.place.folder(job)?;
     params.place.whole("train", job)?;
     params.place.whole("test", job)?;
-    let classes = names(&root.join("train"))?;
-    agree(&classes, &names(&root.join("test"))?, &root)?;
+    let classes = classes_of(&root.join("train"))?;
+    agree(&classes, &classes_of(&root.join("test"))?, &root)?;
     if classes.len() > usize::from(u16::MAX) {
         let message = format!("`{}` has {} classes", root.join("train").display(), classes.len());
         return Err(StageError::new(message).hint(format!("at most {} are possible", u16::MAX)));
@@ -102,6 +102,16 @@ impl Files {
         }
         Ok(Self { paths, part })
     }
+}
+
+/// The names of the folders in a folder, in which there is nothing else.
+fn classes_of(folder: &Path) -> Result<Vec<String>, StageError> {
+    let classes = names(folder)?;
+    if let Some(other) = classes.iter().map(|class| folder.join(class)).find(|path| !path.is_dir()) {
+        let message = format!("`{}` lies among the folders of the classes", other.display());
+        return Err(StageError::new(message).hint(format!("move it elsewhere; {LAYOUT}")));
+    }
+    Ok(classes)
 }
 
 /// The names in a folder, sorted, without those that begin with a dot; at least one.

@@ -107,7 +107,8 @@ fn folders_that_are_not_laid_out_as_they_should_be_are_refused() {
     }
     let odd = [
         ("images/train/ant/notes.txt", "not called like a JPEG or PNG"),
-        ("images/train/notes.txt", "class `notes.txt` is in"),
+        ("images/train/notes.txt", "lies among the folders of the classes"),
+        ("images/test/notes.txt", "lies among the folders of the classes"),
     ];
     for (path, says) in odd {
         fs::write(bench.path(path), "x").unwrap();
