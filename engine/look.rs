@@ -94,6 +94,9 @@ pub(crate) fn strays(place: &Path, entry: &Entry) -> Vec<PathBuf> {
     strays
 }
 
+/// What macOS puts into each folder that it shows; of no result, and nobody's work.
+pub(crate) const FINDERS: &str = ".DS_Store";
+
 /// What is in `folder` and not of the result, sorted; the stage that reads the folder would see it.
 fn surplus(path: &Path, folder: &str, entry: &Entry) -> Vec<PathBuf> {
     let paths = entry.files.iter().map(|file| file.path.as_str());
@@ -103,7 +106,8 @@ fn surplus(path: &Path, folder: &str, entry: &Entry) -> Vec<PathBuf> {
         .filter(|name| !name.is_empty())
         .collect();
     let there = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    let not_own = there.filter(|name| name.to_str().is_none_or(|name| !own.contains(name)));
+    let not_own =
+        there.filter(|name| name != FINDERS && name.to_str().is_none_or(|name| !own.contains(name)));
     let mut surplus: Vec<_> = not_own.map(|name| path.join(name)).collect();
     surplus.sort();
     surplus

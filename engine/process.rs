@@ -17,7 +17,10 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::{FdFlags, fcntl_setfd, retry_on_intr},
-    process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid},
+    process::{
+        Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getrlimit, kill_process_group, setrlimit,
+        waitid,
+    },
 };
 
 use crate::{
@@ -99,10 +102,7 @@ impl ProcessGroup {
     /// Waits until the process has ended, and leaves it where it is: nobody else gets its number.
     fn outlive(&self) -> io::Result<()> {
         let id = *self.id();
-        if let Some(id) = id {
-            retry_on_intr(|| waitid(WaitId::Pid(id), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT))?;
-        }
-        Ok(())
+        id.map_or(Ok(()), await_end)
     }
 
     /// Waits until the process has ended, ends what is left of the group, and says how it ended.
@@ -173,12 +173,40 @@ pub(crate) fn output(process: &mut Command) -> io::Result<Output> {
 /// Starts a process that holds the locks of all these files, whatever it does with them; see [`open_held`].
 pub(crate) fn spawn(process: &mut Command, held: &[&File]) -> io::Result<Child> {
     // Nothing else of this program must start one meanwhile: that would hold them too.
-    static ONE_BY_ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE_BY_ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _one = one_by_one();
     inherit(held, true);
     let child = process.spawn();
     inherit(held, false);
     child
+}
+
+/// Held while a process is started, and while what none must inherit is made in more than one step.
+fn one_by_one() -> MutexGuard<'static, ()> {
+    static ONE_BY_ONE: Mutex<()> = Mutex::new(());
+    ONE_BY_ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until a child has ended, and leaves it where it is.
+fn await_end(pid: Pid) -> io::Result<()> {
+    loop {
+        let how = retry_on_intr(|| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT))?;
+        // macOS answers for one that is only stopped, too.
+        if how.is_none_or(|how| !how.stopped()) {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Lets this program open as many files as so many processes at once ask for, if the system allows it: for each its
+/// input, output, log, lock and end.
+pub(crate) fn allow(processes: usize) {
+    let (limit, wanted) = (getrlimit(Resource::Nofile), 128 + 8 * processes as u64);
+    if limit.current.is_some_and(|now| now < wanted) {
+        let current = Some(limit.maximum.map_or(wanted, |most| most.min(wanted)));
+        // Where that is refused, what cannot be opened is an error of its own.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current, ..limit });
+    }
 }
 
 /// Lets processes that are started from now on keep the files open, or no longer.
@@ -309,10 +337,13 @@ fn end_of(pid: Pid) -> Option<OwnedFd> {
 /// The same where the system has nothing for it: a thread waits, and then closes the other end of a pipe.
 #[cfg(any(test, not(target_os = "linux")))]
 fn watch_for_end(pid: Pid) -> Option<OwnedFd> {
-    let (end, open) = io::pipe().ok()?;
+    let (end, open) = {
+        let _one = one_by_one();
+        io::pipe().ok()?
+    };
     std::thread::spawn(move || {
         // Fails when somebody else has waited for it: then it has ended, too.
-        let _ = retry_on_intr(|| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT));
+        let _ = await_end(pid);
         drop(open);
     });
     Some(end.into())

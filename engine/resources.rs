@@ -55,6 +55,11 @@ impl Pool {
         self.elsewhere
     }
 
+    /// Processes that may run at once.
+    pub(crate) fn slots(&self) -> usize {
+        self.slots
+    }
+
     /// GPUs in all.
     pub(crate) fn gpus(&self) -> usize {
         self.all.gpus

@@ -27,7 +27,7 @@ use crate::{
     machine::Machine,
     observer::{Event, Observer},
     plan::{Found, Standing},
-    process::Running,
+    process::{Running, allow},
     project::{Project, Seen},
     recipe::Recipe,
     resources::{Pool, Share},
@@ -83,12 +83,14 @@ pub(crate) fn schedule(
     let machine = Arc::new(OnceLock::new());
     let store = Arc::clone(&plan.project.store);
     let committer = Committer::start(store, journal, Arc::clone(&machine), sender.clone());
+    let pool = match plan.options.launcher {
+        None => Pool::of_machine(plan.options.jobs),
+        Some(_) => Pool::elsewhere(plan.options.jobs),
+    };
+    allow(pool.slots());
     let mut run = Run {
         observer,
-        pool: match plan.options.launcher {
-            None => Pool::of_machine(plan.options.jobs),
-            Some(_) => Pool::elsewhere(plan.options.jobs),
-        },
+        pool,
         state,
         blocked: BTreeMap::new(),
         dependents: vec![Vec::new(); plan.pipeline.instances.len()],

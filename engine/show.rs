@@ -21,6 +21,7 @@ use rustix::{
 use crate::{
     digest::{Digest, Stamp},
     error::{Context, EngineError},
+    look::FINDERS,
     place::{clear, passable, with_parent},
     state::Entry,
     store::{Content, Draft, Folder, Shown, Store, stamp},
@@ -113,7 +114,7 @@ impl Store {
             new.files.iter().map(|file| (file.path.as_str(), file.digest)).collect();
         walkdir::WalkDir::new(folder).sort_by_file_name().into_iter().find_map(|entry| {
             let entry = match entry {
-                Ok(entry) if entry.file_type().is_dir() => return None,
+                Ok(entry) if entry.file_type().is_dir() || entry.file_name() == FINDERS => return None,
                 Ok(entry) => entry,
                 // Nobody knows what lies in a folder that cannot be read.
                 Err(error) => return Some(error.path()?.strip_prefix(folder).ok()?.to_owned()),

@@ -341,7 +341,11 @@ impl Store {
         mut write: impl FnMut(&Path) -> io::Result<()>,
     ) -> Result<(), EngineError> {
         let (temporary, place) = (self.temporary(), self.object(digest));
-        let made = with_parent(&temporary, || write(&temporary)).context("write", &temporary);
+        let made = with_parent(&temporary, || write(&temporary));
+        // A clone has the time of what it was made of, and would seem left behind.
+        #[cfg(target_os = "macos")]
+        let made = made.and_then(|()| fs::File::open(&temporary)?.set_modified(std::time::SystemTime::now()));
+        let made = made.context("write", &temporary);
         let moved = made
             .and_then(|()| with_parent(&place, || fs::rename(&temporary, &place)).context("create", &place));
         if moved.is_err() {

@@ -311,20 +311,24 @@ impl Member {
         }
         // Modes of folders are no part of a result, and who may not write in one cannot move it.
         open_folder(self.draft.path()).context("open", self.draft.path())?;
-        for output in outputs {
-            if !self.draft.path().join(output).exists() {
-                let left = left_in(self.draft.path()).context("read", self.draft.path())?;
-                let output = output.display();
-                return Err(EngineError::Output {
-                    message: format!("it ended well but did not make its output `{output}`; it left {left}"),
-                    hint: hint.into(),
-                });
-            }
-        }
+        let whole = || -> Result<(), EngineError> {
+            let Some(output) = outputs.iter().find(|output| !self.draft.path().join(output).exists()) else {
+                return Ok(());
+            };
+            let left = left_in(self.draft.path()).context("read", self.draft.path())?;
+            let output = output.display();
+            Err(EngineError::Output {
+                message: format!("it ended well but did not make its output `{output}`; it left {left}"),
+                hint: hint.into(),
+            })
+        };
+        whole()?;
         let mut dropped = Vec::new();
         if !outputs.is_empty() {
             drop_others(self.draft.path(), "".as_ref(), outputs, &mut dropped)
                 .context("clear", self.draft.path())?;
+            // Where names that differ in case are one, an output was found by a name that is not its own.
+            whole()?;
         }
         let content = store.keep(self.draft.path())?;
         if content.outputs.is_empty() {

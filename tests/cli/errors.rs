@@ -40,6 +40,7 @@ fn a_disk_that_takes_no_more_is_named_and_what_was_finished_before_is_kept() {
     project.ends(&["verify"], 0);
 }
 
+#[cfg(target_os = "linux")] // has `/dev/full`
 #[test]
 fn a_stage_that_finds_the_disk_full_fails_with_its_own_words() {
     let project = TestProject::new(CHAINS);

@@ -10,6 +10,7 @@ mod experiments;
 mod export;
 mod files;
 mod gpus;
+#[cfg(target_os = "linux")] // by `setsid`
 mod launcher;
 mod project;
 mod read;

@@ -74,8 +74,12 @@ impl TestProject {
     /// Starts `repro` in the project.
     pub(crate) fn start(&self, args: &[&str]) -> Running {
         // With signals as a terminal gives them, whatever the tests were started with.
-        let program = ["--default-signal=HUP,INT,TERM", env!("CARGO_BIN_EXE_repro")];
-        self.start_as(Command::new("env").args(program).args(args))
+        let program = env!("CARGO_BIN_EXE_repro");
+        if cfg!(target_os = "linux") {
+            let program = ["--default-signal=HUP,INT,TERM", program];
+            return self.start_as(Command::new("env").args(program).args(args));
+        }
+        self.start_as(Command::new(program).args(args))
     }
 
     /// Starts `command`, which is to become `repro`, in the project.

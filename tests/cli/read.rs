@@ -148,10 +148,13 @@ fn verify_names_every_damaged_file_and_exits_3() {
     assert_eq!(json[1]["instance"], "join");
     project.ends(&["run"], 0);
     assert_eq!(project.ends(&["verify"], 0).out, "every result is what it was\n");
-    let odd = std::ffi::OsStr::from_bytes(b"artifacts/join/\xff");
-    std::fs::write(project.path(".").join(odd), "").unwrap();
-    let json = project.json(&["verify", "--json"], 3);
-    assert_eq!((json.as_array().map(Vec::len), &json[0]["instance"]), (Some(1), &"join".into()));
+    // macOS takes no such name.
+    if cfg!(target_os = "linux") {
+        let odd = std::ffi::OsStr::from_bytes(b"artifacts/join/\xff");
+        std::fs::write(project.path(".").join(odd), "").unwrap();
+        let json = project.json(&["verify", "--json"], 3);
+        assert_eq!((json.as_array().map(Vec::len), &json[0]["instance"]), (Some(1), &"join".into()));
+    }
     std::fs::remove_dir_all(project.path(".repro")).unwrap();
     let unknown = project.ends(&["verify"], 0).out;
     assert!(unknown.starts_with("nothing was read: none of these results"), "{unknown}");

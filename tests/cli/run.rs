@@ -209,7 +209,8 @@ fn only_force_and_names_choose_what_runs() {
 
 #[test]
 fn what_the_lock_file_says_otherwise_is_told_also_after_something_else_ran() {
-    let random = "[stage.a]\nkind = \"command\"\nrun = \"cat /proc/sys/kernel/random/uuid > $OUT/x\"\noutputs = [\"x\"]
+    let random =
+        "[stage.a]\nkind = \"command\"\nrun = \"od -An -N8 -tx1 /dev/urandom > $OUT/x\"\noutputs = [\"x\"]
 [stage.b]\nkind = \"command\"\nrun = \"echo b > $OUT/x\"\noutputs = [\"x\"]";
     let project = TestProject::new(random);
     project.ends(&["run"], 0);
@@ -356,4 +357,17 @@ fn nothing_to_do_is_remembered_for_what_was_asked_also_through_a_link() {
     assert!(!idle(&["-S", "word=two"]) && idle(&["-S", "word=two"]));
     assert!(!idle(&[]), "its result is restored");
     assert!(idle(&[]) && answers() == 1);
+}
+
+#[test]
+fn many_processes_at_once_get_the_files_that_they_need() {
+    let numbers: Vec<_> = (0..30).collect();
+    let project = TestProject::new(&format!(
+        "[stage.a]\nkind = \"command\"\nmatrix.n = {numbers:?}\nrun = \"sleep 0.5; echo > $OUT/x\"\noutputs = [\"x\"]\n"
+    ));
+    let line = "ulimit -S -n 50; exec \"$0\" run -j 30 --launcher env";
+    let run =
+        project.start_as(std::process::Command::new("sh").args(["-c", line, env!("CARGO_BIN_EXE_repro")]));
+    let answer = run.wait();
+    assert_eq!(answer.code, Some(0), "{}", answer.err);
 }

@@ -21,8 +21,12 @@ outputs = ["y"]
 needs = { quick = "quick" }
 "#;
 
-/// Does the process of that number go on? Where there is no `/proc` nobody knows.
+/// Does the process of that number go on?
 fn lives(id: &str) -> bool {
+    if cfg!(not(target_os = "linux")) {
+        let kill = std::process::Command::new("kill").args(["-0", id.trim()]).output();
+        return kill.is_ok_and(|answer| answer.status.success());
+    }
     let stat = fs::read_to_string(format!("/proc/{}/stat", id.trim()));
     // What has ended may stay in the table, as a zombie, for as long as nobody asks for its exit code.
     stat.is_ok_and(|stat| !stat.contains(") Z "))

@@ -6,6 +6,7 @@ mod common;
 mod files;
 mod gc;
 mod idle;
+#[cfg(target_os = "linux")] // by `setsid`
 mod launcher;
 mod places;
 mod random;

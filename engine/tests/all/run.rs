@@ -41,7 +41,7 @@ fn a_changed_parameter_reruns_its_chain_and_changing_back_restores_it() {
 #[test]
 fn the_lock_file_follows_other_bytes_of_the_same_recipe() {
     let mut space = Space::new();
-    space.edit("d", "date +%N > $OUT/x");
+    space.edit("d", "od -An -N8 -tx1 /dev/urandom > $OUT/x");
     space.ran(&["a", "b", "c", "d"], &[]);
     for only in [false, true] {
         space.run_with(&RunOptions { targets: vec![3], force: true, only, ..RunOptions::default() });
@@ -298,6 +298,17 @@ fn what_somebody_made_in_a_results_folder_is_kept_when_the_result_makes_way() {
     assert!(!space.path(".repro/replaced/d~2").exists());
     fs::remove_dir_all(space.path(".repro")).unwrap();
     space.ran(&["a", "b", "c", "d"], &[]);
+    assert!(!space.path(".repro/replaced").exists());
+}
+
+#[test]
+fn what_macos_puts_into_every_folder_is_no_change_and_not_kept() {
+    let mut space = Space::new();
+    space.ran(&["a", "b", "c", "d"], &[]);
+    fs::write(space.path("artifacts/d/.DS_Store"), "a window").unwrap();
+    space.ran(&[], &[]);
+    space.edit("d", "echo another > $OUT/x");
+    space.ran(&["d"], &[]);
     assert!(!space.path(".repro/replaced").exists());
 }
 

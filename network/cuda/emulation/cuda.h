@@ -4,6 +4,10 @@
 // Few headers: hundreds of small libraries are compiled with this one in front.
 
 #define EMULATED
+#ifdef __APPLE__
+#define _XOPEN_SOURCE 700 // for ucontext.h
+#define _DARWIN_C_SOURCE
+#endif
 #define _GLIBCXX_INCLUDE_NEXT_C_HEADERS // the C library's own, without C++'s overloads
 #include <math.h>
 #include <setjmp.h>

@@ -173,7 +173,7 @@ fn library(source: &Source) -> Result<(PathBuf, Turn)> {
     // What checks jumps takes those between fibers for mistakes.
     let flags = [
         "-O2",
-        "-march=native",
+        if cfg!(target_arch = "aarch64") { "-mcpu=native" } else { "-march=native" },
         "-std=c++17",
         "-shared",
         "-fPIC",

@@ -229,6 +229,7 @@ fn an_interrupted_download_keeps_what_it_has() {
     assert_eq!(fs::read(bench.path("scratch/archive.part")).unwrap(), bytes[..300]);
 }
 
+#[cfg(target_os = "linux")] // has `/dev/full`
 #[test]
 fn a_full_disk_is_named_with_a_way_out() {
     let (bytes, mut bench) = (good(), Bench::new());

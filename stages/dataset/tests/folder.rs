@@ -186,6 +186,7 @@ fn other_sizes_are_an_error_that_names_the_file_unless_resizing_is_asked_for() {
     assert!(bench.packed().image(Split::Test, 0)[0] < 20);
 }
 
+#[cfg(target_os = "linux")] // has `/dev/full`
 #[test]
 fn a_file_that_cannot_be_read_and_an_output_that_cannot_be_written_are_named() {
     let mut bench = Bench::new();
