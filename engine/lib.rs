@@ -34,6 +34,7 @@ pub mod pipeline;
 pub mod place;
 pub mod plan;
 mod process;
+mod program;
 pub mod project;
 pub mod publish;
 pub mod push;

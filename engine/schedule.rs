@@ -28,6 +28,7 @@ use crate::{
     observer::{Event, Observer},
     plan::{Found, Standing},
     process::{Running, allow},
+    program::Program,
     project::{Project, Seen},
     recipe::Recipe,
     resources::{Pool, Share},
@@ -91,6 +92,7 @@ pub(crate) fn schedule(
     let mut run = Run {
         observer,
         pool,
+        program: Program::at(&plan.options.exe),
         state,
         blocked: BTreeMap::new(),
         dependents: vec![Vec::new(); plan.pipeline.instances.len()],
@@ -198,6 +200,8 @@ struct Run<'a> {
     /// Has a stage been started? Then somebody is finding out about the machine.
     started: bool,
     committer: Committer,
+    /// What stages run in.
+    program: Program,
     /// For the threads of the processes; the scheduler itself never sends, for it would wait for itself.
     sender: SyncSender<Message>,
     /// The stop level that the running processes know of.

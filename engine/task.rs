@@ -32,6 +32,7 @@ use crate::{
     pipeline::matrix::show,
     place::{clear, open_folder, with_parent},
     process::{ProcessGroup, Running, follow, open_held, open_log, spawn},
+    program::Program,
     recipe::Recipe,
     record::{Facts, Record, now, recordable},
     store::{Content, Draft, Store, lock_of},
@@ -70,7 +71,7 @@ pub(crate) struct Task {
     pub(crate) gpus: Vec<String>,
     /// Are the GPUs that it was not given hidden from it, also if it was given none?
     pub(crate) hide: bool,
-    pub(crate) exe: PathBuf,
+    pub(crate) program: Program,
     /// What starts it instead of this program.
     pub(crate) launcher: Option<Launcher>,
 }
@@ -99,7 +100,7 @@ impl Task {
         let locks = locks.collect::<Result<Vec<_>, _>>()?;
         let errors = logs[0].try_clone().context("open", &self.members[0].log)?;
         let shell = self.command.is_some() && self.launcher.is_none();
-        let program = if shell { Path::new("/bin/sh") } else { &self.exe };
+        let program = if shell { Path::new("/bin/sh") } else { self.program.path()? };
         let mut process = match &self.launcher {
             None => Command::new(program),
             Some(launcher) => {
@@ -114,7 +115,7 @@ impl Task {
             String::new()
         } else {
             let orders = Orders { job: self.members.iter().map(|member| member.order.clone()).collect() };
-            orders.text().map_err(io::Error::other).context("start", &self.exe)?
+            orders.text().map_err(io::Error::other).context("start", program)?
         };
         let started = (now(), Instant::now());
         let child = spawn(&mut process, &logs.iter().chain(&locks).collect::<Vec<_>>());

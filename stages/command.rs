@@ -250,6 +250,8 @@ mod tests {
         let errors = Command.resolve(&given(text)).unwrap_err();
         let keys: Vec<_> = errors.iter().map(|e| e.key.as_str()).collect();
         assert_eq!(keys, ["run", "outputs", "outputs", "outputs", "values", "env"]);
+        let errors = Command.resolve(&given("run = 'x'\noutputs = ['o']\nvalues = { X = 1, Y = [2] }"));
+        assert!(errors.unwrap_err()[0].message.starts_with("`values.Y`: expected a number"));
         let long =
             format!("run = \"# {}\"\noutputs = ['o', './o/p']\ndeps = [\"a\\u0000\"]", "x".repeat(1 << 17));
         let errors = Command.resolve(&given(&long)).unwrap_err();

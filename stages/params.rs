@@ -45,7 +45,7 @@ pub(crate) fn resolve_and_read<T: Serialize + DeserializeOwned + JsonSchema>(
 }
 
 fn complete<T: Serialize + DeserializeOwned>(given: &Table) -> Result<(T, Table), String> {
-    let read = read::<T>(given.clone())?;
+    let read = read::<T>(given.clone()).map_err(|(message, _)| message)?;
     let table = Table::try_from(&read).map_err(|e| e.to_string())?;
     Ok((read, table))
 }
@@ -66,19 +66,30 @@ fn faults<T: DeserializeOwned + JsonSchema>(given: &Table) -> Vec<ParamError> {
         // Alone in a table, a key is the only one that can be of the wrong type, so that every
         // wrong one is named; what this table lacks is judged below, with all of them.
         let alone = Table::from_iter([(key.clone(), value.clone())]);
-        if let Err(message) = read::<T>(alone)
+        if let Err((message, place)) = read::<T>(alone)
             && !message.starts_with("missing field")
         {
-            errors.push(ParamError { key: key.clone(), message: format!("`{key}`: {message}"), hint: None });
+            let place = place.as_ref().unwrap_or(key);
+            errors.push(ParamError {
+                key: key.clone(),
+                message: format!("`{place}`: {message}"),
+                hint: None,
+            });
         }
     }
     errors
 }
 
-fn read<T: DeserializeOwned>(table: Table) -> Result<T, String> {
-    T::deserialize(Value::Table(table)).map_err(|e| {
-        // The library adds a line that names the key; the caller has said it.
-        plain(e.to_string().lines().next().unwrap_or_default())
+/// An error is a message and, where the library says that, the key that it is about, with those around it.
+fn read<T: DeserializeOwned>(table: Table) -> Result<T, (String, Option<String>)> {
+    T::deserialize(Value::Table(table)).map_err(|error| {
+        let text = error.to_string();
+        let mut lines = text.lines();
+        let message = plain(lines.next().unwrap_or_default());
+        (
+            message,
+            lines.next().and_then(|line| Some(line.strip_prefix("in `")?.strip_suffix('`')?.to_owned())),
+        )
     })
 }
 

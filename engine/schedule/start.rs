@@ -13,7 +13,6 @@ use crate::{
     plan::Found,
     project::lacking,
     recipe::Recipe,
-    run::RunOptions,
     task::Task,
 };
 
@@ -90,9 +89,8 @@ impl Run<'_> {
         // A command may know better than the pipeline file what it uses.
         let some = if self.pool.is_elsewhere() { share.resources.gpus == 0 } else { self.pool.gpus() > 0 };
         let hide = some && command.is_none();
-        let RunOptions { exe, launcher, .. } = self.plan.options;
-        let (gpus, exe, launcher) = (share.gpus.clone(), exe.clone(), launcher.clone());
-        let task = Task { members, command, gpus, hide, exe, launcher };
+        let (gpus, launcher) = (share.gpus.clone(), self.plan.options.launcher.clone());
+        let task = Task { members, command, gpus, hide, program: self.program.clone(), launcher };
         let (running, listener) = match task.start(Arc::clone(&self.plan.project.store), self.sender.clone())
         {
             Ok(started) => started,

@@ -109,6 +109,19 @@ fn a_launcher_that_is_not_there_is_named() {
 }
 
 #[test]
+fn a_program_that_is_replaced_meanwhile_starts_no_more_stages() {
+    let replaces = "cp program new; echo >> new; mv new program; echo > $OUT/x";
+    let stages = vec![("a", replaces.to_owned(), vec![]), ("b", "echo > $OUT/x".to_owned(), vec!["a"])];
+    let space = Space::of(stages);
+    let options = by(&space, "env", 1);
+    let (summary, events) = space.run_with(&options);
+    assert_eq!((summary.ran, summary.failed), (vec![0], vec![1]));
+    let told = |event: &Event| matches!(event, Event::Failed { message, .. } if message.contains("no longer the program"));
+    assert!(events.iter().any(told), "{events:?}");
+    assert_eq!(space.run_with(&options).0.ran, [1]);
+}
+
+#[test]
 fn a_launcher_can_end_what_it_started_before_it_is_killed() {
     // What it starts is out of reach: in a session of its own, with nothing of the runner's open.
     let launcher = "\
