@@ -57,7 +57,7 @@ impl<'a> Layout<'a> {
             // Longer ones would reach into the axis's title.
             Scale::Linear if position.abs() >= 1e5 => format!("{position:e}"),
             Scale::Linear => number(position),
-            Scale::Log => large(10f64.powf(position)),
+            Scale::Log => large(libm::exp10(position)),
         }
     }
 }
@@ -82,14 +82,14 @@ impl Ranged for Layout<'_> {
 }
 
 fn position(scale: &Scale, value: f64) -> Option<f64> {
-    let position = if matches!(scale, Scale::Log) { value.log10() } else { value };
+    let position = if matches!(scale, Scale::Log) { libm::log10(value) } else { value };
     position.is_finite().then_some(position)
 }
 
 /// About six values whose distance is 1, 2 or 5 times a power of ten.
 fn even((low, high): (f64, f64)) -> Vec<f64> {
     let rough = (high - low) / 6.0;
-    let power = 10f64.powf(rough.log10().floor());
+    let power = libm::exp10(libm::log10(rough).floor());
     let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|step| *step >= rough);
     let step = step.unwrap_or(rough);
     let (first, last) = ((low / step).ceil() as i64, (high / step).floor() as i64);
@@ -104,7 +104,7 @@ fn decades((low, high): (f64, f64)) -> Vec<f64> {
         _ => &[1.0],
     };
     let powers = low.floor() as i32..=high.ceil() as i32;
-    let all = powers.flat_map(|power| multiples.iter().map(move |m| f64::from(power) + m.log10()));
+    let all = powers.flat_map(|power| multiples.iter().map(move |m| f64::from(power) + libm::log10(*m)));
     all.filter(|at| (low..=high).contains(at)).collect()
 }
 
