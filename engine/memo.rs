@@ -18,6 +18,7 @@ use rayon::prelude::*;
 use crate::{
     digest::{Digest, Stamp},
     error::{Context, EngineError},
+    look::FINDERS,
     place::write_whole,
     plan::Why,
     recipe::{Change, folder_in},
@@ -281,7 +282,7 @@ fn list(folder: &Path) -> io::Result<Vec<Listed>> {
 const FOREIGN: [&str; 8] = [
     ".git",
     ".repro",
-    ".DS_Store",
+    FINDERS,
     ".ipynb_checkpoints",
     ".mypy_cache",
     ".pytest_cache",
