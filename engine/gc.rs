@@ -29,6 +29,7 @@ use crate::{
     process::is_held,
     project::Project,
     state::State,
+    store::digest_in,
 };
 
 /// How to collect garbage.
@@ -98,7 +99,7 @@ impl Project {
             }
         };
         for file in records {
-            let recipe = sharded(&file.path, ".json");
+            let recipe = digest_in(&file.path, ".json");
             let record = recipe.and_then(|recipe| self.store.record(recipe));
             let needed = record.is_some() && (file.young || recipe.is_some_and(|r| used.contains(&r)));
             if let (true, Some(record)) = (needed, record) {
@@ -107,7 +108,7 @@ impl Project {
             sort(file, needed);
         }
         for file in files(&cache.join("objects"), options.keep)? {
-            let needed = sharded(&file.path, "").is_some_and(|digest| objects.contains(&digest));
+            let needed = digest_in(&file.path, "").is_some_and(|digest| objects.contains(&digest));
             sort(file, needed);
         }
         for (name, found) in [
@@ -212,13 +213,6 @@ fn below(folder: &Path, keep: Duration) -> Result<Vec<Found>, EngineError> {
         found.push(Found { path: entry.into_path(), folder, bytes, young });
     }
     Ok(found)
-}
-
-/// The digest that `ab/cdef...` spells.
-fn sharded(path: &Path, suffix: &str) -> Option<Digest> {
-    let rest = path.file_name()?.to_str()?.strip_suffix(suffix)?;
-    let first = path.parent()?.file_name()?.to_str()?;
-    format!("{first}{rest}").parse().ok()
 }
 
 /// Deletes the files and folders, and the folders below `cache` that this leaves empty.

@@ -27,6 +27,7 @@ mod lock;
 mod lockfile;
 mod look;
 pub mod machine;
+pub mod made;
 mod memo;
 pub mod observer;
 pub mod past;

@@ -90,10 +90,14 @@ fn short(value: &str) -> &str {
     if value.starts_with("blake3:") { value.get(..19).unwrap_or(value) } else { value }
 }
 
+/// The value that a text spells.
+pub fn value_in(text: &str) -> Option<Value> {
+    format!("v = {text}").parse::<toml::Table>().ok()?.remove("v")
+}
+
 /// What changed inside a table, or in a text of several lines.
 fn inside(name: &str, then: &str, now: &str) -> Option<Vec<String>> {
-    let value = |text: &str| format!("v = {text}").parse::<toml::Table>().ok()?.remove("v");
-    match (value(then)?, value(now)?) {
+    match (value_in(then)?, value_in(now)?) {
         (Value::Table(then), Value::Table(now)) => {
             let keys: BTreeSet<_> = then.keys().chain(now.keys()).collect();
             let part = |key: &String| match (then.get(key), now.get(key)) {
@@ -246,6 +250,54 @@ pub(crate) fn folder_in(change: &Change) -> Option<(&str, Digest)> {
 fn write_key(text: &mut String, key: &str) {
     let bare = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./".contains(&byte);
     if !key.is_empty() && key.bytes().all(bare) { text.push_str(key) } else { write_quoted(text, key) }
+}
+
+/// What a recipe's text says.
+pub(crate) enum Part {
+    /// The kind and its version, as a TOML string.
+    Kind(String),
+    /// A parameter or an axis, or a part of one that is a table: its name, and its value as TOML.
+    Value(String, String),
+    /// A file that the kind itself reads.
+    File(String, Digest),
+    /// An input.
+    Input(Digest),
+}
+
+impl Part {
+    /// Has a table this value by the name `key`?
+    fn is_of_table(&self, key: &str, value: &str) -> bool {
+        let named = |name: &str| name.rsplit_once('.').is_some_and(|(_, inner)| inner == key);
+        matches!(self, Self::Value(name, same) if same == value && named(name))
+    }
+}
+
+/// What a recipe's text says, line by line. Lines of an encoding that is not today's say nothing.
+pub(crate) fn parts(text: &str) -> Vec<Part> {
+    let mut parts = Vec::new();
+    for line in text.lines() {
+        let Some((what, rest)) = line.split_once(' ') else { continue };
+        let digest = || rest.rsplit_once(" blake3:").and_then(|(what, hex)| Some((what, hex.parse().ok()?)));
+        match what {
+            "kind" => parts.push(Part::Kind(value_text(&rest.into()))),
+            "param" | "axis" => {
+                let Some((name, value)) = rest.split_once(" = ") else { continue };
+                match value_in(value) {
+                    // What the values of a command take from an axis is said once.
+                    _ if what == "axis" && parts.iter().any(|part| part.is_of_table(name, value)) => {}
+                    Some(Value::Table(table)) if !table.is_empty() => {
+                        let inner = |(key, value)| Part::Value(format!("{name}.{key}"), value_text(value));
+                        parts.extend(table.iter().map(inner));
+                    }
+                    _ => parts.push(Part::Value(name.to_owned(), value.to_owned())),
+                }
+            }
+            "file" => parts.extend(digest().map(|(path, digest)| Part::File(path.into(), digest))),
+            "input" => parts.extend(digest().map(|(_, digest)| Part::Input(digest))),
+            _ => {}
+        }
+    }
+    parts
 }
 
 /// The digest that a recipe's text has of the file `path`.

@@ -119,6 +119,13 @@ pub(crate) fn is_temporary(name: &str) -> bool {
         && parts.iter().all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
+/// The digest that `ab/cdef...` spells.
+pub(crate) fn digest_in(path: &Path, suffix: &str) -> Option<Digest> {
+    let rest = path.file_name()?.to_str()?.strip_suffix(suffix)?;
+    let first = path.parent()?.file_name()?.to_str()?;
+    format!("{first}{rest}").parse().ok()
+}
+
 /// The lock of a scratch folder: see `task::Member::hold_scratch`.
 pub(crate) fn lock_of(scratch: &Path) -> PathBuf {
     scratch.with_added_extension("lock")
@@ -228,6 +235,22 @@ impl Store {
     pub(crate) fn record(&self, recipe: Digest) -> Option<Record> {
         let record: Record = serde_json::from_slice(&fs::read(self.record_path(recipe)).ok()?).ok()?;
         (Digest::of(&record.recipe) == recipe).then_some(record)
+    }
+
+    /// The recipes that ran to their end here, sorted.
+    pub(crate) fn recipes(&self) -> Result<Vec<Digest>, EngineError> {
+        let folder = self.cache.join("records");
+        let mut recipes = Vec::new();
+        for entry in walkdir::WalkDir::new(&folder) {
+            match entry.map_err(io::Error::from) {
+                Ok(entry) => recipes.extend(digest_in(entry.path(), ".json")),
+                // Nothing ran yet, or somebody collects garbage.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error).context("read", &folder),
+            }
+        }
+        recipes.sort_unstable();
+        Ok(recipes)
     }
 
     /// The record of a recipe whose objects are all there, at their size, or beside.

@@ -124,7 +124,8 @@ pub(crate) enum Command {
     /// Write a trained network for other programs
     Export(Export),
     /// Show the numbers that the results hold, as a table
-    Metrics(Listing),
+    #[command(after_help = METRICS_EXAMPLES)]
+    Metrics(Metrics),
     /// Show every parameter of every instance, defaults included, as a table
     Params(Listing),
     /// Write everything about the results of the pipeline, under its profile, into one HTML file that needs no network
@@ -196,6 +197,18 @@ pub(crate) enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+/// Options of `repro metrics`.
+#[derive(Debug, clap::Args)]
+#[command(subcommand_precedence_over_arg = true)]
+pub(crate) struct Metrics {
+    #[command(flatten)]
+    pub(crate) listing: Listing,
+    /// All that the cache has, whatever pipeline file, profile or setting it was made under: when, with which commit
+    /// checked out, and with the parameters and files that not all of them have in common
+    #[arg(long)]
+    pub(crate) past: bool,
 }
 
 /// Options of `repro metrics` and `repro params`.
@@ -327,6 +340,13 @@ Examples:
   rsync -a /mnt/team/repro/ host:repro/     the folder goes wherever folders can be copied
 
 An interrupted training goes on elsewhere: push here, then run there with --from.";
+
+const METRICS_EXAMPLES: &str = "\
+Examples:
+  repro metrics                             of all results of the pipeline
+  repro metrics 'evaluate[mode=bn]' --md    of some, for a page
+  repro metrics diff                        against those of the last commit
+  repro metrics --past evaluate             every evaluation that ever ran here, with what it was made with";
 
 const RUN_EXAMPLES: &str = "\
 Examples:

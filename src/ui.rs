@@ -71,6 +71,22 @@ pub(crate) fn seconds(seconds: f64) -> String {
     }
 }
 
+/// A moment, given in seconds since 1970, to the minute: `2026-11-29 08:50`, in UTC. The date is that of the
+/// proleptic Gregorian calendar, by `civil_from_days` of <https://howardhinnant.github.io/date_algorithms.html>.
+pub(crate) fn when(seconds: u64) -> String {
+    let minute = seconds / 60 % (24 * 60);
+    // Years begin in March, so that the leap day is their last.
+    let days = seconds / (24 * 60 * 60) + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year}-{month:02}-{day:02} {:02}:{:02}", minute / 60, minute % 60)
+}
+
 /// A text as it is, anything else or what would break the line as JSON.
 pub(crate) fn cell(value: &serde_json::Value) -> String {
     let plain = value.as_str().filter(|text| !text.contains(char::is_control));
@@ -141,4 +157,20 @@ fn group<'a>(diagnostic: &'a Diagnostic, file: &'a str, source: &'a str) -> Grou
         group = group.element(Level::HELP.message(hint.as_str()));
     }
     group
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_dates_of_the_calendar() {
+        let days = |days: u64| when(days * 24 * 60 * 60);
+        assert_eq!([when(0), when(59)], ["1970-01-01 00:00"; 2].map(str::to_owned));
+        assert_eq!(when(1_795_929_638), "2026-11-29 05:20");
+        assert_eq!([days(58), days(59)], ["1970-02-28 00:00", "1970-03-01 00:00"].map(str::to_owned));
+        assert_eq!([days(11_016), days(11_017)], ["2000-02-29 00:00", "2000-03-01 00:00"].map(str::to_owned));
+        assert_eq!(when(4_107_542_399), "2100-02-28 23:59");
+        assert_eq!(when(4_107_542_400), "2100-03-01 00:00");
+    }
 }

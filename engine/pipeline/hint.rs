@@ -1,7 +1,7 @@
 //! "Did you mean": the nearest of the names that exist. Knows nothing of pipelines.
 
 /// A hint that names the nearest candidate, or lists them all when none is near.
-pub(super) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub(crate) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let candidates: Vec<&str> = candidates.into_iter().collect();
     let allowed = (word.chars().count() / 3).max(1);
     let near = candidates

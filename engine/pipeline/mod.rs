@@ -6,7 +6,7 @@
 //! multiplied out, and last the instances joined along `needs`.
 
 mod expand;
-mod hint;
+pub(crate) mod hint;
 mod join;
 pub(crate) mod matrix;
 mod overlay;

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The file of a result that holds its numbers.
-const FILE: &str = "metrics.json";
+pub(super) const FILE: &str = "metrics.json";
 
 /// One result's texts and numbers.
 pub(super) struct Row {
@@ -86,7 +86,7 @@ fn at(global: &Global, revision: &str) -> Result<Values, Failure> {
 
 /// The texts, numbers and truths of a `metrics.json`, those of tables in it as `table.key`; none, with a word
 /// about it, where it holds something else. One result must not hide the others.
-fn fields(text: &[u8], place: &str) -> Option<Map<String, Value>> {
+pub(super) fn fields(text: &[u8], place: &str) -> Option<Map<String, Value>> {
     let read: Result<Value, serde_json::Error> = serde_json::from_slice(text).or_else(|error| {
         let mended = serde_json::from_slice(&without_infinities(text)).map_err(|_| error)?;
         ui::note(&format!(
@@ -177,9 +177,20 @@ pub(super) fn rows(global: &Global, names: &[String]) -> Result<Vec<Row>, Failur
     Ok(rows)
 }
 
-/// The heading and the lines. Texts come first, then whole numbers, then the rest: what an instance
-/// is before how well it did.
+/// The heading and the lines.
 pub(super) fn table(rows: &[Row]) -> Vec<Vec<String>> {
+    let columns = columns(rows.iter().map(|row| &row.fields));
+    let heading = ["instance"].into_iter().chain(columns.iter().copied()).map(str::to_owned);
+    let line = |row: &Row| {
+        let name = if row.fresh { row.name.clone() } else { format!("{} (not fresh)", row.name) };
+        std::iter::once(name).chain(cells(&row.fields, &columns)).collect()
+    };
+    std::iter::once(heading.collect()).chain(rows.iter().map(line)).collect()
+}
+
+/// The names of all fields. Texts come first, then whole numbers, then the rest: what an instance is before how well it
+/// did.
+pub(super) fn columns<'a>(all: impl Iterator<Item = &'a Map<String, Value>>) -> Vec<&'a str> {
     let rank = |value: &Value| {
         if value.is_string() {
             0
@@ -190,19 +201,18 @@ pub(super) fn table(rows: &[Row]) -> Vec<Vec<String>> {
         }
     };
     let mut ranks = BTreeMap::<&str, i32>::new();
-    for (key, value) in rows.iter().flat_map(|row| &row.fields) {
+    for (key, value) in all.flatten() {
         let worst = ranks.entry(key).or_default();
         *worst = rank(value).max(*worst);
     }
     let mut columns: Vec<_> = ranks.into_iter().map(|(key, rank)| (rank, key)).collect();
     columns.sort_unstable();
-    let heading = ["instance"].into_iter().chain(columns.iter().map(|(_, key)| *key)).map(str::to_owned);
-    let line = |row: &Row| {
-        let name = if row.fresh { row.name.clone() } else { format!("{} (not fresh)", row.name) };
-        let cells = columns.iter().map(|(_, key)| row.fields.get(*key).map_or_else(String::new, cell));
-        std::iter::once(name).chain(cells).collect()
-    };
-    std::iter::once(heading.collect()).chain(rows.iter().map(line)).collect()
+    columns.into_iter().map(|(_, key)| key).collect()
+}
+
+/// The values of these fields, as a table shows them; nothing where there is none.
+pub(super) fn cells(fields: &Map<String, Value>, columns: &[&str]) -> impl Iterator<Item = String> {
+    columns.iter().map(|key| fields.get(*key).map_or_else(String::new, cell))
 }
 
 fn cell(value: &Value) -> String {

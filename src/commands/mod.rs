@@ -10,6 +10,7 @@ mod export;
 mod gc;
 mod metrics;
 mod params;
+mod past;
 mod plan;
 mod pull;
 mod push;
@@ -34,7 +35,7 @@ use engine::{
 };
 
 use crate::{
-    args::{Args, Command, FILE, Global},
+    args::{Args, Command, FILE, Global, Metrics},
     error::Failure,
 };
 
@@ -55,7 +56,8 @@ pub(crate) fn dispatch(args: &mut Args) -> Result<ExitCode, Failure> {
         }
         Command::Explain { instance, json } => explain::explain(global, instance, *json),
         Command::Export(args) => export::export(global, args),
-        Command::Metrics(listing) => metrics::metrics(global, listing),
+        Command::Metrics(Metrics { listing, past: false }) => metrics::metrics(global, listing),
+        Command::Metrics(Metrics { listing, past: true }) => past::past(global, listing),
         Command::Params(listing) => params::params(global, listing),
         Command::Report { output } => report::report(global, output),
         Command::Verify { json } => verify::verify(global, *json),

@@ -12,6 +12,7 @@ mod files;
 mod gpus;
 #[cfg(target_os = "linux")] // by `setsid`
 mod launcher;
+mod past;
 mod project;
 mod read;
 mod readme;
