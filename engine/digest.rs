@@ -26,7 +26,7 @@ impl Digest {
     ///
     /// # Errors
     /// When it cannot be read, or is no plain file.
-    pub fn of_file(path: &Path) -> io::Result<Self> {
+    pub(crate) fn of_file(path: &Path) -> io::Result<Self> {
         let meta = fs::metadata(path)?;
         // Opening a pipe would wait for somebody who writes to it.
         if !meta.is_file() && !meta.is_dir() {

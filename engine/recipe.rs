@@ -333,7 +333,7 @@ pub(crate) fn write_quoted(text: &mut String, value: &str) {
 }
 
 /// The one spelling of a value.
-pub fn value_text(value: &Value) -> String {
+pub(crate) fn value_text(value: &Value) -> String {
     let mut text = String::new();
     write_value(&mut text, value);
     text

@@ -29,18 +29,27 @@ pub(crate) fn dataset(job: &Job<'_>) -> Result<Arc<Dataset>, StageError> {
 
 /// The model of role `model`.
 pub(crate) fn model(job: &Job<'_>) -> Result<Model, StageError> {
-    let (input, path) = file(job, "model", "model.json")?;
-    let hint = "`model` wants an instance of kind `model`; if it is one, `repro verify` says what is damaged";
-    let text = fs::read(path).map_err(|e| unreadable(input, "model.json", &e).hint(hint))?;
-    Model::from_json(&text).map_err(|e| wrong(input, "model.json", &e).hint(hint))
+    read(job, "model", "model.json", Model::from_json)
 }
 
 /// The checkpoint of role `train`.
 pub(crate) fn checkpoint(job: &Job<'_>) -> Result<Checkpoint, StageError> {
-    let (input, path) = file(job, "train", "checkpoint.safetensors")?;
-    let hint = "`train` wants an instance of kind `train`; if it is one, `repro verify` says what is damaged";
-    let bytes = fs::read(path).map_err(|e| unreadable(input, "checkpoint.safetensors", &e).hint(hint))?;
-    Checkpoint::from_bytes(&bytes).map_err(|e| wrong(input, "checkpoint.safetensors", &e).hint(hint))
+    read(job, "train", "checkpoint.safetensors", Checkpoint::from_bytes)
+}
+
+/// What the file `name` holds of the input whose role and kind have the same name.
+fn read<T>(
+    job: &Job<'_>,
+    role: &str,
+    name: &str,
+    read: impl Fn(&[u8]) -> network::Result<T>,
+) -> Result<T, StageError> {
+    let (input, path) = file(job, role, name)?;
+    let hint = format!(
+        "`{role}` wants an instance of kind `{role}`; if it is one, `repro verify` says what is damaged"
+    );
+    let bytes = fs::read(path).map_err(|e| unreadable(input, name, &e).hint(hint.clone()))?;
+    read(&bytes).map_err(|e| wrong(input, name, &e).hint(hint))
 }
 
 /// A network and a dataset only go together when they know equally many classes.

@@ -14,11 +14,7 @@ use crate::{args::Global, error::Failure, ui};
 
 pub(super) fn explain(global: &Global, name: &str, json: bool) -> Result<ExitCode, Failure> {
     let (pipeline, project) = super::project(global)?;
-    let ids = super::selected(pipeline, &[name.to_owned()])?;
-    let &[id] = ids.as_slice() else {
-        let message = format!("`{name}` means {} instances: {}", ids.len(), super::names(pipeline, &ids));
-        return Err(Failure::user(message).hint("name one of them; quote it for the shell"));
-    };
+    let id = super::one(pipeline, name)?;
     let Explanation { standing, then, now, so_far, undecided } = project.explain(pipeline, id)?;
     let name = &pipeline.instances[id].name;
     if json {

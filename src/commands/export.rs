@@ -78,10 +78,7 @@ impl Trained {
     /// That of the one instance that is meant, if it is up to date.
     fn find(global: &Global, Export { instance: name, allow_missing, .. }: &Export) -> Result<Self, Failure> {
         let (pipeline, project) = super::project(global)?;
-        let [id] = super::selected(pipeline, std::slice::from_ref(name))?[..] else {
-            let failure = Failure::user(format!("`{name}` means several instances"));
-            return Err(failure.hint("name one; `repro status` lists them"));
-        };
+        let id = super::one(pipeline, name)?;
         let name = &pipeline.instances[id].name;
         if pipeline.instances[id].kind.name() != "train" {
             let failure = Failure::user(format!("`{name}` trains no network"));

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, io::ErrorKind, process::ExitCode};
 
-use engine::{digest::Digest, past::Past};
+use engine::{digest::Digest, instance::Pipeline, past::Past, plan::Standing, project::Project};
 use serde_json::{Map, Value, json};
 
 use super::diff::{self, Values};
@@ -25,7 +25,8 @@ pub(super) struct Row {
 pub(super) fn metrics(global: &Global, listing: &Listing) -> Result<ExitCode, Failure> {
     if let Some(from) = diff::from(listing)? {
         let old = diff::from_file(from, "metrics")?.map_or_else(|| at(global, from), Ok)?;
-        let rows = rows(global, &[])?;
+        let (pipeline, project) = super::project(global)?;
+        let rows = rows(pipeline, &project, &super::standings(&project, pipeline)?, &[])?;
         let stale = rows.iter().filter(|row| !row.fresh).count();
         let new = rows.into_iter().map(|row| (row.name, row.fields)).collect();
         if stale > 0 {
@@ -36,7 +37,8 @@ pub(super) fn metrics(global: &Global, listing: &Listing) -> Result<ExitCode, Fa
         }
         return Ok(diff::print(&old, &new, "metric", listing.form, cell));
     }
-    let rows = rows(global, &listing.instances)?;
+    let (pipeline, project) = super::project(global)?;
+    let rows = rows(pipeline, &project, &super::standings(&project, pipeline)?, &listing.instances)?;
     if listing.form.json {
         let rows =
             rows.iter().map(|row| json!({ "instance": row.name, "fresh": row.fresh, "metrics": row.fields }));
@@ -156,9 +158,12 @@ fn flatten(prefix: &str, fields: Map<String, Value>, into: &mut Map<String, Valu
 }
 
 /// Every shown result that has a `metrics.json`; lists in it are left out.
-pub(super) fn rows(global: &Global, names: &[String]) -> Result<Vec<Row>, Failure> {
-    let (pipeline, project) = super::project(global)?;
-    let standings = super::standings(&project, pipeline)?;
+pub(super) fn rows(
+    pipeline: &Pipeline,
+    project: &Project,
+    standings: &[Standing],
+    names: &[String],
+) -> Result<Vec<Row>, Failure> {
     let mut rows = Vec::new();
     for id in super::selected_or_all(pipeline, names)? {
         let path = project.result(pipeline, id).join(FILE);

@@ -167,6 +167,16 @@ fn selected(pipeline: &Pipeline, names: &[String]) -> Result<Vec<InstanceId>, Fa
     Ok(ids)
 }
 
+/// The one instance that a word on the command line means.
+fn one(pipeline: &Pipeline, name: &str) -> Result<InstanceId, Failure> {
+    let ids = select(pipeline, name).map_err(Failure::user)?;
+    let &[id] = ids.as_slice() else {
+        let message = format!("`{name}` means {} instances: {}", ids.len(), names(pipeline, &ids));
+        return Err(Failure::user(message).hint("name one of them; quote it for the shell"));
+    };
+    Ok(id)
+}
+
 /// The words for where instances stand.
 pub(crate) const WORDS: [&str; 6] = ["fresh", "restorable", "locked", "running", "stale", "waiting"];
 

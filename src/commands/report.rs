@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::export::save;
+use super::{export::save, metrics};
 use crate::{
     args::Global,
     error::Failure,
@@ -36,19 +36,14 @@ pub(super) fn report(global: &Global, output: &Path) -> Result<ExitCode, Failure
             _ => {}
         }
     }
+    let metrics = metrics::table(&metrics::rows(pipeline, &project, &standings, &[])?);
     let items = pipeline.instances.iter().zip(&standings).zip(records);
     let items = items.map(|((instance, standing), record)| Item {
         instance,
         standing: super::word(standing),
         record,
     });
-    let report = Report {
-        pipeline,
-        items: items.collect(),
-        metrics: super::metrics::table(&super::metrics::rows(global, &[])?),
-        figures,
-        claims,
-    };
+    let report = Report { pipeline, items: items.collect(), metrics, figures, claims };
     save(output, report.html().as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -110,7 +110,7 @@ fn every_curve_of_a_training_is_in_the_event_file() {
 fn only_one_training_can_be_exported() {
     let project = TestProject::new(TRAINING);
     for (name, why) in [
-        ("train", "`train` means several instances"),
+        ("train", "`train` means 2 instances: `train[mode=bn]`, `train[mode=none]`\nhelp: name one of them"),
         ("model", "`model` trains no network\nhelp: name an instance of kind `train`"),
     ] {
         let error = project.ends(&["export", name, "--full", "x"], 2).err;
