@@ -16,10 +16,11 @@ use crate::{
     error::{Context, EngineError},
     instance::{Instance, InstanceId, Pipeline},
     place::write_whole,
+    plan::Found,
     project::Seen,
     recipe::{file_in, write_quoted},
     state::{Entry, State},
-    store::{Shown, Store},
+    store::{Output, Shown, Store},
 };
 
 const HEAD: &str =
@@ -36,6 +37,9 @@ pub(crate) struct Locked {
     #[serde(default)]
     files: BTreeMap<String, Digest>,
     outputs: BTreeMap<String, LockedOutput>,
+    /// Is it believed of what is missing, too?
+    #[serde(skip)]
+    missing: bool,
 }
 
 #[derive(PartialEq, Deserialize)]
@@ -52,10 +56,19 @@ impl Locked {
         self.recipe == entry.recipe && self.outputs != Self::from(entry).outputs
     }
 
-    /// The digest of the whole result, where this recipe made it, at least one of its files lies in `place`, and all of
-    /// them that lie there are what was locked.
+    /// All files and empty folders, where this recipe made them.
+    pub(crate) fn whole(&self, recipe: Digest) -> Option<Vec<Output>> {
+        let output = |(path, locked): (&String, &LockedOutput)| {
+            let &LockedOutput { blake3: digest, size, executable } = locked;
+            Output { path: path.clone(), digest, size, executable }
+        };
+        (self.recipe == recipe).then(|| self.outputs.iter().map(output).collect())
+    }
+
+    /// The digest of the whole result, where it is believed of what is missing, this recipe made it, at least one of its
+    /// files lies in `place`, and all of them that lie there are what was locked.
     pub(crate) fn partly(&self, recipe: Digest, place: &Path) -> Option<Digest> {
-        if self.recipe != recipe {
+        if !self.missing || self.recipe != recipe {
             return None;
         }
         let mut there = 0;
@@ -87,9 +100,9 @@ impl Locked {
         self.outputs.values().map(|output| output.blake3)
     }
 
-    /// The digest of a file or folder that it read.
+    /// The digest of a file or folder that it read and that may be missing.
     pub(crate) fn file(&self, path: &Path) -> Option<Digest> {
-        self.files.get(path.to_str()?).copied()
+        self.files.get(path.to_str()?).copied().filter(|_| self.missing)
     }
 
     /// The digest of an output.
@@ -108,7 +121,8 @@ impl From<&Entry> for Locked {
             (folder.to_owned(), LockedOutput { blake3: Digest::of(""), size: 0, executable: false })
         };
         let outputs = entry.files.iter().map(file).chain(entry.empty_folders().map(empty));
-        Self { recipe: entry.recipe, files: BTreeMap::new(), outputs: outputs.collect() }
+        let outputs = outputs.collect();
+        Self { recipe: entry.recipe, files: BTreeMap::new(), outputs, missing: false }
     }
 }
 
@@ -121,16 +135,30 @@ pub(crate) fn read(place: &Path) -> Result<Lock, EngineError> {
     parse(&text, &place.display().to_string())
 }
 
-/// What the lock file is believed of, by instance: what it says of this profile with `allow_missing`, or nothing.
+/// What the lock file says of this profile, by instance. With `allow_missing` it is believed of what is missing, too;
+/// without, it is of use, and read, only where something lies that the index does not know as it is.
 pub(crate) fn believed(
     pipeline: &Pipeline,
     allow_missing: bool,
+    store: &Store,
+    seen: &[Seen],
 ) -> Result<BTreeMap<String, Locked>, EngineError> {
-    if !allow_missing {
+    let unknown = |seen: &Seen| match seen.found {
+        Found::Intact(_) => false,
+        Found::Nothing => fs::symlink_metadata(store.shown(&seen.key)).is_ok(),
+        Found::Missing(..) | Found::Altered(..) => true,
+    };
+    if !allow_missing && !seen.iter().any(unknown) {
         return Ok(BTreeMap::new());
     }
-    let mut lock = read(&pipeline.lock_file())?;
-    Ok(lock.remove(section(pipeline.profile.as_deref())).unwrap_or_default())
+    let mut lock = match read(&pipeline.lock_file()) {
+        // Whoever does not ask for its word gets on without.
+        Err(_) if !allow_missing => Lock::new(),
+        lock => lock?,
+    };
+    let mut lock = lock.remove(section(pipeline.profile.as_deref())).unwrap_or_default();
+    lock.values_mut().for_each(|locked| locked.missing = allow_missing);
+    Ok(lock)
 }
 
 /// Reads the text of the lock file called `place`.

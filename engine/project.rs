@@ -24,7 +24,7 @@ use crate::{
     recipe::Recipe,
     record::Record,
     share::Share,
-    state::State,
+    state::{Entry, State},
     store::{Store, lock_of},
 };
 
@@ -83,6 +83,8 @@ pub(crate) struct Judged {
     pub(crate) recipe: Option<Recipe>,
     /// The digest of its result, where that exists.
     pub(crate) tree: Option<Digest>,
+    /// What the index does not know yet: the whole result lies in its place.
+    pub(crate) found: Option<Entry>,
 }
 
 impl Project {
@@ -110,7 +112,7 @@ impl Project {
     pub fn status(&self, pipeline: &Pipeline, allow_missing: bool) -> Result<Vec<Standing>, EngineError> {
         let (mut state, _) = State::load(self.store.cache())?;
         let seen = self.look_all(pipeline, None, &mut state);
-        let locked = lockfile::believed(pipeline, allow_missing)?;
+        let locked = lockfile::believed(pipeline, allow_missing, &self.store, &seen)?;
         let judged = self.judge_all(pipeline, &seen, &locked, &mut state);
         let judged = judged.into_iter().zip(&seen).enumerate();
         let stands = |(id, (judged, seen)): (InstanceId, (Judged, &Seen))| {
@@ -149,7 +151,8 @@ impl Project {
         let (mut state, _) = State::load(self.store.cache())?;
         let then = state.results.get(&key(pipeline, id)).and_then(|entry| self.store.record(entry.recipe));
         let seen = self.look_all(pipeline, None, &mut state);
-        let mut judged = self.judge_all(pipeline, &seen, &BTreeMap::new(), &mut state);
+        let locked = lockfile::believed(pipeline, false, &self.store, &seen)?;
+        let mut judged = self.judge_all(pipeline, &seen, &locked, &mut state);
         let (mut so_far, mut undecided) = (None, Vec::new());
         if let Standing::Waiting(on) = &judged[id].standing {
             undecided = on.iter().map(|&from| (from, judged[from].standing.clone())).collect();
@@ -159,7 +162,8 @@ impl Project {
         }
         let Judged { standing, recipe, .. } = judged.swap_remove(id);
         let now = recipe.map(|recipe| recipe.text().to_owned());
-        Ok(Explanation { standing, then: then.map(|record| record.recipe), now, so_far, undecided })
+        let then = if standing == Standing::Fresh { now.clone() } else { then.map(|record| record.recipe) };
+        Ok(Explanation { standing, then, now, so_far, undecided })
     }
 
     /// What is recorded of every shown result, by [`InstanceId`].
@@ -211,8 +215,11 @@ impl Project {
                 let recipe = self.recipe(pipeline, id, &inputs, foreseen, locked, state);
                 self.judge_one(recipe, seen, locked, state)
             } else {
-                Judged { standing: Standing::Waiting(waits), recipe: None, tree: None }
+                Judged { standing: Standing::Waiting(waits), recipe: None, tree: None, found: None }
             };
+            if let Some(found) = &judged.found {
+                state.touched(&seen.key, found.clone());
+            }
             all.push(judged);
         }
         all
@@ -226,11 +233,16 @@ impl Project {
         locked: Option<&Locked>,
         state: &State,
     ) -> Judged {
-        let cannot = |why| Judged { standing: Standing::Stale(vec![why]), recipe: None, tree: None };
+        let cannot =
+            |why| Judged { standing: Standing::Stale(vec![why]), recipe: None, tree: None, found: None };
         let (recipe, missing) = match recipe {
             Ok(recipe) => recipe,
             Err(why) => return cannot(why),
         };
+        if let Some(found) = self.find(recipe.digest(), seen, locked, state) {
+            let tree = Some(found.tree);
+            return Judged { standing: Standing::Fresh, recipe: Some(recipe), tree, found: Some(found) };
+        }
         let mut cached = None;
         let mut standing = judge(
             &recipe,
@@ -259,7 +271,32 @@ impl Project {
             Standing::Locked => taken,
             Standing::Stale(_) | Standing::Waiting(_) => None,
         };
-        Judged { standing, recipe: Some(recipe), tree }
+        Judged { standing, recipe: Some(recipe), tree, found: None }
+    }
+
+    /// The whole result of a recipe, if it lies in its place and the index knows something else, or nothing, of that: git
+    /// or somebody else put it there. What it is say the cache and the lock file.
+    fn find(&self, recipe: Digest, seen: &Seen, locked: Option<&Locked>, state: &State) -> Option<Entry> {
+        let place = self.store.shown(&seen.key);
+        match seen.found {
+            Found::Intact(then) if then == recipe => return None,
+            Found::Nothing if fs::symlink_metadata(&place).is_err() => return None,
+            _ => {}
+        }
+        let recorded = self.store.record(recipe).map(|record| record.outputs);
+        let locked = locked.and_then(|locked| locked.whole(recipe));
+        recorded.into_iter().chain(locked).find_map(|outputs| {
+            let expected = Entry::expected(recipe, &outputs);
+            if let Found::Intact(_) = seen.found {
+                // It was looked at already.
+                let there = state.results.get(&seen.key).filter(|entry| entry.tree == expected.tree)?;
+                return Some(Entry { recipe, ..there.clone() });
+            }
+            match look(&place, &expected) {
+                (Found::Intact(_), now) => Some(now.unwrap_or(expected)),
+                _ => None,
+            }
+        })
     }
 
     /// The recipe of an instance whose inputs are known, made now unless it is `foreseen`. There is none while a file

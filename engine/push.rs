@@ -65,7 +65,7 @@ impl Project {
         let (mut state, _) = State::load(self.store.cache())?;
         let seen = self.look_all(pipeline, None, &mut state);
         // Only to know the recipes of what was made of results that are not whole here.
-        let locked = lockfile::believed(pipeline, true)?;
+        let locked = lockfile::believed(pipeline, true, &self.store, &seen)?;
         let judged = self.judge_all(pipeline, &seen, &locked, &mut state);
         let mut push = Push { project: self, pipeline, seen: &seen, share, records: Vec::new(), bytes: 0 };
         let mut given = Vec::new();

@@ -15,7 +15,9 @@ use crate::{
     digest::Digest,
     error::{Context, EngineError},
     place::with_parent,
-    record::Record,
+    recipe::Recipe,
+    record::{Facts, Record, now},
+    state::Entry,
     store::{Content, Draft, Folder, Output, Shown, Store, stamp},
 };
 
@@ -86,6 +88,42 @@ impl Store {
             whole(self).or_else(|error| self.beside.as_ref().map_or(Err(error), |share| whole(&share.0)))
         });
         checks.filter_map(Result::err).next()
+    }
+
+    /// Takes a result that lies in `place`, and that this recipe made somewhere else, into the cache.
+    pub(crate) fn adopt(
+        &self,
+        recipe: &Recipe,
+        instance: &str,
+        place: &Path,
+        entry: &Entry,
+    ) -> Result<(), EngineError> {
+        for file in entry.files.iter().filter(|file| !self.holds(file.digest, file.stamp.size)) {
+            self.refill(file.digest, &place.join(&file.path))?;
+        }
+        if self.record(recipe.digest()).is_some() {
+            return Ok(());
+        }
+        let file = |file: &Shown| {
+            let Shown { path, digest, executable, stamp } = file.clone();
+            Output { path, digest, size: stamp.size, executable }
+        };
+        let empty = |folder: &str| Output {
+            path: folder.to_owned(),
+            digest: Digest::of(""),
+            size: 0,
+            executable: false,
+        };
+        let outputs = entry.files.iter().map(file).chain(entry.empty_folders().map(empty));
+        let mut outputs: Vec<_> = outputs.collect();
+        outputs.sort_by(|a, b| a.path.cmp(&b.path));
+        let notes = [("made".to_owned(), "elsewhere".into())].into();
+        let run = Facts { instance: instance.to_owned(), started: now(), notes, ..Facts::default() };
+        // Objects that a crash takes from it are noticed when they are read.
+        self.write_record(
+            recipe.digest(),
+            &Record { recipe: recipe.text().to_owned(), outputs, tree: entry.tree, run },
+        )
     }
 
     /// Makes an object again of `place`, if that has its content.

@@ -134,7 +134,7 @@ impl Project {
             let judged = self.judge_all(pipeline, &seen, &BTreeMap::new(), &mut state);
             trees = inputs_of_only(pipeline, &wanted, &judged)?;
         }
-        let locked = lockfile::believed(pipeline, options.allow_missing)?;
+        let locked = lockfile::believed(pipeline, options.allow_missing, &self.store, &seen)?;
         let plan = Plan { project: self, pipeline, options, wanted: &wanted, forced, seen: &seen, locked };
         let Outcome { mut summary, trees, mut state, unequal, journal, result } =
             schedule(plan, trees, state, journal, observer);
@@ -202,7 +202,7 @@ impl Project {
     ) -> Result<Summary, EngineError> {
         let (mut state, _) = State::load(self.store.cache())?;
         let seen = self.look_all(pipeline, None, &mut state);
-        let locked = lockfile::believed(pipeline, options.allow_missing)?;
+        let locked = lockfile::believed(pipeline, options.allow_missing, &self.store, &seen)?;
         let judged = self.judge_all(pipeline, &seen, &locked, &mut state);
         if options.only {
             inputs_of_only(pipeline, wanted, &judged)?;

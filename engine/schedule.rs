@@ -34,7 +34,7 @@ use crate::{
     resources::{Pool, Share},
     run::{RunOptions, Summary},
     share::Brought,
-    state::{Journal, State},
+    state::{Entry, Journal, State},
     task::{Member, Message},
 };
 
@@ -299,6 +299,9 @@ impl Run<'_> {
         match judged.standing {
             _ if self.plan.forced.contains(&id) => drop(self.queued.insert(id, recipe)),
             Standing::Fresh => {
+                if let Some(entry) = judged.found {
+                    self.adopt(id, &recipe, entry);
+                }
                 self.trees[id] = judged.tree;
                 if self.settle(id) {
                     self.observer.event(&Event::Fresh { id });
@@ -313,6 +316,20 @@ impl Run<'_> {
         if let Some(why) = missing.filter(|_| self.queued.remove(&id).is_some()) {
             self.fail(id, StageError::new(why).hint(READABLE));
         }
+    }
+
+    /// Notes a result that somebody else put in its place. The cache gets it too, as far as there is room.
+    fn adopt(&mut self, id: InstanceId, recipe: &Recipe, entry: Entry) {
+        let Plan { project, pipeline, seen, .. } = self.plan;
+        let key = seen[id].key.clone();
+        if let Err(error) =
+            project.store.adopt(recipe, &pipeline.instances[id].name, &project.store.shown(&key), &entry)
+        {
+            let line = format!("it is taken as it lies there, and the cache lacks it: {error}");
+            self.observer.event(&Event::Said { id, line });
+        }
+        self.state.results.insert(key.clone(), entry.clone());
+        self.committer.commit(Commit { key, entry: Some(entry), record: None });
     }
 
     /// It is to run once resources allow, unless nothing is; from where somebody else had to leave it, if that is known.

@@ -18,7 +18,7 @@ use crate::{
     error::{Context, EngineError},
     memo::{Memo, Remembered},
     place::write_whole,
-    store::{Folder, Shown},
+    store::{Folder, Output, Shown},
 };
 
 /// What lies in `artifacts/` for one instance.
@@ -36,6 +36,20 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// Of a result that may lie somewhere: sizes and digests without times, so that each file is read before it counts.
+    pub(crate) fn expected(recipe: Digest, outputs: &[Output]) -> Self {
+        let (mut files, mut folders) = (Vec::new(), BTreeSet::from([String::new()]));
+        for Output { path, digest, size, executable } in outputs {
+            folders.extend(path.match_indices('/').map(|(end, _)| path[..=end].to_owned()));
+            if !path.ends_with('/') {
+                let stamp = Stamp { size: *size, ..Stamp::NONE };
+                files.push(Shown { path: path.clone(), digest: *digest, executable: *executable, stamp });
+            }
+        }
+        let folders = folders.into_iter().map(|path| Folder(path, Stamp::NONE)).collect();
+        Self { recipe, tree: Output::tree(outputs), files, folders }
+    }
+
     /// Its folders in which nothing is, other than its own.
     pub(crate) fn empty_folders(&self) -> impl Iterator<Item = &str> {
         let above = |path: &'_ str| path.rfind('/').map_or(0, |slash| slash + 1);

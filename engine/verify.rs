@@ -2,7 +2,7 @@
 //! recipes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -14,7 +14,9 @@ use crate::{
     error::EngineError,
     instance::{Instance, InstanceId, Pipeline},
     lock::Lock,
+    lockfile,
     look::strays,
+    plan::Found,
     project::{Project, key},
     state::State,
 };
@@ -45,11 +47,12 @@ impl Project {
     /// When the index cannot be read. What is wrong with a result is no error but a finding.
     pub fn verify(&self, pipeline: &Pipeline) -> Result<Vec<Finding>, EngineError> {
         let (state, _) = State::load(self.store.cache())?;
+        let others = self.others(pipeline)?;
         let mut files = BTreeMap::<PathBuf, (InstanceId, Digest)>::new();
         // Each once, though several results may share it; and a file that has its content.
         let mut objects = BTreeMap::<Digest, (InstanceId, PathBuf)>::new();
         let mut findings = Vec::new();
-        for id in 0..pipeline.instances.len() {
+        for id in (0..pipeline.instances.len()).filter(|id| !others.contains(id)) {
             let key = key(pipeline, id);
             let Some(entry) = state.results.get(&key) else { continue };
             let place = self.store.shown(&key);
@@ -97,6 +100,18 @@ impl Project {
             Finding { instance: instance.name.clone(), path, problem, mended }
         };
         Ok(findings.into_iter().map(named).collect())
+    }
+
+    /// In whose place lies the whole result of today's recipe, which the index does not know as that: git put it there,
+    /// say. Each of its files has been read then.
+    fn others(&self, pipeline: &Pipeline) -> Result<BTreeSet<InstanceId>, EngineError> {
+        let (mut state, _) = State::load(self.store.cache())?;
+        let seen = self.look_all(pipeline, None, &mut state);
+        let locked = lockfile::believed(pipeline, false, &self.store, &seen)?;
+        let judged = self.judge_all(pipeline, &seen, &locked, &mut state);
+        let read =
+            |id: &InstanceId| judged[*id].found.is_some() && !matches!(seen[*id].found, Found::Intact(_));
+        Ok((0..judged.len()).filter(read).collect())
     }
 
     /// Of how many results nothing is known here, so that nothing of them can be verified.

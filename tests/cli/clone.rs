@@ -200,3 +200,55 @@ fn a_clone_without_the_files_that_a_stage_reads_goes_on_from_what_was_locked() {
     project.ends(&["run", "--allow-missing"], 0);
     assert_eq!((project.read(shown).contains("all"), project.read("ran").lines().count()), (true, 2));
 }
+
+#[test]
+fn what_a_clone_has_whole_is_its_own_and_what_git_puts_in_place_is_no_damage() {
+    let project = TestProject::new(
+        "[params]\nword = 'one'\n[stage.a]\nkind = 'command'\nrun = 'echo x >> ran; mkdir -p $OUT/d; echo ${word} > $OUT/d/x'\noutputs = ['d']\n\
+         [stage.b]\nkind = 'command'\nneeds = { a = 'a' }\nrun = 'echo x >> ran; cat $IN_A/d/x > $OUT/y'\noutputs = ['y']",
+    );
+    let ran = || project.read("ran").lines().count();
+    let keep = |to: &str| {
+        std::fs::copy(project.path("pipeline.lock"), project.path(&format!("{to}.lock"))).unwrap();
+        std::fs::copy(project.path("artifacts/a/d/x"), project.path(&format!("{to}.x"))).unwrap();
+        std::fs::copy(project.path("artifacts/b/y"), project.path(&format!("{to}.y"))).unwrap();
+    };
+    let check_out = |from: &str, word: &str| {
+        for (name, place) in [("lock", "pipeline.lock"), ("x", "artifacts/a/d/x"), ("y", "artifacts/b/y")] {
+            project.write(place, &project.read(&format!("{from}.{name}")));
+        }
+        let text = project.read("pipeline.toml");
+        let (_, rest) = text.split_once("\n[stage.a]").expect("a stage");
+        project.write("pipeline.toml", &format!("[params]\nword = '{word}'\n[stage.a]{rest}"));
+    };
+    project.ends(&["run"], 0);
+    keep("first");
+    std::fs::remove_dir_all(project.path(".repro")).unwrap();
+    assert_eq!(project.ends(&["status"], 0).out, "2 fresh\n");
+    assert_eq!(project.ends(&["explain", "b"], 0).out.lines().next(), Some("b is fresh"));
+    assert!(project.ends(&["run"], 0).out.starts_with("nothing to do: 2 fresh"));
+    // Nothing is lost of what was never made here.
+    project.ends(&["run", "-S", "word=two"], 0);
+    assert_eq!(ran(), 4);
+    let back = project.ends(&["run"], 0);
+    assert!(back.out.starts_with("restored 2 in "), "{}", back.out);
+    // Another branch, its results, its lock file.
+    check_out("first", "two");
+    project.ends(&["run"], 0);
+    keep("second");
+    for (branch, word) in [("first", "one"), ("second", "two")] {
+        check_out(branch, word);
+        project.ends(&["verify"], 0);
+        let answer = project.ends(&["run"], 0);
+        assert!(answer.out.starts_with("nothing to do: 2 fresh"), "{}{}", answer.out, answer.err);
+        assert!(!answer.err.contains("warning"), "{}", answer.err);
+    }
+    // One that is not what was made is still told from it.
+    project.write("artifacts/b/y", "three\n");
+    assert!(project.ends(&["verify"], 3).out.contains("artifacts/b/y"));
+    assert!(project.ends(&["run"], 0).out.starts_with("restored 1, "));
+    std::fs::remove_dir_all(project.path(".repro")).unwrap();
+    project.write("artifacts/b/y", "three\n");
+    assert!(project.ends(&["status"], 0).out.contains("stale      b: never ran\n"));
+    assert_eq!(ran(), 4);
+}
