@@ -29,7 +29,7 @@ use crate::{
     process::is_held,
     project::Project,
     state::State,
-    store::digest_in,
+    store::{digest_in, forget},
 };
 
 /// How to collect garbage.
@@ -217,8 +217,11 @@ fn below(folder: &Path, keep: Duration) -> Result<Vec<Found>, EngineError> {
 
 /// Deletes the files and folders, and the folders below `cache` that this leaves empty.
 fn delete(cache: &Path, files: &[PathBuf]) -> Result<(), EngineError> {
+    let scratch = cache.join("scratch");
     for file in files {
-        clear(file).context("delete", file)?;
+        let attempt = file.parent() == Some(&scratch) && file.is_dir();
+        let gone = if attempt { forget(file) } else { clear(file) };
+        gone.context("delete", file)?;
         let folders = file.ancestors().skip(1).take_while(|folder| folder.parent() != Some(cache));
         for folder in folders {
             // Not empty yet: then neither are those above it.

@@ -43,6 +43,9 @@ impl Launcher {
     }
 }
 
+/// How a shell is given the text of a command: the first line of it that fails ends it.
+pub(crate) const SHELL_OPTIONS: &str = "-ec";
+
 /// What a launcher starts for a command: runs the command line `run`, and ends with its exit code. The end of the standard
 /// input asks the command to stop, by SIGTERM: launchers pass that end on, and where they are sent a signal they kill.
 /// Such a signal ends it within a second. What it started ends with it.
@@ -59,7 +62,7 @@ pub fn run_command(run: &OsStr) -> ExitCode {
         Err(error) => return failed("listen to signals", error),
     };
     let mut shell = Command::new("/bin/sh");
-    let mut child = match shell.arg("-c").arg(run).stdin(Stdio::null()).process_group(0).spawn() {
+    let mut child = match shell.arg(SHELL_OPTIONS).arg(run).stdin(Stdio::null()).process_group(0).spawn() {
         Ok(child) => child,
         Err(error) => return failed("start `/bin/sh`", error),
     };

@@ -2,7 +2,7 @@
 //! knows nothing of recipes or of what is wanted.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -51,6 +51,7 @@ fn compare(place: &Path, entry: &Entry, now: &mut Option<Entry>) -> Result<(), F
             now.get_or_insert_with(|| entry.clone()).files[at].stamp = stamp;
         }
     }
+    let mut own = None;
     for (at, Folder(folder, then)) in entry.folders.iter().enumerate() {
         let path = place.join(folder);
         let meta = metadata(&path)?;
@@ -62,7 +63,8 @@ fn compare(place: &Path, entry: &Entry, now: &mut Option<Entry>) -> Result<(), F
             return Err(Fault::Altered(path));
         }
         let young = stamp.too_young();
-        if let Some(path) = surplus(&path, folder, entry).into_iter().next() {
+        let own = own.get_or_insert_with(|| names(entry));
+        if let Some(path) = surplus(&path, own.get(folder.as_str())).into_iter().next() {
             return Err(Fault::Altered(path));
         }
         if !young {
@@ -82,12 +84,12 @@ fn metadata(path: &Path) -> Result<fs::Metadata, Fault> {
 /// What else is wrong with the result in `place` than the content of its files: folders without files of it that are
 /// missing, and whatever is not of the result.
 pub(crate) fn strays(place: &Path, entry: &Entry) -> Vec<PathBuf> {
-    let mut strays = Vec::new();
+    let (mut strays, own) = (Vec::new(), names(entry));
     for Folder(folder, _) in &entry.folders {
-        let path = place.join(folder);
+        let (path, own) = (place.join(folder), own.get(folder.as_str()));
         if path.is_dir() {
-            strays.extend(surplus(&path, folder, entry));
-        } else if !entry.files.iter().any(|file| file.path.starts_with(folder)) {
+            strays.extend(surplus(&path, own));
+        } else if own.is_none() {
             strays.push(path);
         }
     }
@@ -97,17 +99,24 @@ pub(crate) fn strays(place: &Path, entry: &Entry) -> Vec<PathBuf> {
 /// What macOS puts into each folder that it shows; of no result, and nobody's work.
 pub(crate) const FINDERS: &str = ".DS_Store";
 
-/// What is in `folder` and not of the result, sorted; the stage that reads the folder would see it.
-fn surplus(path: &Path, folder: &str, entry: &Entry) -> Vec<PathBuf> {
-    let paths = entry.files.iter().map(|file| file.path.as_str());
-    let paths = paths.chain(entry.folders.iter().map(|Folder(path, _)| path.as_str()));
-    let own: BTreeSet<&str> = paths
-        .filter_map(|path| path.strip_prefix(folder)?.split('/').next())
-        .filter(|name| !name.is_empty())
-        .collect();
+/// Folder -> names of the result's files and folders in it. A folder in which nothing is of it is left out.
+fn names(entry: &Entry) -> BTreeMap<&str, BTreeSet<&str>> {
+    let files = entry.files.iter().map(|file| file.path.as_str());
+    let folders = entry.folders.iter().map(|Folder(path, _)| path.trim_end_matches('/'));
+    let mut names = BTreeMap::<_, BTreeSet<_>>::new();
+    for path in files.chain(folders).filter(|path| !path.is_empty()) {
+        let (folder, name) = path.split_at(path.rfind('/').map_or(0, |slash| slash + 1));
+        names.entry(folder).or_default().insert(name);
+    }
+    names
+}
+
+/// What is in a folder and not its `own`, sorted; the stage that reads the folder would see it.
+fn surplus(path: &Path, own: Option<&BTreeSet<&str>>) -> Vec<PathBuf> {
     let there = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    let not_own =
-        there.filter(|name| name != FINDERS && name.to_str().is_none_or(|name| !own.contains(name)));
+    let not_own = there.filter(|name| {
+        name != FINDERS && name.to_str().is_none_or(|name| own.is_none_or(|own| !own.contains(name)))
+    });
     let mut surplus: Vec<_> = not_own.map(|name| path.join(name)).collect();
     surplus.sort();
     surplus

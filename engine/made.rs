@@ -1,20 +1,18 @@
 //! All results that the cache has, today's or not, each with what it was made with: its own parameters and those of
 //! everything that led to it. Knows no pipeline file: stages and axes that it no longer has are listed, too.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use rayon::prelude::*;
+use toml::Value;
 
 use crate::{
     digest::Digest,
     error::EngineError,
     pipeline::hint::did_you_mean,
     project::Project,
-    recipe::{Part, parts},
-    record::Record,
+    recipe::{Part, parts, value_in},
+    record::{Record, recordable},
     state::State,
 };
 
@@ -27,10 +25,10 @@ pub struct Made {
     pub record: Record,
     /// Does `artifacts/` show it?
     pub shown: bool,
-    /// Name -> TOML values of parameters and axes (`stage.name`, `stage.table.key`), kinds and their versions
-    /// (`stage.kind`) and digests of files (`file PATH`), its own and those of all that led to it. There are several
-    /// where a stage led to it more than once.
-    pub with: BTreeMap<String, BTreeSet<String>>,
+    /// Name -> values of parameters and axes (`STAGE.NAME`, `STAGE.TABLE.KEY`), kinds and their versions (`kind STAGE`)
+    /// and digests of files (`file PATH`), its own and those of all that led to it. There are several where a stage led to
+    /// it more than once. Numbers that are not finite are their names.
+    pub with: BTreeMap<String, Vec<Value>>,
     /// The content of the file that was asked for.
     pub content: Vec<u8>,
 }
@@ -43,7 +41,8 @@ impl Project {
     /// When a word names none, or the index or the cache cannot be read.
     pub fn made(&self, words: &[String], file: &str) -> Result<Vec<Made>, EngineError> {
         let (state, _) = State::load(self.store.cache())?;
-        let shown: BTreeSet<Digest> = state.results.values().map(|entry| entry.recipe).collect();
+        let shown = state.results.iter().filter(|(key, _)| self.store.shown(key).exists());
+        let shown: BTreeSet<Digest> = shown.map(|(_, entry)| entry.recipe).collect();
         let recipes = self.store.recipes()?;
         let read = |recipe: Digest| Some((recipe, self.store.record(recipe)?));
         let mut records: Vec<(Digest, Record)> = recipes.into_par_iter().filter_map(read).collect();
@@ -59,14 +58,18 @@ impl Project {
             if !words.is_empty() && !words.iter().any(|word| means(word, &record.run.instance)) {
                 return None;
             }
-            let digest = record.outputs.iter().find(|output| output.path == file)?.digest;
-            let content = fs::read(self.store.object(digest)).ok()?;
-            // A damaged object is as good as none.
-            (Digest::of(&content) == digest).then(|| Made {
+            let content =
+                self.store.content(record.outputs.iter().find(|output| output.path == file)?.digest)?;
+            let values = |(name, values): (String, BTreeSet<String>)| {
+                let value = |text: String| value_in(&text).map_or(Value::String(text), recordable);
+                (name, values.into_iter().map(value).collect())
+            };
+            let with = with(&records, &makers, at).into_iter().map(values).collect();
+            Some(Made {
                 recipe: *recipe,
                 record: record.clone(),
                 shown: shown.contains(recipe),
-                with: with(&records, &makers, at),
+                with,
                 content,
             })
         };
@@ -74,8 +77,9 @@ impl Project {
     }
 }
 
-/// What a result was made with. Where several recipes came to the same bytes, an input is taken to be of the one that
-/// ran last before its reader.
+/// What a result was made with. Where several recipes came to the bytes of an input, it is taken to be of one with the
+/// stage and axes that the reader's recipe names, and of these the last that began before the reader; where none did, the
+/// first that began later, because a stage that is made again may be older than it says.
 fn with(
     records: &[(Digest, Record)],
     makers: &BTreeMap<Digest, Vec<usize>>,
@@ -91,16 +95,22 @@ fn with(
         };
         for part in parts(&record.recipe) {
             match part {
-                Part::Kind(kind) => put(format!("{stage}.kind"), kind),
+                Part::Kind(kind) => put(format!("kind {stage}"), kind),
                 Part::Value(name, value) => put(format!("{stage}.{name}"), value),
-                Part::File(path, digest) => put(format!("file {path}"), digest.to_string()),
-                Part::Input(digest) => {
-                    let began = |at: &usize| records[*at].1.run.started;
-                    let of = makers.get(&digest).into_iter().flatten().copied();
-                    let before = of.filter(|maker| *maker != at && began(maker) <= record.run.started);
-                    left.extend(
-                        before.max_by_key(|maker| (began(maker), *maker)).filter(|&at| seen.insert(at)),
-                    );
+                Part::File(path, digest) => put(format!("file {path}"), format!("\"{digest}\"")),
+                Part::Input(whose, digest) => {
+                    let rank = |maker: &usize| {
+                        let run = &records[*maker].1.run;
+                        let (began, before) = (run.started, run.started <= record.run.started);
+                        (
+                            is_of(&whose, &run.instance),
+                            before,
+                            if before { began } else { u64::MAX - began },
+                            *maker,
+                        )
+                    };
+                    let of = makers.get(&digest).into_iter().flatten().copied().filter(|maker| *maker != at);
+                    left.extend(of.max_by_key(rank).filter(|&maker| seen.insert(maker)));
                 }
             }
         }
@@ -108,28 +118,51 @@ fn with(
     with
 }
 
+/// Is it the instance of which a recipe's line says this, a stage or axes or both? Where a value has spaces in it nobody
+/// is.
+fn is_of(whose: &str, instance: &str) -> bool {
+    let (stage, axes) = split(instance);
+    let bare = whose.replace('"', "");
+    let (said, names): (BTreeSet<_>, BTreeSet<_>) = bare.split(' ').partition(|word| word.contains('='));
+    !whose.is_empty() && names.iter().all(|name| *name == stage) && said == axes
+}
+
 /// The stage that made a result, as it was called.
 fn stage(record: &Record) -> &str {
-    record.run.instance.split('[').next().unwrap_or_default()
+    split(&record.run.instance).0
+}
+
+/// An instance's stage and its axes with their values.
+fn split(instance: &str) -> (&str, BTreeSet<&str>) {
+    let (stage, axes) = instance.split_once('[').unwrap_or((instance, ""));
+    let axes = axes.strip_suffix(']').unwrap_or(axes).split(',').map(str::trim);
+    (stage.trim(), axes.filter(|pair| !pair.is_empty()).collect())
 }
 
 /// Does `word` mean the instance: by its name, its stage, or its stage and some of its axes?
 fn means(word: &str, instance: &str) -> bool {
-    let inner = |name: &str| {
-        let (stage, axes) = name.split_once('[').unwrap_or((name, ""));
-        let pairs = axes.trim_end_matches(']').split(',').map(|pair| pair.trim().to_owned());
-        (stage.trim().to_owned(), pairs.filter(|pair| !pair.is_empty()).collect::<BTreeSet<_>>())
+    let ((stage, wanted), (of, axes)) = (split(word), split(instance));
+    // A number may be spelt otherwise than names do.
+    let same = |a: &str, b: &str| {
+        let number = |text: &str| {
+            text.split_once('=')
+                .map(|(axis, value)| (axis.trim().to_owned(), value.trim().parse::<f64>().ok()))
+        };
+        a == b || number(a).zip(number(b)).is_some_and(|(a, b)| a == b && a.1.is_some())
     };
-    let (word, (stage, axes)) = (inner(word), inner(instance));
-    word.0 == stage && word.1.is_subset(&axes)
+    stage == of && wanted.iter().all(|pair| axes.iter().any(|axis| same(pair, axis)))
 }
 
 fn refuse_unknown(words: &[String], records: &[(Digest, Record)]) -> Result<(), EngineError> {
+    if let Some(word) = words.iter().find(|word| word.contains('[') && !word.trim().ends_with(']')) {
+        let hint = "quote it for the shell".into();
+        return Err(EngineError::User { message: format!("`{word}` has no closing `]`"), hint });
+    }
     let known = |word: &&String| records.iter().any(|(_, record)| means(word, &record.run.instance));
     let Some(word) = words.iter().find(|word| !known(word)) else { return Ok(()) };
     let stages: BTreeSet<&str> = records.iter().map(|(_, record)| stage(record)).collect();
-    let of_stage = stages.contains(word.split('[').next().unwrap_or_default());
-    let hint = if of_stage { None } else { did_you_mean(word, stages) };
+    let (wanted, _) = split(word);
+    let hint = if stages.contains(wanted) { None } else { did_you_mean(wanted, stages) };
     Err(EngineError::User {
         message: format!("no result in the cache is of `{word}`"),
         hint: hint.unwrap_or_else(|| "without it, all results are shown".into()),
@@ -146,24 +179,28 @@ mod tests {
         let means = |word: &str| means(word, "train[arch=resnet14,mode=bn]");
         assert!(means("train") && means("train[mode=bn]") && means("train[ mode=bn, arch=resnet14 ]"));
         assert!(!means("trai") && !means("train[mode=b]") && !means("train[seed=0]"));
+        assert!(super::means("s[rate=1e-1]", "s[rate=0.1]") && !super::means("s[rate=x]", "s[rate=y]"));
     }
 
     #[test]
-    fn an_input_is_of_the_recipe_that_ran_last_before_its_reader() {
+    fn an_input_is_of_the_instance_that_is_named_or_ran_last_before_its_reader() {
         let tree = Digest::of("the same bytes");
-        let record = |stage: &str, started, body: &str, tree| {
+        let record = |instance: &str, started, body: &str, tree| {
             let recipe = format!("repro recipe 1\nkind command 1\n{body}\n");
-            let run = Facts { instance: stage.into(), started, ..Facts::default() };
+            let run = Facts { instance: instance.into(), started, ..Facts::default() };
             (Digest::of(&recipe), Record { recipe, outputs: Vec::new(), tree, run })
         };
         let reads = format!("param x = 1\ninput a blake3:{tree}");
+        let named = format!("input a make lang=\"de\" blake3:{tree}");
         let records = [
-            record("make", 1, "param p = \"one\"", tree),
-            record("make", 2, "param p = \"two\"", tree),
-            record("read", 3, &reads, Digest::of("what was read")),
-            record("make", 4, "param p = \"three\"", tree),
+            record("make", 2, "param p = \"one\"", tree),
+            record("make", 3, "param p = \"two\"", tree),
+            record("read", 4, &reads, Digest::of("what was read")),
+            record("make[lang=de]", 5, "param p = \"three\"", tree),
             // What hands on what it was given led to itself as little as what came after it.
-            record("pass", 5, &reads, tree),
+            record("pass", 6, &reads, tree),
+            record("early", 1, &reads, Digest::of("before all")),
+            record("name", 9, &named, Digest::of("it says whose")),
         ];
         let mut makers = BTreeMap::<Digest, Vec<usize>>::new();
         records.iter().enumerate().for_each(|(at, one)| makers.entry(one.1.tree).or_default().push(at));
@@ -171,7 +208,8 @@ mod tests {
         let one = |value: &str| Some(BTreeSet::from([value.to_owned()]));
         assert_eq!(of(2, "make.p"), one("\"two\""));
         assert_eq!(of(4, "make.p"), one("\"three\""));
-        assert_eq!((of(2, "read.x"), of(2, "read.kind")), (one("1"), one("\"command 1\"")));
+        assert_eq!((of(5, "make.p"), of(6, "make.p")), (one("\"one\""), one("\"three\"")));
+        assert_eq!((of(2, "read.x"), of(2, "kind read")), (one("1"), one("\"command 1\"")));
         assert_eq!(of(2, "pass.x"), None);
     }
 }

@@ -271,11 +271,18 @@ fn list(folder: &Path) -> io::Result<Vec<Listed>> {
     let mut files = each(&places, |(place, link)| {
         let below = place.strip_prefix(folder).map_err(io::Error::other)?;
         let meta = if *link { fs::symlink_metadata(place) } else { fs::metadata(place) };
-        let name = below.to_string_lossy().into_owned();
+        let name = below.to_str().map_or_else(|| spelt(below), str::to_owned);
         Ok(Listed { name, place: place.clone(), stamp: Stamp::of(&meta?), link: *link })
     })?;
     files.sort_unstable_by(|a, b| (&a.name, &a.place).cmp(&(&b.name, &b.place)));
     Ok(files)
+}
+
+/// A name that is not UTF-8: no two are spelt alike, and none as one that is.
+fn spelt(path: &Path) -> String {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}\0{hex}", path.to_string_lossy())
 }
 
 /// Folders and files of programs, by their whole name.

@@ -57,10 +57,14 @@ impl Running {
         if self.launched {
             self.group.signal(Signal::TERM);
             let group = self.group.clone();
-            std::thread::spawn(move || {
+            let end = group.clone();
+            let later = std::thread::Builder::new().spawn(move || {
                 std::thread::sleep(PATIENCE);
-                group.kill();
+                end.kill();
             });
+            if later.is_err() {
+                group.kill();
+            }
         } else {
             self.group.kill();
         }
@@ -156,10 +160,10 @@ pub(crate) fn is_held(path: &Path) -> bool {
     File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
-/// Opens the log at `path`, empty, as [`open_held`] does.
-pub(crate) fn open_log(path: &Path) -> Result<File, EngineError> {
+/// Opens the log at `path` as [`open_held`] does; empty, unless the stage goes on from what it has.
+pub(crate) fn open_log(path: &Path, goes_on: bool) -> Result<File, EngineError> {
     let log = open_held(path)?;
-    if log.metadata().context("read", path)?.len() > 0 {
+    if !goes_on && log.metadata().context("read", path)?.len() > 0 {
         log.set_len(0).context("empty", path)?;
     }
     Ok(log)

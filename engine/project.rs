@@ -102,6 +102,12 @@ impl Project {
     /// As [`open`](Self::open).
     pub fn open_beside(root: &Path, beside: Option<Share>) -> Result<Self, EngineError> {
         let root = root.canonicalize().context("open", root)?;
+        if root.to_str().is_none() {
+            return Err(EngineError::User {
+                message: format!("the path of `{}` is not UTF-8, and cannot be written down", root.display()),
+                hint: "rename the folder".into(),
+            });
+        }
         Ok(Self { store: Arc::new(Store::new(&root, beside)), root })
     }
 

@@ -91,7 +91,7 @@ fn short(value: &str) -> &str {
 }
 
 /// The value that a text spells.
-pub fn value_in(text: &str) -> Option<Value> {
+pub(crate) fn value_in(text: &str) -> Option<Value> {
     format!("v = {text}").parse::<toml::Table>().ok()?.remove("v")
 }
 
@@ -260,8 +260,8 @@ pub(crate) enum Part {
     Value(String, String),
     /// A file that the kind itself reads.
     File(String, Digest),
-    /// An input.
-    Input(Digest),
+    /// An input: the stage and the axes that the line has of it, and its digest.
+    Input(String, Digest),
 }
 
 impl Part {
@@ -293,7 +293,10 @@ pub(crate) fn parts(text: &str) -> Vec<Part> {
                 }
             }
             "file" => parts.extend(digest().map(|(path, digest)| Part::File(path.into(), digest))),
-            "input" => parts.extend(digest().map(|(_, digest)| Part::Input(digest))),
+            "input" => parts.extend(digest().map(|(whose, digest)| {
+                let whose = whose.split_once(' ').map_or("", |(_role, whose)| whose);
+                Part::Input(whose.into(), digest)
+            })),
             _ => {}
         }
     }

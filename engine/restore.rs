@@ -104,6 +104,10 @@ impl Store {
         if self.record(recipe.digest()).is_some() {
             return Ok(());
         }
+        let beside = self.beside.as_ref().and_then(|share| share.record(recipe.digest()));
+        if let Some(record) = beside.filter(|record| record.tree == entry.tree) {
+            return self.write_record(recipe.digest(), &record);
+        }
         let file = |file: &Shown| {
             let Shown { path, digest, executable, stamp } = file.clone();
             Output { path, digest, size: stamp.size, executable }

@@ -240,7 +240,7 @@ impl Run<'_> {
                 self.pass_on_stop();
             }
             if self.may_start() && !only_words {
-                self.start_what_fits()?;
+                self.start_what_fits();
             }
             if self.running.is_empty() && (self.held.is_empty() || !self.may_start()) {
                 return Ok(());
@@ -257,7 +257,9 @@ impl Run<'_> {
                     ended.into_iter().for_each(|ended| ended.tell(self.observer));
                     self.made(&recipes);
                 }
-                Ok(Message::Broken) => return Ok(()),
+                // Nothing that ends from now on can be made lasting: what can go on later is to save that.
+                Ok(Message::Broken) if self.told == 0 => self.tell(1),
+                Ok(Message::Broken) => {}
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
         }
@@ -270,11 +272,16 @@ impl Run<'_> {
     fn pass_on_stop(&mut self) {
         let level = self.plan.options.stop.load(Ordering::Relaxed);
         if level > self.told {
-            self.told = level;
-            self.summary.interrupted = true;
-            for Process { running, .. } in self.processes.values_mut() {
-                if level == 1 { running.stop() } else { running.kill() }
-            }
+            self.tell(level);
+        }
+    }
+
+    /// Asks what runs to stop, or ends it.
+    fn tell(&mut self, level: usize) {
+        self.told = level;
+        self.summary.interrupted = true;
+        for Process { running, .. } in self.processes.values_mut() {
+            if level == 1 { running.stop() } else { running.kill() }
         }
     }
 
@@ -461,7 +468,11 @@ impl Run<'_> {
             let (machine, root, versions) =
                 (Arc::clone(&self.machine), project.root.clone(), options.versions.clone());
             // Asking git may take longer than a small stage.
-            std::thread::spawn(move || drop(machine.set(Machine::look(&root, &versions))));
+            let (later, to) = (Arc::clone(&machine), (root.clone(), versions.clone()));
+            let look = move || drop(later.set(Machine::look(&to.0, &to.1)));
+            if std::thread::Builder::new().spawn(look).is_err() {
+                let _ = machine.set(Machine::look(&root, &versions));
+            }
         }
         let reads = Project::built_on(reads);
         Ok(Member { id, order, recipe: recipe.clone(), reads, log: project.log(pipeline, id), draft })

@@ -131,6 +131,20 @@ pub(crate) fn lock_of(scratch: &Path) -> PathBuf {
     scratch.with_added_extension("lock")
 }
 
+/// Says of a scratch folder that is about to be deleted that nothing can go on from what is left of it, should that be cut
+/// short.
+pub(crate) fn disown(scratch: &Path) -> io::Result<()> {
+    // What no stage ever read.
+    if scratch.is_dir() { fs::write(lock_of(scratch), "nothing") } else { Ok(()) }
+}
+
+/// Deletes a scratch folder, and its lock once that is done.
+pub(crate) fn forget(scratch: &Path) -> io::Result<()> {
+    disown(scratch)?;
+    clear(scratch)?;
+    clear(&lock_of(scratch))
+}
+
 /// A folder for a result in the making; deletes itself unless it is shown.
 #[derive(Debug)]
 pub(crate) struct Draft {
@@ -182,8 +196,10 @@ impl Store {
     /// Deletes what a stage that is finished left on its way; best effort.
     pub(crate) fn forget_attempts(&self, recipe: Digest) {
         let scratch = self.scratch(recipe);
-        let _ = fs::remove_dir(&scratch).or_else(|_| clear(&scratch));
-        let _ = fs::remove_file(lock_of(&scratch));
+        let _ = match fs::remove_dir(&scratch) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => forget(&scratch),
+            _ => fs::remove_file(lock_of(&scratch)),
+        };
         let _ = fs::remove_file(self.failed(recipe));
     }
 
@@ -230,11 +246,11 @@ impl Store {
         Ok(Draft { path })
     }
 
-    /// The record of a recipe, if it ever ran to its end here. An unreadable record is none at all: the
+    /// The record of a recipe, if it ever ran to its end here. One that is unreadable or damaged is none at all: the
     /// stage then runs again.
     pub(crate) fn record(&self, recipe: Digest) -> Option<Record> {
         let record: Record = serde_json::from_slice(&fs::read(self.record_path(recipe)).ok()?).ok()?;
-        (Digest::of(&record.recipe) == recipe).then_some(record)
+        (Digest::of(&record.recipe) == recipe && record.is_sound()).then_some(record)
     }
 
     /// The recipes that ran to their end here, sorted.
@@ -251,6 +267,11 @@ impl Store {
         }
         recipes.sort_unstable();
         Ok(recipes)
+    }
+
+    /// The content of an object, unless it is missing or damaged.
+    pub(crate) fn content(&self, digest: Digest) -> Option<Vec<u8>> {
+        fs::read(self.object(digest)).ok().filter(|content| Digest::of(content) == digest)
     }
 
     /// The record of a recipe whose objects are all there, at their size, or beside.

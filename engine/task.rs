@@ -26,7 +26,7 @@ use crate::{
     error::{Context, EngineError},
     instance::InstanceId,
     kind::{self, Input, Progress, StageError},
-    launcher::Launcher,
+    launcher::{Launcher, SHELL_OPTIONS},
     leavings::{drop_others, left_in},
     machine::Machine,
     pipeline::matrix::show,
@@ -35,6 +35,7 @@ use crate::{
     program::Program,
     recipe::Recipe,
     record::{Facts, Record, now, recordable},
+    share::is_empty,
     store::{Content, Draft, Store, lock_of},
 };
 
@@ -94,10 +95,10 @@ impl Task {
         store: Arc<Store>,
         sender: SyncSender<Message>,
     ) -> Result<(Running, JoinHandle<()>), EngineError> {
-        let logs = self.members.iter().map(|member| open_log(&member.log));
-        let logs = logs.collect::<Result<Vec<_>, _>>()?;
         let locks = self.members.iter().map(|member| member.hold_scratch(self.command.is_some()));
         let locks = locks.collect::<Result<Vec<_>, _>>()?;
+        let logs = self.members.iter().map(|member| open_log(&member.log, !is_empty(&member.order.scratch)));
+        let logs = logs.collect::<Result<Vec<_>, _>>()?;
         let errors = logs[0].try_clone().context("open", &self.members[0].log)?;
         let shell = self.command.is_some() && self.launcher.is_none();
         let program = if shell { Path::new("/bin/sh") } else { self.program.path()? };
@@ -127,13 +128,16 @@ impl Task {
             match stdin.as_fd().try_clone_to_owned() {
                 // Who waits for a machine reads nothing, and a pipe does not hold all there may be to say.
                 Ok(pipe) if self.launcher.is_some() => {
-                    std::thread::spawn(move || drop(fs::File::from(pipe).write_all(orders.as_bytes())));
+                    // Without one it hears nothing, and says so.
+                    let write = move || drop(fs::File::from(pipe).write_all(orders.as_bytes()));
+                    let _ = std::thread::Builder::new().spawn(write);
                 }
                 _ => drop(stdin.write_all(orders.as_bytes())),
             }
         }
         let running = Running { group: group.clone(), stdin, launched: self.launcher.is_some() };
-        let listener = std::thread::spawn(move || {
+        let place = PathBuf::from(process.get_program());
+        let listener = std::thread::Builder::new().spawn(move || {
             let Self { members, command, gpus, launcher, .. } = self;
             let (launched, launcher) = (launcher.is_some(), launcher.map(|launcher| launcher.0));
             let (together, errors, by_shell) = (members.len(), members[0].log.clone(), command.is_some());
@@ -159,6 +163,7 @@ impl Task {
             }
             drop(lists);
         });
+        let listener = listener.inspect_err(|_| running.group.kill()).context("listen to", &place)?;
         Ok((running, listener))
     }
 
@@ -187,7 +192,11 @@ impl Task {
             process.env_remove(name);
         }
         // A launcher need not pass signals on; the end of an input it does.
-        process.arg(if self.launcher.is_some() { "__stage" } else { "-c" });
+        process.arg(if self.launcher.is_some() { "__stage" } else { SHELL_OPTIONS });
+        // What Python says is to be in the log when it is said.
+        if env::var_os("PYTHONUNBUFFERED").is_none() {
+            process.env("PYTHONUNBUFFERED", "1");
+        }
         process.arg(&command.run).envs(&command.env);
         process.env("OUT", &order.out).env("SCRATCH", &order.scratch);
         process.env("THREADS", order.resources.threads.to_string());

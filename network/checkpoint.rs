@@ -226,13 +226,8 @@ impl Checkpoint {
         tensorfile::write(&metadata, &tracked, &self.weights()?)
     }
 
-    /// What a trainer goes on from, with momentum at zero.
-    pub fn state(&self) -> State {
-        self.state_in(&self.set(), &Tensors::new())
-    }
-
-    /// The same for a trainer of `set`, which holds all that trained and perhaps more: the rest is found in
-    /// `weights` (see [`Checkpoint::weights`]).
+    /// What a trainer of `set` goes on from, with momentum at zero. The set holds all that trained and perhaps more: the rest
+    /// is found in `weights` (see [`Checkpoint::weights`]).
     pub fn state_in(&self, set: &TrainSet, weights: &Tensors) -> State {
         let mut state = State { values: self.values.clone(), momentum: Tensors::new() };
         for param in self.model.graph().params() {

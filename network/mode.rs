@@ -161,6 +161,17 @@ pub enum Share {
     },
 }
 
+impl Share {
+    /// Number of elements of `param`.
+    pub fn count(self, param: &Param) -> usize {
+        match self {
+            Self::Frozen => 0,
+            Self::Full => param.len(),
+            Self::PerFilter { k } => k * param.shape[0],
+        }
+    }
+}
+
 impl TrainSet {
     /// How much of `param` trains.
     pub fn share(&self, param: &Param) -> Share {
@@ -192,11 +203,7 @@ impl TrainSet {
 
     /// Number of elements of `param` that train.
     pub fn trained(&self, param: &Param) -> usize {
-        match self.share(param) {
-            Share::Frozen => 0,
-            Share::Full => param.len(),
-            Share::PerFilter { k } => k * param.shape[0],
-        }
+        self.share(param).count(param)
     }
 }
 

@@ -271,9 +271,7 @@ impl Trainer for Reference {
                 }
             }
         }
-        self.tally.examples += tally.examples;
-        self.tally.loss += tally.loss;
-        self.tally.correct += tally.correct;
+        self.tally += tally;
         Ok(())
     }
 

@@ -312,10 +312,7 @@ impl Training {
             self.trainer.step(&batch, learning_rate)?;
             progress.done += batch.len();
             if (step + 1) % FETCH == 0 || progress.done == order.len() {
-                let new = self.trainer.take_tally()?;
-                tally.examples += new.examples;
-                tally.correct += new.correct;
-                tally.loss += new.loss;
+                tally += self.trainer.take_tally()?;
                 if !tally.loss.is_finite() {
                     let loss = tally.loss;
                     return Err(diverged(format!("the training loss is {loss}: the training has diverged")));

@@ -2,7 +2,10 @@
 //! CPU engine and the CUDA engine, which agree with one another within rounding; how one of them may
 //! spend the machine changes none of its bits in float32. Knows no epochs, schedules or files.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::{AddAssign, Range},
+    sync::Arc,
+};
 
 use candle_core::DType;
 
@@ -91,6 +94,14 @@ pub struct Tally {
     pub loss: f64,
     /// How many had the largest logit at their label (the first, where several are equal).
     pub correct: u64,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.examples += other.examples;
+        self.loss += other.loss;
+        self.correct += other.correct;
+    }
 }
 
 /// The two parts of a dataset.

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
             |line| engine::launcher::run_command(&line),
         );
     }
+    signals::hear_children();
     let mut args = args::parse();
     match commands::dispatch(&mut args) {
         Ok(code) => code,

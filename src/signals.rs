@@ -9,7 +9,7 @@ use std::{
 };
 
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
+    consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
 };
 
@@ -25,6 +25,15 @@ pub(crate) fn count_into(stop: Arc<AtomicUsize>, told: impl Fn(usize) + Send + '
         }
     });
     Ok(())
+}
+
+/// Undoes that the end of a child is ignored, as some programs leave it to those that they start: then nobody could wait
+/// for one.
+pub(crate) fn hear_children() {
+    if ignored() >> (SIGCHLD - 1) & 1 == 1 {
+        // Where that is refused, each stage says that it cannot be waited for.
+        let _ = signal_hook::flag::register(SIGCHLD, Arc::default());
+    }
 }
 
 /// The signals that this process ignores, one bit each; none where the system does not say.

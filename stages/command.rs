@@ -22,7 +22,7 @@ const LONGEST_COMMAND: usize = 128 * 1024 - 1;
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct CommandParams {
-    /// The shell command, given to `sh -c` in the project's root.
+    /// The shell command, given to `sh -ec` in the project's root: the first line that fails ends it.
     run: String,
     /// Files or folders that it must leave in the output folder.
     outputs: Vec<PathBuf>,
@@ -52,7 +52,7 @@ impl Scalar {
         match self {
             Self::Bool(value) => value.to_string(),
             Self::Integer(value) => value.to_string(),
-            Self::Float(value) => value.to_string(),
+            Self::Float(value) => format!("{value:?}"), // as in the name of an axis
             Self::Text(value) => value.clone(),
         }
     }
@@ -64,7 +64,7 @@ impl Kind for Command {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn roles(&self) -> Roles {
@@ -132,8 +132,7 @@ fn read(params: &Params) -> Option<CommandParams> {
 /// With a way out where several lines are a list elsewhere.
 fn explained(mut errors: Vec<ParamError>) -> Vec<ParamError> {
     for error in errors.iter_mut().filter(|error| error.key == "run") {
-        error.hint =
-            Some("write one text; several lines stand between `'''`, the first of them `set -e`".into());
+        error.hint = Some("write one text; several lines stand between `'''`".into());
     }
     errors
 }
@@ -145,7 +144,7 @@ fn faults(params: &CommandParams) -> Vec<ParamError> {
         errors.push(ParamError { key: key.into(), message, hint: Some(hint.into()) });
     };
     if params.run.trim().is_empty() {
-        fault("run", "the command is empty".into(), "write what `sh -c` should run");
+        fault("run", "the command is empty".into(), "write what `sh` should run");
     }
     if params.run.len() > LONGEST_COMMAND {
         let message = format!(
@@ -233,12 +232,12 @@ mod tests {
     fn values_and_env_become_variables_and_deps_become_files() {
         let params = Command
             .resolve(&given(
-                "run = 'x'\noutputs = ['./o']\ndeps = ['./src/./x.py']\nvalues = { RATE = 0.1, N = 3, ON = true }\nenv = { LANG = 'C' }",
+                "run = 'x'\noutputs = ['./o']\ndeps = ['./src/./x.py']\nvalues = { RATE = 1e-1, N = 3, ON = true, X = 1.0, Y = 1e-5 }\nenv = { LANG = 'C' }",
             ))
             .unwrap();
         let command = Command.command(&params).unwrap();
         let env: Vec<_> = command.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
-        assert_eq!(env, ["LANG=C", "N=3", "ON=true", "RATE=0.1"]);
+        assert_eq!(env, ["LANG=C", "N=3", "ON=true", "RATE=0.1", "X=1.0", "Y=1e-5"]);
         assert_eq!(command.outputs, [PathBuf::from("o")]);
         assert_eq!(Command.files(&params), [PathBuf::from("src/x.py")]);
     }

@@ -1,7 +1,7 @@
 //! What the command line makes an axis of a stage becomes one of the stages that need a single instance of it: who sweeps
 //! a training wants each trained network evaluated. Knows no values.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     overlay::{RESERVED, axes, leaf, plain, put},
@@ -27,6 +27,15 @@ pub(super) fn pass_on(
     let Some(now) = matrix_of(swept).and_then(|axes| axes.get(axis)) else { return };
     let (now, before) = (now.node.clone(), before.cloned().map(plain));
     let mut last = vec![stage.to_owned()];
+    let axes_of: BTreeMap<String, BTreeSet<String>> = document
+        .stages
+        .iter()
+        .filter_map(|(name, entry)| {
+            let Data::Table(stage) = &entry.node.data else { return None };
+            let names = matrix_of(stage)?.keys().filter(|name| *name != axis).cloned();
+            Some((name.clone(), names.collect()))
+        })
+        .collect();
     while let Some(from) = last.pop() {
         for (name, entry) in &mut document.stages {
             let Data::Table(stage) = &mut entry.node.data else { continue };
@@ -34,7 +43,12 @@ pub(super) fn pass_on(
             let kind = stage.get("kind").and_then(leaf).and_then(toml::Value::as_str).unwrap_or_default();
             let sets =
                 had.is_none() && facts.get(kind).is_some_and(|fact| fact.properties.contains_key(axis));
-            if had == before && !sets && !other_use(stage, axis) && needs_one(stage, &from, kind, kinds) {
+            let others = axes_of.get(&from).cloned().unwrap_or_default();
+            if had == before
+                && !sets
+                && !other_use(stage, axis)
+                && needs_one(stage, &from, kind, kinds, &others)
+            {
                 let Ok(axes) = axes(stage) else { continue };
                 put(axes, axis, now.clone());
                 last.push(name.clone());
@@ -57,19 +71,25 @@ pub(super) fn matrix_of(stage: &Entries) -> Option<&Entries> {
 /// Would the axis do more than tell inputs apart, or be missing in what the matrix includes?
 fn other_use(stage: &Entries, axis: &str) -> bool {
     let mut parameters = stage.iter().filter(|(key, _)| !RESERVED.contains(&key.as_str()));
-    parameters.any(|(key, entry)| key == axis || mentions(&entry.node, axis))
+    let part = |node: &Node| matches!(&node.data, Data::Table(parts) if parts.contains_key(axis));
+    parameters.any(|(key, entry)| key == axis || part(&entry.node) || mentions(&entry.node, axis))
         || matrix_of(stage).is_some_and(|axes| axes.contains_key("include"))
 }
 
-/// Does the stage need a single instance of `from`?
-fn needs_one(stage: &Entries, from: &str, kind: &str, kinds: &Kinds) -> bool {
-    let Some(Roles::Named(specs)) = kinds.get(kind).map(|kind| kind.roles()) else { return false };
+/// Does each instance of the stage need a single one of `from`, which has these other axes? A kind that takes as many as
+/// there are does where it has them too.
+fn needs_one(stage: &Entries, from: &str, kind: &str, kinds: &Kinds, others: &BTreeSet<String>) -> bool {
+    let Some(roles) = kinds.get(kind).map(|kind| kind.roles()) else { return false };
+    let has_all = || others.iter().all(|axis| matrix_of(stage).is_some_and(|axes| axes.contains_key(axis)));
     let Some(Data::Table(needs)) = stage.get("needs").map(|needs| &needs.node.data) else { return false };
     let is = |node: &Node| matches!(&node.data, Data::Leaf(value) if value.as_str() == Some(from));
     let names = |node: &Node| match &node.data {
         Data::List(items) => items.iter().any(is),
         _ => is(node),
     };
-    let one = |role: &str| specs.iter().any(|spec| spec.name == role && !spec.many);
+    let one = |role: &str| match &roles {
+        Roles::Named(specs) => specs.iter().any(|spec| spec.name == role && !spec.many),
+        Roles::Any => has_all(),
+    };
     needs.iter().any(|(role, entry)| one(role) && names(&entry.node))
 }

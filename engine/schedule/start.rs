@@ -1,7 +1,7 @@
 //! What starts when: in the order of the pipeline, as far as resources last, and together where a kind
 //! lets several share a process. Knows nothing of how a stage works.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, thread::JoinHandle};
 
 use super::{Plan, Process, Reads, Run, Started};
 use crate::{
@@ -11,37 +11,40 @@ use crate::{
     look::look,
     observer::Event,
     plan::Found,
+    process::Running,
     project::lacking,
     recipe::Recipe,
+    resources::Share,
     task::Task,
 };
 
 impl Run<'_> {
     /// Starts what is queued and fits. What could share a process waits for its like, unless nothing else
     /// is going on that they could be waiting for.
-    pub(super) fn start_what_fits(&mut self) -> Result<(), EngineError> {
-        self.start_queued(true)?;
-        if self.processes.is_empty() { self.start_queued(false) } else { Ok(()) }
+    pub(super) fn start_what_fits(&mut self) {
+        self.start_queued(true);
+        if self.processes.is_empty() {
+            self.start_queued(false);
+        }
     }
 
-    fn start_queued(&mut self, patient: bool) -> Result<(), EngineError> {
+    fn start_queued(&mut self, patient: bool) {
         let mut next = self.queued.keys().next().copied();
         while let Some(id) = next
             && self.may_start()
             && !self.pool.exhausted()
         {
-            self.start_queued_one(id, patient)?;
+            self.start_queued_one(id, patient);
             self.pass_on_stop(); // to start one may take long, where an earlier run left something behind
             next = self.queued.range(id + 1..).next().map(|(&id, _)| id);
         }
-        Ok(())
     }
 
-    fn start_queued_one(&mut self, id: InstanceId, patient: bool) -> Result<(), EngineError> {
+    fn start_queued_one(&mut self, id: InstanceId, patient: bool) {
         if self.queued.get(&id).is_some_and(|recipe| self.making.contains(&recipe.digest())) {
             self.queued.remove(&id);
             self.held.insert(id);
-            return Ok(());
+            return;
         }
         let wanted = self.wanted(id);
         if wanted.gpus > self.pool.gpus() {
@@ -49,15 +52,15 @@ impl Run<'_> {
             let (count, s) = (wanted.gpus, if wanted.gpus == 1 { "" } else { "s" });
             let message = format!("it wants {count} GPU{s}, and {} can be seen", self.pool.gpus());
             self.fail(id, StageError::new(message).hint("lower `gpus` in its `resources`"));
-            return Ok(());
+            return;
         }
         if !self.pool.fits(wanted) {
-            return Ok(());
+            return;
         }
         let group = self.group(id);
         let waits = |group: &Group| !self.is_full(id, group) && self.more_to_come(id, group);
         if patient && group.as_ref().is_some_and(waits) {
-            return Ok(());
+            return;
         }
         let mut members = group.map_or_else(|| vec![id], |group| self.members(id, &group, wanted));
         let mut reads = Vec::new();
@@ -78,31 +81,20 @@ impl Run<'_> {
             gpus: a.gpus.max(b.gpus),
             memory: a.memory.saturating_add(b.memory),
         });
-        let Some(share) = wanted.and_then(|wanted| self.pool.take(wanted)) else { return Ok(()) };
+        let Some(share) = wanted.and_then(|wanted| self.pool.take(wanted)) else { return };
         let taken = members.iter().filter_map(|&id| Some((id, self.queued.remove(&id)?)));
         let taken: Vec<(InstanceId, Recipe)> = taken.collect();
-        let members = taken.iter().zip(&reads);
-        let members = members.map(|((id, recipe), reads)| self.member(*id, recipe, reads, &share));
-        let members = members.collect::<Result<Vec<_>, _>>()?;
-        let Instance { kind, params, .. } = &self.plan.pipeline.instances[id];
-        let command = kind.command(params);
-        // A command may know better than the pipeline file what it uses.
-        let some = if self.pool.is_elsewhere() { share.resources.gpus == 0 } else { self.pool.gpus() > 0 };
-        let hide = some && command.is_none();
-        let (gpus, launcher) = (share.gpus.clone(), self.plan.options.launcher.clone());
-        let task = Task { members, command, gpus, hide, program: self.program.clone(), launcher };
-        let (running, listener) = match task.start(Arc::clone(&self.plan.project.store), self.sender.clone())
-        {
+        let (running, listener) = match self.start_process(&taken, &reads, &share) {
             Ok(started) => started,
             Err(error) => {
-                // Its environment may be at fault; others have another.
+                // Its environment may be at fault, or what else fills the disk; others have another.
                 let error = StageError::from(error);
                 self.pool.give(share);
                 for (member, recipe) in taken {
                     self.plan.project.store.note_failure(recipe.digest(), &error.message);
                     self.fail(member, error.clone());
                 }
-                return Ok(());
+                return;
             }
         };
         self.processes.insert(id, Process { running, listener, share, left: taken.len() });
@@ -112,7 +104,26 @@ impl Run<'_> {
             let sure = self.as_remembered(member, &reads);
             self.running.insert(member, Started { first: id, recipe, reads, sure });
         }
-        Ok(())
+    }
+
+    /// Starts the process of these stages, which share it, with what they are to read.
+    fn start_process(
+        &mut self,
+        taken: &[(InstanceId, Recipe)],
+        reads: &[Reads],
+        share: &Share,
+    ) -> Result<(Running, JoinHandle<()>), EngineError> {
+        let Instance { kind, params, .. } = &self.plan.pipeline.instances[taken[0].0];
+        let command = kind.command(params);
+        let members = taken.iter().zip(reads);
+        let members = members.map(|((id, recipe), reads)| self.member(*id, recipe, reads, share));
+        let members = members.collect::<Result<Vec<_>, _>>()?;
+        // A command may know better than the pipeline file what it uses.
+        let some = if self.pool.is_elsewhere() { share.resources.gpus == 0 } else { self.pool.gpus() > 0 };
+        let hide = some && command.is_none();
+        let (gpus, launcher) = (share.gpus.clone(), self.plan.options.launcher.clone());
+        let task = Task { members, command, gpus, hide, program: self.program.clone(), launcher };
+        task.start(Arc::clone(&self.plan.project.store), self.sender.clone())
     }
 
     /// What an instance reads, and what that is known by. Inputs that somebody changed since this run looked at them

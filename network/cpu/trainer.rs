@@ -255,9 +255,7 @@ fn load(image: &[u8], example: &Example, table: &[[f32; 256]; 3], out: &mut [f32
 impl<S: Stored> Trainer for CpuTrainer<S> {
     fn step(&mut self, batch: &[Example], rate: f32) -> Result<()> {
         let tally = self.differentiate(batch)?;
-        self.tally.examples += tally.examples;
-        self.tally.loss += tally.loss;
-        self.tally.correct += tally.correct;
+        self.tally += tally;
         self.follow();
         let sgd = Sgd { rate, momentum: self.spec.momentum, weight_decay: self.spec.weight_decay };
         let isa = self.isa;

@@ -187,11 +187,7 @@ impl Filters {
 
     /// How many values train.
     pub(super) fn trained(&self) -> usize {
-        match self.share {
-            Share::Frozen => 0,
-            Share::Full => self.param.len(),
-            Share::PerFilter { k } => k * self.param.shape[0],
-        }
+        self.share.count(&self.param)
     }
 
     /// Where element `i` of `K C R S` goes, forward and backward.

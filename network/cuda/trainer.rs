@@ -50,12 +50,9 @@ impl<D: Device> Trainer for CudaTrainer<D> {
     }
 
     fn take_tally(&mut self) -> Result<Tally> {
-        let tallies = self.group.take_tallies()?;
-        Ok(tallies.into_iter().fold(Tally::default(), |sum, own| Tally {
-            examples: sum.examples + own.examples,
-            loss: sum.loss + own.loss,
-            correct: sum.correct + own.correct,
-        }))
+        let mut sum = Tally::default();
+        self.group.take_tallies()?.into_iter().for_each(|tally| sum += tally);
+        Ok(sum)
     }
 
     fn predict(&mut self, split: Split, range: Range<usize>) -> Result<Vec<f32>> {

@@ -22,8 +22,8 @@ const REBUILD: &str = include_str!("rebuild.py");
 pub struct Card<'a> {
     /// Title, and name of the model in tables of results.
     pub name: &'a str,
-    /// What it was trained on, as the Hub calls it: `cifar10`.
-    pub dataset: &'a str,
+    /// What it was trained on, as the Hub calls it (`cifar10`), if the Hub has it.
+    pub dataset: Option<&'a str>,
     /// Names of the classes in the order of the logits.
     pub classes: &'a [String],
     /// Share of the test images that it recognises, 0 to 1, where that is known.
@@ -84,8 +84,10 @@ pub fn model_folder(checkpoint: &Checkpoint, card: &Card<'_>) -> Result<BTreeMap
 fn front_matter(card: &Card<'_>) -> String {
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let license = card.license.map_or(String::new(), |license| format!("license: {}\n", quoted(license)));
-    let (name, dataset) = (quoted(card.name), quoted(card.dataset));
-    let results = card.accuracy.map_or(String::new(), |accuracy| {
+    let (name, dataset) = (quoted(card.name), card.dataset.map(quoted));
+    let datasets = dataset.as_ref().map_or(String::new(), |dataset| format!("datasets:\n- {dataset}\n"));
+    // A result needs something on which it is one.
+    let results = card.accuracy.zip(dataset).map_or(String::new(), |(accuracy, dataset)| {
         format!(
             "model-index:\n\
              - name: {name}\n  \
@@ -106,8 +108,7 @@ fn front_matter(card: &Card<'_>) -> String {
          {license}\
          library_name: pytorch\n\
          pipeline_tag: image-classification\n\
-         datasets:\n\
-         - {dataset}\n\
+         {datasets}\
          metrics:\n\
          - accuracy\n\
          tags:\n\
@@ -132,7 +133,7 @@ fn text(checkpoint: &Checkpoint, card: &Card<'_>, bytes: usize) -> String {
         r#"
 # {name}
 
-{arch} (variant `{variant}`) for {size}x{size} images, trained on {dataset} in mode `{mode}`: of its {total} parameters,
+{arch} (variant `{variant}`) for {size}x{size} images, trained{dataset} in mode `{mode}`: of its {total} parameters,
 {trained} ({percent:.2} %) were trained. The others are as seed {seed} drew them. {accuracy}The experiment is that of
 "Training BatchNorm and Only BatchNorm" (arXiv 2003.00152).
 
@@ -161,7 +162,7 @@ logits = network((images - mean) / deviation)
         arch = model.arch,
         variant = model.variant,
         size = IMAGE_SIZE,
-        dataset = card.dataset,
+        dataset = card.dataset.map_or(String::new(), |dataset| format!(" on {dataset}")),
         seed = model.seed,
         initial = model.initial,
         mean = MEAN,
@@ -188,7 +189,8 @@ mod tests {
 
     fn files(mode: Mode, accuracy: Option<f64>, license: Option<&str>) -> BTreeMap<&'static str, String> {
         let checkpoint = checkpoint("resnet8", Variant::Paper, mode, INIT);
-        let card = Card { name: "a \"b\": c", dataset: "cifar10", classes: &classes(), accuracy, license };
+        let card =
+            Card { name: "a \"b\": c", dataset: Some("cifar10"), classes: &classes(), accuracy, license };
         let files = model_folder(&checkpoint, &card).unwrap();
         assert_eq!(files["model.safetensors"], checkpoint.to_bytes().unwrap());
         files.into_iter().map(|(name, bytes)| (name, String::from_utf8_lossy(&bytes).into_owned())).collect()
@@ -225,7 +227,7 @@ mod tests {
     fn a_class_without_a_name_is_refused() {
         let checkpoint = checkpoint("resnet8", Variant::Paper, Mode::Bn, INIT);
         let classes = &classes()[1..];
-        let card = Card { name: "", dataset: "", classes, accuracy: None, license: None };
+        let card = Card { name: "", dataset: None, classes, accuracy: None, license: None };
         let error = model_folder(&checkpoint, &card).unwrap_err().to_string();
         assert!(error.starts_with("9 names of classes for a network with 10 outputs"), "{error}");
     }

@@ -98,7 +98,7 @@ fn candle(checkpoint: &Checkpoint) -> Vec<u8> {
     };
     let data = Arc::new(Dataset::from_bytes(Arc::new(packed)).unwrap());
     let mut trainer = Reference::new(&spec, data, DType::F32).unwrap();
-    trainer.restore(&checkpoint.state()).unwrap();
+    trainer.restore(&checkpoint.state_in(&checkpoint.set(), &Tensors::new())).unwrap();
     let logits = trainer.predict(Split::Test, 0..N).unwrap();
     let images = pixels.into_iter().map(f32::from).collect();
     let tensors = BTreeMap::from([
@@ -151,7 +151,7 @@ fn write_what_check_py_reads() {
         let classes = vec!["some class".to_string(); 10];
         let card = Card {
             name: &name,
-            dataset: "cifar10",
+            dataset: Some("cifar10"),
             classes: &classes,
             accuracy: Some(0.5),
             license: Some("mit"),

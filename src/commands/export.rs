@@ -17,6 +17,7 @@ use engine::{
 };
 use network::{
     checkpoint::Checkpoint,
+    data::{DEVIATION, MEAN},
     export::{
         hugging_face::{Card, model_folder},
         onnx::onnx,
@@ -53,7 +54,10 @@ pub(super) fn export(global: &Global, args: &Export) -> Result<ExitCode, Failure
     }
     if let Some(path) = &args.onnx {
         let weights = checkpoint.weights().map_err(refused)?;
-        let model = onnx(&checkpoint.model.graph(), &weights, &checkpoint.metadata()).map_err(refused)?;
+        let mut metadata = checkpoint.metadata();
+        let list = |values: [f32; 3]| values.map(|value| value.to_string()).join(" ");
+        metadata.extend([("image_mean".into(), list(MEAN)), ("image_std".into(), list(DEVIATION))]);
+        let model = onnx(&checkpoint.model.graph(), &weights, &metadata).map_err(refused)?;
         save(path, &model)?;
     }
     if let Some(folder) = &args.hf {
@@ -147,7 +151,7 @@ impl Trained {
         let Model { arch, seed, .. } = &checkpoint.model;
         let card = Card {
             name: &format!("{arch}-{}-seed{seed}", checkpoint.mode),
-            dataset: if description.source.starts_with("cifar") { "cifar10" } else { &description.source },
+            dataset: description.is_cifar10().then_some("cifar10"),
             classes: &description.classes,
             accuracy: last.and_then(|row| row.get("test_accuracy")?.as_f64()),
             license: None,
@@ -161,6 +165,15 @@ impl Trained {
 struct Description {
     source: String,
     classes: Vec<String>,
+    train: usize,
+    test: usize,
+}
+
+impl Description {
+    /// Are they the official images, all of them?
+    fn is_cifar10(&self) -> bool {
+        self.source.starts_with("cifar") && (self.train, self.test) == (50_000, 10_000)
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use engine::{
     instance::{InstanceId, Pipeline},
     pipeline::{LoadOptions, load_text},
+    record::recordable,
 };
 use serde_json::{Map, Value, json};
 
@@ -65,11 +66,16 @@ fn values(pipeline: &Pipeline, id: InstanceId) -> Map<String, Value> {
     let all = params.recipe.iter().chain(&params.settings);
     let each = |(key, value): (&String, &toml::Value)| match value {
         toml::Value::Table(parts) if !parts.is_empty() => {
-            parts.iter().map(|(part, value)| (format!("{key}.{part}"), json!(value))).collect()
+            parts.iter().map(|(part, value)| (format!("{key}.{part}"), as_json(value))).collect()
         }
-        value => vec![(key.clone(), json!(value))],
+        value => vec![(key.clone(), as_json(value))],
     };
     let mut all: Vec<_> = all.flat_map(each).collect();
     all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     all.into_iter().collect()
+}
+
+/// JSON has no infinity and no NaN: they are their names.
+fn as_json(value: &toml::Value) -> Value {
+    json!(recordable(value.clone()))
 }

@@ -5,7 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-use engine::{digest::Digest, made::Made, pipeline, project::Project, recipe::value_in};
+use engine::{digest::Digest, made::Made, pipeline, project::Project};
 use serde_json::{Map, Value, json};
 
 use super::metrics::{self, FILE};
@@ -32,9 +32,7 @@ pub(super) fn past(global: &Global, listing: &Listing) -> Result<ExitCode, Failu
     }
     let project = Project::open(&pipeline::root_of(&global.file))?;
     let row = |made: Made| {
-        let instance = &made.record.run.instance;
-        let fields =
-            metrics::fields(&made.content, &format!("{FILE} of `{instance}`, recipe {}", made.recipe))?;
+        let fields = metrics::fields(&made.content, &format!("{}'s {FILE}", made.record.run.instance))?;
         let with = made.with.iter().map(|(name, values)| (name.clone(), told(values))).collect();
         Some(Row { made, fields, with })
     };
@@ -50,10 +48,8 @@ pub(super) fn past(global: &Global, listing: &Listing) -> Result<ExitCode, Failu
 }
 
 /// What it was made with by one name; a list where that is several.
-fn told(values: &BTreeSet<String>) -> Value {
-    let value = |text: &String| value_in(text).map_or_else(|| json!(text), |value| json!(value));
-    let mut values: Vec<Value> = values.iter().map(value).collect();
-    if values.len() == 1 { values.remove(0) } else { values.into() }
+fn told(values: &[toml::Value]) -> Value {
+    if let [value] = values { json!(value) } else { json!(values) }
 }
 
 fn object(row: &Row) -> Value {
@@ -65,22 +61,27 @@ fn object(row: &Row) -> Value {
     })
 }
 
-/// The heading and the lines. Of what a result was made with, and of its texts and whole numbers, what is the same in
-/// all of several lines is left out.
+/// The heading and the lines. Of what the results were made with, and of their texts and whole numbers, only that is
+/// shown in which they differ, and once.
 fn table(rows: &[Row]) -> Vec<Vec<String>> {
-    let varies =
-        |value: &dyn Fn(&Row) -> Option<Value>| rows.windows(2).any(|two| value(&two[0]) != value(&two[1]));
-    let with: BTreeSet<&String> = rows.iter().flat_map(|row| row.with.keys()).collect();
-    // What the numbers say themselves, such as the mode of a training, need not be said twice.
-    let said = |name: &str| {
-        let bare = name.rsplit('.').next().unwrap_or_default();
-        rows.iter().all(|row| row.fields.get(bare) == row.with.get(name))
-    };
-    let with: Vec<_> =
-        with.into_iter().filter(|name| varies(&|row| row.with.get(*name).cloned()) && !said(name)).collect();
-    let exact = |name: &str| !rows.iter().any(|row| row.fields.get(name).is_some_and(Value::is_f64));
+    let exact = |name: &&str| !rows.iter().any(|row| row.fields.get(*name).is_some_and(Value::is_f64));
+    let numbers = |name: &str| rows.iter().map(|row| row.fields.get(name)).collect::<Vec<_>>();
     let mut fields = metrics::columns(rows.iter().map(|row| &row.fields));
-    fields.retain(|name| rows.len() == 1 || !exact(name) || varies(&|row| row.fields.get(*name).cloned()));
+    fields.retain(|name| rows.len() == 1 || !exact(name) || varies(&numbers(name)));
+    let said: Vec<_> = fields.iter().copied().filter(exact).map(numbers).collect();
+    let names: BTreeSet<&String> = rows.iter().flat_map(|row| row.with.keys()).collect();
+    let columns =
+        names.into_iter().map(|name| (name, rows.iter().map(|row| row.with.get(name)).collect::<Vec<_>>()));
+    let columns: Vec<_> = columns.filter(|(name, values)| tells_apart(rows, name, values)).collect();
+    // An axis is often the parameter of another stage.
+    let with = columns.iter().enumerate().filter(|(at, (_, values))| {
+        let others = columns.iter().enumerate().filter(|(other, _)| other != at);
+        let said_there = |(other, (_, there)): (usize, &(&String, Vec<_>))| {
+            is_part(values, there) && (other < *at || !is_part(there, values))
+        };
+        !said.iter().any(|there| is_part(values, there)) && !others.into_iter().any(said_there)
+    });
+    let with: Vec<_> = with.map(|(_, (name, _))| *name).collect();
     let heading = ["made (UTC)", "shown", "commit", "instance"].into_iter();
     let heading = heading.chain(with.iter().map(|name| name.as_str())).chain(fields.iter().copied());
     let line = |row: &Row| {
@@ -90,17 +91,40 @@ fn table(rows: &[Row]) -> Vec<Vec<String>> {
         let dirty = if run.machine.dirty == Some(true) && !commit.is_empty() { "+" } else { "" };
         let shown = if row.made.shown { "yes" } else { "" };
         let known = [ui::when(run.started), shown.to_owned(), commit + dirty, run.instance.clone()];
-        let with = with.iter().map(|name| row.with.get(*name).map_or_else(String::new, short));
+        let with =
+            with.iter().map(|name| row.with.get(*name).map_or_else(String::new, |value| short(name, value)));
         known.into_iter().chain(with).chain(metrics::cells(&row.fields, &fields)).collect()
     };
     std::iter::once(heading.map(str::to_owned).collect()).chain(rows.iter().map(line)).collect()
 }
 
-/// A value as a table has room for it.
-fn short(value: &Value) -> String {
+fn varies(values: &[Option<&Value>]) -> bool {
+    values.windows(2).any(|two| two[0] != two[1])
+}
+
+/// Do rows differ in what they were made with by this name? A stage that led to some results only does not tell these
+/// apart from others by all its parameters.
+fn tells_apart(rows: &[Row], name: &str, values: &[Option<&Value>]) -> bool {
+    let stage = format!("kind {}", name.split_once('.').map_or("", |(stage, _)| stage));
+    let among =
+        rows.iter().zip(values).filter(|(row, value)| value.is_some() || row.with.contains_key(&stage));
+    varies(&among.map(|(_, value)| *value).collect::<Vec<_>>())
+}
+
+/// Does another column say all that this one says?
+fn is_part(values: &[Option<&Value>], other: &[Option<&Value>]) -> bool {
+    values.iter().zip(other).all(|(value, other)| value.is_none() || value == other)
+}
+
+/// A value of that name as a table has room for it.
+fn short(name: &str, value: &Value) -> String {
+    let part = |part: &Value| {
+        let text = ui::cell(part);
+        if name.starts_with("file ") { text.get(..12).unwrap_or(&text).to_owned() } else { text }
+    };
     let text = match value {
-        Value::Array(parts) => parts.iter().map(ui::cell).collect::<Vec<_>>().join(", "),
-        value => ui::cell(value),
+        Value::Array(parts) => parts.iter().map(part).collect::<Vec<_>>().join(", "),
+        value => part(value),
     };
     if text.chars().count() <= LONGEST { text } else { format!("#{:.8}", Digest::of(&text).to_string()) }
 }

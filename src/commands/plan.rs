@@ -37,8 +37,8 @@ pub(super) fn plan(options: &args::Plan) -> Result<ExitCode, Failure> {
     let graph = Graph::new(options.arch, work.variant, bench::CLASSES);
     let set = work.mode.train_set(work.variant, work.k);
     let params = graph.params();
+    let (engine, plan, note) = engine(options)?; // refuses a mode that cannot be
     let parameters = [params.iter().map(|p| p.len()).sum(), params.iter().map(|p| set.trained(p)).sum()];
-    let (engine, plan, note) = engine(options)?;
     if let Some(note) = note {
         ui::note(&format!("note: {note}"));
     }
@@ -138,12 +138,15 @@ impl Known<'_> {
             giga(moved[1])
         ));
         let Some(plan) = &self.plan else { return ui::line(&format!("buffers unknown ({})", self.engine)) };
+        let known = !plan.passes.is_empty();
         let moved = |part: fn(&Pass) -> u64| giga(batch * plan.passes.iter().map(part).sum::<u64>());
-        ui::line(&format!(
-            "the passes read {} GB and write {}",
-            moved(|p| p.bytes_read),
-            moved(|p| p.bytes_written)
-        ));
+        if known {
+            ui::line(&format!(
+                "the passes read {} GB and write {}",
+                moved(|p| p.bytes_read),
+                moved(|p| p.bytes_written)
+            ));
+        }
         let mega = |bytes: usize| format!("{:.3}", bytes as f64 / 1e6);
         let line = |b: &network::plan::Buffer| {
             vec![b.name.to_owned(), mega(b.bytes), if b.of_batch { "with the batch" } else { "" }.to_owned()]
@@ -151,12 +154,9 @@ impl Known<'_> {
         let heading = ["buffer", "MB", "grows"].map(str::to_owned).to_vec();
         let buffers = plan.buffers.iter().filter(|b| b.bytes > 0).map(line);
         ui::print(&ui::table(&std::iter::once(heading).chain(buffers).collect::<Vec<_>>()));
-        ui::line(&format!(
-            "{} MB of buffers, {} of which grow with the batch ({})",
-            mega(plan.buffer_bytes(false)),
-            mega(plan.buffer_bytes(true)),
-            self.engine
-        ));
+        let of_batch = format!(", {} of which grow with the batch", mega(plan.buffer_bytes(true)));
+        let of_batch = if known { of_batch } else { String::new() };
+        ui::line(&format!("{} MB of buffers{of_batch} ({})", mega(plan.buffer_bytes(false)), self.engine));
     }
 }
 

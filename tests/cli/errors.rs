@@ -244,10 +244,7 @@ fn who_writes_as_for_another_runner_is_told_what_it_is_called_here() {
         ("cmd = \"true\"", "has no parameter `cmd`"),
         ("cmd = \"true\"", "help: the command line is called `run`"),
         ("outs = [\"x\"]", "help: what it makes is called `outputs`, and written to `$OUT`"),
-        (
-            "run = [\"true\", \"false\"]",
-            "help: write one text; several lines stand between `'''`, the first of them `set -e`",
-        ),
+        ("run = [\"true\", \"false\"]", "help: write one text; several lines stand between `'''`"),
         ("resources = { memory = \"4GB\" }", "help: write bytes, such as `4_000_000_000`"),
         (
             "deps = [\"data/*.csv\"]\nrun = \"true\"\noutputs = [\"x\"]",

@@ -65,8 +65,12 @@ fn a_model_folder_has_a_card_with_what_the_training_reached_and_what_rebuilds_it
     let history = project.read("artifacts/train/mode=bn/history.jsonl");
     let last: serde_json::Value = serde_json::from_str(history.lines().last().unwrap()).unwrap();
     assert!(card.contains("# resnet8-bn-seed0\n"), "{card}");
-    assert!(card.contains("datasets:\n- \"synthetic\"\n"), "{card}");
-    assert!(card.contains(&format!("value: {}\n", last["test_accuracy"])), "{card}");
+    assert!(
+        card.contains("\npipeline_tag: image-classification\nmetrics:\n"),
+        "no dataset of the Hub's: {card}"
+    );
+    let reached = 100.0 * last["test_accuracy"].as_f64().expect("a number");
+    assert!(card.contains(&format!("It recognises {reached:.2} % of the test images.")), "{card}");
     let config: serde_json::Value = serde_json::from_str(&project.read("hub/net/config.json")).unwrap();
     assert_eq!(config["id2label"].as_object().unwrap().len(), 2);
     let checkpoint = fs::read(project.path("artifacts/train/mode=bn/checkpoint.safetensors")).unwrap();

@@ -3,6 +3,7 @@
 mod bench;
 mod browser;
 mod clone;
+mod command;
 mod costs;
 mod diff;
 mod errors;

@@ -58,13 +58,13 @@ fn results_of_earlier_settings_stand_beside_those_of_today() {
     let shown =
         rows.as_array().expect("a list").iter().find(|row| row["shown"] == true).expect("one is shown");
     assert_eq!((&shown["with"]["fit.values.RATE"], &shown["metrics"]["top1"]), (&0.75.into(), &0.75.into()));
-    // A file is told by its content, and what was read of several is all said. Stages need not be in the file any more.
+    // A file is told by its content, an axis by the parameter that it is. Stages need not be in the file any more.
     project.write("offset.txt", "2");
     project.ends(&["run", "-S", "stage.fit.values.RATE=[0.5, 1.0]"], 0);
     assert_eq!(heading(&project), "made (UTC) shown commit instance file offset.txt fit.values.RATE top1");
     project.write("pipeline.toml", "not TOML");
     let now = told(&project, &["score"]);
-    assert!(now.len() == 4 && now[3].ends_with("0.5, 1.0 1"), "{now:?}");
+    assert!(now.len() == 5 && now[4].ends_with(" 1.0 1.0000"), "{now:?}");
     let refused = project.ends(&["metrics", "--past", "scores"], 2).err;
     assert_eq!(refused, "error: no result in the cache is of `scores`\nhelp: did you mean `score`?\n");
     let refused = project.ends(&["metrics", "--past", "diff"], 2).err;

@@ -93,7 +93,7 @@ fn a_clone_without_data_takes_a_training_and_exports_it() {
     assert!(
         with(&["pull", "shared", "train", "--allow-missing"], 0)
             .out
-            .starts_with("restored 2, 1 as the lock file")
+            .starts_with("restored 1, 1 as the lock file says, 1 fresh in ")
     );
     let refused = with(&["export", "train", "--onnx", "net.onnx"], 2);
     assert!(refused.err.contains("`train` is not up to date"), "{}", refused.err);

@@ -42,6 +42,40 @@ fn what_is_swept_lies_beside_what_the_file_has() {
 }
 
 #[test]
+fn what_is_swept_goes_through_a_chain_of_commands() {
+    let project = TestProject::new(
+        "[stage.fit]\nkind = 'command'\nrun = 'echo $EPOCHS > $OUT/w'\noutputs = ['w']\nvalues = { EPOCHS = 3 }\n\
+         [stage.score]\nkind = 'command'\nrun = 'echo \"{\\\"acc\\\": $(cat $IN_M/w)}\" > $OUT/metrics.json'\noutputs = ['metrics.json']\nneeds = { m = 'fit' }\n\
+         [stage.show]\nkind = 'command'\nrun = 'cat $IN_S/metrics.json > $OUT/x'\noutputs = ['x']\nneeds = { s = ['score'] }",
+    );
+    let sweep = ["run", "-S", "stage.fit.values.EPOCHS=[5, 8]"];
+    assert!(project.ends(&sweep, 0).out.starts_with("ran 6 in "));
+    assert_eq!(project.read("artifacts/show,EPOCHS=5/x"), "{\"acc\": 5}\n");
+    assert_eq!(project.read("artifacts/show,EPOCHS=8/x"), "{\"acc\": 8}\n");
+    // What collects goes on collecting, and what has a value of that name of its own keeps it.
+    project.edit(
+        "pipeline.toml",
+        "values = { EPOCHS = 3 }",
+        "values = { EPOCHS = 3 }\nmatrix = { seed = [0, 1] }",
+    );
+    project.edit("pipeline.toml", "$(cat $IN_M/w)", "$(for m in $IN_M; do echo 1; done | wc -l)");
+    assert!(project.ends(&sweep, 0).out.starts_with("ran 6 in "));
+    assert_eq!(project.read("artifacts/show/x"), "{\"acc\": 4}\n");
+    project.edit(
+        "pipeline.toml",
+        "cat $IN_S/metrics.json",
+        "for s in $IN_S; do cat $s/metrics.json; break; done",
+    );
+    project.edit(
+        "pipeline.toml",
+        "needs = { m = 'fit' }",
+        "needs = { m = 'fit' }\nmatrix = { seed = [0, 1] }\nvalues = { EPOCHS = 1 }",
+    );
+    project.ends(&sweep, 0);
+    assert_eq!(project.read("artifacts/score/seed=0/metrics.json"), "{\"acc\": 2}\n");
+}
+
+#[test]
 fn a_result_of_an_axis_that_the_file_no_longer_has_makes_way_and_comes_back() {
     let text = "[stage.a]\nkind = 'command'\nrun = 'echo $AXIS_N > $OUT/x'\noutputs = ['x']\n";
     let project = TestProject::new(text);
@@ -61,7 +95,7 @@ fn a_result_of_an_axis_that_the_file_no_longer_has_makes_way_and_comes_back() {
 #[test]
 fn images_that_a_command_makes_are_a_dataset() {
     let project = TestProject::new(
-        "[stage.draw]\nkind = 'command'\nrun = '''\nset -e\nfor part in train test; do for class in a b; do\n\
+        "[stage.draw]\nkind = 'command'\nrun = '''\nfor part in train test; do for class in a b; do\n\
          mkdir -p $OUT/images/$part/$class\nprintf '%s' $PNG | base64 -d > $OUT/images/$part/$class/1.png\ndone; done'''\noutputs = ['images']\n\
          values = { PNG = 'PIXELS' }\n[stage.data]\nkind = 'dataset'\nsource = 'image-folder'\npath = 'artifacts/draw/images'\nresize = true\n",
     );

@@ -42,7 +42,7 @@ fn a_file_of_the_project_counts_by_content_for_those_that_read_it() {
     fs::write(space.path("notes/two"), "").unwrap();
     space.ran(&["d"], &[]);
     fs::remove_file(space.path("notes/two")).unwrap();
-    space.ran(&[], &["d"]);
+    space.ran(&[], &[]); // which made what still lies there
 }
 
 #[test]
@@ -211,4 +211,34 @@ fn a_restored_result_has_its_executable_bits_and_empty_folders() {
     fs::write(space.path("artifacts/d/empty/inner/stray"), "").unwrap();
     space.ran(&[], &["d"]);
     assert!(!space.path("artifacts/d/empty/inner/stray").exists());
+}
+
+#[cfg(target_os = "linux")] // elsewhere names are UTF-8
+#[test]
+fn names_that_are_not_utf8_are_told_apart() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+    let mut space = Space::new();
+    space.give("d", "reads", vec!["notes"]);
+    fs::create_dir(space.path("notes")).unwrap();
+    let place = |name: &[u8]| space.folder.path().join("notes").join(OsStr::from_bytes(name));
+    fs::write(place(b"a\xff"), "1").unwrap();
+    space.ran(&["a", "b", "c", "d"], &[]);
+    fs::rename(place(b"a\xff"), place(b"a\xfe")).unwrap();
+    space.ran(&["d"], &[]);
+}
+
+#[test]
+fn a_record_that_says_something_else_of_its_result_is_none() {
+    let space = Space::new();
+    space.ran(&["a", "b", "c", "d"], &[]);
+    let records = walkdir::WalkDir::new(space.path(".repro/records")).into_iter().flatten();
+    for record in records.filter(|entry| entry.file_type().is_file()) {
+        let text = read(record.path());
+        let at = text.find("\"tree\"").unwrap() + 12;
+        let other = if &text[at..=at] == "0" { "1" } else { "0" };
+        fs::remove_file(record.path()).unwrap();
+        fs::write(record.path(), format!("{}{other}{}", &text[..at], &text[at + 1..])).unwrap();
+    }
+    fs::remove_dir_all(space.path("artifacts")).unwrap();
+    space.ran(&["a", "b", "c", "d"], &[]);
 }

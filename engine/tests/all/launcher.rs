@@ -70,7 +70,7 @@ fn at_most_so_many_are_launched_at_once() {
     let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
     let space = Space::of(names.map(|name| (name, sleep(name), vec![])).to_vec());
     let most = |jobs| {
-        let _ = fs::remove_dir_all(space.path(".repro"));
+        space.forget();
         fs::write(space.path("running"), "").unwrap();
         let (summary, events) = space.run_with(&by(&space, "env", jobs));
         assert_eq!(summary.ran.len(), 8, "{events:?}");

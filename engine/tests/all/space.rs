@@ -48,6 +48,12 @@ impl Space {
         self.stages.iter_mut().find(|stage| stage.0 == name).unwrap().1 = run.to_owned();
     }
 
+    /// Takes away what is known of results: the cache and the lock file.
+    pub(crate) fn forget(&self) {
+        let _ = fs::remove_dir_all(self.path(".repro"));
+        let _ = fs::remove_file(self.pipeline().lock_file());
+    }
+
     pub(crate) fn path(&self, below: &str) -> std::path::PathBuf {
         self.folder.path().join(below)
     }

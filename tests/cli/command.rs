@@ -1,0 +1,86 @@
+//! What the kind `command` promises of the shell that it starts.
+
+use std::process::Command;
+
+use crate::project::TestProject;
+
+fn one(run: &str) -> TestProject {
+    let text = "[stage.a]\nkind = 'command'\nrun = '''\nRUN\n'''\noutputs = ['x']\ndeps = ['d']\nvalues = { RATE = 1.0, SMALL = 0.00001 }";
+    let project = TestProject::new(&text.replace("RUN", run));
+    project.write("d", "1");
+    project
+}
+
+#[test]
+fn the_first_line_that_fails_ends_it() {
+    let project = one("echo 1 > $OUT/x\nfalse\necho 2 > $OUT/x");
+    assert!(project.ends(&["run"], 1).err.contains("its process ended with exit code 1"));
+    project.edit("pipeline.toml", "\nfalse\n", "\nset +e\nfalse\n");
+    project.ends(&["run"], 0);
+    assert_eq!(project.read("artifacts/a/x"), "2\n");
+}
+
+#[test]
+fn numbers_are_spelt_as_in_names_and_python_says_what_it_says_at_once() {
+    let project = one("echo $RATE $SMALL $PYTHONUNBUFFERED > $OUT/x");
+    project.ends(&["run"], 0);
+    assert_eq!(project.read("artifacts/a/x"), "1.0 1e-5 1\n");
+}
+
+#[test]
+fn its_log_goes_on_where_it_goes_on() {
+    let project = one(
+        "echo began; [ -e $SCRATCH/part ] && echo went on || { touch $SCRATCH/part; exit 3; }\necho 1 > $OUT/x",
+    );
+    project.ends(&["run"], 1);
+    project.ends(&["run"], 0);
+    assert_eq!(project.read(".repro/logs/a.log"), "began\nbegan\nwent on\n");
+    project.ends(&["run", "--force"], 1);
+    assert_eq!(project.read(".repro/logs/a.log"), "began\n", "and anew where it does not");
+}
+
+#[test]
+fn what_is_left_of_a_scratch_folder_that_was_being_deleted_is_not_gone_on_from() {
+    let project = one(
+        "[ ! -e $SCRATCH/part ] || { cp $SCRATCH/part $OUT/x; exit 0; }\necho half > $SCRATCH/part; exit 3",
+    );
+    project.ends(&["run"], 1);
+    let scratch = std::fs::read_dir(project.path(".repro/scratch")).unwrap();
+    let lock =
+        scratch.map(|entry| entry.unwrap().path()).find(|path| path.extension().is_some()).expect("a lock");
+    std::fs::write(lock, "nothing").unwrap(); // as before it is deleted
+    project.ends(&["run"], 1);
+    project.ends(&["run"], 0);
+    // So is what `gc` deletes, with its lock.
+    project.write("d", "2");
+    project.ends(&["run"], 1);
+    project.ends(&["gc", "--apply", "--keep-days", "0"], 0);
+    let left = std::fs::read_dir(project.path(".repro/scratch"));
+    assert_eq!(left.map_or(0, Iterator::count), 0);
+}
+
+#[test]
+fn who_ignores_the_ends_of_children_can_start_it() {
+    let project = one("echo 1 > $OUT/x");
+    let ignoring = format!("trap '' CHLD; exec {} run", env!("CARGO_BIN_EXE_repro"));
+    let answer = project.start_as(Command::new("bash").args(["-c", &ignoring])).wait();
+    assert_eq!(answer.code, Some(0), "{}{}", answer.out, answer.err);
+}
+
+#[test]
+fn git_ignores_the_cache_and_a_folder_without_a_name_is_refused() {
+    let project = one("echo 1 > $OUT/x");
+    project.ends(&["run"], 0);
+    assert!(project.read(".repro/.gitignore").ends_with("\n*\n"));
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::ffi::OsStrExt as _;
+        let odd = project.path(".").join(std::ffi::OsStr::from_bytes(b"odd\xff"));
+        std::fs::create_dir(&odd).unwrap();
+        std::fs::copy(project.path("pipeline.toml"), odd.join("pipeline.toml")).unwrap();
+        let program = env!("CARGO_BIN_EXE_repro");
+        let answer = project.start_as(Command::new(program).arg("run").arg("-C").arg(&odd)).wait();
+        assert_eq!(answer.code, Some(2), "{}", answer.err);
+        assert!(answer.err.contains("is not UTF-8"), "{}", answer.err);
+    }
+}
