@@ -48,6 +48,6 @@ mod schedule;
 pub mod share;
 mod show;
 mod state;
-mod store;
+pub mod store;
 mod task;
 pub mod verify;

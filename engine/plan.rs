@@ -55,6 +55,8 @@ pub enum Why {
     Failed(String),
     /// A process is at it. Only said to who asks, not to a run.
     Running,
+    /// It has something to go on from. Only said to who asks, not to a run.
+    Stopped,
     /// A file of the project does not show it.
     NotPublished(PathBuf),
     /// A file of the project lies where its own are, and is not of it.
@@ -85,6 +87,7 @@ impl fmt::Display for Why {
             Self::InputLacks(path, more) => write!(f, "its input lacks `{}` and {more} more", path.display()),
             Self::Asked => f.write_str("asked for"),
             Self::Running => f.write_str("it is running"),
+            Self::Stopped => f.write_str("it goes on from where it was stopped"),
             Self::Failed(how) => write!(f, "its last run failed: {how}"),
             Self::NotPublished(path) => write!(f, "`{}` does not show it", path.display()),
             Self::NotRemoved(path) => write!(f, "`{}` is not of it", path.display()),

@@ -23,7 +23,7 @@ use crate::{
     publish::outdated,
     recipe::Recipe,
     record::Record,
-    share::Share,
+    share::{Share, is_empty},
     state::{Entry, State},
     store::{Store, lock_of},
 };
@@ -120,13 +120,16 @@ impl Project {
         let seen = self.look_all(pipeline, None, &mut state);
         let locked = lockfile::believed(pipeline, allow_missing, &self.store, &seen)?;
         let judged = self.judge_all(pipeline, &seen, &locked, &mut state);
-        let judged = judged.into_iter().zip(&seen).enumerate();
+        let (all, judged) = (&seen, judged.into_iter().zip(&seen).enumerate());
         let stands = |(id, (judged, seen)): (InstanceId, (Judged, &Seen))| {
             let Judged { mut standing, recipe, .. } = judged;
-            if let (Standing::Stale(whys), Some(recipe)) = (&mut standing, recipe)
-                && is_held(&lock_of(&self.store.scratch(recipe.digest())))
-            {
-                whys.push(Why::Running);
+            if let (Standing::Stale(whys), Some(recipe)) = (&mut standing, recipe) {
+                let scratch = self.store.scratch(recipe.digest());
+                if is_held(&lock_of(&scratch)) {
+                    whys.push(Why::Running);
+                } else if !is_empty(&scratch) && self.goes_on(pipeline, id, recipe.digest(), all) {
+                    whys.push(Why::Stopped);
+                }
             }
             self.published(&pipeline.instances[id], seen, standing)
         };

@@ -208,12 +208,20 @@ impl Task {
             let name = format!("IN_{}", variable(role));
             let folders = lines(inputs);
             // Of one input too: an axis may be swept in one profile and not in another.
-            let list = store.temporary();
             let mut text = folders.clone();
             text.push("\n");
-            with_parent(&list, || fs::write(&list, text.as_encoded_bytes())).context("write", &list)?;
-            process.env(format!("{name}_LIST"), &list);
-            lists.0.push(list);
+            let known = inputs.iter().map(|Input { instance, axes, dir, .. }| {
+                let axes: BTreeMap<_, _> =
+                    axes.iter().map(|(axis, value)| (axis, recordable(value.clone()))).collect();
+                serde_json::json!({ "instance": instance, "axes": axes, "folder": dir.to_string_lossy() })
+            });
+            let known = serde_json::Value::from_iter(known).to_string();
+            for (ending, text) in [("LIST", text.as_encoded_bytes()), ("JSON", known.as_bytes())] {
+                let list = store.temporary();
+                with_parent(&list, || fs::write(&list, text)).context("write", &list)?;
+                process.env(format!("{name}_{ending}"), &list);
+                lists.0.push(list);
+            }
             if folders.len() <= LONGEST_VARIABLE {
                 process.env(name, folders);
             } else {

@@ -156,7 +156,10 @@ fn kind_of(
 ) -> Option<Arc<dyn Kind>> {
     let names = || kinds.iter().map(|kind| kind.name());
     let Some(entry) = stage.get("kind") else {
-        diagnostics.add(key, format!("the stage `{name}` has no `kind`"), did_you_mean("", names()));
+        let shell = ["cmd", "run", "shell", "outs", "deps"].iter().any(|key| stage.contains_key(*key));
+        let hint = shell.then(|| "what runs a command line is `kind = \"command\"`".to_owned());
+        let hint = hint.or_else(|| did_you_mean("", names()));
+        diagnostics.add(key, format!("the stage `{name}` has no `kind`"), hint);
         return None;
     };
     let Data::Leaf(Value::String(word)) = &entry.node.data else {
@@ -254,9 +257,10 @@ fn same_variables(name: &str, stage: &Entries, diagnostics: &mut Diagnostics) {
         for (word, entry) in
             in_order(entries).into_iter().filter(|(word, _)| !["exclude", "include"].contains(word))
         {
-            // A role also has a list of its inputs.
-            let list = (key == "needs").then(|| variable(word) + "_LIST");
-            for variable in [Some(variable(word)), list].into_iter().flatten() {
+            // A role also has lists of its inputs.
+            let lists = ["_LIST", "_JSON"].into_iter().filter(|_| key == "needs");
+            let lists = lists.map(|ending| variable(word) + ending);
+            for variable in std::iter::once(variable(word)).chain(lists) {
                 if let Some(other) = known.insert(variable.clone(), word) {
                     let message = format!(
                         "the {what} `{word}` of `{name}` would be `{prefix}_{variable}`, as `{other}` is"

@@ -224,6 +224,11 @@ fn used(stage: &Entries, axis: &str) -> bool {
     stage.contains_key(axis) || stage.values().any(|entry| runs(entry) || mentions(&entry.node, axis))
 }
 
+/// The `values` of a command.
+fn values(stage: &Entries) -> Option<&Entries> {
+    if let Data::Table(entries) = &stage.get("values")?.node.data { Some(entries) } else { None }
+}
+
 /// One value where a list is asked for is a list of one.
 fn as_list(node: Node) -> Node {
     match node.data {
@@ -264,6 +269,12 @@ fn set_stage(
         ["matrix", axis] => {
             stage.remove(*axis);
             put(axes(stage)?, axis, as_list(node));
+        }
+        ["values", key] if values(stage).is_none_or(|known| !known.contains_key(*key)) => {
+            let known = values(stage).into_iter().flat_map(Entries::keys).map(String::as_str);
+            let hint =
+                did_you_mean(key, known).unwrap_or_else(|| format!("write `{key}` into the file first"));
+            return Err((format!("the stage has no value `{key}`"), Some(hint)));
         }
         [between @ .., last] => {
             let mut entries = &mut *stage;

@@ -92,6 +92,12 @@ pub(super) fn table<'n>(node: &'n Node, what: &str, diagnostics: &mut Diagnostic
     None
 }
 
+/// The first line that begins with `mark`.
+fn line_with(source: &str, mark: &str) -> Option<std::ops::Range<usize>> {
+    let start = if source.starts_with(mark) { 0 } else { source.find(&format!("\n{mark}"))? + 1 };
+    Some(start..start + mark.trim_end().len())
+}
+
 /// Reads the file and lays `profile` over it; `None` when its outer form is too broken to go on.
 pub(super) fn document(
     source: &str,
@@ -100,6 +106,13 @@ pub(super) fn document(
 ) -> Option<Document> {
     let (tree, errors) = DeTable::parse_recoverable(source);
     if !errors.is_empty() {
+        if let Some(at) =
+            ["<<<<<<< ", "=======\n", ">>>>>>> "].iter().find_map(|mark| line_with(source, mark))
+        {
+            let message = "a merge left both versions of a part here";
+            diagnostics.add(&Some(at), message, Some("keep one, and delete the lines with the marks".into()));
+            return None;
+        }
         for error in errors {
             diagnostics.add(&error.span(), error.message(), None);
         }

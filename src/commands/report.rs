@@ -8,6 +8,7 @@ use std::{
     process::ExitCode,
 };
 
+use engine::{record::Record, store::Output};
 use serde_json::Value;
 
 use super::{export::save, metrics};
@@ -25,7 +26,7 @@ pub(super) fn report(global: &Global, output: &Path) -> Result<ExitCode, Failure
     let (pipeline, project) = super::project(global)?;
     let standings = super::standings(&project, pipeline)?;
     let records = project.records(pipeline)?;
-    let (mut figures, mut claims) = (Vec::new(), Vec::new());
+    let (mut figures, mut others, mut claims) = (Vec::new(), Vec::new(), Vec::new());
     for (id, instance) in pipeline.instances.iter().enumerate() {
         let folder = project.result(pipeline, id);
         let stale = if standings[id].is_current() { "" } else { ", not fresh" };
@@ -33,9 +34,11 @@ pub(super) fn report(global: &Global, output: &Path) -> Result<ExitCode, Failure
         match instance.kind.name() {
             "plot" => figures.extend(figures_of(&folder, &name)),
             "claims" => claims.push((name, list(&folder.join("claims.json")))),
+            "command" => others.extend(images_in(&folder, &name, records[id].as_ref())),
             _ => {}
         }
     }
+    figures.append(&mut others);
     let metrics = metrics::table(&metrics::rows(pipeline, &project, &standings, &[])?);
     let items = pipeline.instances.iter().zip(&standings).zip(records);
     let items = items.map(|((instance, standing), record)| Item {
@@ -65,9 +68,35 @@ fn figures_of(folder: &Path, instance: &str) -> Vec<Figure> {
     let figures = entries.filter_map(|entry| {
         let text = |key: &str| entry.get(key).and_then(Value::as_str).map(str::to_owned);
         let svg = fs::read(folder.join(format!("{}.svg", text("name")?))).ok()?;
-        Some(Figure { instance: instance.to_owned(), title: text("title")?, caption: text("caption")?, svg })
+        let (title, caption) = (text("title")?, text("caption")?);
+        Some(Figure { instance: instance.to_owned(), title, caption, media: "image/svg+xml", bytes: svg })
     });
     figures.collect()
+}
+
+/// How browsers call the images that they show, by the ending of the file's name.
+const MEDIA: [(&str, &str); 6] = [
+    ("gif", "image/gif"),
+    ("jpeg", "image/jpeg"),
+    ("jpg", "image/jpeg"),
+    ("png", "image/png"),
+    ("svg", "image/svg+xml"),
+    ("webp", "image/webp"),
+];
+
+/// The images of a result, those that a page has room for.
+fn images_in(folder: &Path, instance: &str, record: Option<&Record>) -> Vec<Figure> {
+    const LARGEST: u64 = 2 << 20;
+    let outputs =
+        record.into_iter().flat_map(|record| &record.outputs).filter(|output| output.size <= LARGEST);
+    let image = |output: &Output| {
+        let ending = Path::new(&output.path).extension()?.to_str()?.to_ascii_lowercase();
+        let (_, media) = MEDIA.into_iter().find(|(known, _)| *known == ending)?;
+        let bytes = fs::read(folder.join(&output.path)).ok()?;
+        let [title, caption] = [(); 2].map(|()| output.path.clone());
+        Some(Figure { instance: instance.to_owned(), title, caption, media, bytes })
+    };
+    outputs.filter_map(image).collect()
 }
 
 /// The entries of a JSON list; none where there is no such file.

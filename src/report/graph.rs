@@ -55,7 +55,8 @@ pub(super) fn svg(pipeline: &Pipeline) -> String {
         *row += 1;
     }
     let wide = (heights.len() * (width + GAP.0)).saturating_sub(GAP.0) + 4;
-    let high = heights.values().max().unwrap_or(&1) * (HEIGHT + GAP.1) - GAP.1 + 4;
+    // With a lane below the last row.
+    let high = heights.values().max().unwrap_or(&1) * (HEIGHT + GAP.1) + 4;
     let mut text = format!(
         "<div class=\"wide\"><svg class=\"graph\" role=\"img\" width=\"{wide}\" height=\"{high}\" \
          viewBox=\"0 0 {wide} {high}\">\n<title>The stages and what they need</title>\n"
@@ -65,8 +66,20 @@ pub(super) fn svg(pipeline: &Pipeline) -> String {
         for need in &node.needs {
             let (from_x, from_y) = places[need];
             let (x1, y1, y2) = (from_x + width, from_y + HEIGHT / 2, y + HEIGHT / 2);
-            let middle = x - GAP.0 / 2;
-            let _ = writeln!(text, "<path d=\"M{x1} {y1} C{middle} {y1} {middle} {y2} {x} {y2}\"/>");
+            if columns[name] == columns[need] + 1 {
+                let middle = x - GAP.0 / 2;
+                let _ = writeln!(text, "<path d=\"M{x1} {y1} C{middle} {y1} {middle} {y2} {x} {y2}\"/>");
+                continue;
+            }
+            // Past the boxes of the columns between, below those of its own row.
+            let lane = from_y + HEIGHT + GAP.1 / 2;
+            let (out, into) = (x1 + GAP.0, x - GAP.0);
+            let (after, before) = (x1 + GAP.0 / 2, x - GAP.0 / 2);
+            let _ = writeln!(
+                text,
+                "<path d=\"M{x1} {y1} C{after} {y1} {after} {lane} {out} {lane} L{into} {lane} \
+                 C{before} {lane} {before} {y2} {x} {y2}\"/>"
+            );
         }
     }
     for (name, node) in &nodes {

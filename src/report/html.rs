@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use base64::{Engine as _, prelude::BASE64_STANDARD as STANDARD};
+
 /// `text` as HTML shows it.
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
@@ -37,15 +39,7 @@ pub(super) fn details(summary: &str, content: &str) -> String {
     format!("<details>\n<summary>{}</summary>\n{content}</details>\n", escape(summary))
 }
 
-/// An SVG as an image within the page: nothing in it can run or clash with the page.
-pub(super) fn image(svg: &[u8], title: &str) -> String {
-    let mut data = String::with_capacity(svg.len() * 2);
-    for &byte in svg {
-        if byte.is_ascii_alphanumeric() || b" -_.,:;/=()".contains(&byte) {
-            data.push(char::from(byte));
-        } else {
-            let _ = write!(data, "%{byte:02X}");
-        }
-    }
-    format!("<img alt=\"{}\" src=\"data:image/svg+xml,{data}\">\n", escape(title))
+/// A file as an image within the page: nothing in it can run or clash with the page.
+pub(super) fn image(media: &str, bytes: &[u8], title: &str) -> String {
+    format!("<img alt=\"{}\" src=\"data:{media};base64,{}\">\n", escape(title), STANDARD.encode(bytes))
 }

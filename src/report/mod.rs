@@ -43,12 +43,14 @@ pub(crate) struct Item<'a> {
     pub(crate) record: Option<Record>,
 }
 
-/// A figure of a `plot` stage.
+/// A figure of a `plot` stage, or an image that a command made.
 pub(crate) struct Figure {
     pub(crate) instance: String,
     pub(crate) title: String,
     pub(crate) caption: String,
-    pub(crate) svg: Vec<u8>,
+    /// The media type, such as `image/svg+xml`.
+    pub(crate) media: &'static str,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Report<'_> {
@@ -115,7 +117,7 @@ impl Report<'_> {
         let figure = |figure: &Figure| {
             format!(
                 "<figure>\n{}<figcaption>{} <span class=\"quiet\">({})</span></figcaption>\n</figure>\n",
-                image(&figure.svg, &figure.title),
+                image(figure.media, &figure.bytes, &figure.title),
                 escape(&figure.caption),
                 escape(&figure.instance)
             )

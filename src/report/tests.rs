@@ -42,7 +42,8 @@ fn the_page_shows_everything_and_lets_nothing_through() {
             instance: "plot".into(),
             title: evil.into(),
             caption: evil.into(),
-            svg: format!("<svg>{evil}\"</svg>").into_bytes(),
+            media: "image/svg+xml",
+            bytes: format!("<svg>{evil}\"</svg>").into_bytes(),
         }],
         claims: vec![(
             format!("claims{evil}, not fresh"),

@@ -14,8 +14,8 @@ pub(super) enum Scale {
     /// Evenly spaced words; values are their indices.
     Words(Vec<String>),
     Linear,
-    /// Values must be positive.
-    Log,
+    /// Values must be positive. It names these, or round ones where there are none.
+    Log(Vec<f64>),
 }
 
 /// An axis.
@@ -87,7 +87,12 @@ impl Axis {
 
     /// With powers of ten along it.
     pub(super) fn log(title: &str) -> Self {
-        Self { title: title.into(), scale: Scale::Log }
+        Self::log_at(title, Vec::new())
+    }
+
+    /// The same, with these named.
+    pub(super) fn log_at(title: &str, values: Vec<f64>) -> Self {
+        Self { title: title.into(), scale: Scale::Log(values) }
     }
 
     /// With words along it.

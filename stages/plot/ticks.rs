@@ -30,13 +30,17 @@ impl<'a> Layout<'a> {
         let (low, high) = if low > high { (0.0, 1.0) } else { (low, high) };
         let air = if high > low {
             (high - low) * 0.05
-        } else if matches!(scale, Scale::Log) {
+        } else if matches!(scale, Scale::Log(_)) {
             0.3
         } else {
             1.0
         };
         let range = (low - air, high + air);
-        let ticks = if matches!(scale, Scale::Log) { decades(range) } else { even(range) };
+        let ticks = match scale {
+            Scale::Log(named) if !named.is_empty() => named.iter().map(|value| libm::log10(*value)).collect(),
+            Scale::Log(_) => decades(range),
+            _ => even(range),
+        };
         Self { scale, range, ticks }
     }
 
@@ -57,7 +61,7 @@ impl<'a> Layout<'a> {
             // Longer ones would reach into the axis's title.
             Scale::Linear if position.abs() >= 1e5 => format!("{position:e}"),
             Scale::Linear => number(position),
-            Scale::Log => large(libm::exp10(position)),
+            Scale::Log(_) => large(libm::exp10(position)),
         }
     }
 }
@@ -82,7 +86,7 @@ impl Ranged for Layout<'_> {
 }
 
 fn position(scale: &Scale, value: f64) -> Option<f64> {
-    let position = if matches!(scale, Scale::Log) { libm::log10(value) } else { value };
+    let position = if matches!(scale, Scale::Log(_)) { libm::log10(value) } else { value };
     position.is_finite().then_some(position)
 }
 

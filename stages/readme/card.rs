@@ -105,7 +105,8 @@ pub(super) fn table(text: &str, path: &Path) -> Result<String, StageError> {
     let _ = write!(
         text,
         "\nWhole training steps at batch {BATCH} of one training, the paper's network. PyTorch is shown without compiling, \
-         in the faster of two layouts, and with `torch.compile` where compiling finished, with TF32 on in f32. It cannot train \
+         channels-last or, where that was measured too and is faster, in its other layout, and with `torch.compile` where \
+         compiling finished, with TF32 on in f32. It cannot train \
          single weights, so random weights are compared with its training of BatchNorm only. A dash was not measured. \
          Measured with the {}; {}.\n",
         cell(&machines.join("; ")),

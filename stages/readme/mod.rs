@@ -95,7 +95,7 @@ impl Kind for Readme {
     }
 
     fn version(&self) -> u32 {
-        8
+        9
     }
 
     fn roles(&self) -> Roles {

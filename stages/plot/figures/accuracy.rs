@@ -2,8 +2,8 @@
 //! the same networks.
 
 use super::{
-    Axis, Chart, Drawing, Given, Places, Series, TOP1, counted, crossed, grouped, look, looks, others,
-    over_places,
+    Axis, Chart, Drawing, Given, Places, Series, TOP1, counted, crossed, grouped, look, looks, more_than_one,
+    others, over_places,
 };
 use crate::{
     plot::chart::Look,
@@ -23,8 +23,7 @@ struct Sort {
 const MAIN: Sort = Sort {
     file: "accuracy",
     title: "Test accuracy",
-    caption: "How often the trained network is right on images that it has never seen (10 % is guessing among \
-              ten classes). Each line says which weights were trained; all others stay as the seed drew them. n counts \
+    caption: "How often the trained network is right on images that it has never seen (GUESSING). Each line says which weights were trained; all others stay as the seed drew them. n counts \
               the seeds.",
     shows: |line| {
         !["all-but-bn", "bn+output+shortcut", "output+shortcut"].contains(&line.mode())
@@ -34,8 +33,7 @@ const MAIN: Sort = Sort {
 };
 
 /// Instead of the caption where rows and marks take the place of lines.
-const CROSSED: &str = "How often the trained network is right on images that it has never seen (10 % is guessing among \
-                       ten classes), by two settings of its training: one in rows, the other in marks. n counts the \
+const CROSSED: &str = "How often the trained network is right on images that it has never seen (GUESSING), by two settings of its training: one in rows, the other in marks. n counts the \
                        seeds.";
 
 const AFFINE: Sort = Sort {
@@ -72,10 +70,25 @@ fn drawings(given: &Given<'_>, sort: &Sort) -> Vec<Drawing> {
     if !sort.about.is_empty() && !sort.about.iter().any(ours) {
         return Vec::new();
     }
-    Family::ALL.into_iter().filter_map(|family| drawing(given, sort, family)).collect()
+    let all = Family::ALL.into_iter().filter_map(|family| drawing(given, sort, family));
+    more_than_one(all.map(|mut drawing| {
+        drawing.1.caption = drawing.1.caption.replace("GUESSING", &guessing(&given.results.evaluations));
+        drawing
+    }))
 }
 
-fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<Drawing> {
+/// What chance gives.
+fn guessing(evaluations: &[Evaluation]) -> String {
+    let classes =
+        evaluations.iter().map(|run| run.metrics.classes.len()).max().filter(|classes| *classes > 0);
+    match classes.unwrap_or(10) {
+        10 => "10 % is guessing among ten classes".to_owned(),
+        n => format!("{:.0} % is guessing among {n} classes", 100.0 / n as f64),
+    }
+}
+
+/// With the number of its places.
+fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<(usize, Drawing)> {
     let evaluations = &given.results.evaluations;
     let shown = || evaluations.iter().filter(|e| (sort.shows)(&e.line)).map(|e| &e.network);
     if !shown().any(|network| network.of(family)) {
@@ -93,11 +106,8 @@ fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<Drawing> {
     let top1 = |run: &Evaluation| Some(100.0 * run.metrics.top1);
     let crossed = crossed::chart(&groups, sort.title, top1, TOP1).filter(|_| published.is_empty());
     if let Some(chart) = crossed {
-        return Some(Drawing {
-            name: format!("{}-by-{}", sort.file, family.name()),
-            caption: CROSSED.into(),
-            chart,
-        });
+        let name = format!("{}-by-{}", sort.file, family.name());
+        return Some((places.networks.len(), Drawing { name, caption: CROSSED.into(), chart }));
     }
     let mut series = Vec::new();
     for ((line, runs), look) in groups.iter().zip(looks(groups.keys().copied())) {
@@ -127,7 +137,7 @@ fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<Drawing> {
     } else {
         ""
     };
-    Some(Drawing {
+    let drawing = Drawing {
         name: format!("{}-by-{}", sort.file, family.name()),
         caption: format!("{}{thinned}{}", sort.caption, others("Thin lines with empty markers", &sources)),
         chart: Chart {
@@ -137,5 +147,6 @@ fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<Drawing> {
             series,
             rows: false,
         },
-    })
+    };
+    Some((places.networks.len(), drawing))
 }

@@ -1,5 +1,7 @@
 //! Channels that are zero on nearly every image. Knows where `features.json` counts them.
 
+use std::collections::BTreeMap;
+
 use super::{
     Axis, Chart, Drawing, Given, MANY, Places, Series, counted, crossed, grouped, looks, over_places,
 };
@@ -26,8 +28,13 @@ fn drawing(given: &Given<'_>, places: &Places) -> Drawing {
     let many = groups.len() > MANY;
     let parts = if many { &PARTS[..1] } else { &PARTS[..] };
     let mut series = Vec::new();
+    let added =
+        |run: &Evaluation| run.features.as_ref().is_some_and(|features| features.after_addition.is_some());
+    let older = !many && groups.values().flat_map(BTreeMap::values).flatten().any(|run| added(run));
     for ((line, runs), look) in groups.iter().zip(looks(groups.keys().copied())) {
-        for &(part, dashes, share) in parts {
+        // Without additions all are behind a BatchNorm.
+        let both = runs.values().flatten().any(|run| added(run));
+        for &(part, dashes, share) in if both { parts } else { &parts[..1] } {
             let (points, n) = over_places(places, runs, |run| Some(100.0 * share(run)?));
             if !points.is_empty() {
                 let label = if many { line.label() } else { format!("{}, {part}", line.label()) };
@@ -36,14 +43,17 @@ fn drawing(given: &Given<'_>, places: &Places) -> Drawing {
             }
         }
     }
-    let older = " Those behind the addition of a shortcut carry older features on.";
+    let (title, axis, all) = ("Dead features", "dead channels (%)", PARTS[0].2);
+    let crossed = crossed::chart(&groups, title, |run| Some(100.0 * all(run)?), axis);
     let caption = format!(
         "Share of channels behind a ReLU that are zero at 99 % or more of all positions of the test images: features \
          that the network does without.{}",
-        if many { "" } else { older }
+        if older && crossed.is_none() {
+            " Those behind the addition of a shortcut carry older features on."
+        } else {
+            ""
+        }
     );
-    let (title, axis, all) = ("Dead features", "dead channels (%)", PARTS[0].2);
-    let crossed = crossed::chart(&groups, title, |run| Some(100.0 * all(run)?), axis);
     let chart = crossed.unwrap_or_else(|| Chart {
         title: places.title(title),
         x: places.axis(),

@@ -35,6 +35,9 @@ pub(super) fn distribution(given: &Given<'_>) -> Vec<Drawing> {
     }
     let drawing = |(network, lines): (&Network, BTreeMap<&Line, Vec<&Gammas>>)| {
         let mut series = Vec::new();
+        let drawn =
+            lines.values().flatten().next().map(|gammas| (gammas.histogram.from, gammas.histogram.to));
+        let (from, to) = drawn.unwrap_or_default();
         let title = format!("Distribution of BatchNorm's scales in {}", network.label());
         let (title, name) = entitled(title, lines.keys().copied());
         for ((line, runs), look) in lines.iter().zip(looks(lines.keys().copied())) {
@@ -43,7 +46,8 @@ pub(super) fn distribution(given: &Given<'_>) -> Vec<Drawing> {
         }
         let caption = format!(
             "How BatchNorm's scales (gamma) are distributed in the trained {}: the higher a line, the more scales have \
-             that value. A peak at 0 means channels that the network has switched off.{}",
+             that value. A peak at 0 means channels whose input hardly counts. Scales below {from} or above {to} are left \
+             out.{}",
             network.label(),
             if frozen.contains(network) { FROZEN } else { "" }
         );
@@ -100,7 +104,7 @@ pub(super) fn small(given: &Given<'_>) -> Vec<Drawing> {
     };
     let drawing = |places: &Places| {
         let caption = "Share of BatchNorm's scales that are nearer to zero than a threshold after training: a channel with \
-                       such a scale is as good as switched off."
+                       such a scale hardly depends on its input."
             .into();
         let chart = by_threshold(given, places, "Scales near zero", share, "share of scales (%)");
         Drawing { name: format!("small-gamma-by-{}", places.family.name()), caption, chart }
@@ -118,7 +122,7 @@ pub(super) fn zeroing(given: &Given<'_>) -> Vec<Drawing> {
     let drawing = |places: &Places| {
         let caption =
             "How the test accuracy changes when every scale nearer to zero than a threshold is set to zero, \
-                       without more training: at 0 the channels were not needed."
+                       without more training: at 0 they were not needed."
                 .into();
         let (title, axis) = ("Cost of setting small scales to zero", "change of test accuracy (points)");
         let chart = by_threshold(given, places, title, change, axis);

@@ -152,7 +152,8 @@ impl Drawing {
             (true, true) => " Lines are means over n seeds, bands one standard deviation.",
             (true, false) => " Marks are means over n seeds, bars one standard deviation to each side.",
         };
-        Self { caption: self.caption + words, chart, ..self }
+        let caption = if chart.rows { self.caption.replace("Each line", "Each row") } else { self.caption };
+        Self { caption: caption + words, chart, ..self }
     }
 }
 
@@ -198,7 +199,8 @@ impl Places {
     /// For every family that the evaluations have networks of.
     fn all(results: &Results) -> Vec<Self> {
         let networks = || results.evaluations.iter().map(|evaluation| &evaluation.network);
-        Family::ALL.into_iter().filter_map(|family| Self::new(family, networks())).collect()
+        let all = Family::ALL.into_iter().filter_map(|family| Self::new(family, networks()));
+        more_than_one(all.map(|places| (places.networks.len(), places)))
     }
 
     fn of(&self, network: &Network) -> Option<f64> {
@@ -220,6 +222,13 @@ impl Places {
         let words = self.networks.iter().filter_map(|network| network.tick(self.family));
         Axis::words(self.family.axis(), words.collect())
     }
+}
+
+/// Those that lie at more than one place; all where none does. Along the others nothing can be seen.
+fn more_than_one<T>(all: impl Iterator<Item = (usize, T)>) -> Vec<T> {
+    let all: Vec<_> = all.collect();
+    let several = all.iter().any(|(places, _)| *places > 1);
+    all.into_iter().filter(|(places, _)| !several || *places > 1).map(|(_, one)| one).collect()
 }
 
 /// `title`, and what lines are called: where settings alone tell them apart, the title says what all of them train, and

@@ -28,6 +28,7 @@ fn drawing(network: &Network, runs: &[&Evaluation]) -> Option<Drawing> {
         .filter_map(|(k, values)| Statistics::of(values).map(|s| ((k as f64, s.mean, s.sd), s.n)))
         .unzip();
     let (first, last) = (points.first()?.0, points.last()?.0);
+    let values: Vec<_> = points.iter().map(|point| point.0).collect();
     // A single k is no line.
     if first >= last {
         return None;
@@ -35,23 +36,32 @@ fn drawing(network: &Network, runs: &[&Evaluation]) -> Option<Drawing> {
     let many = Line::new("random", Some(2), Vec::new());
     let mut series =
         vec![Series { label: counted("k random weights of each filter", &n), look: look(&many, 0), points }];
-    for mode in ["bn", "all"] {
+    let mut instead = Vec::new();
+    for (mode, what) in [("bn", "BatchNorm"), ("all", "everything")] {
         let of_mode = runs.iter().filter(|run| run.line.is_plain() && run.line.mode() == mode);
         let Some(s) = Statistics::of(of_mode.map(|run| 100.0 * run.metrics.top1)) else { continue };
         let line = Line::new(mode, None, Vec::new());
         let look = Look { dashes: Dashes::Long, ..look(&line, 0) };
         let points = vec![(first, s.mean, s.sd), (last, s.mean, s.sd)];
         series.push(Series { label: counted(&line.label(), &[s.n]), look, points });
+        instead.push(what);
     }
+    let level = if instead.is_empty() {
+        String::new()
+    } else {
+        format!(
+            " A level line is the same network with {} trained instead: where the curve crosses one, so many random weights \
+             are worth as much.",
+            instead.join(" or ")
+        )
+    };
     let caption = format!(
-        "Test accuracy of {} when k randomly chosen weights of each filter are trained and nothing else. Level lines \
-         are the same network with BatchNorm trained instead, or everything: where the curve crosses them, so many \
-         random weights are worth as much.",
+        "Test accuracy of {} when k randomly chosen weights of each filter are trained and nothing else.{level}",
         network.label()
     );
     let chart = Chart {
         title: format!("How many random weights reach BatchNorm? {}", network.label()),
-        x: Axis::log("k, trained weights of each filter (log scale)"),
+        x: Axis::log_at("k, trained weights of each filter (log scale)", values),
         y: Axis::linear(TOP1),
         series,
         rows: false,
