@@ -313,7 +313,7 @@ def report(data):
         "",
         *beside_dvc(data),
         "`one parameter` runs three stages with every program: the chain's two and the join; `and back` runs none with",
-        "repro and DVC, whose caches have the result. A process counts as no smaller than the Python that started it, about 18 MiB.",
+        "repro and DVC, whose caches have the result. A process counts as no smaller than the Python that started it: the smallest number here is that, or less.",
         "",
         f"A stage that reads a folder of {data['files']:,} files; `looking alone` is a Python program that asks for each",
         "file's size and times:",

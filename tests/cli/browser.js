@@ -13,7 +13,8 @@ addEventListener('load', () => {
     const copy = document.createElement('div');
     copy.style.width = '900px';
     copy.dataset.name = image.alt;
-    copy.innerHTML = decodeURIComponent(image.src.replace('data:image/svg+xml,', ''));
+    const bytes = Uint8Array.from(atob(image.src.replace('data:image/svg+xml;base64,', '')), c => c.charCodeAt(0));
+    copy.innerHTML = new TextDecoder().decode(bytes);
     document.body.append(copy);
   }
   const drawings = [...document.querySelectorAll('svg')];
