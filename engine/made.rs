@@ -47,7 +47,7 @@ impl Project {
         let read = |recipe: Digest| Some((recipe, self.store.record(recipe)?));
         let mut records: Vec<(Digest, Record)> = recipes.into_par_iter().filter_map(read).collect();
         let order = |(recipe, record): &(Digest, Record)| (record.run.started, *recipe);
-        records.sort_by_key(|one| (stage(&one.1).to_owned(), order(one)));
+        records.sort_by(|a, b| (stage(&a.1), order(a)).cmp(&(stage(&b.1), order(b))));
         refuse_unknown(words, &records)?;
         let mut makers = BTreeMap::<Digest, Vec<usize>>::new();
         for (at, (_, record)) in records.iter().enumerate() {

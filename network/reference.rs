@@ -13,6 +13,7 @@ use candle_nn::loss::cross_entropy;
 use crate::{
     Error, Result,
     arch::{BN_EPS, BN_MOMENTUM, Conv, Graph, IMAGE_CHANNELS, IMAGE_SIZE, Op},
+    cpu::lanes::Isa,
     data::{self, Dataset, PADDING},
     init,
     mode::Share,
@@ -309,6 +310,12 @@ impl Trainer for Reference {
 
     fn engine(&self) -> &'static str {
         "reference"
+    }
+
+    /// candle takes exponentials from the system and kernels by the processor.
+    fn rounding(&self) -> String {
+        let isa = Isa::choose(None).map_or_else(|_| String::new(), |isa| isa.to_string());
+        format!("{}, {} {} {isa}", self.engine(), std::env::consts::OS, std::env::consts::ARCH)
     }
 
     fn describe(&self) -> String {

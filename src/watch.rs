@@ -63,6 +63,9 @@ struct Stage {
     printed: Instant,
     /// How far it said it is.
     percent: Option<u64>,
+    /// Has its start been told? Results become lasting, and are told, some time after what needs them has started: its
+    /// line waits for theirs.
+    told: bool,
 }
 
 impl<'a> Watch<'a> {
@@ -103,12 +106,31 @@ impl<'a> Watch<'a> {
             }
             live.insert_before(&self.whole, bar("  {wide_msg}"))
         });
-        match &line {
-            Some(line) => line.set_message(self.name(id).to_owned()),
-            None => self.note(&format!("start    {}", self.name(id))),
+        if let Some(line) = &line {
+            line.set_message(self.name(id).to_owned());
         }
-        self.running.insert(id, Stage { line, first: None, printed: Instant::now(), percent: None });
+        let told = line.is_some();
+        self.running.insert(id, Stage { line, first: None, printed: Instant::now(), percent: None, told });
+        self.tell_started();
         self.show_whole();
+    }
+
+    /// Tells which stages started, of those whose inputs have all been told.
+    fn tell_started(&mut self) {
+        let needs = |id: InstanceId| self.pipeline.instances[id].needs.iter().map(|need| need.from);
+        let ready = |id: &InstanceId| !needs(*id).any(|from| self.running.contains_key(&from));
+        let waiting = self.running.iter().filter(|(_, stage)| !stage.told).map(|(id, _)| *id);
+        let ready: Vec<_> = waiting.filter(ready).collect();
+        ready.into_iter().for_each(|id| self.tell_start(id));
+    }
+
+    /// Tells that a stage started, if nobody has.
+    fn tell_start(&mut self, id: InstanceId) {
+        if let Some(stage) = self.running.get_mut(&id)
+            && !std::mem::replace(&mut stage.told, true)
+        {
+            self.note(&format!("start    {}", self.name(id)));
+        }
     }
 
     fn progress(&mut self, id: InstanceId, progress: &Progress) {
@@ -121,6 +143,7 @@ impl<'a> Watch<'a> {
             Some(line) => line.set_message(text),
             None if stage.printed.elapsed() >= PLAIN_EVERY => {
                 stage.printed = Instant::now();
+                self.tell_start(id);
                 self.note(&format!("         {text}"));
             }
             None => {}
@@ -142,16 +165,19 @@ impl<'a> Watch<'a> {
     /// An instance needs no more attention; `text` says how it ended.
     fn settle(&mut self, id: InstanceId, text: Option<&str>) {
         self.settled += 1;
+        self.tell_start(id);
         if let Some(line) = self.running.remove(&id).and_then(|stage| stage.line) {
             line.finish_and_clear();
         }
         if let Some(text) = text {
             self.note(text);
         }
+        self.tell_started();
         self.show_whole();
     }
 
     fn fail(&mut self, id: InstanceId, message: &str, hint: Option<&str>) {
+        self.tell_start(id);
         let mut text = format!("error: `{}`: {message}", self.name(id));
         if self.running.contains_key(&id) {
             let log = self.project.log(self.pipeline, id);
