@@ -29,7 +29,7 @@ use crate::{
     process::is_held,
     project::Project,
     state::State,
-    store::{digest_in, forget},
+    store::{Store, digest_in},
 };
 
 /// How to collect garbage.
@@ -137,7 +137,7 @@ impl Project {
             sort(file, needed);
         }
         if options.delete {
-            delete(cache, &report.files)?;
+            delete(&self.store, &report.files)?;
         }
         Ok(report)
     }
@@ -215,12 +215,13 @@ fn below(folder: &Path, keep: Duration) -> Result<Vec<Found>, EngineError> {
     Ok(found)
 }
 
-/// Deletes the files and folders, and the folders below `cache` that this leaves empty.
-fn delete(cache: &Path, files: &[PathBuf]) -> Result<(), EngineError> {
+/// Deletes the files and folders, and the folders of the cache that this leaves empty.
+fn delete(store: &Store, files: &[PathBuf]) -> Result<(), EngineError> {
+    let cache = store.cache();
     let scratch = cache.join("scratch");
     for file in files {
         let attempt = file.parent() == Some(&scratch) && file.is_dir();
-        let gone = if attempt { forget(file) } else { clear(file) };
+        let gone = if attempt { store.forget(file) } else { clear(file) };
         gone.context("delete", file)?;
         let folders = file.ancestors().skip(1).take_while(|folder| folder.parent() != Some(cache));
         for folder in folders {

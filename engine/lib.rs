@@ -20,6 +20,7 @@ pub mod error;
 pub mod gc;
 pub mod idle;
 pub mod instance;
+mod judge;
 pub mod kind;
 pub mod launcher;
 mod leavings;

@@ -136,7 +136,7 @@ pub(crate) fn read(place: &Path) -> Result<Lock, EngineError> {
 }
 
 /// What the lock file says of this profile, by instance. With `allow_missing` it is believed of what is missing, too;
-/// without, it is of use, and read, only where something lies that the index does not know as it is.
+/// without, it is of use, and read, only where something lies that may be of today and that the index does not know as that.
 pub(crate) fn believed(
     pipeline: &Pipeline,
     allow_missing: bool,
@@ -144,7 +144,7 @@ pub(crate) fn believed(
     seen: &[Seen],
 ) -> Result<BTreeMap<String, Locked>, EngineError> {
     let unknown = |seen: &Seen| match seen.found {
-        Found::Intact(_) => false,
+        Found::Intact(_) => !seen.is_today(),
         Found::Nothing => fs::symlink_metadata(store.shown(&seen.key)).is_ok(),
         Found::Missing(..) | Found::Altered(..) => true,
     };

@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io::{self, Read},
+    io::{self, Read, Seek as _, SeekFrom},
     os::{
         fd::{AsFd, OwnedFd},
         unix::fs::MetadataExt as _,
@@ -167,6 +167,22 @@ pub(crate) fn open_log(path: &Path, goes_on: bool) -> Result<File, EngineError> 
         log.set_len(0).context("empty", path)?;
     }
     Ok(log)
+}
+
+/// The last few lines of a log, which may be huge, after its first bytes, which are of an earlier attempt.
+pub(crate) fn last_lines(log: &Path, before: u64) -> Vec<String> {
+    const BYTES: u64 = 4096;
+    let read = || {
+        let mut file = File::open(log)?;
+        let size = file.metadata()?.len();
+        file.seek(SeekFrom::Start(size.saturating_sub(BYTES).max(before)))?;
+        let mut bytes = Vec::new();
+        file.take(BYTES).read_to_end(&mut bytes)?;
+        io::Result::Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let tail = read().unwrap_or_default();
+    let lines: Vec<_> = tail.lines().map(str::to_owned).collect();
+    lines[lines.len().saturating_sub(5)..].to_vec()
 }
 
 /// What a process says until it ends.

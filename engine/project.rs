@@ -14,17 +14,18 @@ use crate::{
     digest::Digest,
     error::{Context, EngineError},
     instance::{Instance, InstanceId, Pipeline},
+    judge::Judged,
     lockfile::{self, Locked},
     look::look,
     memo::as_it_is,
     pipeline::matrix::show,
-    plan::{Found, Standing, Why, judge},
+    plan::{Found, Standing, Why},
     process::is_held,
     publish::outdated,
     recipe::Recipe,
     record::Record,
     share::{Share, is_empty},
-    state::{Entry, State},
+    state::State,
     store::{Store, lock_of},
 };
 
@@ -59,6 +60,14 @@ pub(crate) struct Seen {
     foreseen: Option<Foreseen>,
 }
 
+impl Seen {
+    /// Is it, as far as can be told before anything is judged, what today's recipe made?
+    pub(crate) fn is_today(&self) -> bool {
+        let today = |foreseen: &Foreseen| self.found == Found::Intact(foreseen.recipe.digest());
+        self.foreseen.as_ref().is_none_or(today)
+    }
+}
+
 /// A recipe, and the digests of the inputs with which it holds.
 struct Foreseen {
     inputs: Vec<Digest>,
@@ -76,16 +85,6 @@ impl Seen {
 /// Something, and why its instance cannot be run, where the lock file was believed of what is missing; or why there is
 /// nothing.
 pub(crate) type Known<T> = Result<(T, Option<Why>), Why>;
-
-/// An instance, judged.
-pub(crate) struct Judged {
-    pub(crate) standing: Standing,
-    pub(crate) recipe: Option<Recipe>,
-    /// The digest of its result, where that exists.
-    pub(crate) tree: Option<Digest>,
-    /// What the index does not know yet: the whole result lies in its place.
-    pub(crate) found: Option<Entry>,
-}
 
 impl Project {
     /// The project in folder `root`. Creates nothing.
@@ -200,112 +199,6 @@ impl Project {
     /// The log of an instance's last run.
     pub fn log(&self, pipeline: &Pipeline, id: InstanceId) -> PathBuf {
         self.store.cache().join("logs").join(key(pipeline, id)).with_added_extension("log")
-    }
-
-    /// Judges everything in order, as if nothing were to run. `locked`: what the lock file is believed of, by name.
-    pub(crate) fn judge_all(
-        &self,
-        pipeline: &Pipeline,
-        seen: &[Seen],
-        locked: &BTreeMap<String, Locked>,
-        state: &mut State,
-    ) -> Vec<Judged> {
-        let mut all: Vec<Judged> = Vec::with_capacity(seen.len());
-        for (id, seen) in seen.iter().enumerate() {
-            let needs = &pipeline.instances[id].needs;
-            let mut waits: Vec<_> =
-                needs.iter().map(|need| need.from).filter(|&from| all[from].tree.is_none()).collect();
-            waits.sort_unstable();
-            waits.dedup();
-            let judged = if waits.is_empty() {
-                let inputs: Vec<_> = needs.iter().filter_map(|need| all[need.from].tree).collect();
-                let foreseen = seen.foreseen(&inputs);
-                let locked = locked.get(&pipeline.instances[id].name);
-                let recipe = self.recipe(pipeline, id, &inputs, foreseen, locked, state);
-                self.judge_one(recipe, seen, locked, state)
-            } else {
-                Judged { standing: Standing::Waiting(waits), recipe: None, tree: None, found: None }
-            };
-            if let Some(found) = &judged.found {
-                state.touched(&seen.key, found.clone());
-            }
-            all.push(judged);
-        }
-        all
-    }
-
-    /// Judges one instance whose inputs are known, and so its recipe.
-    pub(crate) fn judge_one(
-        &self,
-        recipe: Known<Recipe>,
-        seen: &Seen,
-        locked: Option<&Locked>,
-        state: &State,
-    ) -> Judged {
-        let cannot =
-            |why| Judged { standing: Standing::Stale(vec![why]), recipe: None, tree: None, found: None };
-        let (recipe, missing) = match recipe {
-            Ok(recipe) => recipe,
-            Err(why) => return cannot(why),
-        };
-        if let Some(found) = self.find(recipe.digest(), seen, locked, state) {
-            let tree = Some(found.tree);
-            return Judged { standing: Standing::Fresh, recipe: Some(recipe), tree, found: Some(found) };
-        }
-        let mut cached = None;
-        let mut standing = judge(
-            &recipe,
-            &seen.found,
-            || {
-                cached = self.store.restorable(recipe.digest()).map(|record| record.tree);
-                cached.is_some()
-            },
-            |then| self.store.record(then).map(|record| record.recipe),
-        );
-        let mut taken = None;
-        if let Standing::Stale(whys) = &mut standing {
-            whys.iter_mut().for_each(|why| state.memo.name_files(why));
-            taken = locked.and_then(|locked| locked.partly(recipe.digest(), &self.store.shown(&seen.key)));
-            whys.extend(self.store.failure(recipe.digest()).map(Why::Failed));
-        }
-        if taken.is_some() {
-            standing = Standing::Locked;
-        }
-        if let (Standing::Stale(_), Some(why)) = (&standing, missing) {
-            return cannot(why);
-        }
-        let tree = match standing {
-            Standing::Fresh => state.results.get(&seen.key).map(|entry| entry.tree),
-            Standing::Restorable(_) => cached,
-            Standing::Locked => taken,
-            Standing::Stale(_) | Standing::Waiting(_) => None,
-        };
-        Judged { standing, recipe: Some(recipe), tree, found: None }
-    }
-
-    /// The whole result of a recipe, if it lies in its place and the index knows something else, or nothing, of that: git
-    /// or somebody else put it there. What it is say the cache and the lock file.
-    fn find(&self, recipe: Digest, seen: &Seen, locked: Option<&Locked>, state: &State) -> Option<Entry> {
-        let place = self.store.shown(&seen.key);
-        match seen.found {
-            Found::Intact(then) if then == recipe => return None,
-            Found::Nothing if fs::symlink_metadata(&place).is_err() => return None,
-            _ => {}
-        }
-        let recorded = self.store.record(recipe).map(|record| record.outputs);
-        let locked = locked.and_then(|locked| locked.whole(recipe));
-        recorded.into_iter().chain(locked).find_map(|outputs| {
-            let expected = Entry::expected(recipe, &outputs);
-            if let Found::Intact(_) = seen.found {
-                // It was looked at already.
-                let there = state.results.get(&seen.key).filter(|entry| entry.tree == expected.tree)?;
-                return Some(Entry { recipe, ..there.clone() });
-            }
-            match look(&place, &expected) {
-                (Found::Intact(_), now) => Some(now.unwrap_or(expected)),
-                _ => None,
-            }
-        })
     }
 
     /// The recipe of an instance whose inputs are known, made now unless it is `foreseen`. There is none while a file

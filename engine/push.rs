@@ -7,11 +7,12 @@ use crate::{
     digest::Digest,
     error::{Context, EngineError},
     instance::{InstanceId, Pipeline},
+    judge::Judged,
     lockfile,
     look::look,
     plan::{Found, Standing},
     process::is_held,
-    project::{Judged, Project, Seen},
+    project::{Project, Seen},
     record::Record,
     restore::check,
     share::{Attempt, Share, is_empty},
@@ -67,6 +68,7 @@ impl Project {
         // Only to know the recipes of what was made of results that are not whole here.
         let locked = lockfile::believed(pipeline, true, &self.store, &seen)?;
         let judged = self.judge_all(pipeline, &seen, &locked, &mut state);
+        self.adopt_all(pipeline, &judged, &seen)?;
         let mut push = Push { project: self, pipeline, seen: &seen, share, records: Vec::new(), bytes: 0 };
         let mut given = Vec::new();
         for &id in wanted {

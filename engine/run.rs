@@ -15,13 +15,14 @@ use crate::{
     error::EngineError,
     idle::{self, Question},
     instance::{InstanceId, Pipeline},
+    judge::Judged,
     launcher::Launcher,
     lock::Lock,
     lockfile,
     observer::{Event, Observer},
     place::write_whole,
     plan::{Standing, Why},
-    project::{Judged, Project, lacking},
+    project::{Project, lacking},
     schedule::{Outcome, Plan, schedule},
     state::State,
 };
@@ -130,11 +131,12 @@ impl Project {
         let asked = options.question.as_ref().filter(|_| options.targets.is_empty());
         let asked = asked.and_then(|question| Some((question, idle::reads(pipeline, &state.memo)?)));
         let mut trees = vec![None; pipeline.instances.len()];
-        if options.only {
-            let judged = self.judge_all(pipeline, &seen, &BTreeMap::new(), &mut state);
-            trees = inputs_of_only(pipeline, &wanted, &judged)?;
-        }
         let locked = lockfile::believed(pipeline, options.allow_missing, &self.store, &seen)?;
+        if options.only {
+            let judged = self.judge_all(pipeline, &seen, &locked, &mut state);
+            trees = inputs_of_only(pipeline, &wanted, &judged)?;
+            self.adopt_all(pipeline, &judged, &seen)?;
+        }
         let plan = Plan { project: self, pipeline, options, wanted: &wanted, forced, seen: &seen, locked };
         let Outcome { mut summary, trees, mut state, unequal, journal, result } =
             schedule(plan, trees, state, journal, observer);

@@ -337,6 +337,15 @@ impl Run<'_> {
         }
         self.state.results.insert(key.clone(), entry.clone());
         self.committer.commit(Commit { key, entry: Some(entry), record: None });
+        // Others of the same recipe need not run now.
+        let same = |(id, other): (&InstanceId, &Recipe)| {
+            (other.digest() == recipe.digest() && !self.plan.forced.contains(id)).then_some(*id)
+        };
+        let twins: Vec<_> = self.queued.iter().filter_map(same).collect();
+        for twin in twins {
+            self.queued.remove(&twin);
+            self.ready.insert(twin);
+        }
     }
 
     /// It is to run once resources allow, unless nothing is; from where somebody else had to leave it, if that is known.

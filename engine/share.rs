@@ -20,7 +20,7 @@ use crate::{
     process::is_held,
     record::{Record, are_sound},
     restore::check,
-    store::{Content, Folder, Output, Store, disown, is_temporary, lock_of},
+    store::{Content, Folder, Output, Store, is_temporary, lock_of},
 };
 
 /// What somebody else began to copy longer ago than this is not being copied any more; and clocks do not differ by more.
@@ -234,7 +234,7 @@ impl Store {
             fs::File::open(&path).and_then(|file| file.set_modified(then)).context("write", &path)?;
         }
         // What was tried here before was built on what lay here then.
-        disown(&here).and_then(|()| clear(&here)).context("empty", &here)?;
+        self.vacate(&here).context("empty", &here)?;
         with_parent(&here, || fs::rename(draft.path(), &here)).context("create", &here)?;
         clear(&lock).context("delete", &lock)?;
         Ok(Brought::Attempt)

@@ -131,20 +131,6 @@ pub(crate) fn lock_of(scratch: &Path) -> PathBuf {
     scratch.with_added_extension("lock")
 }
 
-/// Says of a scratch folder that is about to be deleted that nothing can go on from what is left of it, should that be cut
-/// short.
-pub(crate) fn disown(scratch: &Path) -> io::Result<()> {
-    // What no stage ever read.
-    if scratch.is_dir() { fs::write(lock_of(scratch), "nothing") } else { Ok(()) }
-}
-
-/// Deletes a scratch folder, and its lock once that is done.
-pub(crate) fn forget(scratch: &Path) -> io::Result<()> {
-    disown(scratch)?;
-    clear(scratch)?;
-    clear(&lock_of(scratch))
-}
-
 /// A folder for a result in the making; deletes itself unless it is shown.
 #[derive(Debug)]
 pub(crate) struct Draft {
@@ -197,10 +183,30 @@ impl Store {
     pub(crate) fn forget_attempts(&self, recipe: Digest) {
         let scratch = self.scratch(recipe);
         let _ = match fs::remove_dir(&scratch) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => forget(&scratch),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => self.forget(&scratch),
             _ => fs::remove_file(lock_of(&scratch)),
         };
         let _ = fs::remove_file(self.failed(recipe));
+    }
+
+    /// Deletes a scratch folder, and its lock once that is done.
+    pub(crate) fn forget(&self, scratch: &Path) -> io::Result<()> {
+        self.vacate(scratch)?;
+        clear(&lock_of(scratch))
+    }
+
+    /// Deletes a scratch folder, so that nothing goes on from a part of it if this is cut short: all of it leaves its place
+    /// at once. Where it cannot, its lock says that it was built on something else.
+    pub(crate) fn vacate(&self, scratch: &Path) -> io::Result<()> {
+        let away = self.temporary();
+        match with_parent(&away, || fs::rename(scratch, &away)) {
+            Ok(()) => clear(&away), // what stays behind is swept at the start of the next run
+            Err(_) if fs::symlink_metadata(scratch).is_err() => Ok(()),
+            Err(_) => {
+                fs::write(lock_of(scratch), "nothing")?;
+                clear(scratch)
+            }
+        }
     }
 
     fn failed(&self, recipe: Digest) -> PathBuf {

@@ -6,7 +6,7 @@ use std::{
     env,
     ffi::OsString,
     fs,
-    io::{self, Read as _, Seek as _, SeekFrom, Write},
+    io::{self, Read as _, Write},
     os::{
         fd::AsFd,
         unix::process::{CommandExt, ExitStatusExt},
@@ -31,7 +31,7 @@ use crate::{
     machine::Machine,
     pipeline::matrix::show,
     place::{clear, open_folder, with_parent},
-    process::{ProcessGroup, Running, follow, open_held, open_log, spawn},
+    process::{ProcessGroup, Running, follow, last_lines, open_held, open_log, spawn},
     program::Program,
     recipe::Recipe,
     record::{Facts, Record, now, recordable},
@@ -100,6 +100,7 @@ impl Task {
         let logs = self.members.iter().map(|member| open_log(&member.log, !is_empty(&member.order.scratch)));
         let logs = logs.collect::<Result<Vec<_>, _>>()?;
         let errors = logs[0].try_clone().context("open", &self.members[0].log)?;
+        let before = errors.metadata().context("read", &self.members[0].log)?.len();
         let shell = self.command.is_some() && self.launcher.is_none();
         let program = if shell { Path::new("/bin/sh") } else { self.program.path()? };
         let mut process = match &self.launcher {
@@ -140,7 +141,8 @@ impl Task {
         let listener = std::thread::Builder::new().spawn(move || {
             let Self { members, command, gpus, launcher, .. } = self;
             let (launched, launcher) = (launcher.is_some(), launcher.map(|launcher| launcher.0));
-            let (together, errors, by_shell) = (members.len(), members[0].log.clone(), command.is_some());
+            let (together, by_shell) = (members.len(), command.is_some());
+            let errors = (members[0].log.clone(), before);
             let run = Ran { gpus, launcher, errors, together, by_shell };
             let outputs = command.map_or_else(Vec::new, |command| command.outputs);
             let heard = members.into_iter().zip(logs).zip(locks);
@@ -249,8 +251,8 @@ impl Drop for Lists {
 struct Ran {
     gpus: Vec<String>,
     launcher: Option<String>,
-    /// The log that has its standard error.
-    errors: PathBuf,
+    /// The log that has its standard error, and how long it was before.
+    errors: (PathBuf, u64),
     /// How many stages it ran.
     together: usize,
     /// Was it a shell? Then its exit code alone says how it ended.
@@ -283,11 +285,12 @@ impl Heard {
                     (None, Some(9)) => "was killed (signal 9), perhaps for want of memory".to_owned(),
                     (None, signal) => format!("was ended by signal {}", signal.unwrap_or(0)),
                 };
-            let said: String = last_lines(&run.errors).iter().map(|line| format!("\n  {line}")).collect();
+            let said: String =
+                last_lines(&run.errors.0, run.errors.1).iter().map(|line| format!("\n  {line}")).collect();
             let mut failure = StageError::new(format!("its process {how}{said}"));
-            if run.errors != member.log {
+            if run.errors.0 != member.log {
                 failure =
-                    failure.hint(format!("what its process said is in the log `{}`", run.errors.display()));
+                    failure.hint(format!("what its process said is in the log `{}`", run.errors.0.display()));
             }
             return Err(failure);
         }
@@ -374,22 +377,6 @@ impl Member {
         let record = Record { recipe, tree, outputs: content.outputs.clone(), run };
         Ok(Made { draft: self.draft, content, record, differs, dropped })
     }
-}
-
-/// The last few lines of a log, which may be huge.
-fn last_lines(log: &Path) -> Vec<String> {
-    const BYTES: u64 = 4096;
-    let read = || {
-        let mut file = fs::File::open(log)?;
-        let size = file.metadata()?.len();
-        file.seek(SeekFrom::Start(size.saturating_sub(BYTES)))?;
-        let mut bytes = Vec::new();
-        file.take(BYTES).read_to_end(&mut bytes)?;
-        std::io::Result::Ok(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    let tail = read().unwrap_or_default();
-    let lines: Vec<_> = tail.lines().map(str::to_owned).collect();
-    lines[lines.len().saturating_sub(5)..].to_vec()
 }
 
 /// A name as part of an environment variable.

@@ -32,8 +32,11 @@ pub(super) fn pass_on(
         .iter()
         .filter_map(|(name, entry)| {
             let Data::Table(stage) = &entry.node.data else { return None };
-            let names = matrix_of(stage)?.keys().filter(|name| *name != axis).cloned();
-            Some((name.clone(), names.collect()))
+            let names = matrix_of(stage)?
+                .keys()
+                .map(String::as_str)
+                .filter(|name| ![axis, "exclude", "include"].contains(name));
+            Some((name.clone(), names.map(str::to_owned).collect()))
         })
         .collect();
     while let Some(from) = last.pop() {

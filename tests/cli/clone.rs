@@ -252,3 +252,47 @@ fn what_a_clone_has_whole_is_its_own_and_what_git_puts_in_place_is_no_damage() {
     assert!(project.ends(&["status"], 0).out.contains("stale      b: never ran\n"));
     assert_eq!(ran(), 4);
 }
+
+#[test]
+fn what_another_clone_made_of_the_same_recipe_stays_what_is_shown() {
+    let project = TestProject::new(
+        "[stage.a]\nkind = 'command'\nrun = 'od -An -N8 -tx1 /dev/urandom > $OUT/x'\noutputs = ['x']\n\
+         [stage.b]\nkind = 'command'\nneeds = { a = 'a' }\nrun = 'cat $IN_A/x > $OUT/y'\noutputs = ['y']",
+    );
+    project.ends(&["run"], 0);
+    let (theirs, lock) = (project.read("artifacts/a/x"), project.read("pipeline.lock"));
+    std::fs::remove_dir_all(project.path(".repro")).unwrap();
+    std::fs::remove_dir_all(project.path("artifacts")).unwrap();
+    project.ends(&["run"], 0);
+    // As git brings it: `a` is that of the other clone, and what came of the one that was made here is not.
+    project.write("artifacts/a/x", &theirs);
+    project.write("artifacts/b/y", &theirs);
+    project.write("pipeline.lock", &lock);
+    assert_eq!(project.ends(&["status"], 0).out, "2 fresh\n");
+    project.ends(&["run"], 0);
+    std::fs::remove_dir_all(project.path("artifacts")).unwrap();
+    assert!(project.ends(&["run"], 0).out.starts_with("restored 2 in "));
+    assert_eq!((project.read("artifacts/a/x"), project.read("pipeline.lock")), (theirs, lock));
+}
+
+#[test]
+fn what_lies_in_place_serves_single_stages_pushes_and_twins() {
+    let two = "[stage.a]\nkind = 'command'\nrun = 'echo 1 > $OUT/x'\noutputs = ['x']\n\
+               [stage.b]\nkind = 'command'\nneeds = { a = 'a' }\nrun = 'cat $IN_A/x > $OUT/y'\noutputs = ['y']\n";
+    let project = TestProject::new(two);
+    project.ends(&["run"], 0);
+    let forget = || std::fs::remove_dir_all(project.path(".repro")).unwrap();
+    forget();
+    assert!(project.ends(&["run", "--only", "b"], 0).out.starts_with("nothing to do: 1 fresh"));
+    forget();
+    assert!(project.ends(&["push", "shared"], 0).out.contains("pushed 2 results"));
+    forget();
+    // The one that has to run has the recipe of one that lies there.
+    project.write(
+        "pipeline.toml",
+        &format!("{two}{}", two.split("[stage.b]").next().unwrap().replace("stage.a", "stage.0")),
+    );
+    let plan = project.ends(&["run", "--dry-run"], 0).out;
+    assert!(plan.starts_with("restore  0: "), "{plan}");
+    assert!(project.ends(&["run"], 0).out.starts_with("restored 1, 2 fresh in "));
+}

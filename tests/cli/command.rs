@@ -37,6 +37,12 @@ fn its_log_goes_on_where_it_goes_on() {
     assert_eq!(project.read(".repro/logs/a.log"), "began\nbegan\nwent on\n");
     project.ends(&["run", "--force"], 1);
     assert_eq!(project.read(".repro/logs/a.log"), "began\n", "and anew where it does not");
+    // What an earlier attempt said is not why this one failed.
+    project.edit("pipeline.toml", "echo began;", "[ -e $SCRATCH/part ] && exit 4;");
+    let failed = project.ends(&["run"], 1).err;
+    assert!(failed.contains("exit code 3") && !failed.contains("began"), "{failed}");
+    let failed = project.ends(&["run"], 1).err;
+    assert!(failed.contains("exit code 4\n") && !failed.contains("\n  "), "{failed}");
 }
 
 #[test]

@@ -66,11 +66,12 @@ fn what_is_swept_goes_through_a_chain_of_commands() {
         "cat $IN_S/metrics.json",
         "for s in $IN_S; do cat $s/metrics.json; break; done",
     );
-    project.edit(
-        "pipeline.toml",
-        "needs = { m = 'fit' }",
-        "needs = { m = 'fit' }\nmatrix = { seed = [0, 1] }\nvalues = { EPOCHS = 1 }",
-    );
+    // What the matrix leaves out is no axis.
+    project.edit("pipeline.toml", "seed = [0, 1] }", "seed = [0, 1, 2], exclude = [{ seed = 2 }] }");
+    project.edit("pipeline.toml", "{ m = 'fit' }", "{ m = 'fit' }\nmatrix = { seed = [0, 1] }");
+    project.ends(&sweep, 0);
+    assert_eq!(project.read("artifacts/score/EPOCHS=8,seed=1/metrics.json"), "{\"acc\": 1}\n");
+    project.edit("pipeline.toml", "{ m = 'fit' }", "{ m = 'fit' }\nvalues = { EPOCHS = 1 }");
     project.ends(&sweep, 0);
     assert_eq!(project.read("artifacts/score/seed=0/metrics.json"), "{\"acc\": 2}\n");
 }

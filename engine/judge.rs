@@ -1,0 +1,186 @@
+//! Where instances stand, before anything runs or while it does: by what the index, the cache and the lock file say of
+//! what lies in place. Starts nothing and knows no kind.
+
+use std::{collections::BTreeMap, fs};
+
+use crate::{
+    digest::Digest,
+    error::EngineError,
+    instance::Pipeline,
+    lockfile::Locked,
+    look::look,
+    plan::{Found, Standing, Why, judge},
+    project::{Known, Project, Seen},
+    recipe::Recipe,
+    state::{Entry, State},
+};
+
+/// An instance, judged.
+pub(crate) struct Judged {
+    pub(crate) standing: Standing,
+    pub(crate) recipe: Option<Recipe>,
+    /// The digest of its result, where that exists.
+    pub(crate) tree: Option<Digest>,
+    /// What the index does not know yet: the whole result lies in its place.
+    pub(crate) found: Option<Entry>,
+}
+
+impl Project {
+    /// Judges everything in order, as if nothing were to run. `locked`: what the lock file is believed of, by name.
+    pub(crate) fn judge_all(
+        &self,
+        pipeline: &Pipeline,
+        seen: &[Seen],
+        locked: &BTreeMap<String, Locked>,
+        state: &mut State,
+    ) -> Vec<Judged> {
+        let mut found = BTreeMap::new();
+        loop {
+            let all = self.judge_in_order(pipeline, seen, locked, &found, state);
+            let recipe = |judged: &Judged| judged.recipe.as_ref().map(Recipe::digest);
+            let new = all.iter().filter_map(|judged| Some((recipe(judged)?, judged.found.as_ref()?.tree)));
+            let new: BTreeMap<_, _> = new.collect();
+            let missed = |judged: &Judged| {
+                matches!(judged.standing, Standing::Stale(_))
+                    && recipe(judged)
+                        .is_some_and(|recipe| new.contains_key(&recipe) && !found.contains_key(&recipe))
+            };
+            if !all.iter().any(missed) {
+                return all;
+            }
+            found.extend(new);
+        }
+    }
+
+    /// The same; `known` are the digests of results, by recipe, that were found in the place of other instances.
+    fn judge_in_order(
+        &self,
+        pipeline: &Pipeline,
+        seen: &[Seen],
+        locked: &BTreeMap<String, Locked>,
+        known: &BTreeMap<Digest, Digest>,
+        state: &mut State,
+    ) -> Vec<Judged> {
+        let mut all: Vec<Judged> = Vec::with_capacity(seen.len());
+        for (id, seen) in seen.iter().enumerate() {
+            let needs = &pipeline.instances[id].needs;
+            let mut waits: Vec<_> =
+                needs.iter().map(|need| need.from).filter(|&from| all[from].tree.is_none()).collect();
+            waits.sort_unstable();
+            waits.dedup();
+            let mut judged = if waits.is_empty() {
+                let inputs: Vec<_> = needs.iter().filter_map(|need| all[need.from].tree).collect();
+                let foreseen = seen.foreseen(&inputs);
+                let locked = locked.get(&pipeline.instances[id].name);
+                let recipe = self.recipe(pipeline, id, &inputs, foreseen, locked, state);
+                self.judge_one(recipe, seen, locked, state)
+            } else {
+                Judged { standing: Standing::Waiting(waits), recipe: None, tree: None, found: None }
+            };
+            if let Some(found) = &judged.found {
+                state.touched(&seen.key, found.clone());
+            }
+            // A run takes that into the cache, and restores this from there.
+            let elsewhere = judged.recipe.as_ref().and_then(|recipe| known.get(&recipe.digest()));
+            if let (Standing::Stale(_), Some(tree)) = (&judged.standing, elsewhere) {
+                judged = Judged { standing: Standing::Restorable(None), tree: Some(*tree), ..judged };
+            }
+            all.push(judged);
+        }
+        all
+    }
+
+    /// Judges one instance whose inputs are known, and so its recipe.
+    pub(crate) fn judge_one(
+        &self,
+        recipe: Known<Recipe>,
+        seen: &Seen,
+        locked: Option<&Locked>,
+        state: &State,
+    ) -> Judged {
+        let cannot =
+            |why| Judged { standing: Standing::Stale(vec![why]), recipe: None, tree: None, found: None };
+        let (recipe, missing) = match recipe {
+            Ok(recipe) => recipe,
+            Err(why) => return cannot(why),
+        };
+        if let Some(found) = self.find(recipe.digest(), seen, locked, state) {
+            let tree = Some(found.tree);
+            return Judged { standing: Standing::Fresh, recipe: Some(recipe), tree, found: Some(found) };
+        }
+        let mut cached = None;
+        let mut standing = judge(
+            &recipe,
+            &seen.found,
+            || {
+                cached = self.store.restorable(recipe.digest()).map(|record| record.tree);
+                cached.is_some()
+            },
+            |then| self.store.record(then).map(|record| record.recipe),
+        );
+        let mut taken = None;
+        if let Standing::Stale(whys) = &mut standing {
+            whys.iter_mut().for_each(|why| state.memo.name_files(why));
+            taken = locked.and_then(|locked| locked.partly(recipe.digest(), &self.store.shown(&seen.key)));
+            whys.extend(self.store.failure(recipe.digest()).map(Why::Failed));
+        }
+        if taken.is_some() {
+            standing = Standing::Locked;
+        }
+        if let (Standing::Stale(_), Some(why)) = (&standing, missing) {
+            return cannot(why);
+        }
+        let tree = match standing {
+            Standing::Fresh => state.results.get(&seen.key).map(|entry| entry.tree),
+            Standing::Restorable(_) => cached,
+            Standing::Locked => taken,
+            Standing::Stale(_) | Standing::Waiting(_) => None,
+        };
+        Judged { standing, recipe: Some(recipe), tree, found: None }
+    }
+
+    /// The whole result of a recipe, if it lies in its place and the index knows something else, or nothing, of that: git
+    /// or somebody else put it there. What it is say the cache and the lock file.
+    fn find(&self, recipe: Digest, seen: &Seen, locked: Option<&Locked>, state: &State) -> Option<Entry> {
+        let place = self.store.shown(&seen.key);
+        match seen.found {
+            Found::Intact(then) if then == recipe => return None,
+            Found::Nothing if fs::symlink_metadata(&place).is_err() => return None,
+            _ => {}
+        }
+        let recorded = self.store.record(recipe).map(|record| Entry::expected(recipe, &record.outputs));
+        let locked = locked.and_then(|locked| Some(Entry::expected(recipe, &locked.whole(recipe)?)));
+        let locked = locked.filter(|locked| recorded.as_ref().is_none_or(|entry| entry.tree != locked.tree));
+        recorded.into_iter().chain(locked).find_map(|expected| {
+            // What the index has was looked at already.
+            match state.results.get(&seen.key).filter(|entry| entry.tree == expected.tree) {
+                Some(there) => {
+                    let intact = matches!(seen.found, Found::Intact(_));
+                    let found_before = there.recipe == recipe && seen.found.recipe() != Some(recipe);
+                    (intact || found_before).then(|| Entry { recipe, ..there.clone() })
+                }
+                None if matches!(seen.found, Found::Intact(_)) => None,
+                None => match look(&place, &expected) {
+                    (Found::Intact(_), now) => Some(now.unwrap_or(expected)),
+                    _ => None,
+                },
+            }
+        })
+    }
+
+    /// Takes into the cache what was found in its place.
+    pub(crate) fn adopt_all(
+        &self,
+        pipeline: &Pipeline,
+        judged: &[Judged],
+        seen: &[Seen],
+    ) -> Result<(), EngineError> {
+        for (id, judged) in judged.iter().enumerate() {
+            if let (Some(recipe), Some(found)) = (&judged.recipe, &judged.found) {
+                let name = &pipeline.instances[id].name;
+                self.store.adopt(recipe, name, &self.store.shown(&seen[id].key), found)?;
+            }
+        }
+        Ok(())
+    }
+}
