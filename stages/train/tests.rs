@@ -231,7 +231,7 @@ fn a_damaged_or_foreign_state_is_named_and_left_aside() {
     for (bad, why) in [
         (b"nonsense".to_vec(), "resume state: "),
         (foreign, "it belongs to another training"),
-        (slow, "it was saved by the engine `reference`"),
+        (slow, "it was saved by the engine `reference, "),
     ] {
         fs::create_dir_all(root.path().join("c.scratch")).unwrap();
         fs::write(root.path().join("c.scratch").join(saved_by("cpu")), bad).unwrap();
