@@ -20,7 +20,7 @@ use crate::{
     project::Seen,
     recipe::{file_in, write_quoted},
     state::{Entry, State},
-    store::{Output, Shown, Store},
+    store::{Output, Store},
 };
 
 const HEAD: &str =
@@ -113,14 +113,10 @@ impl Locked {
 
 impl From<&Entry> for Locked {
     fn from(entry: &Entry) -> Self {
-        let file = |file: &Shown| {
-            let (blake3, size, executable) = (file.digest, file.stamp.size, file.executable);
-            (file.path.clone(), LockedOutput { blake3, size, executable })
+        let locked = |Output { path, digest: blake3, size, executable }| {
+            (path, LockedOutput { blake3, size, executable })
         };
-        let empty = |folder: &str| {
-            (folder.to_owned(), LockedOutput { blake3: Digest::of(""), size: 0, executable: false })
-        };
-        let outputs = entry.files.iter().map(file).chain(entry.empty_folders().map(empty));
+        let outputs = entry.outputs().into_iter().map(locked);
         let outputs = outputs.collect();
         Self { recipe: entry.recipe, files: BTreeMap::new(), outputs, missing: false }
     }

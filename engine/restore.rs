@@ -109,25 +109,12 @@ impl Store {
         if let Some(record) = beside.filter(|record| record.tree == entry.tree) {
             return self.write_record(recipe.digest(), &record);
         }
-        let file = |file: &Shown| {
-            let Shown { path, digest, executable, stamp } = file.clone();
-            Output { path, digest, size: stamp.size, executable }
-        };
-        let empty = |folder: &str| Output {
-            path: folder.to_owned(),
-            digest: Digest::of(""),
-            size: 0,
-            executable: false,
-        };
-        let outputs = entry.files.iter().map(file).chain(entry.empty_folders().map(empty));
-        let mut outputs: Vec<_> = outputs.collect();
-        outputs.sort_by(|a, b| a.path.cmp(&b.path));
         let notes = [("made".to_owned(), "elsewhere".into())].into();
         let run = Facts { instance: instance.to_owned(), started: now(), notes, ..Facts::default() };
         // Objects that a crash takes from it are noticed when they are read.
         self.write_record(
             recipe.digest(),
-            &Record { recipe: recipe.text().to_owned(), outputs, tree: entry.tree, run },
+            &Record { recipe: recipe.text().to_owned(), outputs: entry.outputs(), tree: entry.tree, run },
         )
     }
 

@@ -50,6 +50,24 @@ impl Entry {
         Self { recipe, tree: Output::tree(outputs), files, folders }
     }
 
+    /// All files and empty folders, sorted by path.
+    pub(crate) fn outputs(&self) -> Vec<Output> {
+        let file = |file: &Shown| {
+            let Shown { path, digest, executable, stamp } = file.clone();
+            Output { path, digest, size: stamp.size, executable }
+        };
+        let empty = |folder: &str| Output {
+            path: folder.to_owned(),
+            digest: Digest::of(""),
+            size: 0,
+            executable: false,
+        };
+        let mut outputs: Vec<_> =
+            self.files.iter().map(file).chain(self.empty_folders().map(empty)).collect();
+        outputs.sort_by(|a, b| a.path.cmp(&b.path));
+        outputs
+    }
+
     /// Its folders in which nothing is, other than its own.
     pub(crate) fn empty_folders(&self) -> impl Iterator<Item = &str> {
         let above = |path: &'_ str| path.rfind('/').map_or(0, |slash| slash + 1);

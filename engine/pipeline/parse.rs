@@ -106,9 +106,7 @@ pub(super) fn document(
 ) -> Option<Document> {
     let (tree, errors) = DeTable::parse_recoverable(source);
     if !errors.is_empty() {
-        if let Some(at) =
-            ["<<<<<<< ", "=======\n", ">>>>>>> "].iter().find_map(|mark| line_with(source, mark))
-        {
+        if let Some(at) = ["<<<<<<< ", ">>>>>>> "].iter().find_map(|mark| line_with(source, mark)) {
             let message = "a merge left both versions of a part here";
             diagnostics.add(&Some(at), message, Some("keep one, and delete the lines with the marks".into()));
             return None;

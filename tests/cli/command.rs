@@ -33,6 +33,8 @@ fn its_log_goes_on_where_it_goes_on() {
         "echo began; [ -e $SCRATCH/part ] && echo went on || { touch $SCRATCH/part; exit 3; }\necho 1 > $OUT/x",
     );
     project.ends(&["run"], 1);
+    let status = project.ends(&["status"], 0).out;
+    assert!(status.contains("it goes on from where it was stopped"), "{status}");
     project.ends(&["run"], 0);
     assert_eq!(project.read(".repro/logs/a.log"), "began\nbegan\nwent on\n");
     project.ends(&["run", "--force"], 1);
@@ -63,6 +65,21 @@ fn what_is_left_of_a_scratch_folder_that_was_being_deleted_is_not_gone_on_from()
     project.ends(&["gc", "--apply", "--keep-days", "0"], 0);
     let left = std::fs::read_dir(project.path(".repro/scratch"));
     assert_eq!(left.map_or(0, Iterator::count), 0);
+}
+
+#[test]
+fn a_command_is_told_whose_results_it_reads_and_its_images_are_in_the_report() {
+    let project = TestProject::new(
+        "[stage.a]\nkind = 'command'\nrun = 'echo \"<svg/>\" > $OUT/x.svg'\noutputs = ['x.svg']\nmatrix = { lr = [0.1, 1.0] }\n\
+         [stage.b]\nkind = 'command'\nneeds = { a = 'a' }\nrun = 'cat $IN_A_JSON > $OUT/y'\noutputs = ['y']",
+    );
+    project.ends(&["run"], 0);
+    let inputs: serde_json::Value = serde_json::from_str(&project.read("artifacts/b/y")).expect("JSON");
+    assert_eq!((&inputs[0]["instance"], &inputs[1]["axes"]["lr"]), (&"a[lr=0.1]".into(), &1.0.into()));
+    assert!(inputs[0]["folder"].as_str().is_some_and(|folder| folder.ends_with("artifacts/a/lr=0.1")));
+    project.ends(&["report"], 0);
+    let image = "data:image/svg+xml;base64,PHN2Zy8+Cg==";
+    assert_eq!(project.read("report.html").matches(image).count(), 2);
 }
 
 #[test]

@@ -256,3 +256,19 @@ fn who_writes_as_for_another_runner_is_told_what_it_is_called_here() {
         assert!(answer.code != Some(0) && answer.err.contains(said), "{line}: {}", answer.err);
     }
 }
+
+#[test]
+fn what_a_merge_another_runner_or_a_slip_left_is_named() {
+    let text =
+        "[stage.a]\nkind = 'command'\nrun = 'echo $RATE > $OUT/x'\noutputs = ['x']\nvalues = { RATE = 1 }\n";
+    let project = TestProject::new(&format!("<<<<<<< ours\n{text}=======\n>>>>>>> theirs\n"));
+    let told = project.ends(&["run"], 2).err;
+    assert!(told.contains("a merge left both versions") && !told.contains("expected"), "{told}");
+    project.write("pipeline.toml", &text.replace("kind = 'command'\nrun", "cmd"));
+    let told = project.ends(&["run"], 2).err;
+    assert!(told.contains("what runs a command line is `kind = \"command\"`"), "{told}");
+    project.write("pipeline.toml", text);
+    let told = project.ends(&["run", "-S", "stage.a.values.RAET=2"], 2).err;
+    assert!(told.contains("has no value `RAET`") && told.contains("did you mean `RATE`?"), "{told}");
+    project.ends(&["run", "-S", "stage.a.values.RATE=2"], 0);
+}

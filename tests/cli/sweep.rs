@@ -53,11 +53,7 @@ fn what_is_swept_goes_through_a_chain_of_commands() {
     assert_eq!(project.read("artifacts/show,EPOCHS=5/x"), "{\"acc\": 5}\n");
     assert_eq!(project.read("artifacts/show,EPOCHS=8/x"), "{\"acc\": 8}\n");
     // What collects goes on collecting, and what has a value of that name of its own keeps it.
-    project.edit(
-        "pipeline.toml",
-        "values = { EPOCHS = 3 }",
-        "values = { EPOCHS = 3 }\nmatrix = { seed = [0, 1] }",
-    );
+    project.edit("pipeline.toml", "EPOCHS = 3 }", "EPOCHS = 3 }\nmatrix = { seed = [0, 1] }");
     project.edit("pipeline.toml", "$(cat $IN_M/w)", "$(for m in $IN_M; do echo 1; done | wc -l)");
     assert!(project.ends(&sweep, 0).out.starts_with("ran 6 in "));
     assert_eq!(project.read("artifacts/show/x"), "{\"acc\": 4}\n");
