@@ -143,15 +143,15 @@ impl Visitor<'_> for Hex {
 /// of the last change of any kind is part of it, because a modification time can be set back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "(u64, i64, i64, u64)", into = "(u64, i64, i64, u64)")]
-pub struct Stamp {
+pub(crate) struct Stamp {
     /// Bytes.
-    pub size: u64,
+    pub(crate) size: u64,
     /// Modification time in nanoseconds since 1970.
-    pub mtime_ns: i64,
+    pub(crate) mtime_ns: i64,
     /// Time of the last change of content, name or permission, in nanoseconds since 1970.
-    pub ctime_ns: i64,
+    pub(crate) ctime_ns: i64,
     /// Inode number.
-    pub inode: u64,
+    pub(crate) inode: u64,
 }
 
 impl From<(u64, i64, i64, u64)> for Stamp {
@@ -171,7 +171,7 @@ impl Stamp {
     pub(crate) const NONE: Self = Self { size: 0, mtime_ns: 0, ctime_ns: 0, inode: 0 };
 
     /// From what the file system said.
-    pub fn of(meta: &fs::Metadata) -> Self {
+    pub(crate) fn of(meta: &fs::Metadata) -> Self {
         Self {
             size: meta.len(),
             mtime_ns: nanoseconds(meta.mtime(), meta.mtime_nsec()),

@@ -1,5 +1,5 @@
-//! What can go wrong in the runner, as sentences with a place and a way out. Knows no exit of the
-//! program, only its code.
+//! What can go wrong in the runner, as sentences with a place and a way out. Knows no exit
+//! code, only whether data are damaged.
 
 use std::{
     io,

@@ -24,7 +24,7 @@ use crate::{
     store::Folder,
 };
 
-const HEAD: &str = "repro idle 1";
+const HEAD: &str = "repro idle 2";
 
 /// What a run is asked: everything but the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,10 +39,9 @@ impl Question {
     /// while nobody can tell that file from another.
     pub fn new(source: &str, options: &LoadOptions, exe: &Path) -> Option<Self> {
         let LoadOptions { file, profile, sets } = options;
-        let Stamp { size, mtime_ns, ctime_ns, inode } = Stamp::of(&fs::metadata(exe).ok()?);
+        let program = Stamp::of(&fs::metadata(exe).ok()?);
         let file = std::path::absolute(file).ok()?;
         let name = Digest::of(format!("{file:?} {profile:?}"));
-        let program = (size, mtime_ns, ctime_ns, inode);
         let digest = Digest::of(format!("{name} {program:?} {sets:?} {}", Digest::of(source)));
         Some(Self { name, digest })
     }
@@ -78,10 +77,8 @@ impl Project {
         let shown =
             shown.par_iter().with_min_len(512).map(|&name| Some((name, Stamp::at(&root, name).ok()?)));
         let shown: Option<Vec<_>> = shown.collect();
-        if digest_of(&read?, &shown?).to_string() != digest {
-            return None;
-        }
-        count.parse().ok()
+        let count = count.parse().ok()?;
+        (digest_of(count, &read?, &shown?).to_string() == digest).then_some(count)
     }
 
     /// Keeps the answer to `question` after a run that left everything fresh. `reads` is what the instances
@@ -99,8 +96,8 @@ impl Project {
         let read = reads.iter().map(|(path, what)| Some((path.to_str()?, what.known_by())));
         let (Some(shown), Some(read)) = (names, read.collect::<Option<Vec<_>>>()) else { return };
         let shown: Vec<_> = shown.iter().map(|(name, stamp)| (name.as_str(), *stamp)).collect();
-        let digest = digest_of(&read, &shown);
         let (asked, count) = (question.digest, pipeline.instances.len());
+        let digest = digest_of(count, &read, &shown);
         let names: Vec<_> =
             read.iter().map(|(name, _)| *name).chain(shown.iter().map(|(name, _)| *name)).collect();
         let text = format!("{HEAD}\n{asked}\n{digest}\n{count}\n{}\n{}", read.len(), names.join("\0"));
@@ -135,9 +132,10 @@ impl Project {
     }
 }
 
-/// Of names and what stands for the content of each: a digest where stages read it, a stamp where it is shown.
-fn digest_of(read: &[(&str, Digest)], shown: &[(&str, Stamp)]) -> Digest {
+/// Of the number of instances, and of names and what stands for the content of each: a digest where stages read it, a stamp
+/// where it is shown.
+fn digest_of(count: usize, read: &[(&str, Digest)], shown: &[(&str, Stamp)]) -> Digest {
     let read = Digest::of_tree(read.iter().map(|&(name, known_by)| (name, false, known_by)));
     let shown = Digest::of_listing(shown.iter().copied());
-    Digest::of(format!("{read} {shown}"))
+    Digest::of(format!("{count} {read} {shown}"))
 }

@@ -9,7 +9,10 @@ use std::{
 
 use toml::Value;
 
-use crate::kind::{Kind, Params};
+use crate::{
+    kind::{Kind, Params},
+    recipe::value_text,
+};
 
 /// Index into [`Pipeline::instances`].
 pub type InstanceId = usize;
@@ -57,6 +60,36 @@ pub struct Instance {
     pub needs: Vec<Need>,
     /// What it occupies while it runs.
     pub resources: Resources,
+}
+
+impl Instance {
+    /// The name that it and those have in common that differ from it in these axes alone.
+    pub fn name_without(&self, axes: &[String]) -> String {
+        let others = self.axes.iter().filter(|(axis, _)| !axes.contains(axis));
+        name_of(&self.stage, &others.map(|(axis, value)| (axis.clone(), value.clone())).collect())
+    }
+}
+
+/// How a value shows in an instance's name, and wherever else an instance is named.
+pub(crate) fn show(value: &Value) -> String {
+    value.as_str().map_or_else(|| value_text(value), str::to_owned)
+}
+
+/// The name of a stage's instance.
+pub(crate) fn name_of(stage: &str, axes: &BTreeMap<String, Value>) -> String {
+    let mut name = stage.to_owned();
+    let mut separator = '[';
+    for (axis, value) in axes {
+        name.push(separator);
+        name.push_str(axis);
+        name.push('=');
+        name.push_str(&show(value));
+        separator = ',';
+    }
+    if !axes.is_empty() {
+        name.push(']');
+    }
+    name
 }
 
 /// An edge.

@@ -197,7 +197,7 @@ pub struct ParamError {
 /// A shell command and what it leaves behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
-    /// Given to `sh -c` in the project's root.
+    /// Given to `sh -ec` in the project's root.
     pub run: String,
     /// Environment variables to add.
     pub env: BTreeMap<String, String>,

@@ -14,27 +14,21 @@ use crate::{
     store::Folder,
 };
 
-/// Why a result is not what was put there.
-enum Fault {
-    Missing(PathBuf),
-    Altered(PathBuf),
-}
-
 /// Looks at the result in `place` that `entry` describes. Where files were touched and are the same,
 /// the entry with their new stamps comes along.
 pub(crate) fn look(place: &Path, entry: &Entry) -> (Found, Option<Entry>) {
     let mut now = None;
     match compare(place, entry, &mut now) {
         Ok(()) => (Found::Intact(entry.recipe), now),
-        Err(Fault::Missing(path)) => (Found::Missing(entry.recipe, path), None),
-        Err(Fault::Altered(path)) => (Found::Altered(entry.recipe, path), None),
+        Err(found) => (found, None),
     }
 }
 
-fn compare(place: &Path, entry: &Entry, now: &mut Option<Entry>) -> Result<(), Fault> {
+fn compare(place: &Path, entry: &Entry, now: &mut Option<Entry>) -> Result<(), Found> {
+    let altered = |path| Found::Altered(entry.recipe, path);
     for (at, file) in entry.files.iter().enumerate() {
         let path = place.join(&file.path);
-        let meta = metadata(&path)?;
+        let meta = metadata(&path, entry.recipe)?;
         let stamp = Stamp::of(&meta);
         if stamp == file.stamp {
             continue;
@@ -45,7 +39,7 @@ fn compare(place: &Path, entry: &Entry, now: &mut Option<Entry>) -> Result<(), F
             && executable(&meta) == file.executable
             && Digest::of_file(&path).is_ok_and(|digest| digest == file.digest);
         if !same {
-            return Err(Fault::Altered(path));
+            return Err(altered(path));
         }
         if !young {
             now.get_or_insert_with(|| entry.clone()).files[at].stamp = stamp;
@@ -54,18 +48,18 @@ fn compare(place: &Path, entry: &Entry, now: &mut Option<Entry>) -> Result<(), F
     let mut own = None;
     for (at, Folder(folder, then)) in entry.folders.iter().enumerate() {
         let path = place.join(folder);
-        let meta = metadata(&path)?;
+        let meta = metadata(&path, entry.recipe)?;
         let stamp = Stamp::of(&meta);
         if stamp == *then {
             continue;
         }
         if !meta.is_dir() {
-            return Err(Fault::Altered(path));
+            return Err(altered(path));
         }
         let young = stamp.too_young();
         let own = own.get_or_insert_with(|| names(entry));
         if let Some(path) = surplus(&path, own.get(folder.as_str())).into_iter().next() {
-            return Err(Fault::Altered(path));
+            return Err(altered(path));
         }
         if !young {
             now.get_or_insert_with(|| entry.clone()).folders[at].1 = stamp;
@@ -74,10 +68,10 @@ fn compare(place: &Path, entry: &Entry, now: &mut Option<Entry>) -> Result<(), F
     Ok(())
 }
 
-fn metadata(path: &Path) -> Result<fs::Metadata, Fault> {
+fn metadata(path: &Path, recipe: Digest) -> Result<fs::Metadata, Found> {
     fs::symlink_metadata(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Fault::Missing(path.to_owned()),
-        _ => Fault::Altered(path.to_owned()),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Found::Missing(recipe, path.to_owned()),
+        _ => Found::Altered(recipe, path.to_owned()),
     })
 }
 

@@ -1,5 +1,5 @@
 //! The digests of the files and folders that stages read, remembered so that what did not change is
-//! not read again. Knows nothing of stages.
+//! not read again. Knows nothing of how stages are judged.
 //!
 //! A file is known by its stamp. A folder may hold a hundred thousand of them: the index has one line
 //! for it, with the digest of its listing (every name and stamp in it) and that of its content. Only
@@ -27,14 +27,13 @@ use crate::{
 /// A folder's files by name.
 type Known = BTreeMap<String, (Stamp, Digest)>;
 
-/// Digests of what was read already, by path.
+/// Digests of what was read already.
 #[derive(Debug, Default)]
 pub(crate) struct Memo {
     /// The folder of the tables.
     tables: PathBuf,
-    files: BTreeMap<PathBuf, (Stamp, Digest)>,
-    /// The digests of a folder's listing and of its content.
-    folders: BTreeMap<PathBuf, (Digest, Digest)>,
+    /// By path.
+    what: BTreeMap<PathBuf, Remembered>,
     /// What was learned since the memory was loaded.
     learned: BTreeSet<PathBuf>,
     /// Tables that are not written yet.
@@ -101,34 +100,17 @@ impl Memo {
     }
 
     pub(crate) fn remember(&mut self, path: PathBuf, what: Remembered) {
-        match what {
-            Remembered::File(stamp, digest) => {
-                self.folders.remove(&path);
-                self.files.insert(path, (stamp, digest));
-            }
-            Remembered::Folder { listing, content } => {
-                self.files.remove(&path);
-                self.folders.insert(path, (listing, content));
-            }
-        }
+        self.what.insert(path, what);
     }
 
     /// What is remembered of a path.
     pub(crate) fn remembered(&self, path: &Path) -> Option<Remembered> {
-        let file = self.files.get(path).map(|&(stamp, digest)| Remembered::File(stamp, digest));
-        let folder = || {
-            let &(listing, content) = self.folders.get(path)?;
-            Some(Remembered::Folder { listing, content })
-        };
-        file.or_else(folder)
+        self.what.get(path).copied()
     }
 
     /// Everything remembered.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&PathBuf, Remembered)> {
-        let files = self.files.iter().map(|(path, &(stamp, digest))| (path, Remembered::File(stamp, digest)));
-        let folders = self.folders.iter();
-        files
-            .chain(folders.map(|(path, &(listing, content))| (path, Remembered::Folder { listing, content })))
+        self.what.iter().map(|(path, what)| (path, *what))
     }
 
     /// What was learned since the last call.
@@ -161,10 +143,10 @@ impl Memo {
             return self.folder(path, list(&full)?);
         }
         let stamp = Stamp::of(&meta);
-        if let Some((then, digest)) = self.files.get(path)
-            && *then == stamp
+        if let Some(&Remembered::File(then, digest)) = self.what.get(path)
+            && then == stamp
         {
-            return Ok(*digest);
+            return Ok(digest);
         }
         let young = stamp.too_young();
         let digest = Digest::of_file(&full)?;
@@ -176,10 +158,10 @@ impl Memo {
 
     fn folder(&mut self, path: &Path, files: Vec<Listed>) -> io::Result<Digest> {
         let listing = of_listed(&files);
-        if let Some((then, content)) = self.folders.get(path)
-            && *then == listing
+        if let Some(&Remembered::Folder { listing: then, content }) = self.what.get(path)
+            && then == listing
         {
-            return Ok(*content);
+            return Ok(content);
         }
         let young: Vec<bool> = files.iter().map(|file| file.stamp.too_young()).collect();
         let before = self.known(path);

@@ -98,7 +98,7 @@ impl fmt::Display for Why {
 
 /// What was found where the result is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub(crate) enum Found {
     /// No result was ever shown.
     Nothing,
     /// Every file as it was put there, by this recipe.
@@ -111,7 +111,7 @@ pub enum Found {
 
 impl Found {
     /// The recipe of the result that is shown.
-    pub fn recipe(&self) -> Option<Digest> {
+    pub(crate) fn recipe(&self) -> Option<Digest> {
         match self {
             Self::Nothing => None,
             Self::Intact(recipe) | Self::Missing(recipe, _) | Self::Altered(recipe, _) => Some(*recipe),
@@ -121,7 +121,7 @@ impl Found {
 
 /// Judges an instance whose inputs are known. `cached`: the cache holds the whole result of today's
 /// recipe. `then`: the text of the recipe of what is shown, where it is known.
-pub fn judge(
+pub(crate) fn judge(
     today: &Recipe,
     found: &Found,
     cached: impl FnOnce() -> bool,

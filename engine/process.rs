@@ -57,13 +57,12 @@ impl Running {
         if self.launched {
             self.group.signal(Signal::TERM);
             let group = self.group.clone();
-            let end = group.clone();
             let later = std::thread::Builder::new().spawn(move || {
                 std::thread::sleep(PATIENCE);
-                end.kill();
+                group.kill();
             });
             if later.is_err() {
-                group.kill();
+                self.group.kill();
             }
         } else {
             self.group.kill();

@@ -13,12 +13,11 @@ use rayon::prelude::*;
 use crate::{
     digest::Digest,
     error::{Context, EngineError},
-    instance::{Instance, InstanceId, Pipeline},
+    instance::{Instance, InstanceId, Pipeline, show},
     judge::Judged,
     lockfile::{self, Locked},
     look::look,
     memo::as_it_is,
-    pipeline::matrix::show,
     plan::{Found, Standing, Why},
     process::is_held,
     publish::outdated,

@@ -1,4 +1,5 @@
-//! Gives results, and what unfinished stages can go on from, to a folder that clones share. Reads the project only.
+//! Gives results, and what unfinished stages can go on from, to a folder that clones share. Changes nothing of the project
+//! but its cache, which takes in results that lie in place.
 
 use std::{collections::BTreeSet, fs, io};
 

@@ -213,7 +213,7 @@ impl Recipe {
 }
 
 /// What changed from one recipe text to another, line by line.
-pub fn changes(then: &str, now: &str) -> Vec<Change> {
+pub(crate) fn changes(then: &str, now: &str) -> Vec<Change> {
     let lines = |text: &str| -> BTreeMap<String, Vec<String>> {
         let mut lines = BTreeMap::<_, Vec<_>>::new();
         for line in text.lines() {

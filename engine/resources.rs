@@ -16,7 +16,7 @@ pub(crate) struct Pool {
 }
 
 /// What one instance holds.
-pub(crate) struct Share {
+pub(crate) struct Grant {
     pub(crate) resources: Resources,
     pub(crate) gpus: Vec<String>,
 }
@@ -99,7 +99,7 @@ impl Pool {
     }
 
     /// Takes a share, if it is free.
-    pub(crate) fn take(&mut self, wanted: Resources) -> Option<Share> {
+    pub(crate) fn take(&mut self, wanted: Resources) -> Option<Grant> {
         if !self.fits(wanted) {
             return None;
         }
@@ -108,11 +108,11 @@ impl Pool {
         self.threads -= threads;
         self.memory -= memory;
         let gpus = if self.elsewhere { Vec::new() } else { self.gpus.drain(..wanted.gpus).collect() };
-        Some(Share { resources: Resources { threads, gpus: wanted.gpus, memory }, gpus })
+        Some(Grant { resources: Resources { threads, gpus: wanted.gpus, memory }, gpus })
     }
 
     /// Takes a share back.
-    pub(crate) fn give(&mut self, share: Share) {
+    pub(crate) fn give(&mut self, share: Grant) {
         self.slots += 1;
         self.threads += share.resources.threads;
         self.memory += share.resources.memory;

@@ -31,7 +31,7 @@ use crate::{
     program::Program,
     project::{Project, Seen},
     recipe::Recipe,
-    resources::{Pool, Share},
+    resources::{Grant, Pool},
     run::{RunOptions, Summary},
     share::Brought,
     state::{Entry, Journal, State},
@@ -137,7 +137,7 @@ pub(crate) fn schedule(
 struct Process {
     running: Running,
     listener: JoinHandle<()>,
-    share: Share,
+    share: Grant,
     /// How many of its stages have not ended.
     left: usize,
 }
@@ -255,7 +255,7 @@ impl Run<'_> {
                     let ended: Vec<_> =
                         recipes.iter().filter_map(|recipe| self.ended.remove(recipe)).collect();
                     ended.into_iter().for_each(|ended| ended.tell(self.observer));
-                    self.made(&recipes);
+                    self.release(&recipes);
                 }
                 // Nothing that ends from now on can be made lasting: what can go on later is to save that.
                 Ok(Message::Broken) if self.told == 0 => self.tell(1),
@@ -452,7 +452,7 @@ impl Run<'_> {
         id: InstanceId,
         recipe: &Recipe,
         reads: &Reads,
-        share: &Share,
+        share: &Grant,
     ) -> Result<Member, EngineError> {
         let inputs = self.inputs(id);
         let Plan { project, pipeline, options, .. } = &self.plan;
@@ -477,10 +477,9 @@ impl Run<'_> {
             let (machine, root, versions) =
                 (Arc::clone(&self.machine), project.root.clone(), options.versions.clone());
             // Asking git may take longer than a small stage.
-            let (later, to) = (Arc::clone(&machine), (root.clone(), versions.clone()));
-            let look = move || drop(later.set(Machine::look(&to.0, &to.1)));
-            if std::thread::Builder::new().spawn(look).is_err() {
-                let _ = machine.set(Machine::look(&root, &versions));
+            let look = move || drop(machine.set(Machine::look(&root, &versions)));
+            if std::thread::Builder::new().spawn(look.clone()).is_err() {
+                look();
             }
         }
         let reads = Project::built_on(reads);

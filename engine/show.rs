@@ -21,25 +21,35 @@ use rustix::{
 use crate::{
     digest::{Digest, Stamp},
     error::{Context, EngineError},
+    lockfile::Locked,
     look::FINDERS,
     place::{clear, passable, with_parent},
     state::Entry,
     store::{Content, Draft, Folder, Shown, Store, stamp},
 };
 
+/// What the place of a result had before.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Old<'a> {
+    /// The result that was shown here.
+    pub(crate) shown: Option<&'a Entry>,
+    /// What the lock file says of one that may have come with a clone.
+    pub(crate) locked: Option<&'a Locked>,
+}
+
 impl Store {
     /// Moves a complete draft to where people look for it; what lay there before goes, unless part of it is
-    /// neither of `old`, the result that was shown, nor the same now: somebody made that. Then it is kept, and
+    /// neither of `old`, the results that were there, nor the same now: somebody made that. Then it is kept, and
     /// this says what it is and where. The content gets the stamps of what is shown.
     pub(crate) fn show(
         &self,
         draft: Draft,
         key: &str,
         content: &mut Content,
-        old: Option<&Entry>,
+        old: Old<'_>,
     ) -> Result<Option<(PathBuf, PathBuf)>, EngineError> {
-        if let Some(old) = old {
-            self.used(old.recipe); // until now
+        if let Some(shown) = old.shown {
+            self.used(shown.recipe); // until now
         }
         // A link in its place leads to where the result lies.
         let place = self.shown(key);
@@ -76,7 +86,7 @@ impl Store {
         place: &Path,
         key: &str,
         content: &Content,
-        old: Option<&Entry>,
+        old: Old<'_>,
     ) -> Result<Option<(PathBuf, PathBuf)>, EngineError> {
         passable(place, "results are to be shown in it")?;
         let kept = self.foreign(place, old, content).map(|path| (place.join(path), self.kept(key)));
@@ -106,10 +116,10 @@ impl Store {
         Ok(kept)
     }
 
-    /// A file in `folder` that is neither of the `old` result nor of the new one, nor in the cache anyhow.
-    fn foreign(&self, folder: &Path, old: Option<&Entry>, new: &Content) -> Option<PathBuf> {
-        let old: BTreeMap<&str, &Shown> =
-            old.iter().flat_map(|old| &old.files).map(|file| (file.path.as_str(), file)).collect();
+    /// A file in `folder` that is neither of the `old` results nor of the new one, nor in the cache anyhow.
+    fn foreign(&self, folder: &Path, old: Old<'_>, new: &Content) -> Option<PathBuf> {
+        let shown: BTreeMap<&str, &Shown> =
+            old.shown.iter().flat_map(|shown| &shown.files).map(|file| (file.path.as_str(), file)).collect();
         let new: BTreeMap<&str, Digest> =
             new.files.iter().map(|file| (file.path.as_str(), file.digest)).collect();
         walkdir::WalkDir::new(folder).sort_by_file_name().into_iter().find_map(|entry| {
@@ -121,14 +131,14 @@ impl Store {
             };
             let path = entry.path().strip_prefix(folder).ok()?;
             let name = path.to_str().unwrap_or_default();
-            let known = old.get(name);
+            let known = shown.get(name);
             if known.is_some_and(|known| entry.metadata().is_ok_and(|meta| Stamp::of(&meta) == known.stamp)) {
                 return None;
             }
             let theirs = |now: Digest| {
-                let of_a_result =
-                    known.is_some_and(|known| known.digest == now) || new.get(name) == Some(&now);
-                of_a_result || self.object(now).exists()
+                let locked = old.locked.and_then(|locked| locked.output(name));
+                let of_results = [known.map(|known| known.digest), locked, new.get(name).copied()];
+                of_results.contains(&Some(now)) || self.object(now).exists()
             };
             let plain = entry.file_type().is_file();
             let same = plain && Digest::of_file(entry.path()).is_ok_and(theirs);
@@ -254,7 +264,7 @@ mod tests {
         fs::create_dir_all(&place).unwrap();
         fs::write(place.join("notes"), "mine").unwrap();
         let gone = folder.path().join("gone");
-        let error = store.replace(&gone, &place, "d", &Content::default(), None).unwrap_err();
+        let error = store.replace(&gone, &place, "d", &Content::default(), Old::default()).unwrap_err();
         assert!(error.to_string().contains("artifacts/d"), "{error}");
         assert_eq!(fs::read_to_string(place.join("notes")).unwrap(), "mine");
     }

@@ -49,8 +49,8 @@ impl Project {
         let (state, _) = State::load(self.store.cache())?;
         let others = self.others(pipeline)?;
         let mut files = BTreeMap::<PathBuf, (InstanceId, Digest)>::new();
-        // Each once, though several results may share it; and a file that has its content.
-        let mut objects = BTreeMap::<Digest, (InstanceId, PathBuf)>::new();
+        // Each once, though several results may share it; and the files that have its content.
+        let mut objects = BTreeMap::<Digest, Vec<(InstanceId, PathBuf)>>::new();
         let mut findings = Vec::new();
         for id in (0..pipeline.instances.len()).filter(|id| !others.contains(id)) {
             let key = key(pipeline, id);
@@ -58,7 +58,7 @@ impl Project {
             let place = self.store.shown(&key);
             for file in &entry.files {
                 files.insert(place.join(&file.path), (id, file.digest));
-                objects.entry(file.digest).or_insert_with(|| (id, place.join(&file.path)));
+                objects.entry(file.digest).or_default().push((id, place.join(&file.path)));
             }
             findings.extend(strays(&place, entry).into_iter().map(|path| {
                 let problem =
@@ -75,10 +75,11 @@ impl Project {
             let problem = problem(&path, digest)?;
             Some((id, path, problem, false))
         }));
-        findings.par_extend(objects.into_par_iter().filter_map(|(digest, (id, place))| {
+        findings.par_extend(objects.into_par_iter().filter_map(|(digest, places)| {
             let object = self.store.object(digest);
             let problem = problem(&object, digest)?;
-            Some((id, object, problem, self.store.refill(digest, &place).is_ok()))
+            let mended = places.iter().any(|(_, place)| self.store.refill(digest, place).is_ok());
+            Some((places.first()?.0, object, problem, mended))
         }));
         findings.sort();
         let started = Instant::now();

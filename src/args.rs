@@ -53,14 +53,16 @@ impl Global {
         let file = file.map(|path| ("-f", path.display().to_string()));
         let profile = self.profile.as_ref().map(|name| ("--profile", name.clone()));
         let sets = self.sets.iter().map(|set| ("-S", set.clone()));
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:+".contains(c);
-        let shown = |(option, value): (&str, String)| {
-            let bare = !value.is_empty() && value.chars().all(plain);
-            let value = if bare { value } else { format!("'{}'", value.replace('\'', r"'\''")) };
-            format!(" {option} {value}")
-        };
+        let shown = |(option, value): (&str, String)| format!(" {option} {}", quoted(&value));
         directory.into_iter().chain(file).chain(profile).chain(sets).map(shown).collect()
     }
+}
+
+/// A word as a shell has to be given it.
+pub(crate) fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:+".contains(c);
+    let bare = !word.is_empty() && word.chars().all(plain);
+    if bare { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 /// A command line to which another one can be added.
@@ -209,6 +211,12 @@ pub(crate) struct Metrics {
     /// checked out, and with the parameters and files that not all of them have in common
     #[arg(long)]
     pub(crate) past: bool,
+    /// Results that differ in this axis alone as one: means, standard deviations (`sd`) and how many they are (repeatable)
+    #[arg(long, value_name = "AXIS", conflicts_with = "past")]
+    pub(crate) over: Vec<String>,
+    /// In order of this column, the largest at the end
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) sort: Option<String>,
 }
 
 /// Options of `repro metrics` and `repro params`.
@@ -234,6 +242,9 @@ pub(crate) struct Form {
     /// As a Markdown table
     #[arg(long, global = true, conflicts_with = "json")]
     pub(crate) md: bool,
+    /// As CSV, with all digits
+    #[arg(long, global = true, conflicts_with_all = ["json", "md"])]
+    pub(crate) csv: bool,
 }
 
 /// The comparison of two listings.
@@ -345,6 +356,7 @@ const METRICS_EXAMPLES: &str = "\
 Examples:
   repro metrics                             of all results of the pipeline
   repro metrics 'evaluate[mode=bn]' --md    of some, for a page
+  repro metrics --over seed --sort top1     means over the seeds, the best at the end
   repro metrics diff                        against those of the last commit
   repro metrics --past evaluate             every evaluation that ever ran here, with what it was made with";
 

@@ -1,7 +1,7 @@
 //! `repro`: reproduces the experiments of "Training BatchNorm and Only BatchNorm". See README.md.
 //!
 //! This package turns words on a command line into calls of the runner and the runner's answers
-//! into text. It knows neither how staleness is decided nor what a network is.
+//! into text. It does not know how staleness is decided.
 
 mod args;
 mod commands;

@@ -8,7 +8,10 @@ use std::{
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use engine::pipeline::{Diagnostic, LoadError};
 
-use crate::error::{Failure, Message};
+use crate::{
+    args::Form,
+    error::{Failure, Message},
+};
 
 /// Results go to stdout. A reader that has gone away (`| head`) is no error; anything else ends the program, or
 /// what was written would be taken for the whole.
@@ -112,9 +115,13 @@ pub(crate) fn table(table: &[Vec<String>]) -> String {
     text
 }
 
-/// Lines of cells, the heading first, as columns or as a Markdown table.
-pub(crate) fn formed(lines: &[Vec<String>], markdown: bool) -> String {
-    if markdown { as_markdown(lines) } else { table(lines) }
+/// Lines of cells, the heading first, as columns, as a Markdown table or as CSV.
+pub(crate) fn formed(lines: &[Vec<String>], form: Form) -> String {
+    match form {
+        Form { md: true, .. } => as_markdown(lines),
+        Form { csv: true, .. } => as_csv(lines),
+        _ => table(lines),
+    }
 }
 
 fn as_markdown(table: &[Vec<String>]) -> String {
@@ -127,6 +134,15 @@ fn as_markdown(table: &[Vec<String>]) -> String {
         }
     }
     text
+}
+
+/// By RFC 4180, but for the ends of lines.
+fn as_csv(table: &[Vec<String>]) -> String {
+    let quoted = |cell: &String| {
+        let plain = !cell.contains(['"', ',', '\n', '\r']);
+        if plain { cell.clone() } else { format!("\"{}\"", cell.replace('"', "\"\"")) }
+    };
+    table.iter().map(|line| line.iter().map(quoted).collect::<Vec<_>>().join(",") + "\n").collect()
 }
 
 fn renderer() -> Renderer {

@@ -139,6 +139,24 @@ impl<'a> Watch<'a> {
         stage.percent = Some(percent(progress));
         let first = *stage.first.get_or_insert((Instant::now(), progress.done));
         let text = describe(name, progress, left(first, progress));
+        self.show(id, text);
+    }
+
+    fn said(&mut self, id: InstanceId, line: &str) {
+        match self.running.get(&id) {
+            // Its log keeps it; it is shown until there is something better.
+            Some(Stage { first: None, .. }) => {
+                let line = line.rsplit('\r').next().unwrap_or(line); // a line that is written over shows its last state
+                self.show(id, format!("{}  {line}", self.name(id)));
+            }
+            Some(_) => {}
+            None => self.note(&format!("warning: `{}`: {line}", self.name(id))),
+        }
+    }
+
+    /// How far a running stage is, as far as anybody knows.
+    fn show(&mut self, id: InstanceId, text: String) {
+        let Some(stage) = self.running.get_mut(&id) else { return };
         match &stage.line {
             Some(line) => line.set_message(text),
             None if stage.printed.elapsed() >= PLAIN_EVERY => {
@@ -147,18 +165,6 @@ impl<'a> Watch<'a> {
                 self.note(&format!("         {text}"));
             }
             None => {}
-        }
-    }
-
-    fn said(&self, id: InstanceId, line: &str) {
-        match self.running.get(&id) {
-            // Its log keeps it; the live line shows it until there is something better.
-            Some(stage) => {
-                if let (Some(live), None) = (&stage.line, stage.first) {
-                    live.set_message(format!("{}  {line}", self.name(id)));
-                }
-            }
-            None => self.note(&format!("warning: `{}`: {line}", self.name(id))),
         }
     }
 
@@ -232,8 +238,9 @@ impl Observer for Watch<'_> {
             }
             Event::Failed { id, message, hint } => self.fail(*id, message, hint.as_deref()),
             Event::Published { path, .. } => {
-                let word = if self.pipeline.root.join(path).exists() { "wrote" } else { "removed" };
-                self.note(&format!("{word:<8} {}", ui::path(path)));
+                let place = self.pipeline.root.join(path);
+                let word = if place.exists() { "wrote" } else { "removed" };
+                self.note(&format!("{word:<8} {}", ui::path(&place)));
             }
         }
     }

@@ -17,9 +17,10 @@ use super::{
     params::{mentions, substitute},
     parse::{Data, Entries, Entry, Node, Span, a, check_name, in_order, table},
     schema::{Fact, Facts},
+    sweep,
 };
 use crate::{
-    instance::Resources,
+    instance::{Resources, show},
     kind::{Kind, Kinds, Params, Roles},
     task::variable,
 };
@@ -135,10 +136,7 @@ fn joining(stage: &Entries, matrix: &Matrix, fact: &Fact) -> Vec<Joining> {
     let axes = matrix.axes.keys().filter(|axis| {
         !fact.properties.contains_key(*axis) && !given.iter().any(|(_, entry)| mentions(&entry.node, axis))
     });
-    let entries = match stage.get("matrix").map(|entry| &entry.node.data) {
-        Some(Data::Table(entries)) => Some(entries),
-        _ => None,
-    };
+    let entries = sweep::matrix_of(stage);
     let joining = |axis: &String| Joining {
         axis: axis.clone(),
         span: entries.and_then(|entries| entries.get(axis)).and_then(|entry| entry.key.clone()),
@@ -388,7 +386,7 @@ impl Expander<'_> {
         let mut words = key.split(['.', '[']);
         let first = words.next().unwrap_or(key);
         let axis = self.matrix.axes.get(first).zip(axes.get(first));
-        if let Some(span) = axis.and_then(|(spans, value)| spans.get(&matrix::show(value))) {
+        if let Some(span) = axis.and_then(|(spans, value)| spans.get(&show(value))) {
             return span.clone();
         }
         let Some(entry) = self.stage.get(first) else { return self.key.clone() };

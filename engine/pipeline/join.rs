@@ -8,9 +8,9 @@ use std::{
 use super::{
     Diagnostics,
     expand::{Joining, Stage, StageNeed},
-    matrix::{Axes, instance_name, show},
+    matrix::Axes,
 };
-use crate::instance::{Instance, InstanceId, Need};
+use crate::instance::{Instance, InstanceId, Need, name_of, show};
 
 /// Orders the stages and joins their instances on the axes that they share.
 pub(super) fn instances(stages: Vec<Stage>, diagnostics: &mut Diagnostics) -> Vec<Instance> {
@@ -44,7 +44,7 @@ pub(super) fn instances(stages: Vec<Stage>, diagnostics: &mut Diagnostics) -> Ve
             .collect();
         let mut made = Vec::with_capacity(stage.instances.len());
         for (axes, params) in stage.instances {
-            let name = instance_name(&stage.name, &axes);
+            let name = name_of(&stage.name, &axes);
             let mut needs: Vec<Need> = Vec::new();
             for (need, shared, groups) in &tables {
                 let wanted = projection(&axes, shared);

@@ -10,7 +10,7 @@ use super::{
     params::substitute,
     parse::{Data, Entries, Node, Span, a, check_name, in_order, table},
 };
-use crate::recipe::value_text;
+use crate::instance::{name_of, show};
 
 /// Most combinations that a stage may have.
 const MOST: usize = 1_000_000;
@@ -24,28 +24,6 @@ pub(super) struct Matrix {
     pub(super) axes: BTreeMap<String, BTreeMap<String, Span>>,
     /// The combinations in order, first axis outermost.
     pub(super) combinations: Vec<Axes>,
-}
-
-/// How a value shows in an instance's name, and wherever else an instance is named.
-pub(crate) fn show(value: &Value) -> String {
-    value.as_str().map_or_else(|| value_text(value), str::to_owned)
-}
-
-/// The name of a stage's instance.
-pub(super) fn instance_name(stage: &str, axes: &Axes) -> String {
-    let mut name = stage.to_owned();
-    let mut separator = '[';
-    for (axis, value) in axes {
-        name.push(separator);
-        name.push_str(axis);
-        name.push('=');
-        name.push_str(&show(value));
-        separator = ',';
-    }
-    if !axes.is_empty() {
-        name.push(']');
-    }
-    name
 }
 
 /// Multiplies out `node`, the matrix of `stage`; `None` after an error.
@@ -111,9 +89,9 @@ pub(super) fn expand(
     }
     combinations.retain(|combination| !excluded.iter().any(|(_, rule)| matches(combination, rule)));
     if !included.is_empty() {
-        let mut seen: BTreeSet<String> = combinations.iter().map(|c| instance_name(stage, c)).collect();
+        let mut seen: BTreeSet<String> = combinations.iter().map(|c| name_of(stage, c)).collect();
         for (span, rule) in included {
-            let name = instance_name(stage, &rule);
+            let name = name_of(stage, &rule);
             if seen.contains(&name) {
                 let hint = Some("leave this table out".to_owned());
                 diagnostics.add(&span, format!("`{name}` is in the matrix twice"), hint);

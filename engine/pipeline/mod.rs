@@ -8,7 +8,7 @@
 mod expand;
 pub(crate) mod hint;
 mod join;
-pub(crate) mod matrix;
+mod matrix;
 mod overlay;
 mod params;
 mod parse;
@@ -160,6 +160,10 @@ pub fn load_text(source: String, options: &LoadOptions, kinds: &Kinds) -> Result
         let hint =
             "its results and its lock file are named after it without that ending: rename it".to_owned();
         diagnostics.add(&None, message, Some(hint));
+    }
+    if namespace.to_str().is_none() || file.file_name().is_some_and(|name| name.to_str().is_none()) {
+        let message = format!("the path of `{}` is not UTF-8", file.display());
+        diagnostics.add(&None, message, Some("its results are named after it: rename it".to_owned()));
     }
     let (instances, swept) = expand_text(&source, options, kinds, &mut diagnostics);
     own_results(&instances, &root, &namespace, &mut diagnostics);

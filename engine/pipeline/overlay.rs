@@ -103,12 +103,11 @@ pub(super) fn lay(document: &mut Document, over: Document) {
         if let Some(Entry { node: Node { data: Data::Table(axes), .. }, .. }) = stage.get_mut("matrix") {
             axes.retain(|axis, _| RESERVED.contains(&axis.as_str()) || !changes.contains_key(axis));
         }
-        if let Some(Entry { node: Node { data: Data::Table(new), .. }, .. }) = changes.get("matrix") {
+        if let Some(new) = sweep::matrix_of(&changes) {
             stage.retain(|key, _| RESERVED.contains(&key.as_str()) || !new.contains_key(key));
         }
         merge(stage, changes);
-        let empty = |entry: &Entry| matches!(&entry.node.data, Data::Table(axes) if axes.is_empty());
-        if stage.get("matrix").is_some_and(empty) {
+        if sweep::matrix_of(stage).is_some_and(Entries::is_empty) {
             stage.remove("matrix");
         }
     }
@@ -250,9 +249,7 @@ fn set_stage(
         [key] if !RESERVED.contains(key) => {
             let kind = stage.get("kind").and_then(leaf).and_then(Value::as_str).unwrap_or("");
             let takes_list = facts.get(kind).is_none_or(|fact| fact.takes_list(key));
-            let is_axis = stage
-                .get("matrix")
-                .is_some_and(|m| matches!(&m.node.data, Data::Table(axes) if axes.contains_key(*key)));
+            let is_axis = sweep::matrix_of(stage).is_some_and(|axes| axes.contains_key(*key));
             if is_axis || (matches!(node.data, Data::List(_)) && !takes_list) {
                 if !is_axis && kinds.get(kind).is_some_and(|kind| kind.sees_axes()) && !used(stage, key) {
                     let hint = format!(
@@ -288,7 +285,8 @@ fn set_stage(
                 entries = inner;
             }
             // Several values for one make an axis of its name.
-            let one = entries.get(*last).is_some_and(|entry| leaf(entry).is_some());
+            let one =
+                !RESERVED.contains(&path[0]) && entries.get(*last).is_some_and(|entry| leaf(entry).is_some());
             if one && matches!(node.data, Data::List(_)) {
                 put(entries, last, Node::given(Value::String(format!("${{{last}}}"))));
                 put(axes(stage)?, last, node);

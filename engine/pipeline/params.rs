@@ -10,9 +10,9 @@ use toml::{Table, Value};
 use super::{
     Diagnostics,
     hint::did_you_mean,
-    matrix::show,
     parse::{Data, Entries, Node, Span},
 };
+use crate::instance::show;
 
 /// Parameters that may refer to each other in a row.
 const DEEPEST: usize = 100;

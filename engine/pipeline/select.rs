@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::Value;
 
-use super::{hint::did_you_mean, matrix::show};
-use crate::instance::{InstanceId, Pipeline};
+use super::hint::did_you_mean;
+use crate::instance::{InstanceId, Pipeline, show};
 
 /// The instances that `name` means: an instance's full name, a stage, or a stage with some of its
 /// axes, `train[mode=bn]`, in any order.

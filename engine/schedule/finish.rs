@@ -20,6 +20,7 @@ use crate::{
     publish::publish,
     recipe::changes,
     record::Record,
+    show::Old,
     state::Entry,
     store::{Content, Draft},
     task::Made,
@@ -38,7 +39,7 @@ impl Run<'_> {
         record: Option<Record>,
     ) -> Result<Vec<String>, EngineError> {
         let key = self.plan.seen[id].key.clone();
-        let (entry, said) = match self.put(&key, draft, content) {
+        let (entry, said) = match self.put(id, draft, content) {
             Ok((content, said)) => {
                 let entry = Entry { recipe, tree, files: content.files, folders: content.folders };
                 self.trees[id] = Some(tree);
@@ -62,12 +63,14 @@ impl Run<'_> {
     /// Puts a result in its place. Results in that place are those of a stage whose axes the file no longer has.
     fn put(
         &mut self,
-        key: &str,
+        id: InstanceId,
         draft: Draft,
         mut content: Content,
     ) -> Result<(Content, Vec<String>), EngineError> {
-        let store = &self.plan.project.store;
-        let kept = store.show(draft, key, &mut content, self.state.results.get(key))?;
+        let (store, key) = (&self.plan.project.store, &self.plan.seen[id].key);
+        let locked = self.plan.locked.get(&self.plan.pipeline.instances[id].name);
+        let old = Old { shown: self.state.results.get(key), locked };
+        let kept = store.show(draft, key, &mut content, old)?;
         let mut said: Vec<_> = kept.map(told).into_iter().collect();
         let (first, last) = (format!("{key}/"), format!("{key}0")); // `0` follows `/`
         let inside: Vec<_> = self.state.results.range(first..last).map(|(key, _)| key.clone()).collect();
@@ -132,12 +135,12 @@ impl Run<'_> {
         let made = match result {
             Ok(made) if !stops => *made,
             Err(error) if !(stops || error.interrupted || self.told > 1) => {
-                self.made(&[recipe.digest()]);
+                self.release(&[recipe.digest()]);
                 self.plan.project.store.note_failure(recipe.digest(), &error.message);
                 return self.fail(id, error);
             }
             Ok(_) | Err(_) => {
-                self.made(&[recipe.digest()]);
+                self.release(&[recipe.digest()]);
                 self.summary.stopped.push(id);
                 self.observer.event(&Event::Stopped { id });
                 return;
@@ -145,7 +148,7 @@ impl Run<'_> {
         };
         let Made { draft, content, record, differs, dropped } = made;
         if let Some((now, what)) = self.moved_meanwhile(id, &started) {
-            self.made(&[recipe.digest()]);
+            self.release(&[recipe.digest()]);
             self.show_unrecorded(id, now, draft, content, &what);
             return;
         }
@@ -210,7 +213,7 @@ impl Run<'_> {
     /// that holds `now` is told.
     fn show_unrecorded(&mut self, id: InstanceId, now: Digest, draft: Draft, content: Content, what: &str) {
         let key = self.plan.seen[id].key.clone();
-        let said = match self.put(&key, draft, content) {
+        let said = match self.put(id, draft, content) {
             Ok((_, said)) => said,
             Err(error) => return self.fail(id, error.into()),
         };
@@ -224,7 +227,7 @@ impl Run<'_> {
     }
 
     /// The recipes are no longer being made: those that waited for them are judged again.
-    pub(super) fn made(&mut self, recipes: &[Digest]) {
+    pub(super) fn release(&mut self, recipes: &[Digest]) {
         for recipe in recipes {
             self.making.remove(recipe);
         }

@@ -14,7 +14,7 @@ use crate::{
     process::Running,
     project::lacking,
     recipe::Recipe,
-    resources::Share,
+    resources::Grant,
     task::Task,
 };
 
@@ -111,7 +111,7 @@ impl Run<'_> {
         &mut self,
         taken: &[(InstanceId, Recipe)],
         reads: &[Reads],
-        share: &Share,
+        share: &Grant,
     ) -> Result<(Running, JoinHandle<()>), EngineError> {
         let Instance { kind, params, .. } = &self.plan.pipeline.instances[taken[0].0];
         let command = kind.command(params);

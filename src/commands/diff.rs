@@ -53,9 +53,10 @@ pub(super) fn print(
     } else if differences.is_empty() {
         ui::note(&format!("no {what} is different"));
     } else {
+        let cell = if form.csv { ui::cell } else { cell };
         let lines = differences.iter().map(|d| line(d, cell));
         let heading = ["instance", what, "old", "new", "change"].map(str::to_owned);
-        ui::print(&ui::formed(&std::iter::once(heading.to_vec()).chain(lines).collect::<Vec<_>>(), form.md));
+        ui::print(&ui::formed(&std::iter::once(heading.to_vec()).chain(lines).collect::<Vec<_>>(), form));
     }
     ExitCode::SUCCESS
 }
@@ -95,14 +96,17 @@ fn differences<'a>(old: &'a Values, new: &'a Values) -> Vec<Difference<'a>> {
 /// What to compare with, where that is asked.
 pub(super) fn from(listing: &Listing) -> Result<Option<&str>, Failure> {
     let Some(Diff::Diff { from }) = &listing.diff else { return Ok(None) };
-    let refuse =
-        |message: &str, surplus: &str| Err(Failure::user(message).hint(format!("leave out `{surplus}`")));
-    match (listing.instances.first(), listing.form) {
-        (Some(name), _) => refuse("`diff` compares all instances", name),
-        // The parser sees no more than one side of `diff`.
-        (_, Form { json: true, md: true }) => refuse("`--json` cannot be used with `--md`", "--md"),
-        _ => Ok(Some(from)),
+    if let Some(name) = listing.instances.first() {
+        return Err(Failure::user("`diff` compares all instances").hint(format!("leave out `{name}`")));
     }
+    // The parser sees no more than one side of `diff`.
+    let Form { json, md, csv } = listing.form;
+    if usize::from(json) + usize::from(md) + usize::from(csv) > 1 {
+        return Err(
+            Failure::user("`--json`, `--md` and `--csv` cannot be used with each other").hint("choose one")
+        );
+    }
+    Ok(Some(from))
 }
 
 /// What an earlier call wrote with `--json`, if `from` is a file: objects with `instance` and `key`.

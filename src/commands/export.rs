@@ -29,7 +29,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::{
-    args::{Export, Global},
+    args::{Export, Global, quoted},
     error::{Failure, FailureKind},
     ui,
 };
@@ -104,7 +104,7 @@ impl Trained {
         }
         if !plan.contains(&(id, Standing::Fresh)) {
             let failure = Failure::user(format!("`{name}` is not up to date"));
-            return Err(failure.hint(format!("run `repro{} run '{name}'` first", global.again())));
+            return Err(failure.hint(format!("run `repro{} run {}` first", global.again(), quoted(name))));
         }
         Ok(Self { pipeline, project, id })
     }

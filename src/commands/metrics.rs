@@ -1,13 +1,23 @@
 //! `repro metrics`: the numbers that results hold in their `metrics.json`, as a table.
 
-use std::{collections::BTreeMap, fs, io::ErrorKind, process::ExitCode};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::ErrorKind,
+    process::ExitCode,
+};
 
-use engine::{digest::Digest, instance::Pipeline, past::Past, plan::Standing, project::Project};
+use engine::{
+    digest::Digest, instance::Pipeline, past::Past, plan::Standing, project::Project, record::recordable,
+};
 use serde_json::{Map, Value, json};
 
-use super::diff::{self, Values};
+use super::{
+    diff::{self, Values},
+    over,
+};
 use crate::{
-    args::{Global, Listing},
+    args::{Global, Metrics},
     error::Failure,
     git, ui,
 };
@@ -15,18 +25,24 @@ use crate::{
 /// The file of a result that holds its numbers.
 pub(super) const FILE: &str = "metrics.json";
 
-/// One result's texts and numbers.
+/// One result's texts and numbers, or those of several that differ in some axes alone.
 pub(super) struct Row {
-    name: String,
-    fresh: bool,
-    fields: Map<String, Value>,
+    pub(super) name: String,
+    pub(super) fresh: bool,
+    pub(super) axes: Map<String, Value>,
+    pub(super) fields: Map<String, Value>,
 }
 
-pub(super) fn metrics(global: &Global, listing: &Listing) -> Result<ExitCode, Failure> {
+pub(super) fn metrics(global: &Global, options: &Metrics) -> Result<ExitCode, Failure> {
+    let Metrics { listing, over, sort, .. } = options;
     if let Some(from) = diff::from(listing)? {
-        let old = diff::from_file(from, "metrics")?.map_or_else(|| at(global, from), Ok)?;
+        if !over.is_empty() || sort.is_some() {
+            return Err(Failure::user("`diff` compares result by result, in order of their names")
+                .hint("leave out `--over` and `--sort`"));
+        }
         let (pipeline, project) = super::project(global)?;
-        let rows = rows(pipeline, &project, &super::standings(&project, pipeline)?, &[])?;
+        let old = diff::from_file(from, "metrics")?.map_or_else(|| at(pipeline, &project, from), Ok)?;
+        let rows = rows(pipeline, &project, &super::standings(&project, pipeline)?, &[], &[])?;
         let stale = rows.iter().filter(|row| !row.fresh).count();
         let new = rows.into_iter().map(|row| (row.name, row.fields)).collect();
         if stale > 0 {
@@ -38,25 +54,34 @@ pub(super) fn metrics(global: &Global, listing: &Listing) -> Result<ExitCode, Fa
         return Ok(diff::print(&old, &new, "metric", listing.form, cell));
     }
     let (pipeline, project) = super::project(global)?;
-    let rows = rows(pipeline, &project, &super::standings(&project, pipeline)?, &listing.instances)?;
+    let standings = super::standings(&project, pipeline)?;
+    let mut rows = rows(pipeline, &project, &standings, &listing.instances, over)?;
+    if !over.is_empty() {
+        check(pipeline, over)?;
+        rows = over::averaged(rows);
+    }
+    if let Some(column) = sort {
+        self::sort(&mut rows, column, |row| row.fields.get(column).or_else(|| row.axes.get(column)))?;
+    }
     if listing.form.json {
-        let rows =
-            rows.iter().map(|row| json!({ "instance": row.name, "fresh": row.fresh, "metrics": row.fields }));
-        ui::json(&rows.collect());
+        let row = |row: &Row| {
+            let Row { name, fresh, axes, fields } = row;
+            json!({ "instance": name, "fresh": fresh, "axes": axes, "metrics": fields })
+        };
+        ui::json(&rows.iter().map(row).collect());
     } else if rows.is_empty() {
         let of = if listing.instances.is_empty() { "no result has" } else { "none of these results has" };
         ui::note(&format!("{of} a `metrics.json` yet"));
     } else {
-        let table = table(&rows);
-        ui::print(&ui::formed(&table, listing.form.md));
+        let table = if listing.form.csv { csv(&rows) } else { table(&rows) };
+        ui::print(&ui::formed(&table, listing.form));
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// The metrics of the results that the lock file of a commit names: from the cache, or from the commit
 /// itself where it has the results.
-fn at(global: &Global, revision: &str) -> Result<Values, Failure> {
-    let (pipeline, project) = super::project(global)?;
+fn at(pipeline: &Pipeline, project: &Project, revision: &str) -> Result<Values, Failure> {
     let path = pipeline.lock_file();
     let Some(lock) = git::show(revision, &path)? else {
         let message = format!("`{revision}` has no `{}`", ui::path(&path));
@@ -157,12 +182,23 @@ fn flatten(prefix: &str, fields: Map<String, Value>, into: &mut Map<String, Valu
     }
 }
 
-/// Every shown result that has a `metrics.json`; lists in it are left out.
+/// Does each of these axes belong to some stage?
+fn check(pipeline: &Pipeline, over: &[String]) -> Result<(), Failure> {
+    let axes: BTreeSet<&String> =
+        pipeline.instances.iter().flat_map(|instance| instance.axes.keys()).collect();
+    let Some(unknown) = over.iter().find(|axis| !axes.contains(axis)) else { return Ok(()) };
+    let known: Vec<_> = axes.into_iter().map(|axis| format!("`{axis}`")).collect();
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    Err(Failure::user(format!("no stage has an axis `{unknown}`")).hint(format!("the axes are: {known}")))
+}
+
+/// Every shown result that has a `metrics.json`, named as if there were no axes `over`; lists in it are left out.
 pub(super) fn rows(
     pipeline: &Pipeline,
     project: &Project,
     standings: &[Standing],
     names: &[String],
+    over: &[String],
 ) -> Result<Vec<Row>, Failure> {
     let mut rows = Vec::new();
     for id in super::selected_or_all(pipeline, names)? {
@@ -175,9 +211,13 @@ pub(super) fn rows(
                 continue;
             }
         };
-        let Some(fields) = fields(&text, &ui::path(&path)) else { continue };
-        let fresh = standings[id].is_current();
-        rows.push(Row { name: pipeline.instances[id].name.clone(), fresh, fields });
+        let Some(mut fields) = fields(&text, &ui::path(&path)) else { continue };
+        fields.retain(|name, _| !over.contains(name));
+        let instance = &pipeline.instances[id];
+        let axes = instance.axes.iter().filter(|(axis, _)| !over.contains(axis));
+        let axes = axes.map(|(axis, value)| (axis.clone(), json!(recordable(value.clone())))).collect();
+        let (name, fresh) = (instance.name_without(over), standings[id].is_current());
+        rows.push(Row { name, fresh, axes, fields });
     }
     Ok(rows)
 }
@@ -188,9 +228,45 @@ pub(super) fn table(rows: &[Row]) -> Vec<Vec<String>> {
     let heading = ["instance"].into_iter().chain(columns.iter().copied()).map(str::to_owned);
     let line = |row: &Row| {
         let name = if row.fresh { row.name.clone() } else { format!("{} (not fresh)", row.name) };
-        std::iter::once(name).chain(cells(&row.fields, &columns)).collect()
+        std::iter::once(name).chain(cells(&row.fields, &columns, cell)).collect()
     };
     std::iter::once(heading.collect()).chain(rows.iter().map(line)).collect()
+}
+
+/// The same for programs: axes have columns too, where no field says the same, and numbers have all their digits.
+fn csv(rows: &[Row]) -> Vec<Vec<String>> {
+    let fields = columns(rows.iter().map(|row| &row.fields));
+    let mut axes = columns(rows.iter().map(|row| &row.axes));
+    axes.retain(|axis| rows.iter().any(|row| row.axes.get(*axis) != row.fields.get(*axis)));
+    let heading = ["instance", "fresh"].into_iter().chain(axes.iter().chain(&fields).copied());
+    let line = |row: &Row| {
+        let values = cells(&row.axes, &axes, ui::cell).chain(cells(&row.fields, &fields, ui::cell));
+        [row.name.clone(), row.fresh.to_string()].into_iter().chain(values).collect()
+    };
+    std::iter::once(heading.map(str::to_owned).collect()).chain(rows.iter().map(line)).collect()
+}
+
+/// Brings rows in the order of one of their values: those without it first, then texts, then numbers; the largest at the
+/// end, where a terminal shows it.
+pub(super) fn sort<R>(
+    rows: &mut [R],
+    column: &str,
+    value: impl Fn(&R) -> Option<&Value>,
+) -> Result<(), Failure> {
+    if !rows.is_empty() && !rows.iter().any(|row| value(row).is_some()) {
+        return Err(Failure::user(format!("none of these results has a column `{column}`"))
+            .hint("`--csv` has the columns that there are in its first line"));
+    }
+    let number = |value: Option<&Value>| value.and_then(Value::as_f64);
+    let text = |value: Option<&Value>| value.map(ui::cell); // nothing comes before any text
+    rows.sort_by(|a, b| match [a, b].map(&value) {
+        [a, b] => match (number(a), number(b)) {
+            (Some(a), Some(b)) => a.total_cmp(&b),
+            (None, None) => text(a).cmp(&text(b)),
+            (a, b) => a.is_some().cmp(&b.is_some()),
+        },
+    });
+    Ok(())
 }
 
 /// The names of all fields. Texts come first, then whole numbers, then the rest: what an instance is before how well it
@@ -215,12 +291,17 @@ pub(super) fn columns<'a>(all: impl Iterator<Item = &'a Map<String, Value>>) -> 
     columns.into_iter().map(|(_, key)| key).collect()
 }
 
-/// The values of these fields, as a table shows them; nothing where there is none.
-pub(super) fn cells(fields: &Map<String, Value>, columns: &[&str]) -> impl Iterator<Item = String> {
-    columns.iter().map(|key| fields.get(*key).map_or_else(String::new, cell))
+/// The values of these fields, as `cell` shows them; nothing where there is none.
+pub(super) fn cells(
+    fields: &Map<String, Value>,
+    columns: &[&str],
+    cell: fn(&Value) -> String,
+) -> impl Iterator<Item = String> {
+    columns.iter().map(move |key| fields.get(*key).map_or_else(String::new, cell))
 }
 
-fn cell(value: &Value) -> String {
+/// With four digits behind the point, or four in all where it is small.
+pub(super) fn cell(value: &Value) -> String {
     match (value, value.as_f64()) {
         (Value::Number(number), Some(value)) if number.is_f64() => {
             if value != 0.0 && value.abs() < 0.001 {

@@ -9,6 +9,7 @@ mod explain;
 mod export;
 mod gc;
 mod metrics;
+mod over;
 mod params;
 mod past;
 mod plan;
@@ -56,8 +57,8 @@ pub(crate) fn dispatch(args: &mut Args) -> Result<ExitCode, Failure> {
         }
         Command::Explain { instance, json } => explain::explain(global, instance, *json),
         Command::Export(args) => export::export(global, args),
-        Command::Metrics(Metrics { listing, past: false }) => metrics::metrics(global, listing),
-        Command::Metrics(Metrics { listing, past: true }) => past::past(global, listing),
+        Command::Metrics(metrics @ Metrics { past: false, .. }) => metrics::metrics(global, metrics),
+        Command::Metrics(metrics @ Metrics { past: true, .. }) => past::past(global, metrics),
         Command::Params(listing) => params::params(global, listing),
         Command::Report { output } => report::report(global, output),
         Command::Verify { json } => verify::verify(global, *json),

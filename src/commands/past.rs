@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::metrics::{self, FILE};
 use crate::{
-    args::{Global, Listing},
+    args::{Global, Metrics},
     error::Failure,
     ui,
 };
@@ -25,7 +25,8 @@ struct Row {
     with: BTreeMap<String, Value>,
 }
 
-pub(super) fn past(global: &Global, listing: &Listing) -> Result<ExitCode, Failure> {
+pub(super) fn past(global: &Global, options: &Metrics) -> Result<ExitCode, Failure> {
+    let listing = &options.listing;
     if listing.diff.is_some() {
         return Err(Failure::user("`--past` shows everything, and `diff` what is different now")
             .hint("leave one out"));
@@ -36,13 +37,16 @@ pub(super) fn past(global: &Global, listing: &Listing) -> Result<ExitCode, Failu
         let with = made.with.iter().map(|(name, values)| (name.clone(), told(values))).collect();
         Some(Row { made, fields, with })
     };
-    let rows: Vec<Row> = project.made(&listing.instances, FILE)?.into_iter().filter_map(row).collect();
+    let mut rows: Vec<Row> = project.made(&listing.instances, FILE)?.into_iter().filter_map(row).collect();
+    if let Some(column) = &options.sort {
+        metrics::sort(&mut rows, column, |row| row.fields.get(column).or_else(|| row.with.get(column)))?;
+    }
     if listing.form.json {
         ui::json(&rows.iter().map(object).collect());
     } else if rows.is_empty() {
         ui::note(&format!("no such result in the cache has a `{FILE}`"));
     } else {
-        ui::print(&ui::formed(&table(&rows), listing.form.md));
+        ui::print(&ui::formed(&table(&rows, listing.form.csv), listing.form));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -62,8 +66,8 @@ fn object(row: &Row) -> Value {
 }
 
 /// The heading and the lines. Of what the results were made with, and of their texts and whole numbers, only that is
-/// shown in which they differ, and once.
-fn table(rows: &[Row]) -> Vec<Vec<String>> {
+/// shown in which they differ, and once. Where it is `whole`, no value is cut.
+fn table(rows: &[Row], whole: bool) -> Vec<Vec<String>> {
     let exact = |name: &&str| !rows.iter().any(|row| row.fields.get(*name).is_some_and(Value::is_f64));
     let numbers = |name: &str| rows.iter().map(|row| row.fields.get(name)).collect::<Vec<_>>();
     let mut fields = metrics::columns(rows.iter().map(|row| &row.fields));
@@ -91,9 +95,11 @@ fn table(rows: &[Row]) -> Vec<Vec<String>> {
         let dirty = if run.machine.dirty == Some(true) && !commit.is_empty() { "+" } else { "" };
         let shown = if row.made.shown { "yes" } else { "" };
         let known = [ui::when(run.started), shown.to_owned(), commit + dirty, run.instance.clone()];
+        let short = |name: &str, value: &Value| if whole { ui::cell(value) } else { short(name, value) };
+        let cell = if whole { ui::cell } else { metrics::cell };
         let with =
             with.iter().map(|name| row.with.get(*name).map_or_else(String::new, |value| short(name, value)));
-        known.into_iter().chain(with).chain(metrics::cells(&row.fields, &fields)).collect()
+        known.into_iter().chain(with).chain(metrics::cells(&row.fields, &fields, cell)).collect()
     };
     std::iter::once(heading.map(str::to_owned).collect()).chain(rows.iter().map(line)).collect()
 }

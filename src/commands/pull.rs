@@ -11,7 +11,7 @@ use engine::{
 
 use super::run::{closing, watched};
 use crate::{
-    args::{Global, Pull},
+    args::{Global, Pull, quoted},
     error::{Failure, FailureKind},
     ui,
 };
@@ -42,7 +42,8 @@ pub(super) fn pull(global: &Global, args: &Pull) -> Result<ExitCode, Failure> {
                 ui::note(&format!("{}: {why}", super::names(pipeline, &ids)));
             }
         }
-        ui::note(&format!("help: `repro{} run --from {folder}` runs what is missing", global.again()));
+        let (again, folder) = (global.again(), quoted(&folder.to_string()));
+        ui::note(&format!("help: `repro{again} run --from {folder}` runs what is missing"));
     }
     ui::line(&closing(&summary, started, " not taken"));
     let missed = options.targets.iter().any(|id| skipped.binary_search(id).is_ok());

@@ -39,7 +39,7 @@ pub(super) fn report(global: &Global, output: &Path) -> Result<ExitCode, Failure
         }
     }
     figures.append(&mut others);
-    let metrics = metrics::table(&metrics::rows(pipeline, &project, &standings, &[])?);
+    let metrics = metrics::table(&metrics::rows(pipeline, &project, &standings, &[], &[])?);
     let items = pipeline.instances.iter().zip(&standings).zip(records);
     let items = items.map(|((instance, standing), record)| Item {
         instance,

@@ -90,20 +90,28 @@ fn who_ignores_the_ends_of_children_can_start_it() {
     assert_eq!(answer.code, Some(0), "{}{}", answer.out, answer.err);
 }
 
+#[cfg(target_os = "linux")]
 #[test]
-fn git_ignores_the_cache_and_a_folder_without_a_name_is_refused() {
+fn a_name_that_is_not_utf8_is_refused() {
+    use std::os::unix::ffi::OsStrExt as _;
     let project = one("echo 1 > $OUT/x");
-    project.ends(&["run"], 0);
-    assert!(project.read(".repro/.gitignore").ends_with("\n*\n"));
-    #[cfg(target_os = "linux")]
-    {
-        use std::os::unix::ffi::OsStrExt as _;
-        let odd = project.path(".").join(std::ffi::OsStr::from_bytes(b"odd\xff"));
-        std::fs::create_dir(&odd).unwrap();
-        std::fs::copy(project.path("pipeline.toml"), odd.join("pipeline.toml")).unwrap();
+    let odd = project.path(".").join(std::ffi::OsStr::from_bytes(b"odd\xff"));
+    std::fs::create_dir(&odd).unwrap();
+    std::fs::copy(project.path("pipeline.toml"), odd.join("pipeline.toml")).unwrap();
+    let file = odd.with_extension("toml");
+    std::fs::copy(project.path("pipeline.toml"), &file).unwrap();
+    for (option, place) in [("-C", &odd), ("-f", &file)] {
         let program = env!("CARGO_BIN_EXE_repro");
-        let answer = project.start_as(Command::new(program).arg("run").arg("-C").arg(&odd)).wait();
+        let answer = project.start_as(Command::new(program).arg("run").arg(option).arg(place)).wait();
         assert_eq!(answer.code, Some(2), "{}", answer.err);
         assert!(answer.err.contains("is not UTF-8"), "{}", answer.err);
     }
+    assert!(!project.path("artifacts").exists());
+}
+
+#[test]
+fn what_it_says_is_told_from_time_to_time() {
+    let project = one("echo one\nsleep 10.1\nprintf '10 %%\\r20 %%\\n'\necho 1 > $OUT/x\nsleep 1");
+    let told = project.ends(&["run"], 0).err;
+    assert!(told.contains("start    a\n         a  20 %\ndone     a"), "{told}");
 }

@@ -117,19 +117,6 @@ fn what_a_command_made_instead_of_its_outputs_is_named() {
 }
 
 #[test]
-fn a_number_that_is_too_large_hides_no_other() {
-    let project = TestProject::new(
-        "[stage.a]\nkind = 'command'\noutputs = ['metrics.json']\n\
-         run = \"echo '{ \\\"loss\\\": 1e400, \\\"acc\\\": 1 }' > $OUT/metrics.json\"\n",
-    );
-    project.ends(&["run"], 0);
-    let answer = project.ends(&["metrics", "--json"], 0);
-    let rows: serde_json::Value = serde_json::from_str(&answer.out).unwrap();
-    assert_eq!(rows[0]["metrics"], serde_json::json!({ "acc": 1 }));
-    assert!(answer.err.contains("numbers beyond 1.8e308"), "{}", answer.err);
-}
-
-#[test]
 fn python_may_leave_its_caches_beside_what_a_stage_reads() {
     let caches = "for i in __pycache__ .pytest_cache; do mkdir -p src/$i; date +%N > src/$i/m; done; cp src/m.py $OUT/x";
     let project = with(caches);

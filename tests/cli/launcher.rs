@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{project::TestProject, share::TRAINING};
+use crate::{project::TestProject, share::TRAINING, stop::wait_for_end};
 
 /// A short training on two threads.
 fn training() -> String {
@@ -98,13 +98,7 @@ fn a_launched_command_ends_with_its_own_exit_code_and_leaves_nothing_behind() {
     );
     let answer = project.ends(&["run", "-j", "1", "--launcher", "env A=1"], 1);
     assert!(answer.err.contains("exit code 7"), "{}", answer.err);
-    let left = format!("/proc/{}/stat", project.read("left").trim());
-    let lives = || std::fs::read_to_string(&left).is_ok_and(|stat| !stat.contains(") Z "));
-    let start = std::time::Instant::now();
-    while lives() {
-        assert!(start.elapsed() < Duration::from_secs(20), "it goes on");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_for_end(&project.read("left"));
 }
 
 #[test]

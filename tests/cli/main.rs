@@ -13,6 +13,7 @@ mod files;
 mod gpus;
 #[cfg(target_os = "linux")] // by `setsid`
 mod launcher;
+mod metrics;
 mod past;
 mod project;
 mod read;

@@ -35,7 +35,7 @@ fn the_graph_shows_every_instance_and_edge_in_every_format() {
 }
 
 #[test]
-fn completions_hide_the_runners_own_command() {
+fn completions_name_every_command() {
     let answer = TestProject::new("").repro(&["completions", "bash"]);
     assert_eq!(answer.code, Some(0), "{}", answer.err);
     assert!(answer.out.contains("completions") && !answer.out.contains("__stage"), "{}", answer.out);
@@ -107,34 +107,6 @@ fn explain_shows_both_recipes_line_by_line() {
 }
 
 #[test]
-fn metrics_is_a_table_of_texts_and_numbers() {
-    let project = TestProject::new(
-        r#"
-[stage.score]
-kind = "command"
-run = """echo '{"top1": 0.5'${seed}', "mode": "bn", "epochs": 3, "tiny": 0.00012, "list": [1]}' > $OUT/metrics.json"""
-outputs = ["metrics.json"]
-matrix = { seed = [1, 2] }
-"#,
-    );
-    assert_eq!(project.ends(&["metrics"], 0).out, "");
-    project.ends(&["run"], 0);
-    insta::assert_snapshot!(project.ends(&["metrics"], 0).out, @r"
-    instance       mode  epochs      tiny    top1
-    score[seed=1]  bn         3  1.200e-4  0.5100
-    score[seed=2]  bn         3  1.200e-4  0.5200
-    ");
-    insta::assert_snapshot!(project.ends(&["metrics", "score[seed=2]", "--md"], 0).out, @r"
-    | instance | mode | epochs | tiny | top1 |
-    | --- | --- | --- | --- | --- |
-    | score[seed=2] | bn | 3 | 1.200e-4 | 0.5200 |
-    ");
-    let json = project.json(&["metrics", "--json"], 0);
-    assert_eq!(json[1]["metrics"]["top1"], 0.52);
-    assert_eq!((&json[1]["fresh"], &json[1]["metrics"]["list"]), (&true.into(), &serde_json::Value::Null));
-}
-
-#[test]
 fn verify_names_every_damaged_file_and_exits_3() {
     let project = TestProject::new(CHAINS);
     project.ends(&["run"], 0);
@@ -148,6 +120,22 @@ fn verify_names_every_damaged_file_and_exits_3() {
     assert_eq!(json[1]["instance"], "join");
     project.ends(&["run"], 0);
     assert_eq!(project.ends(&["verify"], 0).out, "every result is what it was\n");
+    // An object that several results share is made again of any of them.
+    let copies =
+        ["first/seed=0/number", "second/seed=0/copy"].map(|name| project.path("artifacts").join(name));
+    let objects = walkdir::WalkDir::new(project.path(".repro/objects"));
+    let object = objects.into_iter().flatten().find(|entry| {
+        entry.file_type().is_file() && std::fs::read(entry.path()).ok() == std::fs::read(&copies[0]).ok()
+    });
+    let object = object.unwrap().into_path();
+    for path in [&object, &copies[0]] {
+        std::fs::remove_file(path).unwrap();
+        std::fs::write(path, "something else").unwrap();
+    }
+    let found = project.ends(&["verify"], 3).out;
+    assert!(found.lines().count() >= 2 && found.contains("made again"), "{found}");
+    assert_eq!(std::fs::read(&object).unwrap(), std::fs::read(&copies[1]).unwrap());
+    project.ends(&["run"], 0);
     // macOS takes no such name.
     if cfg!(target_os = "linux") {
         let odd = std::ffi::OsStr::from_bytes(b"artifacts/join/\xff");

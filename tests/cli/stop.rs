@@ -34,7 +34,7 @@ fn lives(id: &str) -> bool {
 
 /// Waits until it has ended.
 #[track_caller]
-fn wait_for_end(id: &str) {
+pub(crate) fn wait_for_end(id: &str) {
     let start = Instant::now();
     while lives(id) {
         assert!(start.elapsed() < Duration::from_secs(20), "it goes on");

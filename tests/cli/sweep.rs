@@ -130,3 +130,16 @@ fn the_commands_that_the_documentation_shows_run() {
     project.ends(&["-S", "stage.score.values.LIMIT=[1, 2]", "run"], 0);
     assert_eq!(project.read("artifacts/score/LIMIT=1,rate=0.1/best.txt"), "apple\n");
 }
+
+#[test]
+fn inputs_that_are_set_are_no_sweep() {
+    let project = TestProject::new(
+        "[stage.a]\nkind = 'command'\nrun = 'echo a > $OUT/x'\noutputs = ['x']\n\
+         [stage.b]\nkind = 'command'\nrun = 'echo b > $OUT/x'\noutputs = ['x']\n\
+         [stage.c]\nkind = 'command'\nrun = 'for i in $IN_X; do cat $i/x; done > $OUT/x'\noutputs = ['x']\nneeds = { x = 'a' }",
+    );
+    project.ends(&["run", "-S", "stage.c.needs.x=[a, b]"], 0);
+    assert_eq!(project.read("artifacts/c/x"), "a\nb\n");
+    project.ends(&["run", "-S", "stage.c.needs.x=b"], 0);
+    assert_eq!(project.read("artifacts/c/x"), "b\n");
+}

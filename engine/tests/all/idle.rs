@@ -91,7 +91,7 @@ fn a_damaged_memory_is_none() {
     for broken in [
         String::new(),
         text[..text.len() - 3].to_owned(),
-        text.replacen('4', "5", 1),
+        text.replace("\n4\n", "\n5\n"),
         text.replace("artifacts/a", "artifacts/b"),
     ] {
         fs::write(&file, &broken).unwrap();
