@@ -395,6 +395,7 @@ impl Builder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Counts;
 
     #[test]
     fn names_round_trip_and_wrong_names_are_refused() {
@@ -445,15 +446,8 @@ mod tests {
     }
 
     fn counts(name: &str, variant: Variant) -> [usize; 5] {
-        let params = Graph::new(name.parse().unwrap(), variant, 10).params();
-        let sum = |keep: &dyn Fn(&Param) -> bool| params.iter().filter(|p| keep(p)).map(Param::len).sum();
-        let bn = |p: &Param| matches!(p.role, Role::Gamma | Role::Beta);
-        [
-            sum(&|_| true),
-            sum(&bn),
-            sum(&|p| bn(p) && p.shortcut),
-            sum(&|p| matches!(p.role, Role::OutputWeight | Role::OutputBias)),
-            sum(&|p| p.role == Role::Shortcut),
-        ]
+        let Counts { total, batch_norm, shortcut_batch_norm, output, shortcut } =
+            Counts::of(&Graph::new(name.parse().unwrap(), variant, 10));
+        [total, batch_norm, shortcut_batch_norm, output, shortcut]
     }
 }

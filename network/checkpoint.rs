@@ -78,7 +78,7 @@ impl Checkpoint {
 
     /// How many values were trained.
     pub fn trained(&self) -> usize {
-        self.model.graph().params().iter().map(|param| self.set().trained(param)).sum()
+        self.set().trained_of(&self.model.graph())
     }
 
     /// The file; the same bytes for the same values.

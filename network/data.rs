@@ -5,7 +5,7 @@
 //! (JSON), zeros up to a multiple of 64, the labels of train and test (2 bytes each), and the
 //! images of train and test (uint8, `N 3 32 32`). Numbers are little endian.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -147,6 +147,15 @@ impl Dataset {
             Split::Train => self.header.train,
             Split::Test => self.header.test,
         }
+    }
+
+    /// Are the images `range` of `split` there?
+    pub(crate) fn check(&self, split: Split, range: &Range<usize>) -> Result<()> {
+        let (end, images) = (range.end, self.len(split));
+        if end > images {
+            return Err(Error::Invalid(format!("no image {} in {split:?}; there are {images}", end - 1)));
+        }
+        Ok(())
     }
 
     /// Has `split` no images?

@@ -1,8 +1,6 @@
 //! How good a network is, from its logits. Every sum is in f64 and in the order of the images. Knows no
 //! files, no weights and draws nothing.
 
-use std::ops::Range;
-
 use serde::Serialize;
 
 use crate::{
@@ -40,36 +38,16 @@ pub struct Metrics {
 }
 
 /// Looks at all of `split`, `batch` images at a time. Before each it asks `go_on`, with the number
-/// of images done; `None` when that said no.
+/// of images done; `None` when that said no. Where `zeros` are wanted, it counts them as
+/// [`Trainer::predict_counting`] does.
 pub fn evaluate(
     trainer: &mut dyn Trainer,
     data: &Dataset,
     split: Split,
     batch: usize,
+    mut zeros: Option<&mut [Vec<u64>]>,
     go_on: &mut dyn FnMut(usize) -> bool,
-) -> Result<Option<Evaluation>> {
-    look(data, split, batch, go_on, &mut |range| trainer.predict(split, range))
-}
-
-/// The same, counting zeros as [`Trainer::predict_counting`] does.
-pub fn evaluate_counting(
-    trainer: &mut dyn Trainer,
-    data: &Dataset,
-    split: Split,
-    batch: usize,
-    zeros: &mut [Vec<u64>],
-    go_on: &mut dyn FnMut(usize) -> bool,
-) -> Result<Option<Evaluation>> {
-    look(data, split, batch, go_on, &mut |range| trainer.predict_counting(split, range, zeros))
-}
-
-fn look(
-    data: &Dataset,
-    split: Split,
-    batch: usize,
-    go_on: &mut dyn FnMut(usize) -> bool,
-    predict: &mut dyn FnMut(Range<usize>) -> Result<Vec<f32>>,
-) -> Result<Option<Evaluation>> {
+) -> Result<Option<Metrics>> {
     let (n, batch) = (data.len(split), batch.max(1));
     let mut evaluation = Evaluation::new(data.classes().len());
     for start in (0..n).step_by(batch) {
@@ -77,11 +55,14 @@ fn look(
             return Ok(None);
         }
         let range = start..n.min(start + batch);
-        let logits = predict(range.clone())?;
+        let logits = match &mut zeros {
+            None => trainer.predict(split, range.clone())?,
+            Some(zeros) => trainer.predict_counting(split, range.clone(), zeros)?,
+        };
         let labels: Vec<_> = range.map(|i| data.label(split, i)).collect();
         evaluation.add(&logits, &labels)?;
     }
-    Ok(Some(evaluation))
+    Ok(Some(evaluation.metrics()))
 }
 
 impl Evaluation {

@@ -287,7 +287,7 @@ mod tests {
         }
         let stem = thin(0, &params[0]);
         assert_ne!(stem, thin(1, &params[0]));
-        let [tensors] = [Tensors::from([("conv1.weight".to_owned(), stem)])];
+        let tensors = Tensors::from([("conv1.weight".to_owned(), stem)]);
         assert_eq!(&digest(&tensors)[..16], "5ae0f671043b21e7");
     }
 }

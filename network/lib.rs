@@ -28,13 +28,13 @@ pub mod init;
 pub mod memory;
 pub mod mode;
 pub mod model;
-pub mod optimizer;
+mod optimizer;
 pub mod plan;
 pub mod reference;
 pub mod rng;
 pub mod state;
 pub mod tensor;
-pub mod tensorfile;
+mod tensorfile;
 pub mod train;
 pub mod trainer;
 

@@ -4,13 +4,9 @@ use std::sync::Arc;
 
 use crate::{
     Result,
-    cpu::{
-        lanes::Isa,
-        stored::{Bf16, no_tf32},
-        trainer::CpuTrainer,
-    },
+    cpu::{lanes::Isa, trainer},
     data::{Dataset, Images, pack},
-    trainer::{Precision, TrainSpec, Trainer},
+    trainer::TrainSpec,
 };
 
 /// Buffers grow evenly from one multiple of that many images to the next.
@@ -34,13 +30,8 @@ impl Buffers {
         let data = Arc::new(data);
         let bytes = |batch: usize| -> Result<usize> {
             let spec = TrainSpec { batch, ..spec.clone() };
-            let isa = Isa::choose(None)?;
-            let plan = match spec.precision {
-                Precision::F32 => CpuTrainer::<f32>::new(&spec, data.clone(), isa, 1)?.plan(),
-                Precision::Tf32 => return Err(no_tf32()),
-                Precision::Bf16 => CpuTrainer::<Bf16>::new(&spec, data.clone(), isa, 1)?.plan(),
-            };
-            Ok(plan.map_or(0, |plan| plan.buffer_bytes(false)))
+            let trainer = trainer::open(&spec, data.clone(), Isa::choose(None)?, 1, usize::MAX)?;
+            Ok(trainer.plan().map_or(0, |plan| plan.buffer_bytes(false)))
         };
         let (small, large) = (bytes(STEP)?, bytes(2 * STEP)?);
         Ok(Self { fixed: (2 * small).saturating_sub(large), each: large - small })
@@ -65,6 +56,7 @@ mod tests {
         arch::Variant,
         init::{BnInit, Init, WeightInit},
         mode::Mode,
+        trainer::Precision,
     };
 
     fn buffers(mode: Mode) -> Buffers {

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 
 use crate::{
     Error, Result,
-    arch::{Param, Role, Variant},
+    arch::{Graph, Param, Role, Variant},
 };
 
 /// What the name of the k trained values per filter adds to the name of their tensor.
@@ -205,16 +205,19 @@ impl TrainSet {
     pub fn trained(&self, param: &Param) -> usize {
         self.share(param).count(param)
     }
+
+    /// How many values of a network train.
+    pub fn trained_of(&self, graph: &Graph) -> usize {
+        graph.params().iter().map(|param| self.trained(param)).sum()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arch::Graph;
 
     fn trained(arch: &str, variant: Variant, set: &TrainSet) -> usize {
-        let params = Graph::new(arch.parse().unwrap(), variant, 10).params();
-        params.iter().map(|param| set.trained(param)).sum()
+        set.trained_of(&Graph::new(arch.parse().unwrap(), variant, 10))
     }
 
     #[test]

@@ -127,10 +127,17 @@ impl Model {
 
     /// The parameter table.
     pub fn counts(&self) -> Counts {
-        let params = self.graph().params();
+        Counts::of(&self.graph())
+    }
+}
+
+impl Counts {
+    /// Those of a network.
+    pub fn of(graph: &Graph) -> Self {
+        let params = graph.params();
         let sum = |keep: &dyn Fn(&Param) -> bool| params.iter().filter(|p| keep(p)).map(Param::len).sum();
         let batch_norm = |p: &Param| matches!(p.role, Role::Gamma | Role::Beta);
-        Counts {
+        Self {
             total: sum(&|_| true),
             batch_norm: sum(&batch_norm),
             shortcut_batch_norm: sum(&|p| batch_norm(p) && p.shortcut),

@@ -3,19 +3,19 @@
 
 /// The constants of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sgd {
+pub(crate) struct Sgd {
     /// Learning rate.
-    pub rate: f32,
+    pub(crate) rate: f32,
     /// Momentum.
-    pub momentum: f32,
+    pub(crate) momentum: f32,
     /// Weight decay, added to the gradient.
-    pub weight_decay: f32,
+    pub(crate) weight_decay: f32,
 }
 
 impl Sgd {
     /// One step on `values`: d = g + decay w; v = momentum v + d; w -= rate v. The velocity starts
     /// at zero, which gives PyTorch's first step (v = d).
-    pub fn step(&self, values: &mut [f32], velocity: &mut [f32], gradient: &[f32]) {
+    pub(crate) fn step(&self, values: &mut [f32], velocity: &mut [f32], gradient: &[f32]) {
         debug_assert!(values.len() == velocity.len() && values.len() == gradient.len());
         for ((w, v), g) in values.iter_mut().zip(velocity).zip(gradient) {
             *v = self.momentum * *v + (g + self.weight_decay * *w);

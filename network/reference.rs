@@ -196,17 +196,7 @@ impl Reference {
 
     /// Forward with batch statistics and backward; changes nothing.
     fn pass(&self, batch: &[Example]) -> Result<(Pass, Tally, Tensors)> {
-        let (count, limit) = (self.data.len(Split::Train), self.spec.batch);
-        if batch.is_empty() || batch.len() > limit {
-            let n = batch.len();
-            return Err(Error::Invalid(format!("a batch of {n} examples; this trainer takes 1 to {limit}")));
-        }
-        let fits = |e: &&Example| usize::from(e.dy.max(e.dx)) <= 2 * PADDING && (e.index as usize) < count;
-        if let Some(example) = batch.iter().find(|e| !fits(e)) {
-            return Err(Error::Invalid(format!(
-                "{example:?} is not a cut of one of {count} training images"
-            )));
-        }
+        self.spec.check(batch, &self.data)?;
         let (images, labels) = self.images(Split::Train, batch)?;
         let weights = self.weights()?;
         let pass = self.forward(images, &weights, Statistics::Batch, &mut |_| Ok(()))?;
@@ -233,10 +223,7 @@ impl Reference {
         range: Range<usize>,
         mut zeros: Option<&mut [Vec<u64>]>,
     ) -> Result<Vec<f32>> {
-        if range.end > self.data.len(split) {
-            let count = self.data.len(split);
-            return Err(Error::Invalid(format!("images {range:?} of {count} in the {split:?} split")));
-        }
+        self.data.check(split, &range)?;
         let centre = PADDING as u8;
         let examples: Vec<Example> =
             range.map(|i| Example { index: i as u32, dy: centre, dx: centre, flip: false }).collect();

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The file's free text.
-pub type Metadata = BTreeMap<String, String>;
+pub(crate) type Metadata = BTreeMap<String, String>;
 
 #[derive(Serialize)]
 struct Info<'a> {
@@ -29,7 +29,11 @@ enum Entry<'a> {
 }
 
 /// The file that holds `metadata`, `scalars` (as 64-bit integers without dimensions) and `tensors`.
-pub fn write(metadata: &Metadata, scalars: &BTreeMap<String, i64>, tensors: &Tensors) -> Result<Vec<u8>> {
+pub(crate) fn write(
+    metadata: &Metadata,
+    scalars: &BTreeMap<String, i64>,
+    tensors: &Tensors,
+) -> Result<Vec<u8>> {
     let mut header = BTreeMap::from([("__metadata__", Entry::Metadata(metadata))]);
     let mut end = 0;
     let mut place = |name, dtype, shape, bytes| {
@@ -56,13 +60,13 @@ pub fn write(metadata: &Metadata, scalars: &BTreeMap<String, i64>, tensors: &Ten
 }
 
 /// Metadata of a file, whose tensors are not read; `what` is named in errors.
-pub fn metadata(what: &str, bytes: &[u8]) -> Result<Metadata> {
+pub(crate) fn metadata(what: &str, bytes: &[u8]) -> Result<Metadata> {
     let header = SafeTensors::read_metadata(bytes).map_err(|e| Error::Malformed(format!("{what}: {e}")));
     Ok(header?.1.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect())
 }
 
 /// Metadata and f32 tensors of a file; `what` is named in errors.
-pub fn read(what: &str, bytes: &[u8]) -> Result<(Metadata, Tensors)> {
+pub(crate) fn read(what: &str, bytes: &[u8]) -> Result<(Metadata, Tensors)> {
     let bad = |reason: String| Error::Malformed(format!("{what}: {reason}"));
     let metadata = metadata(what, bytes)?;
     let file = SafeTensors::deserialize(bytes).map_err(|e| bad(e.to_string()))?;
@@ -78,7 +82,7 @@ pub fn read(what: &str, bytes: &[u8]) -> Result<(Metadata, Tensors)> {
 }
 
 /// Entry `key` of `metadata`, understood.
-pub fn entry<T: std::str::FromStr>(what: &str, metadata: &Metadata, key: &str) -> Result<T> {
+pub(crate) fn entry<T: std::str::FromStr>(what: &str, metadata: &Metadata, key: &str) -> Result<T> {
     let text =
         metadata.get(key).ok_or_else(|| Error::Malformed(format!("{what}: it does not say its `{key}`")))?;
     text.parse().map_err(|_| Error::Malformed(format!("{what}: its `{key}`, `{text}`, makes no sense")))

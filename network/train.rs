@@ -324,7 +324,7 @@ impl Training {
         progress.safe = true;
         progress.split = Split::Test;
         let batch = self.protocol.batch;
-        let test = evaluate(&mut *self.trainer, &self.data, Split::Test, batch, &mut |done| {
+        let test = evaluate(&mut *self.trainer, &self.data, Split::Test, batch, None, &mut |done| {
             watch(&Progress { done, ..progress }).is_continue()
         });
         let Some(test) = test.map_err(|e| match e {
@@ -334,7 +334,6 @@ impl Training {
         else {
             return Ok(self.halt(true));
         };
-        let test = test.metrics();
         let row = Row {
             epoch: epoch + 1,
             learning_rate,

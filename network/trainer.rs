@@ -12,11 +12,7 @@ use candle_core::DType;
 use crate::{
     Error, Result,
     arch::{Arch, Variant},
-    cpu::{
-        lanes::Isa,
-        stored::{Bf16, no_tf32},
-        trainer::CpuTrainer,
-    },
+    cpu::{self, lanes::Isa},
     cuda::{cards, driver::Card, nvrtc::Places, trainer::CudaTrainer},
     data::Dataset,
     init::Init,
@@ -55,6 +51,22 @@ impl TrainSpec {
     pub fn for_images_of(&self, data: &Dataset) -> Self {
         let most = data.len(Split::Train).max(data.len(Split::Test)).max(1);
         Self { batch: self.batch.min(most), ..self.clone() }
+    }
+
+    /// Can a step be made on `batch`, of the training images of `data`?
+    pub(crate) fn check(&self, batch: &[Example], data: &Dataset) -> Result<()> {
+        let (count, most, images) = (batch.len(), self.batch, data.len(Split::Train));
+        if count == 0 || count > most {
+            return Err(Error::Invalid(format!(
+                "a batch of {count} examples; this trainer takes 1 to {most}"
+            )));
+        }
+        match batch.iter().find(|example| example.index as usize >= images) {
+            Some(example) => {
+                Err(Error::Invalid(format!("no training image {}; there are {images}", example.index)))
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -214,16 +226,11 @@ pub fn trainer(
     choice: &EngineChoice,
 ) -> Result<(Box<dyn Trainer>, Option<String>)> {
     let reference =
-        |data, note| Ok((Box::new(Reference::new(spec, data, DType::F32)?) as Box<dyn Trainer>, note));
+        |data| -> Result<Box<dyn Trainer>> { Ok(Box::new(Reference::new(spec, data, DType::F32)?)) };
     let small = spec.for_images_of(&data);
     let cpu = |data: Arc<Dataset>| -> Result<(Box<dyn Trainer>, Option<String>)> {
-        let spec = &small;
         let (isa, room) = (Isa::choose(choice.isa.as_deref())?, choice.memory.unwrap_or(usize::MAX));
-        let trainer: Box<dyn Trainer> = match spec.precision {
-            Precision::F32 => Box::new(CpuTrainer::<f32>::within(spec, data, isa, choice.threads, room)?),
-            Precision::Tf32 => return Err(no_tf32()),
-            Precision::Bf16 => Box::new(CpuTrainer::<Bf16>::within(spec, data, isa, choice.threads, room)?),
-        };
+        let trainer = cpu::trainer::open(&small, data, isa, choice.threads, room)?;
         let note = over(&*trainer, choice.memory);
         Ok((trainer, note))
     };
@@ -232,39 +239,41 @@ pub fn trainer(
         Ok(Box::new(CudaTrainer::new(&small, data, Card::open(&places)?)?))
     };
     match choice.engine {
-        EngineName::Reference => reference(data, None),
+        EngineName::Reference => Ok((reference(data)?, None)),
         EngineName::Cpu => cpu(data),
         EngineName::Cuda => Ok((cuda(data)?, None)),
         EngineName::Auto => {
-            let mut note = None;
+            let mut notes = Vec::new();
             if choice.card.is_some() {
                 match cards::any().and_then(|any| any.then(|| cuda(data.clone())).transpose()) {
                     Ok(Some(trainer)) => return Ok((trainer, None)),
                     Ok(None) => {}
                     Err(error @ (Error::Unsupported { .. } | Error::Device(_))) => {
-                        note = Some(format!("the card is not used: {error}"));
+                        notes.push(format!("the card is not used: {error}"));
                     }
                     Err(error) => return Err(error),
                 }
             }
-            match cpu(data.clone()) {
+            let trainer = match cpu(data.clone()) {
                 Ok((trainer, over)) => {
-                    let notes: Vec<String> = note.into_iter().chain(over).collect();
-                    Ok((trainer, (!notes.is_empty()).then(|| notes.join("; "))))
+                    notes.extend(over);
+                    trainer
                 }
                 Err(Error::Unsupported { reason, .. }) => {
                     let slow = format!("training with the reference engine, which is slow: {reason}");
-                    let why = note.clone();
-                    let note = note.map_or(slow.clone(), |note| format!("{note}; {slow}"));
-                    reference(data, Some(note)).map_err(|error| match (error, why) {
-                        (Error::Unsupported { engine, reason }, Some(why)) => {
-                            Error::Unsupported { engine, reason: format!("{reason}; {why}") }
+                    let trainer = reference(data).map_err(|error| match error {
+                        Error::Unsupported { engine, reason } => {
+                            let reasons: Vec<_> = [reason].into_iter().chain(notes.clone()).collect();
+                            Error::Unsupported { engine, reason: reasons.join("; ") }
                         }
-                        (error, _) => error,
-                    })
+                        error => error,
+                    })?;
+                    notes.push(slow);
+                    trainer
                 }
-                Err(e) => Err(e),
-            }
+                Err(error) => return Err(error),
+            };
+            Ok((trainer, (!notes.is_empty()).then(|| notes.join("; "))))
         }
     }
 }

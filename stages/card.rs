@@ -1,5 +1,5 @@
-//! Where CUDA's compiler may lie on this machine, and where compiled kernels are kept. The one place of
-//! this crate that reads the environment. Knows no card.
+//! Where CUDA's compiler may lie on this machine, and where compiled kernels are kept. With
+//! `dataset/download.rs`, which asks for a proxy, the one place of this crate that reads the environment. Knows no card.
 
 use std::{
     env, fs,

@@ -125,7 +125,7 @@ pub(crate) fn start(
     job.reporter.note("engine", trainer.describe().into());
     // A card that nothing can be compiled for is not handed out, and so cannot be seen from here.
     let hidden = engine == EngineName::Auto && welcome && trainer.engine() != "cuda" && cards::has_driver();
-    let compiler = || Nvrtc::find(&card::places(), None, None).err().filter(|_| hidden);
+    let compiler = || Nvrtc::find(&card::places(), cards::newest(), None).err().filter(|_| hidden);
     if let Some(note) = note.or_else(|| Some(format!("no card is used: {}", compiler()?))) {
         job.reporter.say(&note);
         job.reporter.note("engine_note", note.into());

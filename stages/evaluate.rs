@@ -7,7 +7,7 @@ use network::{
     Error,
     checkpoint::Checkpoint,
     data::Dataset,
-    evaluate::{Metrics, evaluate, evaluate_counting},
+    evaluate::{Metrics, evaluate},
     features::{Features, features, no_zeros, rectifiers},
     gamma::{Gammas, THRESHOLDS, Zeroing, gammas, zero_small},
     mode::{Mode, TrainSet},
@@ -197,12 +197,9 @@ impl Looks<'_> {
             job.reporter.progress(&Progress { done, total, unit: "image".to_owned(), readings: Vec::new() });
             !job.reporter.stop_requested()
         };
-        let evaluation = match zeros {
-            Some(zeros) => evaluate_counting(self.trainer, self.data, split, batch, zeros, go_on),
-            None => evaluate(self.trainer, self.data, split, batch, go_on),
-        };
+        let metrics = evaluate(self.trainer, self.data, split, batch, zeros, go_on);
         self.done += 1;
-        Ok(evaluation.map_err(failed)?.ok_or_else(StageError::interrupted)?.metrics())
+        metrics.map_err(failed)?.ok_or_else(StageError::interrupted)
     }
 
     /// What is left of `whole` when the small gammas of `state` are set to zero.

@@ -124,7 +124,7 @@ impl Kind for Memory {
             mode: mode.to_string(),
             k: (mode == Mode::Random).then_some(k),
             parameters: model.counts().total,
-            trained: model.graph().params().iter().map(|param| set.trained(param)).sum(),
+            trained: set.trained_of(&model.graph()),
             buffers: of_batches.map_err(StageError::new)?,
             budget,
             largest_batch: buffers.largest_batch(budget),

@@ -1,6 +1,6 @@
 //! Kind `train`: a dataset and a model become a checkpoint and a history. The mathematics is
 //! [`network::train`]; here are the parameters and the file from which a killed training
-//! goes on. Knows no engine.
+//! goes on. Of engines it knows the names.
 
 use std::{fs, io, path::Path, sync::Arc};
 

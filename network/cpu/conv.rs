@@ -7,7 +7,7 @@
 //! filter, in both directions), so that bits depend on neither tile nor instruction set.
 #![allow(unsafe_code)] // the inner loop runs on pointers whose bounds are checked once per image
 
-use super::lanes::{Isa, Lanes};
+use super::lanes::{Isa, Lanes, lanes_dispatch};
 
 /// A convolution of padding `kernel / 2` whose weights are packed for both directions.
 pub(crate) struct Conv {
@@ -189,7 +189,7 @@ struct Job<'a> {
     accumulate: bool,
 }
 
-crate::lanes_dispatch!(unsafe fn convolve(job: &Job<'_>) = convolve_on);
+lanes_dispatch!(unsafe fn convolve(job: &Job<'_>) = convolve_on);
 
 /// # Safety
 /// As [`image`].

@@ -5,7 +5,7 @@
 
 use super::{
     conv::plain,
-    lanes::{Isa, Lanes},
+    lanes::{Isa, Lanes, lanes_dispatch},
     sink_rows::{Chains, Rows, Visit},
     sinks::Sink,
     sources::Source,
@@ -33,7 +33,7 @@ pub(crate) unsafe fn read<S: Stored>(
     unsafe { read_on(isa, source, n, size, bordered) }
 }
 
-crate::lanes_dispatch!(
+lanes_dispatch!(
     unsafe fn read_on<S>(source: &Source<'_, S>, n: usize, size: [usize; 2], bordered: &mut [f32]) = read_with
 );
 
@@ -77,7 +77,7 @@ pub(crate) unsafe fn mean<S: Stored>(
     unsafe { mean_on(isa, source, n, size, row, out) }
 }
 
-crate::lanes_dispatch!(
+lanes_dispatch!(
     unsafe fn mean_on<S>(source: &Source<'_, S>, n: usize, size: [usize; 2], row: &mut [f32], out: &mut [f32]) = mean_with
 );
 
@@ -138,7 +138,7 @@ pub(crate) unsafe fn write<S: Stored>(
     unsafe { write_on(isa, sink, n, size, blocks, values) }
 }
 
-crate::lanes_dispatch!(
+lanes_dispatch!(
     unsafe fn write_on<S>(sink: &Sink<'_, S>, n: usize, size: [usize; 2], blocks: usize, values: Values<'_>) = write_with
 );
 

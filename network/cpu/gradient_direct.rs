@@ -7,8 +7,10 @@
 #![allow(unsafe_code)] // the inner loop runs on pointers whose bounds are checked once per call
 #![allow(clippy::needless_range_loop)] // one index serves two arrays
 
-use super::{conv::bordered, lanes::Lanes};
-use crate::lanes_dispatch;
+use super::{
+    conv::bordered,
+    lanes::{Lanes, lanes_dispatch},
+};
 
 /// Channels in a block.
 const LANES: usize = 16;

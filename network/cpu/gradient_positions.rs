@@ -9,8 +9,12 @@
 #![allow(unsafe_code)] // the inner loop runs on pointers whose bounds are checked once per call
 #![allow(clippy::needless_range_loop)] // one index serves two arrays
 
-use super::{ahead::Next, conv::bordered, gradient_direct::Direct, lanes::Lanes};
-use crate::lanes_dispatch;
+use super::{
+    ahead::Next,
+    conv::bordered,
+    gradient_direct::Direct,
+    lanes::{Lanes, lanes_dispatch},
+};
 
 /// Channels in a block, and chains of a dot product.
 const LANES: usize = 16;

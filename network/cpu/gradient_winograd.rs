@@ -10,11 +10,10 @@
 
 use super::{
     ahead::Next,
-    lanes::{Isa, Lanes, prefetch},
+    lanes::{Isa, Lanes, lanes_dispatch, prefetch},
     transforms::transform,
     winograd::{GROUP, LANES, M, N, panel, row, stride},
 };
-use crate::lanes_dispatch;
 
 /// Numbers of a sum that lie together.
 const TOGETHER: usize = 256;

@@ -12,9 +12,9 @@
 use std::arch::x86_64::*;
 use std::fmt;
 
-pub use super::lanes_portable::Portable;
+pub(crate) use super::lanes_portable::Portable;
 #[cfg(target_arch = "x86_64")]
-pub use super::lanes_x86::{Avx2, Avx512};
+pub(crate) use super::lanes_x86::{Avx2, Avx512};
 use crate::{Error, Result};
 
 /// An instruction set that this CPU has.
@@ -22,9 +22,8 @@ use crate::{Error, Result};
 pub struct Isa(Set);
 
 /// What `lanes_dispatch!` matches on.
-#[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Set {
+pub(crate) enum Set {
     #[cfg(target_arch = "x86_64")]
     Avx512Bf16,
     #[cfg(target_arch = "x86_64")]
@@ -63,8 +62,7 @@ impl Isa {
         })
     }
 
-    #[doc(hidden)]
-    pub fn set(self) -> Set {
+    pub(crate) fn set(self) -> Set {
         self.0
     }
 }
@@ -84,7 +82,7 @@ impl fmt::Display for Isa {
 }
 
 /// Sixteen `f32`.
-pub trait Lanes: Copy {
+pub(crate) trait Lanes: Copy {
     /// Has it enough registers for 16 accumulators (otherwise: for 4)?
     const WIDE: bool;
 
@@ -138,7 +136,7 @@ pub trait Lanes: Copy {
 
 /// Asks for a cache line that will be needed; any address will do.
 #[inline(always)]
-pub fn prefetch(p: *const f32) {
+pub(crate) fn prefetch(p: *const f32) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: part of every x86-64, and a hint that never faults.
     unsafe {
@@ -150,7 +148,7 @@ pub fn prefetch(p: *const f32) {
 
 /// The same for one that is needed later: it waits in the second cache, and takes no room in the first.
 #[inline(always)]
-pub fn prefetch_later<T>(p: *const T) {
+pub(crate) fn prefetch_later<T>(p: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: part of every x86-64, and a hint that never faults.
     unsafe {
@@ -163,7 +161,6 @@ pub fn prefetch_later<T>(p: *const T) {
 /// `lanes_dispatch!(pub unsafe fn name(a: A, ..) = kernel);` makes `name(isa, a, ..)`, which runs
 /// `kernel::<L>(a, ..)` compiled for `isa`; `name<S>` makes `name::<S>`, which runs `kernel::<L, S>` for
 /// what is `Stored` as `S`. What `kernel` demands of its arguments, `name` does.
-#[macro_export]
 macro_rules! lanes_dispatch {
     (
         $(#[$doc:meta])* $vis:vis unsafe fn $name:ident $(<$stored:ident>)? ($($arg:ident: $ty:ty),* $(,)?)
@@ -215,6 +212,7 @@ macro_rules! lanes_dispatch {
         }
     };
 }
+pub(crate) use lanes_dispatch;
 
 #[cfg(test)]
 mod tests {

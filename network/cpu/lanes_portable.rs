@@ -5,7 +5,7 @@ use super::{fused, lanes::Lanes};
 
 /// Sixteen lanes in plain Rust.
 #[derive(Clone, Copy)]
-pub struct Portable([f32; 16]);
+pub(crate) struct Portable([f32; 16]);
 
 impl Lanes for Portable {
     const WIDE: bool = false;

@@ -8,11 +8,11 @@ use super::lanes::Lanes;
 
 /// Sixteen lanes in one AVX-512 register; `BF16`: with AVX-512 BF16.
 #[derive(Clone, Copy)]
-pub struct Avx512<const BF16: bool>(__m512);
+pub(crate) struct Avx512<const BF16: bool>(__m512);
 
 /// Sixteen lanes in two AVX2 registers.
 #[derive(Clone, Copy)]
-pub struct Avx2(__m256, __m256);
+pub(crate) struct Avx2(__m256, __m256);
 
 impl<const BF16: bool> Lanes for Avx512<BF16> {
     const WIDE: bool = true;

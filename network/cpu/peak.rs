@@ -4,8 +4,7 @@
 
 use std::hint::black_box;
 
-use super::lanes::{Isa, Lanes};
-use crate::lanes_dispatch;
+use super::lanes::{Isa, Lanes, lanes_dispatch};
 
 /// Chains that run beside each other where there are many registers: enough to fill the units.
 const CHAINS: usize = 12;

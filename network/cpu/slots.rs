@@ -59,10 +59,10 @@ impl Slot {
             What::Gamma => unit.gamma.copy_from_slice(values),
             What::Beta => unit.beta.copy_from_slice(values),
             What::Bias => unit.bias.copy_from_slice(values),
-            What::Filters => unit.set_filters(isa, values),
+            What::Filters => unit.layer.set(isa, values),
             What::Positions { filters, at } => {
                 at.iter().zip(values).for_each(|(i, value)| filters[*i as usize] = *value);
-                unit.set_filters(isa, filters);
+                unit.layer.set(isa, filters);
             }
             What::OutputWeights | What::OutputBias => {}
         }

@@ -3,7 +3,6 @@
 #![allow(unsafe_code)] // reads and writes sixteen numbers at a pointer
 
 use super::{buffers::Zeroed, lanes::Lanes};
-use crate::Error;
 
 /// A number as it is kept in memory.
 pub(crate) trait Stored: Zeroed + Default + Send + Sync + 'static {
@@ -70,10 +69,4 @@ impl Stored for Bf16 {
         // SAFETY: the caller's promise.
         unsafe { values.store_bf16(p.cast()) }
     }
-}
-
-/// The engine's refusal of tf32, which is how tensor cores round.
-pub(crate) fn no_tf32() -> Error {
-    let reason = "the processor has no tf32; use precision = \"f32\", or device = \"cuda\"".into();
-    Error::Unsupported { engine: "cpu", reason }
 }

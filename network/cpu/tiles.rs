@@ -11,7 +11,7 @@ use std::ops::Range;
 use super::{
     ahead::Ahead,
     buffers::Images,
-    lanes::{Isa, Lanes},
+    lanes::{Isa, Lanes, lanes_dispatch},
     products::multiply_panel,
     sink_rows::{Chains, HELD, Rows, Visit},
     sinks::Sink,
@@ -129,7 +129,7 @@ pub(super) struct Job<'a, S: Stored> {
     sums: *mut f32,
 }
 
-crate::lanes_dispatch!(unsafe fn run_on<S>(job: &Job<'_, S>) = run_with);
+lanes_dispatch!(unsafe fn run_on<S>(job: &Job<'_, S>) = run_with);
 
 /// # Safety
 /// All of [`run`]'s checks passed.

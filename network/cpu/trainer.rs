@@ -9,7 +9,7 @@ use super::{
     lanes::Isa,
     slots::{Slot, What},
     step::Step,
-    stored::Stored,
+    stored::{Bf16, Stored},
     unit::Trained,
 };
 use crate::{
@@ -21,8 +21,29 @@ use crate::{
     optimizer::Sgd,
     plan::{Buffer, Plan},
     tensor::{Tensor, Tensors},
-    trainer::{Example, Split, State, Tally, TrainSpec, Trainer},
+    trainer::{Example, Precision, Split, State, Tally, TrainSpec, Trainer},
 };
+
+/// A trainer for `spec` whose buffers fit `room` bytes if that can be, see [`CpuTrainer::within`].
+///
+/// # Errors
+/// As [`CpuTrainer::new`]; where the processor has not the precision.
+pub(crate) fn open(
+    spec: &TrainSpec,
+    data: Arc<Dataset>,
+    isa: Isa,
+    threads: usize,
+    room: usize,
+) -> Result<Box<dyn Trainer>> {
+    Ok(match spec.precision {
+        Precision::F32 => Box::new(CpuTrainer::<f32>::within(spec, data, isa, threads, room)?),
+        Precision::Bf16 => Box::new(CpuTrainer::<Bf16>::within(spec, data, isa, threads, room)?),
+        Precision::Tf32 => {
+            let reason = "the processor has no tf32; use precision = \"f32\", or device = \"cuda\"".into();
+            return Err(Error::Unsupported { engine: "cpu", reason });
+        }
+    })
+}
 
 /// A network in training on the CPU, its activations and their gradients stored as `S`.
 pub(crate) struct CpuTrainer<S: Stored> {
@@ -132,17 +153,7 @@ impl<S: Stored> CpuTrainer<S> {
 
     /// Forward with batch statistics, loss and, where something trains, backward.
     fn differentiate(&mut self, batch: &[Example]) -> Result<Tally> {
-        if batch.is_empty() || batch.len() > self.spec.batch {
-            return Err(Error::Invalid(format!(
-                "a batch of {} examples; this trainer takes 1 to {}",
-                batch.len(),
-                self.spec.batch
-            )));
-        }
-        let images = self.data.len(Split::Train);
-        if let Some(example) = batch.iter().find(|e| e.index as usize >= images) {
-            return Err(Error::Invalid(format!("no training image {}; there are {images}", example.index)));
-        }
+        self.spec.check(batch, &self.data)?;
         let (data, table) = (self.data.clone(), self.normalization);
         let load = |n: usize, out: &mut [f32]| {
             let example: &Example = &batch[n];
@@ -195,13 +206,7 @@ impl<S: Stored> CpuTrainer<S> {
         range: Range<usize>,
         mut zeros: Option<&mut [Vec<u64>]>,
     ) -> Result<Vec<f32>> {
-        let images = self.data.len(split);
-        if range.end > images {
-            return Err(Error::Invalid(format!(
-                "no image {} in {split:?}; there are {images}",
-                range.end - 1
-            )));
-        }
+        self.data.check(split, &range)?;
         let fixed: Vec<Vec<[f64; 2]>> =
             self.running.iter().map(|unit| unit.iter().map(|x| x.map(f64::from)).collect()).collect();
         let (data, table) = (&self.data, &self.normalization);

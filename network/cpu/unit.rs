@@ -160,8 +160,7 @@ impl<S: Stored> Unit<S> {
         let moments = |([s, q], bias): ([f64; 2], &f32)| {
             [s / count + f64::from(*bias), (q / count - (s / count) * (s / count)).clamp(0.0, f64::INFINITY)]
         };
-        self.batch = self.total(images).into_iter().zip(&self.bias).map(moments).collect();
-        let batch = std::mem::take(&mut self.batch);
+        let batch: Vec<_> = self.total(images).into_iter().zip(&self.bias).map(moments).collect();
         self.normalise_by(&batch);
         self.batch = batch;
     }
@@ -190,11 +189,6 @@ impl<S: Stored> Unit<S> {
             self.back[1][c] = (-a * slope) as f32;
             self.back[2][c] = (a * (mean * slope - g / count)) as f32;
         }
-    }
-
-    /// Takes over other filters, `K C R S`.
-    pub(crate) fn set_filters(&mut self, isa: Isa, weights: &[f32]) {
-        self.layer.set(isa, weights);
     }
 
     /// Bytes of what it keeps by channel.

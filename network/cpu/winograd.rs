@@ -10,16 +10,15 @@
 //! outputs. Lanes run over channels of the result in all three stages and every sum runs over
 //! input channels in ascending order, so neither the instruction set nor the grouping of tiles
 //! changes a bit.
-#![allow(unsafe_code)] // kernels on raw pointers; whose bounds are checked where filters are set
+#![allow(unsafe_code)] // kernels on raw pointers, whose bounds are checked where filters are set
 #![allow(clippy::needless_range_loop)] // tiles are transposed: one index serves two arrays
 
 use std::sync::Arc;
 
 use super::{
-    lanes::{Isa, Lanes},
+    lanes::{Isa, Lanes, lanes_dispatch},
     transforms::filter_transform,
 };
-use crate::lanes_dispatch;
 
 /// Channels in a block.
 pub(super) const LANES: usize = 16;

@@ -83,16 +83,28 @@ pub fn look() -> Result<Driver> {
     }
     let failed = |error| explain("the CUDA driver did not start", error);
     result::init().map_err(failed)?;
-    let mut version = 0;
-    // SAFETY: writes one number.
-    unsafe { sys::cuDriverGetVersion(&raw mut version) }.result().map_err(failed)?;
-    let cuda = serves(version)?;
+    let cuda = serves(version().map_err(failed)?)?;
     let cards = (0..result::device::get_count().map_err(failed)?).map(card);
     let cards = cards.collect::<Result<Vec<_>, _>>().map_err(|error| explain("cannot ask a card", error))?;
     if cards.is_empty() {
         return Err(explain("the CUDA driver did not start", DriverError(CUresult::CUDA_ERROR_NO_DEVICE)));
     }
     Ok(Driver { cuda, cards })
+}
+
+/// The major version of CUDA that the driver serves, also where it shows no card; nothing without one.
+pub fn newest() -> Option<u32> {
+    has_driver()
+        .then(|| version().ok().and_then(|version| serves(version).ok()))
+        .flatten()
+        .map(|[major, _]| major)
+}
+
+/// As the driver tells its version, which there must be; it need not have been started.
+fn version() -> Result<i32, DriverError> {
+    let mut version = 0;
+    // SAFETY: writes one number.
+    unsafe { sys::cuDriverGetVersion(&raw mut version) }.result().map(|()| version)
 }
 
 /// The version of CUDA, major and minor, that a driver of this `version` serves; fails where that is too old.
@@ -207,6 +219,7 @@ mod tests {
     /// On a machine with cards it lists them; on any other it is an error and no panic.
     #[test]
     fn looking_never_panics() {
+        assert!(newest().is_none_or(|major| major >= 12));
         match look() {
             Ok(driver) => assert!(driver.cards.iter().all(|card| card.memory > 0 && card.capability[0] > 0)),
             Err(error) => assert!(error.to_string().contains(';'), "a way out is missing: {error}"),

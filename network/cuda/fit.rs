@@ -12,7 +12,7 @@ use crate::{
 ///
 /// # Errors
 /// [`Error::Unsupported`] where the engine does not cover them.
-pub fn bytes_needed(spec: &TrainSpec, data: &Dataset, instances: usize) -> Result<usize> {
+pub(super) fn bytes_needed(spec: &TrainSpec, data: &Dataset, instances: usize) -> Result<usize> {
     let images = data.len(Split::Train) + data.len(Split::Test);
     let plan = Plan::new(spec, instances, data.classes().len(), images, true)?;
     Ok(if plan.countable() { Memory::bytes(&plan) } else { usize::MAX })

@@ -106,33 +106,23 @@ impl<D: Device> Group<D> {
     }
 
     /// How many trainings.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.specs.len()
     }
 
-    /// Never true: a group of none is refused.
-    pub fn is_empty(&self) -> bool {
-        self.specs.is_empty()
-    }
-
     /// Bytes of all buffers.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         Memory::bytes(&self.plan)
     }
 
     /// What of the device decides how sums are rounded.
-    pub fn rounding(&self) -> String {
+    pub(super) fn rounding(&self) -> String {
         format!("cuda, {}", self.device.rounding())
     }
 
     /// Card, driver, compiler, precision.
-    pub fn describe(&self) -> String {
-        let name = match self.plan.precision {
-            Precision::F32 => "f32",
-            Precision::Tf32 => "tf32",
-            Precision::Bf16 => "bf16",
-        };
-        format!("{}, {name}", self.device.describe())
+    pub(super) fn describe(&self) -> String {
+        format!("{}, {}", self.device.describe(), stored::name(self.plan.precision).to_lowercase())
     }
 
     fn upload_data(&mut self) -> Result<()> {
@@ -208,7 +198,6 @@ impl<D: Device> Group<D> {
 
     /// Gives the device the examples of each instance; returns how many each has.
     fn upload_examples(&mut self, batches: &[&[Example]]) -> Result<usize> {
-        let (most, images) = (self.plan.batch, self.data.len(Split::Train));
         let count = batches.first().map_or(0, |batch| batch.len());
         if batches.len() != self.len() || batches.iter().any(|batch| batch.len() != count) {
             return Err(Error::Invalid(format!(
@@ -217,15 +206,8 @@ impl<D: Device> Group<D> {
                 self.len()
             )));
         }
-        if count == 0 || count > most {
-            return Err(Error::Invalid(format!(
-                "a batch of {count} examples; this trainer takes 1 to {most}"
-            )));
-        }
-        if let Some(example) = batches.iter().copied().flatten().find(|e| e.index as usize >= images) {
-            return Err(Error::Invalid(format!("no training image {}; there are {images}", example.index)));
-        }
-        let bytes: Vec<u8> = batches.iter().flat_map(|batch| packed(batch, most)).collect();
+        batches.iter().zip(&self.specs).try_for_each(|(batch, spec)| spec.check(batch, &self.data))?;
+        let bytes: Vec<u8> = batches.iter().flat_map(|batch| packed(batch, self.plan.batch)).collect();
         upload(&mut self.device, self.memory.ends.examples, &bytes)?;
         Ok(count)
     }
@@ -234,7 +216,7 @@ impl<D: Device> Group<D> {
     ///
     /// # Errors
     /// Where the batches are no such; those of the device.
-    pub fn step(&mut self, batches: &[&[Example]], rates: &[f32]) -> Result<()> {
+    pub(super) fn step(&mut self, batches: &[&[Example]], rates: &[f32]) -> Result<()> {
         if rates.len() != self.len() {
             return Err(Error::Invalid(format!("{} rates for {} trainings", rates.len(), self.len())));
         }
@@ -270,7 +252,7 @@ impl<D: Device> Group<D> {
     ///
     /// # Errors
     /// Those of the device.
-    pub fn take_tallies(&mut self) -> Result<Vec<Tally>> {
+    pub(super) fn take_tallies(&mut self) -> Result<Vec<Tally>> {
         self.tallies(0)
     }
 
@@ -278,12 +260,8 @@ impl<D: Device> Group<D> {
     ///
     /// # Errors
     /// Where there are no such images; those of the device.
-    pub fn predict(&mut self, split: Split, range: Range<usize>) -> Result<Vec<Vec<f32>>> {
-        let images = self.data.len(split);
-        if range.end > images {
-            let last = range.end - 1;
-            return Err(Error::Invalid(format!("no image {last} in {split:?}; there are {images}")));
-        }
+    pub(super) fn predict(&mut self, split: Split, range: Range<usize>) -> Result<Vec<Vec<f32>>> {
+        self.data.check(split, &range)?;
         let before = if split == Split::Test { self.data.len(Split::Train) } else { 0 };
         let (most, classes) = (self.plan.batch, self.plan.layout.classes);
         let mut logits = vec![Vec::with_capacity(range.len() * classes); self.len()];
@@ -311,7 +289,7 @@ impl<D: Device> Group<D> {
     ///
     /// # Errors
     /// As [`Group::step`].
-    pub fn gradients(&mut self, batches: &[&[Example]]) -> Result<Vec<(Tally, Tensors)>> {
+    pub(super) fn gradients(&mut self, batches: &[&[Example]]) -> Result<Vec<(Tally, Tensors)>> {
         let count = self.upload_examples(batches)?;
         self.run(Purpose::Gradients, count)?;
         let tallies = self.tallies(1)?;
@@ -343,7 +321,7 @@ impl<D: Device> Group<D> {
     ///
     /// # Errors
     /// Those of the device.
-    pub fn state(&mut self, i: usize) -> Result<State> {
+    pub(super) fn state(&mut self, i: usize) -> Result<State> {
         let (at, of) = (&self.memory, &self.plan.parameters);
         let [(at, len), (velocity, trained)] = [(at.values, of.len), (at.velocity, of.trained)];
         let (mut values, momentum) = (self.slots(at, len, i)?, self.slots(velocity, trained, i)?);
@@ -363,7 +341,7 @@ impl<D: Device> Group<D> {
     ///
     /// # Errors
     /// Where its names or shapes are not this network's; those of the device.
-    pub fn restore(&mut self, i: usize, state: &State) -> Result<()> {
+    pub(super) fn restore(&mut self, i: usize, state: &State) -> Result<()> {
         self.state(i)?.check(state)?;
         let of = &self.plan.parameters;
         let trained: Vec<f32> = of.slots.iter().flat_map(|s| state.values[&s.name].data.clone()).collect();

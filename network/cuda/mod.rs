@@ -27,7 +27,7 @@ mod memory;
 pub mod nvrtc;
 mod parameters;
 mod plan;
-pub mod sources;
+mod sources;
 mod statistics;
 mod step;
 mod stored;

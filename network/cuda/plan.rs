@@ -134,18 +134,8 @@ impl Plan {
     /// The convolution that gives the gradient of what unit `u` read.
     pub(super) fn backward(&self, u: usize, kind: Kind) -> Conv {
         let Unit { conv, input, .. } = &self.layout.units[u];
-        Conv {
-            filter: conv.kernel,
-            stride: 1,
-            dilate: conv.stride,
-            kind,
-            channels: conv.cout,
-            outputs: conv.cin,
-            size: *input,
-            batch: self.batch,
-            precision: self.precision,
-            tensor_cores: self.tensor_cores,
-        }
+        let (dilate, channels, outputs, size) = (conv.stride, conv.cout, conv.cin, *input);
+        Conv { stride: 1, dilate, channels, outputs, size, ..self.forward(u, kind) }
     }
 
     /// Most sums that the blocks of one filter gradient leave.

@@ -1,22 +1,27 @@
-//! The kernels of a network without a device to load them: to compile them ahead, or for a card that is not here.
+//! The kernels of a network, without a device to load them.
 
 use super::{
-    device::{Address, Kernel, Source},
+    device::{Kernel, Source},
     launches::Loaded,
     memory::Memory,
     plan::Plan,
     step::{Purpose, launches},
 };
-use crate::{Result, trainer::TrainSpec};
+use crate::Result;
 
 /// All that trainings like `spec` load, for `classes` classes, in the order in which they are wanted, on a device
 /// with `tensor_cores`.
 ///
 /// # Errors
 /// [`Error::Unsupported`](crate::Error::Unsupported) where the engine does not cover the network.
-pub fn sources(spec: &TrainSpec, classes: usize, tensor_cores: bool) -> Result<Vec<Source>> {
+#[cfg(test)]
+pub(super) fn sources(
+    spec: &crate::trainer::TrainSpec,
+    classes: usize,
+    tensor_cores: bool,
+) -> Result<Vec<Source>> {
     let plan = Plan::new(spec, 1, classes, 1, tensor_cores)?;
-    let memory = Memory::new(&plan, &mut |_| Ok(Address(256)))?; // something, where a buffer is no nothing
+    let memory = Memory::new(&plan, &mut |_| Ok(super::device::Address(256)))?; // something, where a buffer is no nothing
     Ok(wanted(&plan, &memory)?.0)
 }
 
@@ -43,7 +48,7 @@ mod tests {
         arch::Variant,
         init::{BnInit, Init, WeightInit},
         mode::Mode,
-        trainer::Precision,
+        trainer::{Precision, TrainSpec},
     };
 
     fn names(arch: &str, mode: Mode) -> Vec<&'static str> {

@@ -226,7 +226,7 @@ fn foreign_and_damaged_states_are_refused() {
     assert!(training(short()).resume(&wrong).unwrap_err().to_string().contains("how far it is"));
 }
 
-/// Goes on with `training` until `watch` says stop.
+/// Goes on with `training` until it is there: an epoch, a split, and how many of its images are done.
 fn until(training: &mut Training, at: (usize, Split, usize)) -> Epoch {
     loop {
         let ended = training.epoch(&mut |progress| {

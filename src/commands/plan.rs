@@ -6,6 +6,7 @@ use network::{
     arch::Graph,
     cost::{Operation, operations},
     memory::STEP,
+    model::Counts,
     plan::{Direction, Pass, Plan},
 };
 use serde_json::{Value, json};
@@ -36,9 +37,8 @@ pub(super) fn plan(options: &args::Plan) -> Result<ExitCode, Failure> {
     let work = &options.work;
     let graph = Graph::new(options.arch, work.variant, bench::CLASSES);
     let set = work.mode.train_set(work.variant, work.k);
-    let params = graph.params();
     let (engine, plan, note) = engine(options)?; // refuses a mode that cannot be
-    let parameters = [params.iter().map(|p| p.len()).sum(), params.iter().map(|p| set.trained(p)).sum()];
+    let parameters = [Counts::of(&graph).total, set.trained_of(&graph)];
     if let Some(note) = note {
         ui::note(&format!("note: {note}"));
     }

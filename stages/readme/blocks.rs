@@ -48,7 +48,7 @@ pub(super) fn markers(stage: &str, name: &str) -> [String; 2] {
     [format!("<!-- repro:{name} -->"), format!("<!-- /repro:{name} -->")]
 }
 
-/// `text` with `content` in the block of `stage` called `name`; unchanged where there is none.
+/// `text` with `content` in each block of `stage` called `name`; unchanged where there is none.
 pub(super) fn replace(
     text: &str,
     page: &Path,
@@ -64,6 +64,7 @@ pub(super) fn replace(
         return Err(StageError::new(format!("{} has `{open}` but no `{close}` after it", page.display()))
             .hint(format!("write `{close}` where the block ends")));
     };
+    let after = replace(after, page, stage, name, content)?;
     Ok(format!("{before}{open}\n\n{}\n\n{close}{after}", content.trim_end()))
 }
 

@@ -59,6 +59,14 @@ fn blocks_are_replaced_once_and_then_left_alone() {
     );
     assert!(!written.contains("old") && written.ends_with("end"), "{written}");
     assert!(publish().is_empty());
+    // One that is there twice is replaced twice.
+    fs::write(
+        project.path().join("README.md"),
+        format!("{written}\n<!-- repro:table --><!-- /repro:table -->"),
+    )
+    .unwrap();
+    assert_eq!(publish(), [PathBuf::from("README.md")]);
+    assert_eq!(fs::read_to_string(project.path().join("README.md")).unwrap().matches("| a |").count(), 2);
 }
 
 #[test]

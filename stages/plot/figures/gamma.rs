@@ -91,16 +91,8 @@ fn density(runs: &[&Gammas]) -> Vec<(f64, f64, f64)> {
 pub(super) fn small(given: &Given<'_>) -> Vec<Drawing> {
     let share = |run: &Evaluation, threshold: f64| {
         let all = &run.gammas.as_ref()?.all;
-        Some(
-            100.0
-                * if threshold < 0.02 {
-                    all.below_001
-                } else if threshold < 0.07 {
-                    all.below_005
-                } else {
-                    all.below_01
-                },
-        )
+        let shares = [all.below_001, all.below_005, all.below_01];
+        Some(100.0 * shares[THRESHOLDS.iter().position(|(of, _)| *of == threshold)?])
     };
     let drawing = |places: &Places| {
         let caption = "Share of BatchNorm's scales that are nearer to zero than a threshold after training: a channel with \
