@@ -57,6 +57,12 @@ impl TrainSet {
         convs: Convs::Frozen,
     };
 
+    /// The same, and every gamma.
+    #[must_use]
+    pub fn with_gammas(self) -> Self {
+        Self { gamma: true, shortcut_bn: true, ..self }
+    }
+
     /// The same, where the shortcuts' BatchNorms train with the others, or do not; `None` changes nothing.
     #[must_use]
     pub fn with_shortcut_bn(self, on: Option<bool>) -> Self {

@@ -10,7 +10,7 @@ use network::{
     evaluate::{Metrics, evaluate},
     features::{Features, features, no_zeros, rectifiers},
     gamma::{Gammas, THRESHOLDS, Zeroing, gammas, zero_small},
-    mode::{Mode, TrainSet},
+    mode::Mode,
     train::Protocol,
     trainer::{Precision, Split, State, Trainer},
 };
@@ -145,7 +145,7 @@ impl Kind for Evaluate {
         inputs::same_classes(model, &data)?;
         let weights = checkpoint.weights().map_err(failed)?; // compares the initial weights' digest
         // As if every gamma had trained, so that any can be set to zero.
-        let set = TrainSet { gamma: true, shortcut_bn: true, ..checkpoint.set() };
+        let set = checkpoint.set().with_gammas();
         // No room for more images than there are: deep and wide networks need much for each.
         let batch = Protocol::default().batch.min(data.len(Split::Test)).max(1);
         let spec = Protocol { batch, ..Protocol::default() }.spec(model, set, Precision::F32);

@@ -314,7 +314,12 @@ fn known_parameters<'a>(
         if fact.closed && !fact.properties.contains_key(key) {
             let names = fact.properties.keys().map(String::as_str).chain(RESERVED);
             let message = format!("the kind `{}` of stage `{name}` has no parameter `{key}`", kind.name());
-            let instead = kind.instead_of(key).map(str::to_owned);
+            let instead = match key {
+                "stage" | "params" | "profile" => Some(format!(
+                    "what follows `[stage.{name}]` belongs to it: write `[{key}...]` with brackets, or above"
+                )),
+                _ => kind.instead_of(key).map(str::to_owned),
+            };
             diagnostics.add(&entry.key, message, instead.or_else(|| did_you_mean(key, names)));
         } else if matrix.axes.contains_key(key) {
             let message = format!("`{key}` is both a parameter and an axis of `{name}`");

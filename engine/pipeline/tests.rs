@@ -197,6 +197,7 @@ kind = "trian"
 kind = "train"
 needs = { dat = "z" }
 epochz = 3
+stage.v = { kind = "source" }
 lr = "${bass}"
 [stage.z]
 kind = "source"
@@ -216,6 +217,7 @@ lr = 0.1
         "\"trian\": there is no kind `trian`; did you mean `train`?",
         "dat: the kind `train` has no role `dat`; did you mean `data`?",
         "does not say where its `data` comes from",
+        "stage: the kind `train` of stage `y` has no parameter `stage`; what follows `[stage.y]` belongs to it",
         "epochz: the kind `train` of stage `y` has no parameter `epochz`; did you mean `epochs`?",
         "\"${bass}\": `${bass}` is neither an axis nor in `[params]`",
         "true: `seed` of stage `z`: does not fit: true",

@@ -4,7 +4,7 @@
 //!
 //! A kernel is one `#[inline(always)] unsafe fn k<L: Lanes>(..)`; `lanes_dispatch!` compiles it
 //! under each target feature and picks by [`Isa`]. A value of [`Isa`] exists only where the CPU
-//! has that instruction set, and a value of [`Lanes`] comes only from its unsafe constructors, so
+//! has that instruction set, and a value of `Lanes` comes only from its unsafe constructors, so
 //! that its arithmetic can be safe.
 #![allow(unsafe_code)] // intrinsics
 

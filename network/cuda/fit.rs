@@ -21,7 +21,7 @@ pub(super) fn bytes_needed(spec: &TrainSpec, data: &Dataset, instances: usize) -
 /// The largest batch whose `instances` trainings fit into `free` bytes; 0: none does.
 ///
 /// # Errors
-/// As [`bytes_needed`].
+/// [`Error::Unsupported`] where the engine does not cover the network.
 pub fn largest_batch(spec: &TrainSpec, data: &Dataset, instances: usize, free: u64) -> Result<usize> {
     let fits = |batch: usize| {
         let bytes = bytes_needed(&TrainSpec { batch, ..spec.clone() }, data, instances)?;

@@ -202,6 +202,8 @@ def state(path, shapes):
             if len(packed) < sum(shapes[name][0] for name in gammas):  # those of shortcuts did not train
                 norms = [name for name in gammas if ".shortcut." not in name]
             ends = np.cumsum([shapes[name][0] for name in norms])
+            if ends[-1] != len(packed):
+                raise ValueError(f"which {len(packed)} values of {kept} the mode {recipe['mode']} trains is not known here")
             for name, values in zip(norms, np.split(packed, ends[:-1]), strict=True):
                 weights[name.removesuffix("weight") + suffix] = values
     if "values" in trained:
@@ -307,6 +309,8 @@ def build(arch, variant, classes):
         third = {11: 2, 13: 2, 16: 3, 19: 4}[int(arch[3:])]
         first = 1 if arch == "vgg11" else 2
         return Vgg([first, first, third, third, third])
+    if not arch.startswith("resnet"):
+        raise ValueError(f"no network is called {arch} here")
     depth, _, width = arch.removeprefix("resnet").partition("-")
     return ResNet((int(depth) - 2) // 6, 16 * int(width or 1))
 

@@ -11,7 +11,7 @@ use super::{
     tensorboard::{self, Scalar, events},
 };
 use crate::{
-    arch::{Graph, Variant},
+    arch::{Arch, Graph, Variant},
     checkpoint::Checkpoint,
     data::{Dataset, IMAGE_BYTES, Images, pack},
     init::{BnInit, Init, WeightInit, initial},
@@ -161,6 +161,27 @@ fn write_what_check_py_reads() {
         }
     }
     write(format!("curves/{}", tensorboard::FILE_NAME), &events(1e9, SCALARS));
+}
+
+/// A network of its family that `check.py` compares with what `build` in `rebuild.py` makes of its name. Whoever adds a
+/// family, and comes here because the compiler says so, adds it there too, and to `networks` above.
+fn sample(arch: Arch) -> &'static str {
+    match arch {
+        Arch::ResNet { .. } => "resnet110",
+        Arch::Vgg { .. } => "vgg11",
+    }
+}
+
+#[test]
+fn every_family_and_every_mode_is_among_what_check_py_reads() {
+    let all = checkpoints();
+    for arch in ["resnet110", "vgg11"] {
+        let sample = sample(arch.parse().unwrap());
+        assert!(all.values().any(|made| made.model.arch.to_string() == sample), "{sample}");
+    }
+    for (name, mode) in Mode::NAMES {
+        assert!(all.values().any(|made| made.mode == mode), "{name}");
+    }
 }
 
 /// Every initialisation, every mode, both kinds of network.

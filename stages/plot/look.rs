@@ -110,6 +110,13 @@ mod tests {
     }
 
     #[test]
+    fn every_mode_has_a_colour() {
+        for (mode, _) in network::mode::Mode::NAMES {
+            assert_ne!(look(&Line::new(mode, None, Vec::new()), 0).color, BLACK, "{mode}");
+        }
+    }
+
+    #[test]
     fn a_few_twins_share_their_colour_and_many_do_not() {
         let few = decays("bn", &["0.0", "0.1", "0.2"]);
         assert!(looks(few.iter()).iter().all(|look| look.color == BLUE));

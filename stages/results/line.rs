@@ -1,7 +1,8 @@
-//! What was trained, in plain words: the line of a figure, the row of a table. Knows the names of
-//! the modes and no switches behind them.
+//! What was trained, in plain words: the line of a figure, the row of a table.
 
 use std::collections::BTreeSet;
+
+use network::{arch::Variant, mode::Mode};
 
 use super::Departure;
 
@@ -61,7 +62,7 @@ impl Line {
 
     /// Are BatchNorm's scales trained?
     pub(crate) fn trains_scales(&self) -> bool {
-        ["all", "bn", "bn+output+shortcut", "gamma"].contains(&self.mode.as_str())
+        self.mode.parse::<Mode>().is_ok_and(|mode| mode.train_set(Variant::Paper, 0).gamma)
     }
 
     /// What else tells it from others: axes with their values, sorted.
@@ -204,6 +205,9 @@ mod tests {
         assert_eq!(label("random", Some(2)), "as many random weights");
         assert_eq!(label("random", Some(1)), "1 random weight of each filter");
         assert_eq!(label("mine", None), "mine");
+        for (mode, _) in Mode::NAMES {
+            assert!(MODES.iter().any(|(name, _)| *name == mode), "what `{mode}` trains is not said in words");
+        }
         let decayed = Line::new("bn", None, vec![("weight_decay".into(), "0.0".into())]);
         assert_eq!(decayed.label(), "BatchNorm only, no weight decay");
         let axes = [

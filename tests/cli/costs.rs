@@ -122,7 +122,10 @@ fn seconds(speeds: &[Speed], arch: &str, variant: &str, mode: &str, trains: bool
         ratios.min_by(|a, b| a.0.ln().abs().total_cmp(&b.0.ln().abs())).map(|(ratio, speed)| ratio / speed)
     };
     // Random weights of a VGG were not measured: training every weight takes longer.
-    like(mode).or_else(|| like("all")).expect("something measured")
+    let found = like(mode).or_else(|| like("all"));
+    found.unwrap_or_else(|| {
+        panic!("benches/compare.json has no speed of anything like {arch}, {variant}, by which to tell costs")
+    })
 }
 
 /// Hours on one thread by mode, of the trainings with the first seed.
