@@ -38,4 +38,9 @@ mod tensorfile;
 pub mod train;
 pub mod trainer;
 
+#[cfg(test)]
+#[allow(dead_code)] // what only integration tests need
+#[path = "tests/trainer/support.rs"]
+mod support;
+
 pub use error::{Error, Result};

@@ -52,26 +52,10 @@ impl Buffers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        arch::Variant,
-        init::{BnInit, Init, WeightInit},
-        mode::Mode,
-        trainer::Precision,
-    };
+    use crate::{arch::Variant, mode::Mode, support::spec};
 
     fn buffers(mode: Mode) -> Buffers {
-        let spec = TrainSpec {
-            arch: "resnet8".parse().unwrap(),
-            variant: Variant::Paper,
-            seed: 0,
-            init: Init { weights: WeightInit::HeNormal, bn: BnInit::Uniform },
-            set: mode.train_set(Variant::Paper, 2),
-            momentum: 0.9,
-            weight_decay: 0.0,
-            batch: 1,
-            precision: Precision::F32,
-        };
-        Buffers::of(&spec, 10).unwrap()
+        Buffers::of(&spec("resnet8", Variant::Paper, mode, 1), 10).unwrap()
     }
 
     #[test]

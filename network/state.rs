@@ -72,27 +72,12 @@ fn check(part: &str, ours: &Tensors, theirs: &Tensors) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        arch::Variant,
-        init::{BnInit, Init, WeightInit},
-        mode::Mode,
-        trainer::Precision,
-    };
+    use crate::{arch::Variant, mode::Mode, support::spec};
 
     fn initial(mode: Mode, k: usize) -> Result<(State, Tensors)> {
-        let (arch, variant) = ("resnet8".parse().unwrap(), Variant::Paper);
-        let spec = TrainSpec {
-            arch,
-            variant,
-            seed: 0,
-            init: Init { weights: WeightInit::HeNormal, bn: BnInit::Uniform },
-            set: mode.train_set(variant, k),
-            momentum: 0.9,
-            weight_decay: 1e-4,
-            batch: 8,
-            precision: Precision::F32,
-        };
-        State::initial(&Graph::new(arch, variant, 10), &spec)
+        let spec =
+            TrainSpec { set: mode.train_set(Variant::Paper, k), ..spec("resnet8", Variant::Paper, mode, 8) };
+        State::initial(&Graph::new(spec.arch, spec.variant, 10), &spec)
     }
 
     #[test]

@@ -7,12 +7,11 @@ use crate::{
     arch::Variant,
     cpu::stored::Bf16,
     features::{no_zeros, rectifiers},
-    init::{BnInit, Init, WeightInit},
     mode::Mode,
     plan::Direction,
     reference::Reference,
     rng::stream,
-    trainer::Precision,
+    support,
 };
 
 fn dataset() -> Arc<Dataset> {
@@ -29,17 +28,7 @@ fn dataset() -> Arc<Dataset> {
 }
 
 fn spec(variant: Variant, mode: Mode) -> TrainSpec {
-    TrainSpec {
-        arch: "resnet8".parse().unwrap(),
-        variant,
-        seed: 1,
-        init: Init { weights: WeightInit::HeNormal, bn: BnInit::Uniform },
-        set: mode.train_set(variant, 2),
-        momentum: 0.9,
-        weight_decay: 1e-4,
-        batch: 7,
-        precision: Precision::F32,
-    }
+    TrainSpec { seed: 1, ..support::spec("resnet8", variant, mode, 7) }
 }
 
 fn trainer(spec: &TrainSpec, isa: Isa, threads: usize) -> CpuTrainer<f32> {

@@ -33,11 +33,9 @@ pub fn together<D: Device, T: Send, R: Send>(
             let (answer, answered) = channel();
             answers.push(answer);
             let (asks, names) = (asks.clone(), names.clone());
-            threads.push(
-                scope.spawn(move || {
-                    work(job, &Seat { number, names, bytes, asks, answers: Rc::new(answered) })
-                }),
-            );
+            threads.push(scope.spawn(move || {
+                work(job, &Seat(Member { number, names, bytes, asks, answers: Rc::new(answered) }))
+            }));
         }
         drop(asks);
         Service {
@@ -52,28 +50,19 @@ pub fn together<D: Device, T: Send, R: Send>(
 }
 
 /// A place in the group, until it is dropped.
-pub struct Seat {
-    number: usize,
-    /// Of the group: its description, and its rounding.
-    names: [String; 2],
-    bytes: usize,
-    asks: Sender<(usize, Ask)>,
-    answers: Rc<Receiver<Result<Answer>>>,
-}
+pub struct Seat(Member);
 
 impl Seat {
     /// Its training; one at a time.
     pub fn trainer(&self) -> Box<dyn Trainer> {
-        let Self { number, ref names, bytes, ref asks, ref answers } = *self;
-        let (names, asks, answers) = (names.clone(), asks.clone(), Rc::clone(answers));
-        Box::new(Member { number, names, bytes, asks, answers })
+        Box::new(self.0.clone())
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         // Nobody listens once the group has ended.
-        let _ = self.asks.send((self.number, Ask::Leave));
+        let _ = self.0.send(Ask::Leave);
     }
 }
 
@@ -97,8 +86,10 @@ enum Answer {
 }
 
 /// A training of the group.
+#[derive(Clone)]
 struct Member {
     number: usize,
+    /// Of the group: its description, and its rounding.
     names: [String; 2],
     bytes: usize,
     asks: Sender<(usize, Ask)>,
@@ -234,7 +225,6 @@ impl<D: Device> Service<D> {
     fn round(&mut self) {
         let next = |queue: &mut Option<VecDeque<Ask>>| queue.as_mut().and_then(VecDeque::pop_front);
         let asks: Vec<Option<Ask>> = self.queues.iter_mut().map(next).collect();
-        let steps = asks.iter().flatten().all(|ask| matches!(ask, Ask::Step(..)));
         let done = match &self.failed {
             Some(reason) => Err(Error::Device(reason.clone())),
             None => run(&mut self.group, &asks),
@@ -242,7 +232,7 @@ impl<D: Device> Service<D> {
         match done {
             Ok(answers) => {
                 for (number, answer) in answers.into_iter().enumerate() {
-                    if asks[number].is_some() && !steps {
+                    if asks[number].is_some() {
                         self.answer(number, Ok(answer));
                     }
                 }
@@ -265,43 +255,38 @@ impl<D: Device> Service<D> {
     }
 }
 
-/// Does the same for all that ask; those that left go along with what another asks for.
+/// Does the same for all that ask; those that left go along with what another asks for. Steps have no answers.
 fn run<D: Device>(group: &mut Group<D>, asks: &[Option<Ask>]) -> Result<Vec<Answer>> {
-    let batches = || {
-        let batch = |ask: &Option<Ask>| match ask {
-            Some(Ask::Step(batch, _) | Ask::Gradients(batch)) => Some(batch.clone()),
-            _ => None,
-        };
-        let batches: Vec<_> = asks.iter().map(batch).collect();
-        let any = batches.iter().flatten().next().cloned().unwrap_or_default();
-        batches.into_iter().map(|batch| batch.unwrap_or_else(|| any.clone())).collect::<Vec<_>>()
-    };
-    let same = |one: fn(&Ask) -> bool| asks.iter().flatten().all(one);
+    let any = asks.iter().find_map(batch_of).unwrap_or_default();
+    let batches: Vec<_> = asks.iter().map(|ask| batch_of(ask).unwrap_or(any)).collect();
+    let same = |one: &dyn Fn(&Ask) -> bool| asks.iter().flatten().all(one);
     let first = asks.iter().flatten().next();
     match first {
-        Some(Ask::Step(..)) if same(|ask| matches!(ask, Ask::Step(..))) => {
+        Some(Ask::Step(..)) if same(&|ask| matches!(ask, Ask::Step(..))) => {
             let rate = |ask: &Option<Ask>| if let Some(Ask::Step(_, rate)) = ask { *rate } else { 0.0 };
-            let (batches, rates) = (batches(), asks.iter().map(rate).collect::<Vec<_>>());
-            group.step(&batches.iter().map(Vec::as_slice).collect::<Vec<_>>(), &rates)?;
+            group.step(&batches, &asks.iter().map(rate).collect::<Vec<_>>())?;
             Ok(Vec::new())
         }
-        Some(Ask::Tally) if same(|ask| matches!(ask, Ask::Tally)) => {
+        Some(Ask::Tally) if same(&|ask| matches!(ask, Ask::Tally)) => {
             Ok(group.take_tallies()?.into_iter().map(Answer::Tally).collect())
         }
         Some(Ask::Predict(split, range))
-            if asks
-                .iter()
-                .flatten()
-                .all(|ask| matches!(ask, Ask::Predict(s, r) if s == split && r == range)) =>
+            if same(&|ask| matches!(ask, Ask::Predict(s, r) if s == split && r == range)) =>
         {
             Ok(group.predict(*split, range.clone())?.into_iter().map(Answer::Logits).collect())
         }
-        Some(Ask::Gradients(_)) if same(|ask| matches!(ask, Ask::Gradients(_))) => {
-            let batches = batches();
-            let gradients = group.gradients(&batches.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+        Some(Ask::Gradients(_)) if same(&|ask| matches!(ask, Ask::Gradients(_))) => {
+            let gradients = group.gradients(&batches)?;
             Ok(gradients.into_iter().map(|(tally, gradients)| Answer::Gradients(tally, gradients)).collect())
         }
         _ => Err(Error::Invalid("the trainings of a group are at different places; train them alone".into())),
+    }
+}
+
+fn batch_of(ask: &Option<Ask>) -> Option<&[Example]> {
+    match ask {
+        Some(Ask::Step(batch, _) | Ask::Gradients(batch)) => Some(batch),
+        _ => None,
     }
 }
 

@@ -44,26 +44,10 @@ pub(super) fn wanted(plan: &Plan, memory: &Memory) -> Result<(Vec<Source>, u32)>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        arch::Variant,
-        init::{BnInit, Init, WeightInit},
-        mode::Mode,
-        trainer::{Precision, TrainSpec},
-    };
+    use crate::{arch::Variant, mode::Mode, support::spec};
 
     fn names(arch: &str, mode: Mode) -> Vec<&'static str> {
-        let spec = TrainSpec {
-            arch: arch.parse().unwrap(),
-            variant: Variant::Paper,
-            seed: 0,
-            init: Init { weights: WeightInit::HeNormal, bn: BnInit::Uniform },
-            set: mode.train_set(Variant::Paper, 2),
-            momentum: 0.9,
-            weight_decay: 1e-4,
-            batch: 128,
-            precision: Precision::F32,
-        };
-        let sources = sources(&spec, 10, true).unwrap();
+        let sources = sources(&spec(arch, Variant::Paper, mode, 128), 10, true).unwrap();
         for (i, source) in sources.iter().enumerate() {
             assert!(!sources[..i].contains(source), "{} {:?} twice", source.name, source.defines);
             assert!(source.kernels.iter().all(|kernel| source.text.contains(&format!("{kernel}("))));

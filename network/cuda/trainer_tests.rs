@@ -12,14 +12,10 @@ use crate::{
     data::{Images, pack},
     init::BnInit,
     mode::Mode,
+    support::{batch, engine, golden, images, spec},
     train::{Epoch, Progress, Protocol, Training},
     trainer::{EngineName, Precision},
 };
-
-#[allow(dead_code)] // what the engines' common tests need more
-#[path = "../tests/trainer/support.rs"]
-mod support;
-use support::{batch, engine, golden, images, spec};
 
 #[path = "card_tests.rs"]
 mod card;

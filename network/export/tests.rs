@@ -21,7 +21,8 @@ use crate::{
     rng::stream,
     tensor::{Tensor, Tensors},
     tensorfile,
-    trainer::{Precision, Split, TrainSpec, Trainer},
+    train::Protocol,
+    trainer::{Precision, Split, Trainer},
 };
 
 const HE_NORMAL: Init = Init { weights: WeightInit::HeNormal, bn: BnInit::Uniform };
@@ -84,18 +85,8 @@ fn candle(checkpoint: &Checkpoint) -> Vec<u8> {
     let classes = vec![String::new(); checkpoint.model.classes];
     let none = Images { labels: &[], pixels: &[] };
     let packed = pack(&classes, none, Images { labels: &[0; N], pixels: &pixels }).unwrap();
-    let Model { arch, variant, seed, .. } = checkpoint.model;
-    let spec = TrainSpec {
-        arch,
-        variant,
-        seed,
-        init: checkpoint.model.init(),
-        set: checkpoint.set(),
-        momentum: 0.9,
-        weight_decay: 0.0,
-        batch: N,
-        precision: Precision::F32,
-    };
+    let protocol = Protocol { batch: N, ..Protocol::default() };
+    let spec = protocol.spec(&checkpoint.model, checkpoint.set(), Precision::F32);
     let data = Arc::new(Dataset::from_bytes(Arc::new(packed)).unwrap());
     let mut trainer = Reference::new(&spec, data, DType::F32).unwrap();
     trainer.restore(&checkpoint.state_in(&checkpoint.set(), &Tensors::new())).unwrap();

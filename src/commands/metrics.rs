@@ -254,8 +254,9 @@ pub(super) fn sort<R>(
     value: impl Fn(&R) -> Option<&Value>,
 ) -> Result<(), Failure> {
     if !rows.is_empty() && !rows.iter().any(|row| value(row).is_some()) {
-        return Err(Failure::user(format!("none of these results has a column `{column}`"))
-            .hint("`--csv` has the columns that there are in its first line"));
+        return Err(Failure::user(format!("none of these results has a column `{column}`")).hint(
+            "name a metric, an axis or, with `--past`, a parameter, as the first line of `--csv` spells it",
+        ));
     }
     let number = |value: Option<&Value>| value.and_then(Value::as_f64);
     let text = |value: Option<&Value>| value.map(ui::cell); // nothing comes before any text

@@ -107,11 +107,11 @@ fn a_column_or_an_axis_that_nothing_has_is_named() {
     project.ends(&["run"], 0);
     for (words, said) in [
         (&["--over", "sed"][..], "error: no stage has an axis `sed`\nhelp: the axes are: `mode`, `seed`\n"),
+        (&["--sort", "top"], "error: none of these results has a column `top`\nhelp: name a metric"),
         (
-            &["--sort", "top"],
-            "error: none of these results has a column `top`\nhelp: `--csv` has the columns",
+            &["--past", "--sort", "top"],
+            "error: none of these results has a column `top`\nhelp: name a metric",
         ),
-        (&["--past", "--sort", "top"], "error: none of these results has a column `top`\nhelp: `--csv` has"),
         (&["--past", "--over", "seed"], "cannot be used with"),
         (&["--sort", "top1", "diff"], "help: leave out `--over` and `--sort`\n"),
         (&["--csv", "--md"], "cannot be used with"),

@@ -6,13 +6,9 @@ use crate::{
         trainer::CudaTrainer,
     },
     mode::Mode,
+    support::{batch, images, spec},
     trainer::TrainSpec,
 };
-
-#[allow(dead_code, clippy::duplicate_mod)] // what the engines' common tests need more
-#[path = "../../tests/trainer/support.rs"]
-mod support;
-use support::{batch, images, spec};
 
 const BATCH: usize = 3;
 
