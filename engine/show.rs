@@ -116,7 +116,8 @@ impl Store {
         Ok(kept)
     }
 
-    /// A file in `folder` that is neither of the `old` results nor of the new one, nor in the cache anyhow.
+    /// A file in `folder` that is neither of the `old` results nor of the new one, nor in the cache anyhow, which takes in
+    /// what only the lock file knows.
     fn foreign(&self, folder: &Path, old: Old<'_>, new: &Content) -> Option<PathBuf> {
         let shown: BTreeMap<&str, &Shown> =
             old.shown.iter().flat_map(|shown| &shown.files).map(|file| (file.path.as_str(), file)).collect();
@@ -136,9 +137,14 @@ impl Store {
                 return None;
             }
             let theirs = |now: Digest| {
-                let locked = old.locked.and_then(|locked| locked.output(name));
-                let of_results = [known.map(|known| known.digest), locked, new.get(name).copied()];
-                of_results.contains(&Some(now)) || self.object(now).exists()
+                let of_a_result =
+                    known.is_some_and(|known| known.digest == now) || new.get(name) == Some(&now);
+                // It may be nowhere else: what is not committed came with the folder.
+                let locked = || {
+                    let locked = old.locked.and_then(|locked| locked.output(name));
+                    locked == Some(now) && self.refill(now, entry.path()).is_ok()
+                };
+                of_a_result || self.object(now).exists() || locked()
             };
             let plain = entry.file_type().is_file();
             let same = plain && Digest::of_file(entry.path()).is_ok_and(theirs);

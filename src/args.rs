@@ -214,8 +214,8 @@ pub(crate) struct Metrics {
     /// Results that differ in this axis alone as one: means, standard deviations (`sd`) and how many they are (repeatable)
     #[arg(long, value_name = "AXIS", conflicts_with = "past")]
     pub(crate) over: Vec<String>,
-    /// In order of this column, the largest at the end
-    #[arg(long, value_name = "COLUMN")]
+    /// In order of this metric or axis, the largest at the end; with `--past`, of a parameter
+    #[arg(long, value_name = "NAME")]
     pub(crate) sort: Option<String>,
 }
 

@@ -96,6 +96,11 @@ pub(crate) fn cell(value: &serde_json::Value) -> String {
     plain.map_or_else(|| value.to_string(), str::to_owned)
 }
 
+/// A text as it is, anything else as JSON: for a form that can hold any text.
+pub(crate) fn whole(value: &serde_json::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
 /// Lines of cells, the heading first, as columns: numbers stand to the right, texts to the left.
 pub(crate) fn table(table: &[Vec<String>]) -> String {
     let mut text = String::new();

@@ -146,8 +146,10 @@ impl<'a> Watch<'a> {
         match self.running.get(&id) {
             // Its log keeps it; it is shown until there is something better.
             Some(Stage { first: None, .. }) => {
-                let line = line.rsplit('\r').next().unwrap_or(line); // a line that is written over shows its last state
-                self.show(id, format!("{}  {line}", self.name(id)));
+                let line = line.rsplit('\r').next().unwrap_or(line); // what was written over is not shown
+                if !line.trim().is_empty() {
+                    self.show(id, format!("{}  {line}", self.name(id)));
+                }
             }
             Some(_) => {}
             None => self.note(&format!("warning: `{}`: {line}", self.name(id))),

@@ -1,5 +1,5 @@
-//! Where CUDA's compiler may lie on this machine, and where compiled kernels are kept. With
-//! `dataset/download.rs`, which asks for a proxy, the one place of this crate that reads the environment. Knows no card.
+//! Where CUDA's compiler may lie on this machine, and where compiled kernels are kept. Reads the
+//! environment, as in this crate only `dataset/download.rs` does, which asks for a proxy. Knows no card.
 
 use std::{
     env, fs,

@@ -14,7 +14,7 @@ use crate::cuda::{
     driver::Card,
     kernel_tests::Bench,
     nvrtc::{Nvrtc, Places},
-    sources::sources,
+    sources::tests::sources,
 };
 
 fn places() -> Places {

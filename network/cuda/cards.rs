@@ -94,10 +94,7 @@ pub fn look() -> Result<Driver> {
 
 /// The major version of CUDA that the driver serves, also where it shows no card; nothing without one.
 pub fn newest() -> Option<u32> {
-    has_driver()
-        .then(|| version().ok().and_then(|version| serves(version).ok()))
-        .flatten()
-        .map(|[major, _]| major)
+    has_driver().then(version)?.ok().and_then(|version| serves(version).ok()).map(|[major, _]| major)
 }
 
 /// As the driver tells its version, which there must be; it need not have been started.

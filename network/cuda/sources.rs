@@ -9,23 +9,8 @@ use super::{
 };
 use crate::Result;
 
-/// All that trainings like `spec` load, for `classes` classes, in the order in which they are wanted, on a device
-/// with `tensor_cores`.
-///
-/// # Errors
-/// [`Error::Unsupported`](crate::Error::Unsupported) where the engine does not cover the network.
-#[cfg(test)]
-pub(super) fn sources(
-    spec: &crate::trainer::TrainSpec,
-    classes: usize,
-    tensor_cores: bool,
-) -> Result<Vec<Source>> {
-    let plan = Plan::new(spec, 1, classes, 1, tensor_cores)?;
-    let memory = Memory::new(&plan, &mut |_| Ok(super::device::Address(256)))?; // something, where a buffer is no nothing
-    Ok(wanted(&plan, &memory)?.0)
-}
-
-/// The same, of a plan in its memory, and the most shared memory that one of its launches takes, in bytes.
+/// All that the trainings of a plan load, in the order in which they are wanted, and the most shared memory that one of
+/// their launches takes, in bytes.
 pub(super) fn wanted(plan: &Plan, memory: &Memory) -> Result<(Vec<Source>, u32)> {
     let (mut sources, mut kernels, mut loaded, mut shared) = (Vec::new(), 0, Loaded::default(), 0);
     for purpose in [Purpose::Step, Purpose::Predict, Purpose::Pack] {
@@ -42,9 +27,24 @@ pub(super) fn wanted(plan: &Plan, memory: &Memory) -> Result<(Vec<Source>, u32)>
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::{arch::Variant, mode::Mode, support::spec};
+    use crate::{arch::Variant, cuda::device::Address, mode::Mode, support::spec, trainer::TrainSpec};
+
+    /// All that trainings like `spec` load, for `classes` classes, in the order in which they are wanted, on a device
+    /// with `tensor_cores`.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) where the engine does not cover the network.
+    pub(in crate::cuda) fn sources(
+        spec: &TrainSpec,
+        classes: usize,
+        tensor_cores: bool,
+    ) -> Result<Vec<Source>> {
+        let plan = Plan::new(spec, 1, classes, 1, tensor_cores)?;
+        let memory = Memory::new(&plan, &mut |_| Ok(Address(256)))?; // something, where a buffer is no nothing
+        Ok(wanted(&plan, &memory)?.0)
+    }
 
     fn names(arch: &str, mode: Mode) -> Vec<&'static str> {
         let sources = sources(&spec(arch, Variant::Paper, mode, 128), 10, true).unwrap();

@@ -53,7 +53,7 @@ pub(super) fn print(
     } else if differences.is_empty() {
         ui::note(&format!("no {what} is different"));
     } else {
-        let cell = if form.csv { ui::cell } else { cell };
+        let cell = if form.csv { ui::whole } else { cell };
         let lines = differences.iter().map(|d| line(d, cell));
         let heading = ["instance", what, "old", "new", "change"].map(str::to_owned);
         ui::print(&ui::formed(&std::iter::once(heading.to_vec()).chain(lines).collect::<Vec<_>>(), form));

@@ -233,17 +233,24 @@ pub(super) fn table(rows: &[Row]) -> Vec<Vec<String>> {
     std::iter::once(heading.collect()).chain(rows.iter().map(line)).collect()
 }
 
-/// The same for programs: axes have columns too, where no field says the same, and numbers have all their digits.
+/// The same for programs: axes have columns too, and numbers all their digits. A field that says what the axis of its name
+/// says has none of its own.
 fn csv(rows: &[Row]) -> Vec<Vec<String>> {
-    let fields = columns(rows.iter().map(|row| &row.fields));
-    let mut axes = columns(rows.iter().map(|row| &row.axes));
-    axes.retain(|axis| rows.iter().any(|row| row.axes.get(*axis) != row.fields.get(*axis)));
-    let heading = ["instance", "fresh"].into_iter().chain(axes.iter().chain(&fields).copied());
+    let known = ["instance", "fresh"];
+    let axes = columns(rows.iter().map(|row| &row.axes));
+    let mut fields = columns(rows.iter().map(|row| &row.fields));
+    let says_more =
+        |row: &Row, name: &str| row.fields.get(name).is_some_and(|field| row.axes.get(name) != Some(field));
+    fields.retain(|name| !axes.contains(name) || rows.iter().any(|row| says_more(row, name)));
+    let taken = |name: &str| known.contains(&name) || axes.contains(&name);
+    let heading =
+        fields.iter().map(|name| if taken(name) { format!("metrics.{name}") } else { (*name).to_owned() });
+    let heading = known.iter().chain(&axes).map(|name| (*name).to_owned()).chain(heading).collect();
     let line = |row: &Row| {
-        let values = cells(&row.axes, &axes, ui::cell).chain(cells(&row.fields, &fields, ui::cell));
+        let values = cells(&row.axes, &axes, ui::whole).chain(cells(&row.fields, &fields, ui::whole));
         [row.name.clone(), row.fresh.to_string()].into_iter().chain(values).collect()
     };
-    std::iter::once(heading.map(str::to_owned).collect()).chain(rows.iter().map(line)).collect()
+    std::iter::once(heading).chain(rows.iter().map(line)).collect()
 }
 
 /// Brings rows in the order of one of their values: those without it first, then texts, then numbers; the largest at the
@@ -254,9 +261,8 @@ pub(super) fn sort<R>(
     value: impl Fn(&R) -> Option<&Value>,
 ) -> Result<(), Failure> {
     if !rows.is_empty() && !rows.iter().any(|row| value(row).is_some()) {
-        return Err(Failure::user(format!("none of these results has a column `{column}`")).hint(
-            "name a metric, an axis or, with `--past`, a parameter, as the first line of `--csv` spells it",
-        ));
+        return Err(Failure::user(format!("none of these results has a metric or an axis `{column}`"))
+            .hint("name one that `--csv` shows; with `--past` a parameter will do, too"));
     }
     let number = |value: Option<&Value>| value.and_then(Value::as_f64);
     let text = |value: Option<&Value>| value.map(ui::cell); // nothing comes before any text

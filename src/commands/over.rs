@@ -24,25 +24,30 @@ pub(super) fn averaged(rows: Vec<Row>) -> Vec<Row> {
         numbers(group, key).is_some_and(|numbers| numbers.windows(2).any(|two| two[0] != two[1]))
     };
     let keys: BTreeSet<String> = groups.iter().flatten().flat_map(|row| row.fields.keys().cloned()).collect();
-    let (means, others): (Vec<_>, Vec<_>) =
-        keys.into_iter().partition(|key| groups.iter().any(|group| differs(group, key)));
+    let means: BTreeSet<&String> =
+        keys.iter().filter(|key| groups.iter().any(|group| differs(group, key))).collect();
     let one = |group: Vec<Row>| {
-        let mut fields = Map::from_iter([("runs".to_owned(), json!(group.len()))]);
-        for key in &means {
-            let Some(numbers) = numbers(&group, key) else { continue };
-            let (mean, sd) = mean_and_sd(&numbers);
-            fields.insert(key.clone(), json!(mean));
-            fields.extend(sd.map(|sd| (format!("{key} sd"), json!(sd))));
-        }
-        for key in &others {
-            let value = |row: &Row| row.fields.get(key).cloned();
-            let first = group.first().and_then(value);
-            if let Some(first) =
-                first.filter(|first| group.iter().all(|row| row.fields.get(key) == Some(first)))
-            {
-                fields.insert(key.clone(), first);
+        let (mut fields, mut deviations) = (Map::new(), Map::new());
+        for key in &keys {
+            let numbers = if means.contains(key) { numbers(&group, key) } else { None };
+            if let Some(numbers) = numbers {
+                let (mean, sd) = mean_and_sd(&numbers);
+                let number = |name: String, number: f64| number.is_finite().then(|| (name, json!(number)));
+                fields.extend(number(key.clone(), mean));
+                deviations.extend(sd.and_then(|sd| number(format!("{key} sd"), sd)));
+            } else {
+                let mut values = group.iter().map(|row| row.fields.get(key));
+                let first = values.next().flatten();
+                fields.extend(
+                    first
+                        .filter(|_| values.all(|value| value == first))
+                        .map(|first| (key.clone(), first.clone())),
+                );
             }
         }
+        // Whatever else has such names.
+        fields.extend(deviations);
+        fields.insert("runs".to_owned(), json!(group.len()));
         let fresh = group.iter().all(|row| row.fresh);
         group.into_iter().next().map(|first| Row { fresh, fields, ..first })
     };
@@ -55,10 +60,10 @@ fn numbers(rows: &[Row], key: &str) -> Option<Vec<f64>> {
     rows.iter().map(|row| row.fields.get(key)?.as_f64()).collect()
 }
 
-/// The second needs two numbers.
+/// The second needs two numbers. Of equal ones it is 0, without rounding.
 fn mean_and_sd(numbers: &[f64]) -> (f64, Option<f64>) {
-    let count = numbers.len() as f64;
-    let mean = numbers.iter().sum::<f64>() / count;
+    let (count, first) = (numbers.len() as f64, numbers.first().copied().unwrap_or_default());
+    let mean = first + numbers.iter().map(|number| number - first).sum::<f64>() / count;
     let squares: f64 = numbers.iter().map(|number| (number - mean).powi(2)).sum();
     (mean, (numbers.len() > 1).then(|| (squares / (count - 1.0)).sqrt()))
 }

@@ -28,10 +28,11 @@ pub(super) fn params(global: &Global, listing: &Listing) -> Result<ExitCode, Fai
         ui::json(&ids.into_iter().map(row).collect());
         return Ok(ExitCode::SUCCESS);
     }
+    let cell = if listing.form.csv { ui::whole } else { ui::cell };
     let mut lines = vec![["instance", "parameter", "value"].map(str::to_owned).to_vec()];
     for id in ids {
         let name = &pipeline.instances[id].name;
-        let line = |(key, value): (String, Value)| vec![name.clone(), key, ui::cell(&value)];
+        let line = |(key, value): (String, Value)| vec![name.clone(), key, cell(&value)];
         lines.extend(values(pipeline, id).into_iter().map(line));
     }
     ui::print(&ui::formed(&lines, listing.form));

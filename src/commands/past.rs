@@ -95,8 +95,8 @@ fn table(rows: &[Row], whole: bool) -> Vec<Vec<String>> {
         let dirty = if run.machine.dirty == Some(true) && !commit.is_empty() { "+" } else { "" };
         let shown = if row.made.shown { "yes" } else { "" };
         let known = [ui::when(run.started), shown.to_owned(), commit + dirty, run.instance.clone()];
-        let short = |name: &str, value: &Value| if whole { ui::cell(value) } else { short(name, value) };
-        let cell = if whole { ui::cell } else { metrics::cell };
+        let short = |name: &str, value: &Value| if whole { ui::whole(value) } else { short(name, value) };
+        let cell = if whole { ui::whole } else { metrics::cell };
         let with =
             with.iter().map(|name| row.with.get(*name).map_or_else(String::new, |value| short(name, value)));
         known.into_iter().chain(with).chain(metrics::cells(&row.fields, &fields, cell)).collect()

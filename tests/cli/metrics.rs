@@ -58,7 +58,7 @@ fn over_an_axis_numbers_are_means_with_deviations_and_the_largest_stands_last() 
     "#);
     insta::assert_snapshot!(project.ends(&["metrics", "--over", "seed", "--over", "mode", "--csv"], 0).out, @r#"
     instance,fresh,text,epochs,runs,top1,top1 sd
-    score,false,,3,6,0.4166666666666667,0.4179314138308661
+    score,false,,3,6,0.41666666666666663,0.4179314138308661
     other,true,"x, y",,1,0.3,
     "#);
     let json = project.json(&["metrics", "score", "--over", "mode", "--json"], 0);
@@ -79,20 +79,20 @@ fn csv_has_a_column_for_each_axis_and_all_digits() {
     let project = TestProject::new(RUNS);
     project.ends(&["run"], 0);
     insta::assert_snapshot!(project.ends(&["metrics", "--csv", "--sort", "seed"], 0).out, @r#"
-    instance,fresh,mode,text,epochs,seed,top1
-    other,true,,"x, y",,,0.3
-    "score[mode=a,seed=1]",true,a,,3,1,0.15
-    "score[mode=c,seed=1]",true,c,,3,1,0.15
-    "score[mode=a,seed=2]",true,a,,3,2,0.25
-    "score[mode=c,seed=2]",true,c,,3,2,0.25
-    "score[mode=a,seed=3]",true,a,,3,3,0.35
-    "score[mode=c,seed=3]",true,c,,3,3,0.35
+    instance,fresh,mode,seed,text,epochs,top1
+    other,true,,,"x, y",,0.3
+    "score[mode=a,seed=1]",true,a,1,,3,0.15
+    "score[mode=c,seed=1]",true,c,1,,3,0.15
+    "score[mode=a,seed=2]",true,a,2,,3,0.25
+    "score[mode=c,seed=2]",true,c,2,,3,0.25
+    "score[mode=a,seed=3]",true,a,3,,3,0.35
+    "score[mode=c,seed=3]",true,c,3,,3,0.35
     "#);
     project.ends(&["run", "-S", "stage.score.values.TOP=0.123456789"], 0);
     insta::assert_snapshot!(project.ends(&["metrics", "--csv", "score[seed=1]"], 0).out, @r#"
-    instance,fresh,mode,epochs,seed,top1
-    "score[mode=a,seed=1]",false,a,3,1,0.123456789
-    "score[mode=c,seed=1]",false,c,3,1,0.123456789
+    instance,fresh,mode,seed,epochs,top1
+    "score[mode=a,seed=1]",false,a,1,3,0.123456789
+    "score[mode=c,seed=1]",false,c,1,3,0.123456789
     "#);
     let diff = project.ends(&["params", "diff", "--csv"], 2).err;
     assert!(diff.contains("git"), "{diff}");
@@ -107,10 +107,10 @@ fn a_column_or_an_axis_that_nothing_has_is_named() {
     project.ends(&["run"], 0);
     for (words, said) in [
         (&["--over", "sed"][..], "error: no stage has an axis `sed`\nhelp: the axes are: `mode`, `seed`\n"),
-        (&["--sort", "top"], "error: none of these results has a column `top`\nhelp: name a metric"),
+        (&["--sort", "top"], "error: none of these results has a metric or an axis `top`\nhelp: name one"),
         (
             &["--past", "--sort", "top"],
-            "error: none of these results has a column `top`\nhelp: name a metric",
+            "error: none of these results has a metric or an axis `top`\nhelp: name one",
         ),
         (&["--past", "--over", "seed"], "cannot be used with"),
         (&["--sort", "top1", "diff"], "help: leave out `--over` and `--sort`\n"),
@@ -119,4 +119,42 @@ fn a_column_or_an_axis_that_nothing_has_is_named() {
         let told = project.ends(&[&["metrics"], words].concat(), 2).err;
         assert!(told.contains(said), "{words:?}: {told}");
     }
+}
+
+#[test]
+fn equal_numbers_have_no_deviation_and_names_of_one_table_stand_once() {
+    let project = TestProject::new(
+        r#"
+[stage.a]
+kind = "command"
+run = "echo '{}' > $OUT/metrics.json"
+outputs = ["metrics.json"]
+matrix = { lr = [0.1, 0.2], seed = [1, 2, 3] }
+"#,
+    );
+    project.ends(&["run"], 0);
+    for (lr, seed, text) in [
+        (
+            "0.1",
+            1,
+            r#"{"top": 0.1, "runs": 7, "lr": "0.1", "note": "a \"b\", c\nd", "seed": 1, "word": "x"}"#,
+        ),
+        ("0.1", 2, r#"{"top": 0.1, "runs": 7, "lr": "0.1", "seed": 2, "word": "x"}"#),
+        ("0.1", 3, r#"{"top": 0.1, "runs": 7, "lr": "0.1", "seed": 3, "word": "x"}"#),
+        ("0.2", 1, r#"{"top": 0.1, "large": 1e200, "fresh": 1, "word": 1}"#),
+        ("0.2", 2, r#"{"top": 0.3, "large": -1e200, "fresh": 1, "word": 2}"#),
+        ("0.2", 3, r#"{"top": 0.2, "large": 1e200, "fresh": 1, "word": 3}"#),
+    ] {
+        project.write(&format!("artifacts/a/lr={lr},seed={seed}/metrics.json"), text);
+    }
+    let json = project.json(&["metrics", "--over", "seed", "--json"], 0);
+    let [first, second] = [0, 1].map(|row| &json[row]["metrics"]);
+    assert_eq!((&first["top"], &first["top sd"], &first["runs"]), (&0.1.into(), &0.0.into(), &3.into()));
+    assert_eq!((&first["word"], &second["word"]), (&"x".into(), &2.0.into()));
+    assert!(second.get("large").is_some() && second.get("large sd").is_none(), "{second}");
+    let csv = project.ends(&["metrics", "--csv", "a[lr=0.1]"], 0).out;
+    let heading = "instance,fresh,seed,lr,metrics.lr,note,word,runs,top\n";
+    assert!(csv.starts_with(heading) && csv.contains(",\"a \"\"b\"\", c\nd\",x,7,0.1\n"), "{csv}");
+    let csv = project.ends(&["metrics", "--csv", "a[lr=0.2]"], 0).out;
+    assert!(csv.starts_with("instance,fresh,seed,lr,metrics.fresh,"), "{csv}");
 }

@@ -304,13 +304,17 @@ fn what_somebody_made_in_a_results_folder_is_kept_when_the_result_makes_way() {
     space.forget();
     space.ran(&["a", "b", "c", "d"], &[]);
     assert!(!space.path(".repro/replaced").exists());
-    // Nor is what the lock file names, as in a clone where it was committed, and of it alone.
+    // Nor is what the lock file names, as in a clone where it was committed, and of it alone. The cache takes it in: git
+    // need not have it.
     fs::remove_dir_all(space.path(".repro")).unwrap();
+    let before = engine::digest::Digest::of(read(&space.path("artifacts/d/x"))).to_string();
     space.edit("d", "echo fresh > $OUT/x");
     fs::write(space.path("artifacts/c/x"), "edited").unwrap();
     space.ran(&["c", "d"], &[]);
     let kept = fs::read_dir(space.path(".repro/replaced")).unwrap().map(|entry| entry.unwrap().file_name());
     assert_eq!(kept.collect::<Vec<_>>(), ["c~1"]);
+    let (folder, name) = before.split_at(2);
+    assert!(space.path(".repro/objects").join(folder).join(name).exists(), "{before}");
 }
 
 #[test]

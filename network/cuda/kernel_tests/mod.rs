@@ -14,7 +14,7 @@ use super::{
     device::{Address, Device, Kernel, Source},
     emulation::{Emulated, Order},
     launches::{Launches, Loaded},
-    sources::sources,
+    sources::tests::sources,
     stored,
 };
 use crate::{
