@@ -54,10 +54,10 @@ pub(super) fn metrics(global: &Global, options: &Metrics) -> Result<ExitCode, Fa
         return Ok(diff::print(&old, &new, "metric", listing.form, cell));
     }
     let (pipeline, project) = super::project(global)?;
+    check(pipeline, over)?;
     let standings = super::standings(&project, pipeline)?;
     let mut rows = rows(pipeline, &project, &standings, &listing.instances, over)?;
     if !over.is_empty() {
-        check(pipeline, over)?;
         rows = over::averaged(rows);
     }
     if let Some(column) = sort {
@@ -266,12 +266,13 @@ pub(super) fn sort<R>(
     }
     let number = |value: Option<&Value>| value.and_then(Value::as_f64);
     let text = |value: Option<&Value>| value.map(ui::cell); // nothing comes before any text
-    rows.sort_by(|a, b| match [a, b].map(&value) {
-        [a, b] => match (number(a), number(b)) {
+    rows.sort_by(|a, b| {
+        let (a, b) = (value(a), value(b));
+        match (number(a), number(b)) {
             (Some(a), Some(b)) => a.total_cmp(&b),
             (None, None) => text(a).cmp(&text(b)),
             (a, b) => a.is_some().cmp(&b.is_some()),
-        },
+        }
     });
     Ok(())
 }

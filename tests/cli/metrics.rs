@@ -123,38 +123,30 @@ fn a_column_or_an_axis_that_nothing_has_is_named() {
 
 #[test]
 fn equal_numbers_have_no_deviation_and_names_of_one_table_stand_once() {
-    let project = TestProject::new(
-        r#"
-[stage.a]
-kind = "command"
-run = "echo '{}' > $OUT/metrics.json"
-outputs = ["metrics.json"]
-matrix = { lr = [0.1, 0.2], seed = [1, 2, 3] }
-"#,
-    );
+    let project = TestProject::new(RUNS);
     project.ends(&["run"], 0);
-    for (lr, seed, text) in [
+    for (mode, seed, text) in [
         (
-            "0.1",
+            "a",
             1,
-            r#"{"top": 0.1, "runs": 7, "lr": "0.1", "note": "a \"b\", c\nd", "seed": 1, "word": "x"}"#,
+            r#"{"top": 0.1, "runs": 7, "note": "a \"b\", c\nd", "seed": "1", "mode": "a", "word": "x"}"#,
         ),
-        ("0.1", 2, r#"{"top": 0.1, "runs": 7, "lr": "0.1", "seed": 2, "word": "x"}"#),
-        ("0.1", 3, r#"{"top": 0.1, "runs": 7, "lr": "0.1", "seed": 3, "word": "x"}"#),
-        ("0.2", 1, r#"{"top": 0.1, "large": 1e200, "fresh": 1, "word": 1}"#),
-        ("0.2", 2, r#"{"top": 0.3, "large": -1e200, "fresh": 1, "word": 2}"#),
-        ("0.2", 3, r#"{"top": 0.2, "large": 1e200, "fresh": 1, "word": 3}"#),
+        ("a", 2, r#"{"top": 0.1, "runs": 7, "seed": "2", "word": "x"}"#),
+        ("a", 3, r#"{"top": 0.1, "runs": 7, "seed": "3", "word": "x"}"#),
+        ("c", 1, r#"{"top": 0.1, "large": 1e200, "fresh": 1, "word": 1}"#),
+        ("c", 2, r#"{"top": 0.3, "large": -1e200, "fresh": 1, "word": 2}"#),
+        ("c", 3, r#"{"top": 0.2, "large": 1e200, "fresh": 1, "word": 3}"#),
     ] {
-        project.write(&format!("artifacts/a/lr={lr},seed={seed}/metrics.json"), text);
+        project.write(&format!("artifacts/score/mode={mode},seed={seed}/metrics.json"), text);
     }
-    let json = project.json(&["metrics", "--over", "seed", "--json"], 0);
+    let json = project.json(&["metrics", "score", "--over", "seed", "--json"], 0);
     let [first, second] = [0, 1].map(|row| &json[row]["metrics"]);
     assert_eq!((&first["top"], &first["top sd"], &first["runs"]), (&0.1.into(), &0.0.into(), &3.into()));
     assert_eq!((&first["word"], &second["word"]), (&"x".into(), &2.0.into()));
     assert!(second.get("large").is_some() && second.get("large sd").is_none(), "{second}");
-    let csv = project.ends(&["metrics", "--csv", "a[lr=0.1]"], 0).out;
-    let heading = "instance,fresh,seed,lr,metrics.lr,note,word,runs,top\n";
-    assert!(csv.starts_with(heading) && csv.contains(",\"a \"\"b\"\", c\nd\",x,7,0.1\n"), "{csv}");
-    let csv = project.ends(&["metrics", "--csv", "a[lr=0.2]"], 0).out;
-    assert!(csv.starts_with("instance,fresh,seed,lr,metrics.fresh,"), "{csv}");
+    let csv = project.ends(&["metrics", "--csv", "score[mode=a]"], 0).out;
+    let heading = "instance,fresh,mode,seed,note,metrics.seed,word,runs,top\n";
+    assert!(csv.starts_with(heading) && csv.contains(",\"a \"\"b\"\", c\nd\",1,x,7,0.1\n"), "{csv}");
+    let csv = project.ends(&["metrics", "--csv", "score[mode=c]"], 0).out;
+    assert!(csv.starts_with("instance,fresh,mode,seed,metrics.fresh,"), "{csv}");
 }
