@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Everything that a machine with an NVIDIA card can say about the CUDA engine, in one go, which takes some ten minutes.
+# Everything that a machine with an NVIDIA card can say about the CUDA engine, in one go, which takes a quarter of an hour
+# or more.
 #
 #   benches/gpu.sh OUT REPRO TESTS [PYTHON]
 #
@@ -91,7 +92,7 @@ done
 
 on_card=cuda::trainer::tests::card::
 run doctor.txt "$repro" doctor
-run tests.txt "$tests" "$on_card" --nocapture
+run tests.txt "$tests" "$on_card" cuda::driver:: cuda::cards:: cuda::nvrtc:: --nocapture
 kernel_tests=$?
 if command -v compute-sanitizer >/dev/null; then
     tools=(memcheck racecheck synccheck initcheck) checks=()

@@ -73,6 +73,7 @@ impl Orders {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Report {
     Said(String),
+    Warned(String),
     Progress(Progress),
     Note(String, Value),
     Machine(Box<Machine>),
@@ -105,6 +106,9 @@ impl ToParent {
 impl Reporter for ToParent {
     fn say(&mut self, line: &str) {
         self.send(&Report::Said(line.to_owned()));
+    }
+    fn warn(&mut self, line: &str) {
+        self.send(&Report::Warned(line.to_owned()));
     }
     fn progress(&mut self, progress: &Progress) {
         self.send(&Report::Progress(progress.clone()));

@@ -25,6 +25,8 @@ pub struct Pipeline {
     pub file: PathBuf,
     /// The profile that was chosen, if any.
     pub profile: Option<String>,
+    /// All that the file has.
+    pub profiles: BTreeSet<String>,
     /// Were values set on the command line? Then instances may be absent that the file has.
     pub set: bool,
     /// Stages that have axes on the command line and none in the file.

@@ -267,6 +267,10 @@ pub struct Job<'a> {
 pub trait Reporter: Send {
     /// A line for the log.
     fn say(&mut self, line: &str);
+    /// A line that is not to be missed: for the log, and once more when there is a result.
+    fn warn(&mut self, line: &str) {
+        self.say(line);
+    }
     /// How far the work is: a machine-readable snapshot for the live line.
     fn progress(&mut self, progress: &Progress);
     /// A fact for the record of how the result came about (engine, speed, ...); never hashed.

@@ -59,8 +59,8 @@ pub(crate) struct Made {
     pub(crate) record: Record,
     /// Did the same recipe once make other bytes?
     pub(crate) differs: bool,
-    /// What it left beside its outputs.
-    pub(crate) dropped: Vec<String>,
+    /// What is not to be missed of how it was made.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// All that a process needs to know.
@@ -268,7 +268,7 @@ impl Heard {
         run: &Ran,
         seconds: f64,
     ) -> Result<Made, StageError> {
-        let Self { member, lock, notes, machine, started: (started, _), failure, finished, .. } = self;
+        let Self { member, lock, warnings, notes, machine, started, failure, finished, .. } = self;
         if status.is_none() {
             // Its process goes on for others only, and must not keep who tries the same from it.
             let _ = lock.unlock();
@@ -293,7 +293,7 @@ impl Heard {
             }
             return Err(failure);
         }
-        Ok(member.take(store, (notes, machine), outputs, run, (started, seconds))?)
+        Ok(member.take(store, (warnings, notes, machine), outputs, run, (started.0, seconds))?)
     }
 }
 
@@ -319,7 +319,7 @@ impl Member {
     fn take(
         self,
         store: &Store,
-        (mut notes, machine): (BTreeMap<String, Value>, Machine),
+        (mut warnings, mut notes, machine): (Vec<String>, BTreeMap<String, Value>, Machine),
         outputs: &[PathBuf],
         run: &Ran,
         (started, seconds): (u64, f64),
@@ -350,6 +350,9 @@ impl Member {
             // Where names that differ in case are one, an output was found by a name that is not its own.
             whole()?;
         }
+        if !dropped.is_empty() {
+            warnings.push(format!("not among its `outputs`, and so dropped: {}", dropped.join(", ")));
+        }
         let content = store.keep(self.draft.path())?;
         if content.outputs.is_empty() {
             let message = "it ended well but left no file in its output folder".into();
@@ -374,7 +377,7 @@ impl Member {
         let differs = store.record(self.recipe.digest()).is_some_and(|old| old.tree != tree);
         let recipe = self.recipe.text().to_owned();
         let record = Record { recipe, tree, outputs: content.outputs.clone(), run };
-        Ok(Made { draft: self.draft, content, record, differs, dropped })
+        Ok(Made { draft: self.draft, content, record, differs, warnings })
     }
 }
 
@@ -401,6 +404,7 @@ struct Heard {
     log: fs::File,
     /// Of its scratch folder.
     lock: fs::File,
+    warnings: Vec<String>,
     notes: BTreeMap<String, Value>,
     /// What it runs on, where it had to say so.
     machine: Machine,
@@ -412,8 +416,8 @@ struct Heard {
 
 impl Heard {
     fn new(member: Member, log: fs::File, lock: fs::File, started: (u64, Instant)) -> Self {
-        let (notes, machine) = (BTreeMap::new(), Machine::default());
-        Self { member, log, lock, notes, machine, started, failure: None, finished: false }
+        let (warnings, notes, machine) = (Vec::new(), BTreeMap::new(), Machine::default());
+        Self { member, log, lock, warnings, notes, machine, started, failure: None, finished: false }
     }
 
     /// In one write: the process writes its errors to the same file.
@@ -427,6 +431,10 @@ impl Heard {
             Report::Said(line) => {
                 self.log(&line);
                 let _ = to.send(Message::Said(id, line));
+            }
+            Report::Warned(line) => {
+                self.log(&line);
+                self.warnings.push(line);
             }
             Report::Progress(progress) => drop(to.send(Message::Progress(id, progress))),
             Report::Note(key, value) => drop(self.notes.insert(key, value)),

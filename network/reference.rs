@@ -64,7 +64,7 @@ impl Reference {
     pub fn new(spec: &TrainSpec, data: Arc<Dataset>, dtype: DType) -> Result<Self> {
         if spec.precision != Precision::F32 {
             let reason =
-                "it computes in float32 only; set precision to f32 (tensor cores, for tf32, are a card's)"
+                "it computes in float32 only; set precision to f32 (tf32 needs a card's tensor cores, bf16 the CPU engine or a card)"
                     .into();
             return Err(Error::Unsupported { engine: "reference", reason });
         }

@@ -77,7 +77,7 @@ impl TrainSpec {
 pub enum Precision {
     /// 32-bit floats.
     F32,
-    /// 32-bit floats; a card's tensor cores round what they multiply to 11 significant bits. The processor does not.
+    /// 32-bit floats; a card's tensor cores round what they multiply to 11 significant bits. For cards only.
     Tf32,
     /// bfloat16, of 8 significant bits: half the memory and its traffic. A card's tensor cores multiply it; the
     /// processor computes in f32.

@@ -136,7 +136,8 @@ pub(crate) enum Command {
         #[arg(short, long, value_name = "FILE", default_value = "report.html")]
         output: PathBuf,
     },
-    /// Read every result and compare it with its digest; exit with 3 when one is damaged
+    /// Read every result of the pipeline, under its profile, and compare it with its digest; exit with 3 when one is
+    /// damaged
     Verify {
         /// As JSON
         #[arg(long)]
@@ -164,7 +165,7 @@ pub(crate) enum Command {
         #[arg(value_name = "INSTANCE")]
         instances: Vec<String>,
     },
-    /// Show results that lie in a folder that clones share, or in another clone; runs nothing
+    /// Bring results here from a folder that clones share, or from another clone; runs nothing
     #[command(after_help = SHARE)]
     Pull(Pull),
     /// Show the stages and what each one needs
@@ -268,7 +269,7 @@ pub(crate) struct Run {
     /// Run at most N processes at once; stages that share one count as one [default: one per thread]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: Option<u16>,
-    /// Start the stages elsewhere, N at once: by this command line, which has to run the one behind it in this folder and
+    /// Start the stages elsewhere, N at once as `-j N` must say: by this command line, which has to run the one behind it in this folder and
     /// pass on its environment, input, output, signals and exit code, such as `srun -n 1 -c $REPRO_THREADS`. Also set for
     /// it: `$REPRO_STAGE` and, where the stage asks for them, `$REPRO_GPUS` and `$REPRO_MEMORY_MIB`
     #[arg(long, value_name = "COMMAND", requires = "jobs", value_parser = launcher)]
@@ -280,9 +281,9 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) force: bool,
     /// Run the named instances and not what they need
-    #[arg(long)]
+    #[arg(long, requires = "instances")]
     pub(crate) only: bool,
-    /// Run nothing; say what would happen
+    /// Run nothing; say what would happen, also with --quiet
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
     /// In a clone: take committed results as done though checkpoints or data are missing, where the lock file has

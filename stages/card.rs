@@ -33,6 +33,11 @@ pub(crate) fn device() -> Option<String> {
     env::var("REPRO_DEVICE").ok().filter(|name| !name.is_empty())
 }
 
+/// Does somebody, such as the runner, hide all cards from this process?
+pub(crate) fn are_hidden() -> bool {
+    env::var_os("CUDA_VISIBLE_DEVICES").is_some_and(|cards| cards.is_empty())
+}
+
 /// The library folders of NVIDIA's Python packages in the environment at `root`, newest Python first.
 fn packages(root: &Path) -> Vec<PathBuf> {
     let pythons = fs::read_dir(root.join("lib")).into_iter().flatten().flatten();

@@ -10,7 +10,7 @@ use engine::kind::{self, Job, Kind, ParamError, Params, Roles, StageError};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use crate::params::resolve_and_read;
+use crate::params::{resolve_and_read, stays_inside};
 
 /// The kind `command`.
 pub(crate) struct Command;
@@ -203,10 +203,6 @@ fn faults(params: &CommandParams) -> Vec<ParamError> {
         fault("env", format!("`{name}` is in `values` too"), "keep it in one of them");
     }
     errors
-}
-
-fn stays_inside(path: &Path) -> bool {
-    path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
 }
 
 /// `x` for `./x`.

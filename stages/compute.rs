@@ -119,15 +119,33 @@ pub(crate) fn start(
     let (engine, welcome) = choose(device, name, card::device())?;
     let card = welcome.then(card::places);
     let memory = usize::try_from(job.resources.memory).ok().filter(|bytes| *bytes > 0);
-    let choice = EngineChoice { engine, threads: job.resources.threads.max(1), memory, isa: None, card };
+    // Who was given a card and cannot use it has been given no threads to speak of.
+    let threads = if welcome && job.resources.gpus > 0 {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    } else {
+        job.resources.threads.max(1)
+    };
+    let choice = EngineChoice { engine, threads, memory, isa: None, card };
     let (trainer, note) = trainer(spec, Arc::clone(data), &choice)
-        .map_err(|e| StageError::new(format!("cannot compute {}: {e}", spec.arch)))?;
+        .map_err(|e| {
+            let failure = StageError::new(format!("cannot compute {}: {e}", spec.arch));
+            let card = matches!(engine, EngineName::Cuda);
+            let hint = "`device = \"auto\"` takes the processor where no card can be used; `$REPRO_DEVICE` counts before it";
+            if card { failure.hint(hint) } else { failure }
+        })?;
     job.reporter.note("engine", trainer.describe().into());
-    // A card that nothing can be compiled for is not handed out, and so cannot be seen from here.
-    let hidden = engine == EngineName::Auto && welcome && trainer.engine() != "cuda" && cards::has_driver();
-    let compiler = || Nvrtc::find(&card::places(), cards::newest(), None).err().filter(|_| hidden);
-    if let Some(note) = note.or_else(|| Some(format!("no card is used: {}", compiler()?))) {
-        job.reporter.say(&note);
+    // A card that cannot be used is not handed out, and so cannot be seen from here.
+    let unused = engine == EngineName::Auto && welcome && trainer.engine() != "cuda" && cards::has_driver();
+    let why = || match Nvrtc::find(&card::places(), cards::newest(), None) {
+        Err(error) => Some(error.to_string()),
+        Ok(_) if card::are_hidden() => {
+            Some("the runner found none to use; `repro doctor` says why".to_owned())
+        }
+        Ok(_) => None,
+    };
+    let why = || why().filter(|_| unused);
+    if let Some(note) = note.or_else(|| Some(format!("no card is used: {}", why()?))) {
+        job.reporter.warn(&note);
         job.reporter.note("engine_note", note.into());
     }
     Ok(trainer)

@@ -21,6 +21,8 @@ mod train;
 
 use engine::kind::Kinds;
 
+pub use self::results::Statistics;
+
 /// Every kind that a pipeline may name.
 #[must_use]
 pub fn kinds() -> Kinds {

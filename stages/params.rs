@@ -1,7 +1,12 @@
 //! From the table in the pipeline file to complete parameters, for every kind alike. Knows no
 //! kind: the parameters' own type says which keys there are and what they default to.
 
-use std::{borrow::Cow, fmt::Display, str::FromStr};
+use std::{
+    borrow::Cow,
+    fmt::Display,
+    path::{Component, Path},
+    str::FromStr,
+};
 
 use engine::kind::{ParamError, Params};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -69,12 +74,12 @@ fn faults<T: DeserializeOwned + JsonSchema>(given: &Table) -> Vec<ParamError> {
         if let Err((message, place)) = read::<T>(alone)
             && !message.starts_with("missing field")
         {
-            let place = place.as_ref().unwrap_or(key);
-            errors.push(ParamError {
-                key: key.clone(),
-                message: format!("`{place}`: {message}"),
-                hint: None,
-            });
+            // Of a table, which of its keys.
+            let message = match place.filter(|place| place != key) {
+                Some(place) => format!("`{place}`: {message}"),
+                None => message,
+            };
+            errors.push(ParamError { key: key.clone(), message, hint: None });
         }
     }
     errors
@@ -98,12 +103,20 @@ fn plain(message: &str) -> String {
     let words = [
         ("expected usize", "expected a whole number from 0 on"),
         ("expected u64", "expected a whole number from 0 on"),
+        ("expected u32", "expected a whole number from 0 on"),
+        ("expected u16", "expected a whole number from 0 to 65535"),
+        ("expected path string", "expected a path"),
         ("expected f64", "expected a number"),
         ("expected a sequence", "expected a list: `[...]`"),
         ("expected a map", "expected a table: `{ ... }`"),
         ("floating point `", "`"),
     ];
     words.iter().fold(message.to_owned(), |message, (rust, plain)| message.replace(rust, plain))
+}
+
+/// Is it a path below the folder that it begins in?
+pub(crate) fn stays_inside(path: &Path) -> bool {
+    path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
 }
 
 fn keys<T: JsonSchema>() -> Vec<String> {
@@ -184,7 +197,8 @@ mod tests {
         let hint = errors[0].hint.as_deref().unwrap();
         assert_eq!(hint, "the parameters are `device`, `epochs`, `limit`, `rate`");
         assert_eq!(errors[1].key, "epochs");
-        assert!(errors[1].message.starts_with("`epochs`: invalid type: string"), "{}", errors[1].message);
+        let told = "invalid type: string \"three\", expected a whole number from 0 on";
+        assert_eq!(errors[1].message, told);
     }
 
     #[test]

@@ -273,12 +273,12 @@ impl Work {
                 let line = format!(
                     "what the engine `{other}` saved of this training is left aside; it goes on from that where it computes again"
                 );
-                job.reporter.say(&line);
+                job.reporter.warn(&line);
             }
         }
         let Protocol { milestones, epochs, .. } = protocol;
         if !milestones.is_empty() && milestones.iter().all(|milestone| milestone >= epochs) {
-            job.reporter.say(&format!(
+            job.reporter.warn(&format!(
                 "the learning rate never falls: `milestones` = {milestones:?} lie beyond the {epochs} epochs"
             ));
         }
@@ -323,7 +323,7 @@ fn go_on(reporter: &mut dyn Reporter, training: &mut Training, saved: &[u8]) -> 
         }
         Ok(()) => reporter.say(&format!("going on after epoch {}", training.history().len())),
         Err(reason @ (Error::Malformed(_) | Error::Invalid(_))) => {
-            reporter.say(&format!("what an earlier run saved cannot be used ({reason}); starting anew"));
+            reporter.warn(&format!("what an earlier run saved cannot be used ({reason}); starting anew"));
         }
         Err(error) => return Err(failed(error)),
     }

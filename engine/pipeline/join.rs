@@ -68,11 +68,17 @@ pub(super) fn instances(stages: Vec<Stage>, diagnostics: &mut Diagnostics) -> Ve
                         out[second.from].name,
                         if found.len() > 2 { ", ..." } else { "" },
                     );
-                    let missing: Vec<_> = axes_of[index[&need.from]].difference(&axes_of[at]).collect();
-                    let hint = missing.first().map_or_else(
-                        || "name one stage".to_owned(),
-                        |axis| format!("give `{}` the axis `{axis}` too", stage.name),
-                    );
+                    // Those that tell what it has apart.
+                    let differs = |axis: &&String| {
+                        found.iter().any(|n| out[n.from].axes.get(*axis) != out[first.from].axes.get(*axis))
+                    };
+                    let missing = axes_of[index[&need.from]].difference(&axes_of[at]).filter(differs);
+                    let missing: Vec<_> = missing.map(|axis| format!("`{axis}`")).collect();
+                    let hint = match missing.as_slice() {
+                        [] => "name one stage".to_owned(),
+                        [axis] => format!("give `{}` the axis {axis} too", stage.name),
+                        axes => format!("give `{}` the axes {} too", stage.name, axes.join(", ")),
+                    };
                     diagnostics.add(&need.span, message, Some(hint));
                 }
             }

@@ -62,7 +62,8 @@ pub(super) fn expand(
     }
     for (span, rule) in &included {
         for axis in names().filter(|axis| !rule.contains_key(*axis)) {
-            let hint = "an included combination names every axis".to_owned();
+            let hint = "an included combination names every axis; `-S` cannot sweep a stage that has some"
+                .to_owned();
             diagnostics.add(span, format!("this combination leaves out the axis `{axis}`"), Some(hint));
         }
     }

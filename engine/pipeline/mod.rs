@@ -159,13 +159,15 @@ pub fn load_text(source: String, options: &LoadOptions, kinds: &Kinds) -> Result
         let message = format!("`{}` does not end in `.toml`", file.display());
         let hint =
             "its results and its lock file are named after it without that ending: rename it".to_owned();
-        diagnostics.add(&None, message, Some(hint));
+        // What is wrong with its text says little: it may be no pipeline file at all.
+        let diagnostics = vec![Diagnostic { message, span: None, hint: Some(hint) }];
+        return Err(LoadError { file: file.clone(), source, diagnostics });
     }
     if namespace.to_str().is_none() || file.file_name().is_some_and(|name| name.to_str().is_none()) {
         let message = format!("the path of `{}` is not UTF-8", file.display());
         diagnostics.add(&None, message, Some("its results are named after it: rename it".to_owned()));
     }
-    let (instances, swept) = expand_text(&source, options, kinds, &mut diagnostics);
+    let Expanded { instances, swept, profiles } = expand_text(&source, options, kinds, &mut diagnostics);
     own_results(&instances, &root, &namespace, &mut diagnostics);
     published_twice(&instances, &mut diagnostics);
     if !diagnostics.list.is_empty() {
@@ -175,7 +177,15 @@ pub fn load_text(source: String, options: &LoadOptions, kinds: &Kinds) -> Result
         return Err(LoadError { file: file.clone(), source, diagnostics });
     }
     let (profile, set) = (options.profile.clone(), !options.sets.is_empty());
-    Ok(Pipeline { root, file: in_full(file), profile, set, swept, namespace, instances })
+    Ok(Pipeline { root, file: in_full(file), profile, profiles, set, swept, namespace, instances })
+}
+
+/// What a file comes to.
+#[derive(Default)]
+struct Expanded {
+    instances: Vec<Instance>,
+    swept: BTreeSet<String>,
+    profiles: BTreeSet<String>,
 }
 
 fn expand_text(
@@ -183,10 +193,14 @@ fn expand_text(
     options: &LoadOptions,
     kinds: &Kinds,
     diagnostics: &mut Diagnostics,
-) -> (Vec<Instance>, BTreeSet<String>) {
+) -> Expanded {
     let Some(mut document) = parse::document(source, options.profile.as_deref(), diagnostics) else {
-        return Default::default();
+        return Expanded::default();
     };
+    if document.stages.is_empty() && diagnostics.list.is_empty() {
+        let hint = "write `[stage.NAME]`; docs/pipeline.md has an example".to_owned();
+        diagnostics.add(&None, "the file has no stage", Some(hint));
+    }
     let facts = schema::Facts::of(kinds);
     let before = sweep::with_axes(&document);
     for set in &options.sets {
@@ -195,7 +209,7 @@ fn expand_text(
     let swept = sweep::with_axes(&document).difference(&before).cloned().collect();
     let values = params::resolve(&document.params, diagnostics);
     let stages = expand::stages(&document.stages, kinds, &facts, &values, diagnostics);
-    (join::instances(stages, diagnostics), swept)
+    Expanded { instances: join::instances(stages, diagnostics), swept, profiles: document.profiles }
 }
 
 /// A stage that reads a result as a file would read what is there before that is made anew.

@@ -29,7 +29,7 @@ pub(super) fn profile(
     document: &Document,
     diagnostics: &mut Diagnostics,
 ) -> Option<Document> {
-    let mut overlay = Document { params: Entries::new(), stages: Entries::new() };
+    let mut overlay = Document::default();
     for (key, entry) in table(&entry.node, &format!("`profile.{name}`"), diagnostics)? {
         let target = match key.as_str() {
             "params" => &mut overlay.params,
@@ -176,11 +176,34 @@ pub(super) fn set(
             )),
         },
         ["params", rest @ ..] if !rest.is_empty() => set_param(&mut document.params, rest, value),
-        rest => set_param(&mut document.params, rest, value),
+        rest => {
+            let of_stage = of_stage(document, rest, facts);
+            set_param(&mut document.params, rest, value)
+                .map_err(|(message, hint)| (message, of_stage.or(hint)))
+        }
     };
     if let Err((message, hint)) = result {
         fail(message, hint);
     }
+}
+
+/// A way out where a setting of that name is a stage's, and not one of `[params]`.
+fn of_stage(document: &Document, path: &[&str], facts: &Facts) -> Option<String> {
+    if document.params.contains_key(path[0]) {
+        return None;
+    }
+    if document.stages.contains_key(path[0]) && path.len() > 1 {
+        return Some(format!("did you mean `stage.{}`?", path.join(".")));
+    }
+    let has = |(name, entry): &(&String, &Entry)| {
+        let Data::Table(stage) = &entry.node.data else { return None };
+        let kind = stage
+            .get("kind")
+            .and_then(|kind| Some(facts.get(leaf(kind)?.as_str()?)?.properties.contains_key(path[0])));
+        (stage.contains_key(path[0]) || kind == Some(true)).then(|| (*name).clone())
+    };
+    let name = document.stages.iter().find_map(|stage| has(&stage))?;
+    Some(format!("a parameter of a stage is set by its name: `stage.{name}.{}`", path.join(".")))
 }
 
 type Refusal = (String, Option<String>);
@@ -330,6 +353,10 @@ fn value(text: &str) -> Result<Value, Refusal> {
     }
     if text.starts_with(['[', '{', '"', '\'']) {
         return refused(format!("`{text}` is not a TOML value"));
+    }
+    if text.contains(',') && text.split(',').all(|item| item.trim().parse::<f64>().is_ok()) {
+        let hint = format!("a list of values is `[{text}]`, a text `\"{text}\"`, both quoted for the shell");
+        return Err((format!("`{text}` is no single value"), Some(hint)));
     }
     Ok(Value::String(text.to_owned()))
 }

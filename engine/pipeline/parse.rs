@@ -1,7 +1,10 @@
 //! TOML text into a tree whose every key and value remembers its bytes. Knows the file's outer
 //! tables (`params`, `stage`, `profile`) and nothing of what a stage holds.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use toml::{
     Value,
@@ -42,9 +45,12 @@ const NO_PROFILES: &str =
     "the file has no `[profile.NAME]`: leave out `--profile`, or unset the variable `REPRO_PROFILE`";
 
 /// The file with the chosen profile laid over it.
+#[derive(Default)]
 pub(super) struct Document {
     pub(super) params: Entries,
     pub(super) stages: Entries,
+    /// The names of all profiles.
+    pub(super) profiles: BTreeSet<String>,
 }
 
 impl Node {
@@ -111,7 +117,8 @@ pub(super) fn document(
             diagnostics.add(&Some(at), message, Some("keep one, and delete the lines with the marks".into()));
             return None;
         }
-        for error in errors {
+        // Of a file that is something else, the first few tell as much as all.
+        for error in errors.into_iter().take(20) {
             diagnostics.add(&error.span(), error.message(), None);
         }
         return None;
@@ -142,7 +149,7 @@ pub(super) fn document(
     for (name, entry) in &stages {
         check_name("stage", name, &entry.key, diagnostics);
     }
-    let mut document = Document { params, stages };
+    let mut document = Document { params, stages, profiles: profiles.keys().cloned().collect() };
     let mut chosen = None;
     for (name, entry) in &profiles {
         check_name("profile", name, &entry.key, diagnostics);

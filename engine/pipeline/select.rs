@@ -33,6 +33,8 @@ pub fn select(pipeline: &Pipeline, name: &str) -> Result<Vec<InstanceId>, String
     let Some(&first) = of_stage.first() else {
         let stages: BTreeSet<&str> = pipeline.instances.iter().map(|i| i.stage.as_str()).collect();
         let setting = stage.contains('=').then(|| format!("`-S '{name}'` sets a value"));
+        let profile = pipeline.profiles.contains(stage).then(|| format!("`--profile {stage}` is there"));
+        let setting = setting.or(profile);
         return Err(hinted(
             format!("there is no stage `{stage}`"),
             setting.or_else(|| did_you_mean(stage, stages)),
@@ -58,7 +60,9 @@ pub fn select(pipeline: &Pipeline, name: &str) -> Result<Vec<InstanceId>, String
         };
         let value = if values.contains(value) { None } else { number() }.unwrap_or_else(|| value.to_owned());
         if !values.contains(&value) {
-            let hint = did_you_mean(&value, values.iter().map(String::as_str));
+            // No number is meant by another one that is written nearly alike.
+            let word = if value.parse::<f64>().is_ok() { "" } else { &*value };
+            let hint = did_you_mean(word, values.iter().map(String::as_str));
             return Err(hinted(format!("the axis `{axis}` of `{stage}` has no value `{value}`"), hint));
         }
         wanted.insert(axis, value);

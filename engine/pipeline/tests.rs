@@ -182,6 +182,11 @@ fn stages_with_the_same_axes_join_on_them() {
     let said = complaints(text, None, &[]);
     assert!(said[0].starts_with("'a': the role `data` of stage `b` takes one instance"), "{said:?}");
     assert!(said[0].ends_with("give `b` the axis `seed` too"), "{said:?}");
+    // One of a single value tells nothing apart.
+    let text =
+        text.replace("matrix.seed = [0, 1]", "matrix = { seed = [0, 1], arch = ['x', 'y'], lr = [0.1] }");
+    let said = complaints(&text, None, &[]);
+    assert!(said[0].ends_with("give `b` the axes `arch`, `seed` too"), "{said:?}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::*;
 use crate::cuda::{
     device::Source,
     driver::Card,
-    kernel_tests::Bench,
+    kernel_tests::{Bench, found},
     nvrtc::{Nvrtc, Places},
     sources::tests::sources,
 };
@@ -23,20 +23,17 @@ fn places() -> Places {
     Places { nvrtc, kernels, in_turn, ..Places::default() }
 }
 
-/// What was found, or none with a word; what `wanted` says must be there is an error.
-fn found<T>(what: crate::Result<T>, wanted: &str) -> Option<T> {
-    match what {
-        Ok(found) => Some(found),
-        Err(error) if env::var_os(wanted).is_some() => panic!("`{wanted}` is set: {error}"),
-        Err(error) => {
-            eprintln!("SKIPPED: {error}");
-            None
-        }
-    }
-}
-
 fn card() -> Option<Card> {
     found(Card::open(&places()), "REPRO_TEST_CARD")
+}
+
+/// One that computes in every precision.
+fn card_with_tensor_cores() -> Option<Card> {
+    let card = card()?;
+    if !card.has_tensor_cores() {
+        eprintln!("SKIPPED: the card has no tensor cores for tf32 and bf16");
+    }
+    Some(card).filter(Card::has_tensor_cores)
 }
 
 /// The first of each generation of cards; the first of all knows neither tf32 nor bf16.
@@ -113,7 +110,7 @@ fn every_kernel_on_a_card_is_as_plain_loops_have_it() {
 #[test]
 fn gradients_on_a_cards_tensor_cores_are_near_those_in_f32() {
     for (arch, mode, most, n) in [("resnet14", Mode::All, 128, 64), ("vgg11", Mode::Random, 7, 7)] {
-        check_precisions(&spec(arch, Variant::Paper, mode, most), &batch(0, 0, n), card);
+        check_precisions(&spec(arch, Variant::Paper, mode, most), &batch(0, 0, n), card_with_tensor_cores);
     }
 }
 
@@ -147,12 +144,13 @@ fn two_trainings_on_a_card_have_the_same_bits_alone_and_in_a_group() {
         [(Mode::All, Precision::F32), (Mode::Random, Precision::Tf32), (Mode::Bn, Precision::Bf16)]
     {
         let spec = TrainSpec { precision, ..spec("resnet8", Variant::Paper, mode, 5) };
+        let card = || if precision == Precision::F32 { card() } else { card_with_tensor_cores() };
         let run = || Some(bits(&mut CudaTrainer::new(&spec, images(), card()?).unwrap(), 0));
-        let (Some(first), Some(second), Some(card)) = (run(), run(), card()) else { return };
+        let (Some(first), Some(second), Some(one)) = (run(), run(), card()) else { return };
         assert!(first == second, "{mode}");
         let other = TrainSpec { seed: 1, ..spec.clone() };
-        let mut group = Group::new(&[other, spec.clone()], images(), card).unwrap();
-        let mut alone = CudaTrainer::new(&spec, images(), self::card().unwrap()).unwrap();
+        let mut group = Group::new(&[other, spec.clone()], images(), one).unwrap();
+        let mut alone = CudaTrainer::new(&spec, images(), card().unwrap()).unwrap();
         for i in 0..3 {
             let batches = [batch(1, i, 5), batch(0, i, 5)];
             group.step(&batches.each_ref().map(Vec::as_slice), &[0.1; 2]).unwrap();
@@ -164,9 +162,11 @@ fn two_trainings_on_a_card_have_the_same_bits_alone_and_in_a_group() {
 
 #[test]
 fn trainings_beside_each_other_on_a_card_have_the_bits_of_each_alone() {
+    let Some(has_tensor_cores) = card().map(|card| card.has_tensor_cores()) else { return };
+    let of = |precision| if has_tensor_cores { precision } else { Precision::F32 };
     let specs = [
-        TrainSpec { precision: Precision::Tf32, ..spec("resnet14", Variant::Paper, Mode::Bn, 128) },
-        TrainSpec { precision: Precision::Bf16, ..spec("resnet14", Variant::Origin, Mode::Random, 128) },
+        TrainSpec { precision: of(Precision::Tf32), ..spec("resnet14", Variant::Paper, Mode::Bn, 128) },
+        TrainSpec { precision: of(Precision::Bf16), ..spec("resnet14", Variant::Origin, Mode::Random, 128) },
         spec("resnet8", Variant::Paper, Mode::All, 128),
     ];
     let train = |spec: &TrainSpec, in_turn: bool| {

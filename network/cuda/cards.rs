@@ -36,6 +36,16 @@ pub struct CardInfo {
     pub shared: u32,
 }
 
+impl Driver {
+    /// The compiler for the first card.
+    ///
+    /// # Errors
+    /// Where there is none that the driver and the card go with.
+    pub fn compiler(&self, places: &Places) -> Result<Nvrtc> {
+        Nvrtc::find(places, Some(self.cuda[0]), self.cards.first().map(|card| card.capability))
+    }
+}
+
 impl CardInfo {
     /// The name of its instruction set: `sm_90`.
     pub fn arch(&self) -> String {
@@ -54,10 +64,14 @@ pub fn has_driver() -> bool {
 /// # Errors
 /// Where there is a driver that should show one, and cannot: why.
 pub fn any() -> Result<bool> {
+    seen().map(|driver| driver.is_some())
+}
+
+fn seen() -> Result<Option<Driver>> {
     if !has_driver() || result::init() == Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) {
-        return Ok(false);
+        return Ok(None);
     }
-    look().map(|_| true)
+    look().map(Some)
 }
 
 /// Is there a card, and a compiler for it?
@@ -65,12 +79,7 @@ pub fn any() -> Result<bool> {
 /// # Errors
 /// As [`any`], and where there is a card that nothing can be compiled for.
 pub fn usable(places: &Places) -> Result<bool> {
-    if !any()? {
-        return Ok(false);
-    }
-    let driver = look()?;
-    let capability = driver.cards.first().map(|card| card.capability);
-    Nvrtc::find(places, Some(driver.cuda[0]), capability).map(|_| true)
+    seen()?.map_or(Ok(false), |driver| driver.compiler(places).map(|_| true))
 }
 
 /// Asks the driver, if there is one; fails where it is missing, too old or shows no card.
@@ -145,6 +154,9 @@ pub(super) fn sentence(what: &str, code: CUresult, words: &str) -> String {
     let advice = match code {
         C::CUDA_ERROR_NO_DEVICE => {
             "the driver shows no card; look at `CUDA_VISIBLE_DEVICES` and at what `nvidia-smi` lists"
+        }
+        C::CUDA_ERROR_SYSTEM_NOT_READY => {
+            "start NVIDIA's fabric manager (`systemctl start nvidia-fabricmanager`), whose version must be the driver's"
         }
         C::CUDA_ERROR_STUB_LIBRARY => {
             "`libcuda.so` is a stub to link with; put the driver's own first in the loader's path"

@@ -69,7 +69,7 @@ impl Card {
     /// Opens it. Another than the first is chosen by `CUDA_VISIBLE_DEVICES`, which the driver reads.
     pub fn open(places: &Places) -> Result<Self> {
         let driver = look()?;
-        let nvrtc = Nvrtc::find(places, Some(driver.cuda[0]), Some(driver.cards[0].capability))?;
+        let nvrtc = driver.compiler(places)?;
         let card = &driver.cards[0];
         let open = || -> Result<_, DriverError> {
             let context = CudaContext::new(0)?;

@@ -48,8 +48,8 @@ type WithSize = unsafe extern "C" fn(Program, *mut usize) -> c_int;
 type WithText = unsafe extern "C" fn(Program, *mut c_char) -> c_int;
 
 impl Nvrtc {
-    /// Looks for the compiler: the newest whose major version is at most `newest`, the driver's, and that knows the
-    /// compute `capability`, the card's.
+    /// Looks for the compiler: the first, and of one place the newest, whose major version is at most `newest`, the
+    /// driver's, and that knows the compute `capability`, the card's.
     pub fn find(places: &Places, newest: Option<u32>, capability: Option<[u32; 2]>) -> Result<Self> {
         let mut refused = Vec::new();
         for candidate in candidates(places) {

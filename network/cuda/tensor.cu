@@ -101,7 +101,13 @@ __device__ __forceinline__ void multiply(float (*sums)[COLUMNS][4], const unsign
         }
         if (PRECISION != F32) continue;
 #pragma unroll
-        for (int i = 0; i < FRAGMENTS * COLUMNS * 4; i++) sums[0][0][i] += few[0][0][i];
+        for (int i = 0; i < FRAGMENTS; i++) {
+#pragma unroll
+            for (int j = 0; j < COLUMNS; j++) {
+#pragma unroll
+                for (int k = 0; k < 4; k++) sums[i][j][k] += few[i][j][k];
+            }
+        }
     }
 }
 

@@ -89,10 +89,10 @@ fn line(what: &str, text: String) {
 fn cuda() -> Cuda {
     let places = stages::card::places();
     let driver = cards::look().map_err(|error| error.to_string());
-    let found = driver.as_ref().ok();
-    let newest = found.map(|driver| driver.cuda[0]);
-    let capability = found.and_then(|driver| driver.cards.first()).map(|card| card.capability);
-    let nvrtc = Nvrtc::find(&places, newest, capability).map_err(|error| error.to_string());
+    let nvrtc = driver
+        .as_ref()
+        .map_or_else(|_| Nvrtc::find(&places, cards::newest(), None), |driver| driver.compiler(&places));
+    let nvrtc = nvrtc.map_err(|error| error.to_string());
     Cuda { driver, nvrtc, kernels: places.kernels.map(cache) }
 }
 

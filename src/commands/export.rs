@@ -98,9 +98,9 @@ impl Trained {
         if plan.contains(&(id, Standing::Locked)) {
             let failure =
                 Failure::user(format!("not all files of `{name}` are here, only what was committed"));
-            return Err(failure.hint(
-                "`repro pull` takes them from who has them; without `--allow-missing` it is trained again",
-            ));
+            return Err(
+                failure.hint("`repro pull` takes them from who has them; `repro run` trains it again")
+            );
         }
         if !plan.contains(&(id, Standing::Fresh)) {
             let failure = Failure::user(format!("`{name}` is not up to date"));
@@ -205,7 +205,11 @@ fn save_in(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), Failure> {
 /// Writes a file, whole or not at all: that at the end of a link, where `path` is one. What is no file (a device, a
 /// pipe) is written into and not replaced.
 pub(super) fn save(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let refused = |e: io::Error| Failure::user(format!("cannot write `{}`: {e}", path.display()));
+    let refused = |e: io::Error| {
+        // Its words are of a draft beside it, whose name says nothing.
+        let e = if e.get_ref().is_some() { e.kind().into() } else { e };
+        Failure::user(format!("cannot write `{}`: {e}", path.display())).hint("name another place")
+    };
     match fs::metadata(path) {
         Ok(meta) if meta.is_dir() => return Err(refused(io::ErrorKind::IsADirectory.into())),
         Ok(meta) if meta.is_file() && meta.permissions().readonly() => {

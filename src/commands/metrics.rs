@@ -71,7 +71,9 @@ pub(super) fn metrics(global: &Global, options: &Metrics) -> Result<ExitCode, Fa
         ui::json(&rows.iter().map(row).collect());
     } else if rows.is_empty() {
         let of = if listing.instances.is_empty() { "no result has" } else { "none of these results has" };
-        ui::note(&format!("{of} a `metrics.json` yet"));
+        ui::note(&format!(
+            "{of} a `metrics.json` yet; `repro metrics --past` shows those of other settings and profiles"
+        ));
     } else {
         let table = if listing.form.csv { csv(&rows) } else { table(&rows) };
         ui::print(&ui::formed(&table, listing.form));
@@ -106,7 +108,8 @@ fn at(pipeline: &Pipeline, project: &Project, revision: &str) -> Result<Values, 
     }
     if lost > 0 {
         let are = ui::count(lost, "result of", "results of");
-        ui::note(&format!("{are} `{revision}` can be found neither in the cache nor in the commit"));
+        let nothing = if values.is_empty() { ": nothing is compared with it" } else { "" };
+        ui::note(&format!("{are} `{revision}` can be found neither in the cache nor in the commit{nothing}"));
     }
     Ok(values)
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, json};
+use stages::Statistics;
 
 use super::metrics::Row;
 
@@ -30,11 +31,10 @@ pub(super) fn averaged(rows: Vec<Row>) -> Vec<Row> {
         let (mut fields, mut deviations) = (Map::new(), Map::new());
         for key in &keys {
             let numbers = if means.contains(key) { numbers(&group, key) } else { None };
-            if let Some(numbers) = numbers {
-                let (mean, sd) = mean_and_sd(&numbers);
+            if let Some(Statistics { mean, sd, n }) = numbers.and_then(Statistics::of) {
                 let number = |name: String, number: f64| number.is_finite().then(|| (name, json!(number)));
                 fields.extend(number(key.clone(), mean));
-                deviations.extend(sd.and_then(|sd| number(format!("{key} sd"), sd)));
+                deviations.extend(if n > 1 { number(format!("{key} sd"), sd) } else { None });
             } else {
                 let mut values = group.iter().map(|row| row.fields.get(key));
                 let first = values.next().flatten();
@@ -58,12 +58,4 @@ pub(super) fn averaged(rows: Vec<Row>) -> Vec<Row> {
 /// others would pass for one of all.
 fn numbers(rows: &[Row], key: &str) -> Option<Vec<f64>> {
     rows.iter().map(|row| row.fields.get(key)?.as_f64()).collect()
-}
-
-/// The second needs two numbers. Of equal ones it is 0, without rounding.
-fn mean_and_sd(numbers: &[f64]) -> (f64, Option<f64>) {
-    let (count, first) = (numbers.len() as f64, numbers.first().copied().unwrap_or_default());
-    let mean = first + numbers.iter().map(|number| number - first).sum::<f64>() / count;
-    let squares: f64 = numbers.iter().map(|number| (number - mean).powi(2)).sum();
-    (mean, (numbers.len() > 1).then(|| (squares / (count - 1.0)).sqrt()))
 }

@@ -13,6 +13,8 @@ const STEPS: u64 = 62_560;
 const EXAMPLES: u64 = 10_000;
 /// The batch of the protocol.
 const BATCH: u64 = 128;
+/// Bytes that batches must fit, to be compared.
+const BUDGET: u64 = 1 << 30;
 
 /// What of a result is meant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -80,7 +82,7 @@ impl Measure {
             all.iter().find(|z| (z.threshold - threshold).abs() < 1e-9).map(|z| 100.0 * z.change)
         };
         match self {
-            Self::Top1 => Some(100.0 * metrics.top1),
+            Self::Top1 => Some(run.top1()),
             Self::SmallGamma => Some(100.0 * run.gammas.as_ref()?.all.below_001),
             Self::Dead => Some(100.0 * run.features.as_ref()?.all.dead_99),
             Self::Zeroing001 => zeroing(0.01),
@@ -107,7 +109,7 @@ impl Quantity {
             return collect(memory.filter_map(|m| {
                 let value = match self.of {
                     Measure::Buffers => m.buffers.iter().find(|b| b.batch == BATCH)?.bytes as f64 / 1e6,
-                    _ => m.largest_batch? as f64,
+                    _ => m.largest_batch.filter(|_| m.budget == Some(BUDGET))? as f64,
                 };
                 Some((value, m.instance.clone()))
             }));

@@ -13,7 +13,7 @@ use self::{evidence::Evidence, rule::Rule};
 use crate::{
     output::{write, write_json},
     params::resolve,
-    results::Results,
+    results::{Results, STAGE},
 };
 
 /// The file with the verdicts.
@@ -22,7 +22,7 @@ const FILE: &str = "claims.json";
 pub(crate) const TABLE: &str = "claims.md";
 
 /// The kind `claims`.
-pub struct Claims;
+pub(crate) struct Claims;
 
 /// Parameters of a `claims` stage: none.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -72,7 +72,15 @@ struct File {
 enum Verdict {
     Holds,
     DoesNotHold,
+    /// Run at fewer networks than would settle it.
+    Open,
     NotRun,
+}
+
+impl Verdict {
+    fn is_settled(self) -> bool {
+        matches!(self, Self::Holds | Self::DoesNotHold)
+    }
 }
 
 /// A line of `claims.json`.
@@ -137,7 +145,7 @@ impl Kind for Claims {
     }
 
     fn version(&self) -> u32 {
-        10
+        11
     }
 
     fn names_stages(&self) -> bool {
@@ -162,6 +170,11 @@ impl Kind for Claims {
 
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
         let results = Results::read(job)?;
+        if results.evaluations.iter().any(|run| run.line.value(STAGE).is_some()) {
+            job.reporter.warn(
+                "no accuracy counts: some of `metrics` have the same axes, and only their stages tell them apart",
+            );
+        }
         let File { command, claim } = file()?;
         let judged: Vec<_> = claim.iter().map(|claim| claim.judge(&results)).collect();
         write_json(job, FILE, &judged)?;
@@ -188,8 +201,10 @@ impl Claim {
         let least = self.least.unwrap_or(networks.len());
         let verdict = if !self.rule.is_kept(&known) {
             Verdict::DoesNotHold
-        } else if known.len() < least {
+        } else if known.is_empty() {
             Verdict::NotRun
+        } else if known.len() < least {
+            Verdict::Open
         } else {
             Verdict::Holds
         };

@@ -89,6 +89,6 @@ pub(super) fn measure(of: Measure) -> &'static str {
         Measure::TrainedShare => "trained share of parameters",
         Measure::CheckpointShare => "size of the checkpoint against all numbers",
         Measure::Buffers => "buffers at batch 128",
-        Measure::LargestBatch => "largest batch that fits",
+        Measure::LargestBatch => "largest batch that fits 1 GiB",
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn verdicts(judged: &[Judged]) -> String {
     for (index, claim) in judged.iter().enumerate() {
         let number = index + 1;
         let (decided, of) = verdict(claim.verdict, claim.networks);
-        let bold = if claim.verdict == Verdict::NotRun { "" } else { "**" };
+        let bold = if claim.verdict.is_settled() { "**" } else { "" };
         let numbers = if claim.numbers.is_empty() { "–".into() } else { cell(&claim.numbers.join("<br>")) };
         let shown = evidence(&claim.evidence, |instance| format!("`{}`", cell(instance)));
         let shown = shown.map_or_else(String::new, |shown| format!(" ({shown})"));
@@ -63,8 +63,9 @@ fn counts(judged: &[Judged]) -> String {
     for (whose, is) in sources {
         let of =
             |verdict| judged.iter().filter(|claim| is(&claim.source) && claim.verdict == verdict).count();
-        let (all, hold) = (judged.iter().filter(|claim| is(&claim.source)).count(), of(Verdict::Holds));
-        let (fail, open) = (of(Verdict::DoesNotHold), of(Verdict::NotRun));
+        let (hold, fail) = (of(Verdict::Holds), of(Verdict::DoesNotHold));
+        let open = of(Verdict::Open) + of(Verdict::NotRun);
+        let all = hold + fail + open;
         let _ = writeln!(text, "| {whose} | {all} | {hold} | {fail} | {open} |");
     }
     let known = judged.iter().filter(|claim| claim.verdict == Verdict::Holds && !claim.is_trained).count();
@@ -80,7 +81,7 @@ pub(super) fn verdict(verdict: Verdict, [run, named]: [usize; 2]) -> (&'static s
         Verdict::Holds if run < named => "holds so far",
         Verdict::Holds => "holds",
         Verdict::DoesNotHold => "does not hold",
-        Verdict::NotRun if run > 0 => "open",
+        Verdict::Open => "open",
         Verdict::NotRun => "not run",
     };
     let of = if named > 1 && run > 0 { format!(", {run} of {named} networks") } else { String::new() };
@@ -106,7 +107,7 @@ fn notes(judged: &[Judged]) -> String {
 pub(super) fn commands(judged: &[Judged], commands: &[Command]) -> String {
     let mut text = String::new();
     for Command { id, file, sets, cost } in commands {
-        let open = judged.iter().enumerate().filter(|(_, claim)| claim.verdict == Verdict::NotRun);
+        let open = judged.iter().enumerate().filter(|(_, claim)| !claim.verdict.is_settled());
         let open =
             open.filter(|(_, claim)| claim.settled_by == *id).map(|(index, _)| (index + 1).to_string());
         let open: Vec<_> = open.collect();

@@ -59,7 +59,7 @@ pub(super) fn collect(params: &BinaryParams, job: &mut Job<'_>) -> Result<Collec
         BATCHES.iter().zip(&batches).filter(|(_, bytes)| bytes.len() as u64 != BATCH_BYTES)
     {
         let images = bytes.len() / RECORD;
-        job.reporter.say(&format!("`{name}` has {images} images; in CIFAR-10 it has 10,000"));
+        job.reporter.warn(&format!("`{name}` has {images} images; in CIFAR-10 it has 10,000"));
     }
     images(&batches, &params.subset)
 }

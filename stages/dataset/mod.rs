@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use self::{cifar::BinaryParams, download::DownloadParams, folder::FolderParams, synthetic::SyntheticParams};
 use crate::{
     output::{write, write_json},
-    params::{resolve, resolve_with_settings},
+    params::{resolve, resolve_with_settings, stays_inside},
 };
 
 /// The packed images, as [`network::data`] describes them.
@@ -178,11 +178,24 @@ fn one_place(params: &Params) -> Result<(), Vec<ParamError>> {
     let message = match (has("path"), has("input")) {
         (false, false) => "there is neither `path` nor `input`",
         (true, true) => "there are both `path` and `input`",
-        _ => return Ok(()),
+        _ => return inside(params),
     };
     let hint =
         "`path` is a folder of the project, `input` one in the result of the stage that `needs.files` names";
     Err(vec![ParamError { key: "path".into(), message: message.into(), hint: Some(hint.into()) }])
+}
+
+/// `input` is a folder of the result: nobody would notice a change of files elsewhere.
+fn inside(params: &Params) -> Result<(), Vec<ParamError>> {
+    let input = params.recipe.get("input").and_then(toml::Value::as_str);
+    match input.filter(|input| !stays_inside(input.as_ref())) {
+        None => Ok(()),
+        Some(input) => Err(vec![ParamError {
+            key: "input".into(),
+            message: format!("`{input}` leaves the result of the stage"),
+            hint: Some("write a relative path without `..`; `.` is all of it".into()),
+        }]),
+    }
 }
 
 /// What `dataset.json` says.

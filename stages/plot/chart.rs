@@ -79,6 +79,16 @@ pub(super) struct Chart {
     pub(super) rows: bool,
 }
 
+impl Series {
+    /// Neighbouring points that have a standard deviation, and whether they are shown in a band: one point, or points that
+    /// no line joins, have bars. A point of a single run says nothing of how far runs lie apart, and leaves a gap.
+    pub(super) fn spreads(&self) -> impl Iterator<Item = (&[(f64, f64, f64)], bool)> {
+        let alike = self.points.chunk_by(|a, b| (a.2 > 0.0) == (b.2 > 0.0));
+        let spread = alike.filter(|points| points[0].2 > 0.0);
+        spread.map(|points| (points, points.len() > 1 && self.look.dashes != Dashes::None))
+    }
+}
+
 impl Axis {
     /// With numbers along it.
     pub(super) fn linear(title: &str) -> Self {

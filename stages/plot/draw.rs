@@ -104,21 +104,23 @@ fn draw_data<B: DrawingBackend>(chart: &Chart, area: &DrawingArea<B, Shift>) -> 
     Ok(())
 }
 
-/// One standard deviation: a band around a line, a bar at each point that no line joins.
+/// One standard deviation.
 fn draw_spread<B: DrawingBackend>(
-    Series { look, points, .. }: &Series,
+    series: &Series,
     place: impl Fn(&(f64, f64, f64), f64) -> Option<Point>,
     canvas: &mut Canvas<'_, '_, B>,
 ) -> Result<(), B> {
-    let spread = || points.iter().filter(|p| p.2 > 0.0);
-    if look.dashes == Dashes::None {
-        let bar = |p| Some(PathElement::new([place(p, -1.0)?, place(p, 1.0)?], look.color.stroke_width(2)));
-        canvas.draw_series(spread().filter_map(bar))?;
-    } else if spread().next().is_some() {
-        let upper = points.iter().filter_map(|p| place(p, 1.0));
-        let lower = points.iter().rev().filter_map(|p| place(p, -1.0));
-        let outline: Vec<Point> = upper.chain(lower).collect();
-        canvas.draw_series([Polygon::new(outline, look.color.mix(0.18).filled())])?;
+    let color = series.look.color;
+    for (points, is_band) in series.spreads() {
+        if is_band {
+            let upper = points.iter().filter_map(|p| place(p, 1.0));
+            let lower = points.iter().rev().filter_map(|p| place(p, -1.0));
+            let outline: Vec<Point> = upper.chain(lower).collect();
+            canvas.draw_series([Polygon::new(outline, color.mix(0.18).filled())])?;
+        } else {
+            let bar = |p| Some(PathElement::new([place(p, -1.0)?, place(p, 1.0)?], color.stroke_width(2)));
+            canvas.draw_series(points.iter().filter_map(bar))?;
+        }
     }
     Ok(())
 }

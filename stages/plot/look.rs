@@ -67,19 +67,25 @@ pub(super) fn looks<'a>(lines: impl Iterator<Item = &'a Line>) -> Vec<Look> {
         });
         seen.push(line);
     }
-    if twins.iter().all(|twin| *twin < DASHES.len()) {
-        lines.iter().zip(twins).map(|(line, twin)| look(line, twin)).collect()
+    let looks: Vec<_> = lines.iter().zip(&twins).map(|(line, twin)| look(line, *twin)).collect();
+    if twins.iter().all(|twin| *twin < DASHES.len()) && are_apart(&looks) {
+        looks
     } else {
         by_settings(&lines)
     }
 }
 
-/// Dashes cannot tell so many twins apart: colours and markers tell what they differ in, dashes what is
-/// trained.
+/// Do colours and markers tell them apart? Figures that show several numbers of each line need the dashes for those.
+pub(super) fn are_apart(looks: &[Look]) -> bool {
+    let same = |a: &Look, b: &Look| (a.color, a.marker) == (b.color, b.marker);
+    looks.iter().enumerate().all(|(index, look)| !looks[..index].iter().any(|other| same(look, other)))
+}
+
+/// Dashes cannot tell so many twins apart: colours tell what they differ in, dashes what is trained, and markers both.
 fn by_settings(lines: &[&Line]) -> Vec<Look> {
     if let Some([rows, marks]) = crossed(lines.iter().copied()) {
         let place = |line: &Line, of: &Values| {
-            of.values.iter().position(|value| line.value(&of.axis) == Some(value)).unwrap_or(0)
+            of.values.iter().position(|value| line.value(&of.axis) == Some(&**value)).unwrap_or(0)
         };
         let look = |line: &&Line| {
             let (row, of) = (place(line, &rows), place(line, &marks));
@@ -95,7 +101,8 @@ fn by_settings(lines: &[&Line]) -> Vec<Look> {
         let place =
             settings.iter().position(|of| *of == (line.departure(), line.others(), line.k())).unwrap_or(0);
         let mode = modes.iter().position(|mode| *mode == line.mode()).unwrap_or(0);
-        Look { dashes: DASHES[mode % DASHES.len()], ..mark(place) }
+        let marker = MARKERS[(place + mode) % MARKERS.len()];
+        Look { dashes: DASHES[mode % DASHES.len()], marker, ..mark(place) }
     };
     lines.iter().map(look).collect()
 }
@@ -103,9 +110,11 @@ fn by_settings(lines: &[&Line]) -> Vec<Look> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::results::Value;
 
     fn decays(mode: &str, values: &[&str]) -> Vec<Line> {
-        let line = |value: &&str| Line::new(mode, None, vec![("weight_decay".into(), (*value).into())]);
+        let line =
+            |value: &&str| Line::new(mode, None, vec![("weight_decay".into(), Value((*value).into()))]);
         values.iter().map(line).collect()
     }
 
@@ -128,5 +137,14 @@ mod tests {
         }
         assert_eq!(looks[0].color, looks[4].color, "the same setting");
         assert_ne!(looks[0].dashes, looks[4].dashes, "another mode");
+        assert!(are_apart(&looks), "{looks:?}");
+    }
+
+    #[test]
+    fn a_twin_never_looks_like_another_mode_but_for_its_dashes() {
+        let mut lines = decays("bn", &["0.0", "0.1", "0.2"]);
+        assert_eq!(look(&lines[2], 2).marker, look(&Line::new("gamma", None, Vec::new()), 0).marker);
+        lines.extend(decays("gamma", &["0.0"]));
+        assert!(are_apart(&looks(lines.iter())));
     }
 }

@@ -55,7 +55,7 @@ impl Kind for Plot {
     }
 
     fn version(&self) -> u32 {
-        17
+        18
     }
 
     fn names_stages(&self) -> bool {
@@ -93,7 +93,7 @@ impl Kind for Plot {
             let drawings = figure.draw(&given);
             if drawings.is_empty() && !params.figures.is_empty() {
                 let name = serde_json::to_string(figure).unwrap_or_default();
-                job.reporter.say(&format!("the inputs have nothing for the figure {name}"));
+                job.reporter.warn(&format!("the inputs have nothing for the figure {name}"));
             }
             for Drawing { name, caption, chart } in drawings {
                 chart.write(job.out, &name)?;
@@ -107,7 +107,10 @@ impl Kind for Plot {
         if let Some(table) = table::memory(&results) {
             write(job, "memory.md", table.as_bytes())?;
         }
-        write(job, "table.md", table::accuracies(&results).as_bytes())
+        if let Some(table) = table::accuracies(&results) {
+            write(job, "table.md", table.as_bytes())?;
+        }
+        Ok(())
     }
 }
 

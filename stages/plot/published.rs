@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use engine::kind::StageError;
 use serde::Deserialize;
 
-use crate::results::{Line, Network};
+use crate::results::{Line, Network, Value};
 
 /// One source of numbers.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -55,7 +55,7 @@ impl Source {
             let points = published.accuracy.iter().map(|(name, value)| (Network::new(name), *value));
             let mut points: Vec<_> = points.collect();
             points.sort_by(|a, b| a.0.cmp(&b.0));
-            let others = published.bn_init.iter().map(|init| ("bn_init".to_owned(), init.clone()));
+            let others = published.bn_init.iter().map(|init| ("bn_init".to_owned(), Value(init.clone())));
             (Line::new(&published.mode, None, others.collect()), points)
         })
     }

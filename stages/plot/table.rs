@@ -7,8 +7,12 @@ use std::{
 
 use crate::results::{Evaluation, Line, Network, Results, Statistics};
 
-/// Accuracy by network and by what was trained; with both variants of networks, the paper's first.
-pub(super) fn accuracies(results: &Results) -> String {
+/// Accuracy by network and by what was trained; with both variants of networks, the paper's first. Nothing where no
+/// evaluation was given.
+pub(super) fn accuracies(results: &Results) -> Option<String> {
+    if results.evaluations.is_empty() {
+        return None;
+    }
     let parts = results.by_variant();
     let (head, rule) = if parts.is_empty() { ("", "") } else { (" variant |", "---|") };
     let mut text = format!(
@@ -21,7 +25,7 @@ pub(super) fn accuracies(results: &Results) -> String {
     for (variant, results) in &parts {
         text += &rows(results, &format!(" {variant} |"));
     }
-    text
+    Some(text)
 }
 
 /// Those of a variant, which stands behind the network.
@@ -32,7 +36,7 @@ fn rows(results: &Results, variant: &str) -> String {
     }
     let mut text = String::new();
     for ((network, line), runs) in groups {
-        let Some(s) = Statistics::of(runs.iter().map(|run| 100.0 * run.metrics.top1)) else { continue };
+        let Some(s) = Statistics::of(runs.iter().map(|run| run.top1())) else { continue };
         let sd = if s.n > 1 { format!("{:.2}", s.sd) } else { "–".into() };
         let trained = runs.iter().find_map(|run| run.metrics.trained).map_or_else(|| "–".into(), grouped);
         let _ = writeln!(

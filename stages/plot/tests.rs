@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use engine::{instance::Resources, kind::Input};
 
@@ -72,10 +72,21 @@ fn run(root: &Path, arch: &str, mode: &str, seed: u8, top1: f64, trained: u64) -
 
 fn draw(inputs: Vec<Input>, params: &str, out: &Path) -> Result<Vec<Entry>, StageError> {
     let roles = ["histories", "metrics", "models", "memory"];
-    let inputs = roles.map(|role| (role.to_owned(), inputs.clone())).into();
+    draw_roles(roles.map(|role| (role.to_owned(), inputs.clone())).into(), params, out)
+}
+
+fn only(role: &str, inputs: Vec<Input>, out: &Path) -> Vec<Entry> {
+    draw_roles([(role.to_owned(), inputs)].into(), "", out).unwrap()
+}
+
+fn draw_roles(
+    inputs: BTreeMap<String, Vec<Input>>,
+    params: &str,
+    out: &Path,
+) -> Result<Vec<Entry>, StageError> {
     Plot.run(&mut Job {
         instance: "plot",
-        axes: &std::collections::BTreeMap::new(),
+        axes: &BTreeMap::new(),
         params: &Plot.resolve(&params.parse().unwrap()).unwrap(),
         inputs: &inputs,
         out,
@@ -300,17 +311,26 @@ fn an_ablation_has_a_row_for_each_difference_between_the_papers_protocol_and_the
     let text = text.replace("&apos;", "'");
     let mut rest = &*text;
     for row in [
-        "the paper's protocol",
+        "the paper's settings",
         "the paper's, but stride 2 in the first stage",
         "the paper's, but no weight decay",
         "the origin's, but scales from U(0, 1)",
-        "the origin's protocol",
+        "the origin's settings",
         "paper: BatchNorm only",
         "origin: BatchNorm only",
     ] {
         let at = rest.find(row).unwrap_or_else(|| panic!("no `{row}`, or not in its place: {text}"));
         rest = &rest[at..];
     }
+    // A setting in other words is the same training.
+    let again = setting(given.path(), "f", 0.57, ["paper", "uniform", "trained", "0.0001"]);
+    let list = draw([&inputs[..], &[again]].concat(), params, out.path()).unwrap();
+    assert!(list[0].caption.contains("with one difference at a time in between"), "{list:?}");
+    let svg = std::fs::read_to_string(out.path().join("ablation-resnet32.svg")).unwrap();
+    assert!(svg.contains("(n = 1)"), "{svg}");
+    let both = setting(given.path(), "g", 0.55, ["paper", "fixed", "variant", "0.0"]);
+    let list = draw([&inputs[..], &[both]].concat(), params, out.path()).unwrap();
+    assert!(list[0].caption.contains("trained in several ways"), "{list:?}");
     let mut other = inputs;
     other[0].axes.insert("init".into(), "binary".into());
     other[1].axes.insert("init".into(), "he-normal".into());
@@ -431,4 +451,54 @@ fn the_papers_networks_and_the_origins_are_drawn_apart() {
     // One variant alone needs no word of it.
     let list = draw(inputs.into_iter().step_by(2).collect(), figures, out.path()).unwrap();
     assert_eq!(list[0].name, "accuracy-by-depth");
+}
+
+#[test]
+fn a_band_ends_where_a_single_run_says_nothing_of_spread() {
+    let (given, out) = folders();
+    let of = |arch: &str, seed: u8| run(given.path(), arch, "bn", seed, 0.5 + 0.01 * f64::from(seed), 1120);
+    let several = |arch| [0, 1, 2].map(|seed| of(arch, seed));
+    let inputs = [&several("resnet8")[..], &[of("resnet14", 0)], &several("resnet20"), &several("resnet32")];
+    let list = draw(inputs.concat(), "figures = [\"accuracy\"]", out.path()).unwrap();
+    let words = "Lines and marks are means over n seeds, bands and bars one standard deviation.";
+    assert!(list[0].caption.ends_with(words), "{list:?}");
+    let svg = std::fs::read_to_string(out.path().join("accuracy-by-depth.svg")).unwrap();
+    let bands = svg.lines().filter(|line| line.starts_with("<polygon opacity=\"0.18\""));
+    let corners = bands.filter_map(|line| {
+        Some(line.split("points=\"").nth(1)?.split('"').next()?.split_whitespace().count())
+    });
+    assert_eq!(corners.collect::<Vec<_>>(), [4], "from ResNet-20 to ResNet-32: {svg}");
+}
+
+#[test]
+fn one_number_of_random_weights_is_shown_whatever_it_is() {
+    let (given, out) = folders();
+    let input = run(given.path(), "resnet14", "random", 0, 0.3, 2240);
+    let path = input.dir.join("metrics.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("\"k\":2", "\"k\":4")).unwrap();
+    draw(vec![input], "figures = [\"accuracy\"]", out.path()).unwrap();
+    let svg = std::fs::read_to_string(out.path().join("accuracy-by-depth.svg")).unwrap();
+    assert!(svg.contains("4 random weights of each filter"), "{svg}");
+}
+
+#[test]
+fn widths_stand_with_the_narrowest_network_of_their_depth() {
+    let (given, out) = folders();
+    let of = |arch: &str| run(given.path(), arch, "bn", 0, 0.5, 1120);
+    let inputs = ["resnet8", "resnet14", "resnet8-2", "resnet8-4"].map(of).to_vec();
+    draw(inputs, "figures = [\"accuracy\"]", out.path()).unwrap();
+    let svg = std::fs::read_to_string(out.path().join("accuracy-by-width.svg")).unwrap();
+    let words: Vec<_> = svg.lines().filter(|line| ["8-1", "8-2", "8-4", "14-1"].contains(line)).collect();
+    assert_eq!(words, ["8-1", "8-2", "8-4"], "{svg}");
+}
+
+#[test]
+fn without_evaluations_there_is_no_table_of_them() {
+    let (given, out) = folders();
+    let input = run(given.path(), "resnet14", "bn", 0, 0.5, 1120);
+    std::fs::remove_file(input.dir.join("metrics.json")).unwrap();
+    let list = only("memory", vec![input], out.path());
+    assert_eq!(list[0].name, "memory-resnet14-paper");
+    assert!(!out.path().join("table.md").exists());
 }

@@ -100,6 +100,15 @@ fn even((low, high): (f64, f64)) -> Vec<f64> {
     (first..=last).map(|i| i as f64 * step).collect()
 }
 
+/// What is left of a number that a reader needs only about: two digits of a small one.
+pub(super) fn brief(value: f64) -> String {
+    match value {
+        10.0.. => format!("{value:.0}"),
+        1.0.. => number((10.0 * value).round() / 10.0),
+        _ => number((100.0 * value).round() / 100.0),
+    }
+}
+
 /// Powers of ten; the fewer of them, the more of their multiples too.
 fn decades((low, high): (f64, f64)) -> Vec<f64> {
     let multiples: &[f64] = match high - low {
@@ -109,7 +118,12 @@ fn decades((low, high): (f64, f64)) -> Vec<f64> {
     };
     let powers = low.floor() as i32..=high.ceil() as i32;
     let all = powers.flat_map(|power| multiples.iter().map(move |m| f64::from(power) + libm::log10(*m)));
-    all.filter(|at| (low..=high).contains(at)).collect()
+    let within: Vec<_> = all.filter(|at| (low..=high).contains(at)).collect();
+    if within.len() > 1 {
+        return within;
+    }
+    // Between two of them, logarithms are nearly straight.
+    even((libm::exp10(low), libm::exp10(high))).into_iter().map(libm::log10).collect()
 }
 
 fn number(value: f64) -> String {
@@ -142,8 +156,14 @@ mod tests {
         assert_eq!(names(&Axis::linear(""), &[-0.01, 0.02]), ["-0.01", "0", "0.01", "0.02"]);
         assert_eq!(names(&Axis::linear(""), &[0.0, 1.7e9])[..3], ["0", "5e8", "1e9"]);
         assert_eq!(names(&Axis::log(""), &[900.0, 60_000.0]), ["1 k", "2 k", "5 k", "10 k", "20 k", "50 k"]);
+        assert_eq!(names(&Axis::log(""), &[2272.0, 2496.0]), ["2.3 k", "2.35 k", "2.4 k", "2.45 k", "2.5 k"]);
         assert_eq!(names(&Axis::log(""), &[500.0, 2e6]), ["1 k", "10 k", "100 k", "1 M"]);
         assert_eq!(names(&Axis::words("", vec!["a".into(), "b".into()]), &[]), ["a", "b"]);
+    }
+
+    #[test]
+    fn chance_is_said_in_two_digits() {
+        assert_eq!([50.0, 100.0 / 3.0, 1.0, 0.5, 1.0 / 3.0].map(brief), ["50", "33", "1", "0.5", "0.33"]);
     }
 
     #[test]

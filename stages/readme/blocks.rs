@@ -1,6 +1,9 @@
 //! Blocks between markers in Markdown, and figures as Markdown. Knows no files.
 
-use std::path::{Component, Path};
+use std::{
+    collections::BTreeSet,
+    path::{Component, Path},
+};
 
 use engine::kind::StageError;
 
@@ -48,6 +51,46 @@ pub(super) fn markers(stage: &str, name: &str) -> [String; 2] {
     [format!("<!-- repro:{name} -->"), format!("<!-- /repro:{name} -->")]
 }
 
+/// An error where the page wants a block of `stage` that it does not make, which would stay as it is for ever, or where a
+/// block ends that does not begin.
+pub(super) fn check(
+    text: &str,
+    page: &Path,
+    stage: &str,
+    makes: impl Fn(&str) -> bool,
+) -> Result<(), StageError> {
+    let mut opened = BTreeSet::new();
+    for part in text.split("<!-- ").skip(1) {
+        let Some((marker, _)) = part.split_once(" -->") else { continue };
+        let (ends, name) = match (marker.strip_prefix("repro:"), marker.strip_prefix("/repro:")) {
+            (Some(name), _) => (false, name),
+            (_, Some(name)) => (true, name),
+            _ => continue,
+        };
+        let (whose, block) = name.rsplit_once('/').unwrap_or(("", name));
+        if whose != stage {
+            continue;
+        }
+        let [open, close] = markers(stage, block);
+        if ends && !opened.contains(block) {
+            return Err(StageError::new(format!(
+                "{} has `{close}` but no `{open}` before it",
+                page.display()
+            ))
+            .hint(format!("write `{open}` where the block begins")));
+        }
+        if !makes(block) {
+            return Err(StageError::new(format!(
+                "{} has the block `{open}`, which this stage does not make",
+                page.display()
+            ))
+            .hint("give the stage what it is made of, correct the name, or take the block out of the page"));
+        }
+        opened.insert(block);
+    }
+    Ok(())
+}
+
 /// `text` with `content` in each block of `stage` called `name`; unchanged where there is none.
 pub(super) fn replace(
     text: &str,
@@ -80,6 +123,21 @@ mod tests {
         assert_eq!(way("notes/a/b.md", "docs/figures"), "../../docs/figures/");
         assert_eq!(way("./docs/./results.md", "docs/figures"), "figures/");
         assert_eq!(way("./README.md", "docs/figures"), "docs/figures/");
+    }
+
+    #[test]
+    fn a_block_that_nobody_fills_is_an_error() {
+        let says = |text: &str, stage: &str| {
+            let checked = check(text, "README.md".as_ref(), stage, |block| block == "table");
+            checked.err().map(|error| error.message)
+        };
+        let table = "<!-- repro:table -->\n<!-- /repro:table --> <!-- a comment --> ";
+        let others = "<!-- repro:depth/claims --> <!-- /repro:depth/claims -->";
+        assert_eq!(says(&format!("{table}{others}{table}"), ""), None);
+        let wanted = "README.md has the block `<!-- repro:depth/claims -->`, which this stage does not make";
+        assert_eq!(says(&format!("{table}{others}"), "depth").as_deref(), Some(wanted));
+        let ended = "README.md has `<!-- /repro:table -->` but no `<!-- repro:table -->` before it";
+        assert_eq!(says("<!-- /repro:table -->", "").as_deref(), Some(ended));
     }
 
     #[test]

@@ -7,17 +7,17 @@ mod speed;
 
 use std::{
     fs, io,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
-use engine::kind::{Job, Kind, ParamError, Params, Publication, RoleSpec, Roles, StageError};
+use engine::kind::{Input, Job, Kind, ParamError, Params, Publication, RoleSpec, Roles, StageError};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     claims,
     output::{failed, write},
-    params::resolve_and_read,
+    params::{resolve_and_read, stays_inside},
     plot::{Entry, LIST},
 };
 
@@ -75,8 +75,7 @@ impl ReadmeParams {
             let message = format!("`name` is `{name}`; it becomes a folder");
             faults.push(fault("name", message, "use letters, digits and `-`"));
         }
-        let inside = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
-        for page in self.pages.iter().filter(|page| !page.components().all(inside)) {
+        for page in self.pages.iter().filter(|page| !stays_inside(page)) {
             let message =
                 format!("`pages` has `{}`, and links are written for a page in the project", page.display());
             faults.push(fault(
@@ -95,7 +94,7 @@ impl Kind for Readme {
     }
 
     fn version(&self) -> u32 {
-        9
+        10
     }
 
     fn roles(&self) -> Roles {
@@ -124,12 +123,16 @@ impl Kind for Readme {
         let params: ReadmeParams = job.params()?;
         let figures = job.input("figures")?;
         let from = &figures.dir;
-        let list = list(from)?;
+        let list = if from.join(LIST).exists() {
+            list(from)?
+        } else {
+            return Err(wrong_kind(figures, "figures", "plot"));
+        };
         let files = list.iter().map(|entry| format!("{}.svg", entry.name));
-        for name in files.chain([LIST.to_owned(), "table.md".into()]) {
+        for name in files.chain([LIST.to_owned()]) {
             copy(from, &name, job.out)?;
         }
-        for name in ["parameters.md", "memory.md"] {
+        for name in ["table.md", "parameters.md", "memory.md"] {
             if from.join(name).exists() {
                 copy(from, name, job.out)?;
             } else {
@@ -137,6 +140,9 @@ impl Kind for Readme {
             }
         }
         if let Ok(input) = job.input("claims") {
+            if !input.dir.join(claims::TABLE).exists() {
+                return Err(wrong_kind(input, "claims", "claims"));
+            }
             copy(&input.dir, claims::TABLE, job.out)?;
         }
         if let Some(path) = &params.speed {
@@ -170,6 +176,12 @@ impl Kind for Readme {
         let mut files = Publication::new();
         for page in pages {
             let mut text = read(&project.join(&page))?;
+            let shows = |block: &str| {
+                ["figure", "figures"].contains(&block)
+                    || TABLES.iter().any(|(table, _)| *table == block)
+                        && result.join(format!("{block}.md")).exists()
+            };
+            blocks::check(&text, &page, &name, shows)?;
             if !has_block(&text, &name) {
                 return Err(no_block(&page, &name));
             }
@@ -210,6 +222,12 @@ fn old_figures(project: &Path, folder: &Path, list: &[Entry]) -> Result<Vec<Path
     });
     old.sort();
     Ok(old)
+}
+
+/// An input that has not what this stage shows of it.
+fn wrong_kind(input: &Input, role: &str, kind: &str) -> StageError {
+    StageError::new(format!("`{}` has no {role} to show", input.instance))
+        .hint(format!("`{role}` wants an instance of kind `{kind}`"))
 }
 
 /// Does a page want anything of the stage of that `name`?

@@ -1,6 +1,6 @@
 //! What was trained, in plain words: the line of a figure, the row of a table.
 
-use std::collections::BTreeSet;
+use std::{cmp::Ordering, collections::BTreeSet, ops::Deref};
 
 use network::{arch::Variant, mode::Mode};
 
@@ -26,6 +26,35 @@ const VARIANT: &str = "variant";
 /// BatchNorm has two values per channel, and every filter makes one channel.
 const AS_MANY: u64 = 2;
 
+/// A value of an axis as text; numbers come before words, in their own order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Value(pub(crate) String);
+
+impl Ord for Value {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let number = |value: &Self| value.parse::<f64>().ok();
+        let order = match (number(self), number(other)) {
+            (Some(a), Some(b)) => a.total_cmp(&b),
+            (a, b) => b.is_some().cmp(&a.is_some()),
+        };
+        order.then_with(|| self.0.cmp(&other.0))
+    }
+}
+
+impl PartialOrd for Value {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Deref for Value {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
 /// What was trained, and whatever else tells runs apart; runs of a line differ in network and seed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Line {
@@ -34,12 +63,12 @@ pub(crate) struct Line {
     k: Option<u64>,
     /// What `others` amount to, where they are settings of the paper's protocol: orders those before it.
     departure: Option<Departure>,
-    others: Vec<(String, String)>,
+    others: Vec<(String, Value)>,
 }
 
 impl Line {
     /// `k` counts in mode `random` only.
-    pub(crate) fn new(mode: &str, k: Option<u64>, others: Vec<(String, String)>) -> Self {
+    pub(crate) fn new(mode: &str, k: Option<u64>, others: Vec<(String, Value)>) -> Self {
         let rank = MODES.iter().position(|(name, _)| *name == mode).unwrap_or(MODES.len());
         let departure = Departure::of(&others);
         Self { rank, mode: mode.to_owned(), k: k.filter(|_| mode == "random"), departure, others }
@@ -66,13 +95,13 @@ impl Line {
     }
 
     /// What else tells it from others: axes with their values, sorted.
-    pub(crate) fn others(&self) -> &[(String, String)] {
+    pub(crate) fn others(&self) -> &[(String, Value)] {
         &self.others
     }
 
     /// The value of one of these axes.
     pub(crate) fn value(&self, axis: &str) -> Option<&str> {
-        self.others.iter().find(|(other, _)| other == axis).map(|(_, value)| value.as_str())
+        self.others.iter().find(|(other, _)| other == axis).map(|(_, value)| &**value)
     }
 
     /// How it differs from the paper's protocol or the origin's, as far as its axes say.
@@ -124,7 +153,7 @@ impl Line {
     /// What else tells it from others; empty where nothing does.
     pub(crate) fn how(&self) -> String {
         // The variant alone stands for all in which the two differ.
-        let words = |(axis, value): &(String, String)| {
+        let words = |(axis, value): &(String, Value)| {
             if axis == VARIANT { whose(value) } else { setting(axis, value) }
         };
         let words = || self.others.iter().map(words).collect::<Vec<_>>().join(", ");
@@ -141,7 +170,7 @@ impl Line {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Values {
     pub(crate) axis: String,
-    pub(crate) values: Vec<String>,
+    pub(crate) values: Vec<Value>,
 }
 
 /// The two axes, that of more values first, where these and nothing else tell lines apart.
@@ -208,7 +237,7 @@ mod tests {
         for (mode, _) in Mode::NAMES {
             assert!(MODES.iter().any(|(name, _)| *name == mode), "what `{mode}` trains is not said in words");
         }
-        let decayed = Line::new("bn", None, vec![("weight_decay".into(), "0.0".into())]);
+        let decayed = Line::new("bn", None, vec![("weight_decay".into(), Value("0.0".into()))]);
         assert_eq!(decayed.label(), "BatchNorm only, no weight decay");
         let axes = [
             ("bn_init", "fixed"),
@@ -216,7 +245,19 @@ mod tests {
             ("variant", "origin"),
             ("weight_decay", "0.0001"),
         ];
-        let between = Line::new("bn", None, axes.map(|(axis, value)| (axis.into(), value.into())).into());
+        let between =
+            Line::new("bn", None, axes.map(|(axis, value)| (axis.into(), Value(value.into()))).into());
         assert_eq!(between.label(), "BatchNorm only: the origin's, but weight decay 0.0001");
+        // How the scales begin is not said.
+        let open = [("variant", "origin"), ("weight_decay", "0.0")];
+        let open = Line::new("bn", None, open.map(|(axis, value)| (axis.into(), Value(value.into()))).into());
+        assert_eq!(open.label(), "BatchNorm only, the origin's network, no weight decay");
+    }
+
+    #[test]
+    fn numbers_come_in_their_own_order_and_before_words() {
+        let mut values = ["variant", "128", "1e-5", "16", "0.0001"].map(|text| Value(text.into()));
+        values.sort();
+        assert_eq!(values.each_ref().map(|value| &**value), ["1e-5", "0.0001", "16", "128", "variant"]);
     }
 }

@@ -9,30 +9,29 @@ mod read;
 
 pub(crate) use self::{
     history::History,
-    line::{Line, Values, crossed, setting, whose},
+    line::{Line, Value, Values, crossed, setting, whose},
     network::{Family, Network},
     protocol::Departure,
-    read::{Axes, Evaluation, Gammas, Memory, Results},
+    read::{Axes, Evaluation, Gammas, Memory, Results, STAGE},
 };
 
 /// Mean, sample standard deviation and number of values that are finite.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Statistics {
-    pub(crate) mean: f64,
+pub struct Statistics {
+    /// Of equal values it is that value, without rounding.
+    pub mean: f64,
     /// 0 for a single value.
-    pub(crate) sd: f64,
-    pub(crate) n: usize,
+    pub sd: f64,
+    /// How many.
+    pub n: usize,
 }
 
 impl Statistics {
     /// Nothing where no value is finite.
-    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let values: Vec<f64> = values.into_iter().filter(|v| v.is_finite()).collect();
-        let n = values.len();
-        if n == 0 {
-            return None;
-        }
-        let mean = values.iter().sum::<f64>() / n as f64;
+        let (n, first) = (values.len(), *values.first()?);
+        let mean = first + values.iter().map(|v| v - first).sum::<f64>() / n as f64;
         let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
         Some(Self { mean, sd: if n > 1 { (squares / (n - 1) as f64).sqrt() } else { 0.0 }, n })
     }

@@ -6,7 +6,7 @@
 pub(crate) enum Family {
     /// ResNet-N.
     Depth,
-    /// ResNet-14-W.
+    /// ResNet-N-W of one N.
     Width,
     /// VGG-N.
     Vgg,
@@ -76,13 +76,18 @@ impl Network {
         }
     }
 
-    /// On the axis of `family`; nothing where it does not belong. ResNet-14 is the narrowest of the
-    /// wide ones too.
+    /// In layers; 0 of one that it does not know.
+    pub(crate) fn depth(&self) -> u32 {
+        self.depth
+    }
+
+    /// On the axis of `family`; nothing where it does not belong. ResNet-N is the narrowest of the
+    /// ResNets-N-W too.
     pub(crate) fn tick(&self, family: Family) -> Option<String> {
         match (family, self.kind) {
             (Family::Depth, Family::Depth) | (Family::Vgg, Family::Vgg) => Some(self.depth.to_string()),
             (Family::Width, Family::Width) => Some(format!("{}-{}", self.depth, self.width)),
-            (Family::Width, Family::Depth) if self.depth == 14 => Some("14-1".into()),
+            (Family::Width, Family::Depth) => Some(format!("{}-1", self.depth)),
             (Family::Other, Family::Other) => Some(self.name.clone()),
             _ => None,
         }
@@ -106,7 +111,7 @@ mod tests {
         let labels = networks.each_ref().map(Network::label);
         assert_eq!(labels, ["ResNet-14", "ResNet-20", "ResNet-110", "ResNet-14-8", "VGG-11", "mine"]);
         assert_eq!(networks[0].tick(Family::Width).as_deref(), Some("14-1"));
-        assert_eq!(networks[1].tick(Family::Width), None);
+        assert_eq!(networks[1].tick(Family::Width).as_deref(), Some("20-1"));
         assert_eq!(networks[3].tick(Family::Depth), None);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::setting;
+use super::{Value, setting};
 
 /// How someone trains.
 struct Protocol {
@@ -62,14 +62,18 @@ pub(crate) struct Departure {
 }
 
 impl Departure {
-    /// Nothing where one of the axes means something else, or no axis says whose network it is.
-    pub(super) fn of(axes: &[(String, String)]) -> Option<Self> {
+    /// Nothing where one of the axes means something else, or where they leave open in what the two protocols differ (the
+    /// shortcuts' BatchNorms are the variant's unless an axis says otherwise).
+    pub(super) fn of(axes: &[(String, Value)]) -> Option<Self> {
         let mut settings: BTreeMap<&str, &str> = BTreeMap::new();
         for (axis, value) in axes {
             if !PAPER.settings.iter().any(|(known, _)| known == axis) {
                 return None;
             }
             settings.insert(axis, value);
+        }
+        for axis in ["bn_init", "weight_decay"] {
+            settings.get(axis)?;
         }
         let protocol = if *settings.get("variant")? == "origin" { &ORIGIN } else { &PAPER };
         // What a variant has by itself.
@@ -81,6 +85,11 @@ impl Departure {
         let differences = if of_origin { origin } else { paper };
         let rank = if of_origin { -(differences.len() as isize) } else { differences.len() as isize };
         Some(Self { of_origin, rank, differences })
+    }
+
+    /// In how many settings it differs.
+    pub(crate) fn differences(&self) -> usize {
+        self.differences.len()
     }
 
     fn protocol(&self) -> &'static Protocol {
@@ -96,7 +105,7 @@ impl Departure {
     pub(crate) fn name(&self) -> String {
         let words = self.protocol().words;
         if self.differences.is_empty() {
-            return format!("{words} protocol");
+            return format!("{words} settings");
         }
         let differences =
             self.differences.iter().map(|(place, value)| setting(PAPER.settings[*place].0, value));

@@ -12,15 +12,15 @@ use engine::kind::{Input, Job, StageError};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
-    Line, Network,
+    Line, Network, Value,
     history::{History, rows},
 };
 
 /// Axes that are part of what a result is.
 const OWN_AXES: [&str; 4] = ["arch", "mode", "seed", "k"];
 
-/// What stands for an axis where stages tell lines apart.
-const STAGE: &str = "stage";
+/// What stands for an axis where stages tell lines of a role apart.
+pub(crate) const STAGE: &str = "stage";
 
 /// The axes of an instance, with their values.
 pub(crate) type Axes = BTreeMap<String, toml::Value>;
@@ -187,19 +187,27 @@ pub(crate) struct Results {
     pub(crate) memory: Vec<Memory>,
 }
 
+impl Evaluation {
+    /// Test accuracy in per cent.
+    pub(crate) fn top1(&self) -> f64 {
+        100.0 * self.metrics.top1
+    }
+}
+
 impl Results {
     /// Reads the roles `metrics`, `histories`, `models` and `memory`, those that there are.
     pub(crate) fn read(job: &Job<'_>) -> Result<Self, StageError> {
         let of = |role: &str| job.inputs.get(role).map_or(&[][..], Vec::as_slice);
-        let telling = telling_axes(job.inputs);
-        let evaluations = of("metrics").iter().map(|input| evaluation(input, &telling));
-        let histories = of("histories").iter().map(|input| history(input, of("metrics"), &telling));
-        let memory = of("memory").iter().map(|input| memory(input, &telling));
+        let axes = telling_axes(job.inputs);
+        let telling = |role: &str| Telling { axes: &axes, stage: repeat(of(role)) };
+        let [of_metrics, of_histories, of_memory] = ["metrics", "histories", "memory"].map(telling);
+        let evaluations = of("metrics").iter().map(|input| evaluation(input, of_metrics));
+        let histories = of("histories").iter().map(|input| history(input, of("metrics"), of_histories));
+        let memory = of("memory").iter().map(|input| memory(input, of_memory));
         let mut models = BTreeMap::new();
         for input in of("models") {
             let model: Model = json(input, "model.json")?.ok_or_else(|| missing(input, "model.json"))?;
-            let (network, _) = whose(input, &model.subject, &telling);
-            models.insert((network, model.subject.variant), model.parameters);
+            models.insert((network(input, &model.subject), model.subject.variant), model.parameters);
         }
         Ok(Self {
             evaluations: evaluations.collect::<Result<_, _>>()?,
@@ -238,21 +246,29 @@ impl Results {
     }
 }
 
-fn evaluation(input: &Input, telling: &BTreeSet<String>) -> Result<Evaluation, StageError> {
+/// What tells the lines of a role apart.
+#[derive(Clone, Copy)]
+struct Telling<'a> {
+    axes: &'a BTreeSet<String>,
+    /// Their stages do, too.
+    stage: bool,
+}
+
+fn evaluation(input: &Input, telling: Telling<'_>) -> Result<Evaluation, StageError> {
     let metrics: Metrics = json(input, "metrics.json")?.ok_or_else(|| missing(input, "metrics.json"))?;
-    let (network, line) = whose(input, &metrics.subject, telling);
+    let (network, line) = (network(input, &metrics.subject), line(input, &metrics.subject, telling));
     let (gammas, features) = (json(input, "gamma.json")?, json(input, "features.json")?);
     let (instance, axes) = (input.instance.clone(), input.axes.clone());
     Ok(Evaluation { instance, axes, network, line, metrics, gammas, features })
 }
 
-fn history(input: &Input, metrics: &[Input], telling: &BTreeSet<String>) -> Result<History, StageError> {
+fn history(input: &Input, metrics: &[Input], telling: Telling<'_>) -> Result<History, StageError> {
     let text = fs::read_to_string(input.dir.join("history.csv")).map_err(|e| {
         StageError::new(format!("cannot read history.csv of `{}`: {e}", input.instance))
             .hint("`histories` wants instances of kind `train`")
     })?;
     let subject = trained(input, metrics)?;
-    let (network, line) = whose(input, &subject, telling);
+    let (network, line) = (network(input, &subject), line(input, &subject, telling));
     let (instance, axes) = (input.instance.clone(), input.axes.clone());
     let (variant, rows) = (subject.variant, rows(&text, input)?);
     Ok(History { instance, axes, variant, network, line, rows })
@@ -272,30 +288,38 @@ fn trained(input: &Input, metrics: &[Input]) -> Result<Subject, StageError> {
     Ok(checkpoint(&path).unwrap_or_default())
 }
 
-fn memory(input: &Input, telling: &BTreeSet<String>) -> Result<Memory, StageError> {
+fn memory(input: &Input, telling: Telling<'_>) -> Result<Memory, StageError> {
     let file: MemoryFile = json(input, "memory.json")?.ok_or_else(|| missing(input, "memory.json"))?;
-    let (network, line) = whose(input, &file.subject, telling);
+    let (network, line) = (network(input, &file.subject), line(input, &file.subject, telling));
     let MemoryFile { subject: Subject { variant, .. }, buffers, budget, largest_batch } = file;
     Ok(Memory { instance: input.instance.clone(), network, line, variant, buffers, budget, largest_batch })
 }
 
-/// The network and the line of a result: what its file says, else what its axes say.
-fn whose(input: &Input, said: &Subject, telling: &BTreeSet<String>) -> (Network, Line) {
-    let axis = |name: &str| input.axes.get(name).map(plain);
-    let arch = said.arch.clone().or_else(|| axis("arch")).unwrap_or_else(|| "network".into());
-    let mode = said.mode.clone().or_else(|| axis("mode")).unwrap_or_else(|| "run".into());
-    let k = said.k.or_else(|| axis("k")?.parse().ok());
-    let others = input.axes.iter().filter(|(axis, _)| telling.contains(*axis));
-    let mut others: Vec<_> = others.map(|(axis, value)| (axis.clone(), plain(value))).collect();
-    if telling.contains(STAGE) {
+/// The value of an axis as text.
+fn axis(input: &Input, name: &str) -> Option<String> {
+    input.axes.get(name).map(plain)
+}
+
+/// The network of a result: what its file says, else what its axes say.
+fn network(input: &Input, said: &Subject) -> Network {
+    Network::new(&said.arch.clone().or_else(|| axis(input, "arch")).unwrap_or_else(|| "network".into()))
+}
+
+/// The line of a result: what its file says, else what its axes say.
+fn line(input: &Input, said: &Subject, telling: Telling<'_>) -> Line {
+    let mode = said.mode.clone().or_else(|| axis(input, "mode")).unwrap_or_else(|| "run".into());
+    let k = said.k.or_else(|| axis(input, "k")?.parse().ok());
+    let others = input.axes.iter().filter(|(axis, _)| telling.axes.contains(*axis));
+    let mut others: Vec<_> = others.map(|(axis, value)| (axis.clone(), Value(plain(value)))).collect();
+    if telling.stage {
         let stage = input.instance.split('[').next().unwrap_or_default();
-        others.push((STAGE.to_owned(), stage.to_owned()));
+        others.push((STAGE.to_owned(), Value(stage.to_owned())));
     }
-    (Network::new(&arch), Line::new(&mode, k, others))
+    Line::new(&mode, k, others)
 }
 
 /// Axes that say neither network nor mode nor seed, and have several values or are not those of all inputs of a role:
-/// they tell lines apart. So do the stages, where those of a role have instances with the same axes.
+/// they tell lines apart.
 fn telling_axes(inputs: &BTreeMap<String, Vec<Input>>) -> BTreeSet<String> {
     let mut values = BTreeMap::<&str, BTreeSet<String>>::new();
     for (axis, value) in inputs.values().flatten().flat_map(|input| &input.axes) {
@@ -308,18 +332,16 @@ fn telling_axes(inputs: &BTreeMap<String, Vec<Input>>) -> BTreeSet<String> {
     let telling = values
         .into_iter()
         .filter(|(axis, values)| !OWN_AXES.contains(axis) && (values.len() > 1 || lacked(axis)));
-    let mut telling: BTreeSet<_> = telling.map(|(axis, _)| axis.to_owned()).collect();
-    let repeats = |inputs: &Vec<Input>| {
-        let mut seen = BTreeSet::new();
-        inputs.iter().any(|input| {
-            let axes = input.axes.iter().map(|(axis, value)| (axis.clone(), plain(value)));
-            !seen.insert(axes.collect::<Vec<_>>())
-        })
-    };
-    if inputs.values().any(repeats) {
-        telling.insert(STAGE.to_owned());
-    }
-    telling
+    telling.map(|(axis, _)| axis.to_owned()).collect()
+}
+
+/// Do some of a role have the same axes? Then only their stages tell them apart.
+fn repeat(inputs: &[Input]) -> bool {
+    let mut seen = BTreeSet::new();
+    inputs.iter().any(|input| {
+        let axes = input.axes.iter().map(|(axis, value)| (axis, plain(value)));
+        !seen.insert(axes.collect::<Vec<_>>())
+    })
 }
 
 fn plain(value: &toml::Value) -> String {
@@ -405,7 +427,8 @@ mod tests {
             let absent = absent.iter().map(|&path| path.to_owned()).collect();
             Input { instance, axes: BTreeMap::new(), dir, absent }
         };
-        let read = |absent: &[&str]| evaluation(&input(absent), &BTreeSet::new());
+        let telling = Telling { axes: &BTreeSet::new(), stage: false };
+        let read = |absent: &[&str]| evaluation(&input(absent), telling);
         assert!(read(&[]).unwrap().gammas.is_none());
         assert!(read(&["checkpoint.safetensors"]).unwrap().features.is_none());
         for name in ["gamma.json", "features.json"] {

@@ -272,3 +272,28 @@ fn what_a_merge_another_runner_or_a_slip_left_is_named() {
     assert!(told.contains("has no value `RAET`") && told.contains("did you mean `RATE`?"), "{told}");
     project.ends(&["run", "-S", "stage.a.values.RATE=2"], 0);
 }
+
+#[test]
+fn a_figure_that_cannot_be_drawn_is_told_beside_the_result() {
+    let project = TestProject::new(
+        r#"
+        [stage.evaluate]
+        kind = "command"
+        run = """echo '{ "arch": "resnet14", "mode": "bn", "top1": 0.5 }' > $OUT/metrics.json"""
+        outputs = ["metrics.json"]
+
+        [stage.plot]
+        kind = "plot"
+        figures = ["accuracy", "affine"]
+        needs = { metrics = "evaluate" }
+
+        [profile.quick]
+        "#,
+    );
+    let answer = project.ends(&["run"], 0);
+    let told = "warning: `plot`: the inputs have nothing for the figure \"affine\"";
+    assert!(answer.err.contains(told), "{}", answer.err);
+    assert!(project.path("artifacts/plot/accuracy-by-depth.svg").exists());
+    let answer = project.ends(&["run", "quick"], 2);
+    assert!(answer.err.contains("there is no stage `quick`; `--profile quick` is there"), "{}", answer.err);
+}

@@ -100,3 +100,21 @@ fn wrong_settings_are_named_all_at_once() {
         assert!(said.contains(wanted), "{wanted} is not in\n{said}");
     }
 }
+
+#[test]
+fn a_setting_that_a_stage_has_or_that_is_a_list_elsewhere_is_told_the_way() {
+    let text = "[stage.first]\nkind = 'source'\n[stage.x]\nkind = 'train'\nneeds.data = 'first'\n";
+    let says = |set: &str| complaints(text, None, &[set])[0].clone();
+    assert!(says("epochs=3").ends_with("is set by its name: `stage.first.epochs`"), "{}", says("epochs=3"));
+    assert!(says("x.epochs=3").ends_with("did you mean `stage.x.epochs`?"), "{}", says("x.epochs=3"));
+    let list = says("stage.x.lr=0.1, 2e-1");
+    assert!(list.contains("`0.1, 2e-1` is no single value; a list of values is `[0.1, 2e-1]`"), "{list}");
+}
+
+#[test]
+fn a_file_without_a_stage_is_none() {
+    for text in ["", "[params]\nseed = 1\n"] {
+        let said = complaints(text, None, &[]);
+        assert_eq!(said, ["-: the file has no stage; write `[stage.NAME]`; docs/pipeline.md has an example"]);
+    }
+}

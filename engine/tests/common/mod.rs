@@ -115,6 +115,7 @@ pub(crate) fn pipeline(root: &Path, instances: Vec<Instance>) -> Pipeline {
         root: root.to_owned(),
         file,
         profile: None,
+        profiles: Default::default(),
         set: false,
         swept: Default::default(),
         namespace,

@@ -1,8 +1,9 @@
-#![allow(clippy::print_stderr)] // says what it skips
+#![allow(clippy::print_stderr)] // says how it ran
 
 use std::env;
 
 use super::*;
+use crate::cuda::kernel_tests::found;
 
 const TOY: &str = r#"
 extern "C" __global__ void fill(float* to, float value, int n) {
@@ -20,18 +21,7 @@ extern "C" __global__ void add(float* to, const float* from, unsigned long long 
 /// The card, where this machine has one.
 fn card() -> Option<Card> {
     let places = Places { nvrtc: env::var_os("REPRO_NVRTC").map(Into::into), ..Places::default() };
-    if let Err(error) = look() {
-        eprintln!("skipped, for want of a card: {error}");
-        return None;
-    }
-    match Card::open(&places) {
-        Ok(card) => Some(card),
-        Err(error) if env::var_os("REPRO_TEST_CARD").is_some() => panic!("`REPRO_TEST_CARD` is set: {error}"),
-        Err(error) => {
-            eprintln!("skipped: {error}");
-            None
-        }
-    }
+    found(Card::open(&places), "REPRO_TEST_CARD")
 }
 
 fn floats(bytes: &[u8]) -> Vec<f32> {

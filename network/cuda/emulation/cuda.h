@@ -145,6 +145,7 @@ static Result launch(const unsigned *grid, const unsigned *size, unsigned bytes,
     blockDim = {size[0], size[1], size[2]};
     gridDim = {grid[0], grid[1], grid[2]};
     unsigned threads = size[0] * size[1] * size[2], blocks = grid[0] * grid[1] * grid[2];
+    if (!threads || !blocks || grid[1] > 65535 || grid[2] > 65535 || size[2] > 64) return TOO_LARGE;
     if (threads > THREADS || bytes > SHARED) return TOO_LARGE;
     memset(shared, 0xff, sizeof shared);
     voters = 0;

@@ -1,7 +1,7 @@
 //! Runs the shipped kernels on the processor: the host's C++ compiler compiles them together with `cuda.h`, which
 //! runs a block's threads as fibers. For tests, on machines without a card; knows no kernel.
 //!
-//! It is stricter than a card: memory behind a buffer and shared memory that nobody wrote are not numbers, writes
+//! In this it is stricter than a card: memory behind a buffer and shared memory that nobody wrote are not numbers, writes
 //! around a buffer and threads that miss a barrier are errors, and blocks and threads can be run in the opposite
 //! order, which must change no bit.
 #![allow(unsafe_code)] // foreign code, on memory that this file owns
@@ -294,9 +294,9 @@ impl Device for Emulated {
                 "{name} wrote behind its {} bytes of shared memory",
                 launch.shared
             ))),
-            _ => {
-                Err(Error::Invalid(format!("{name}: too many threads or too much shared memory: {launch:?}")))
-            }
+            _ => Err(Error::Invalid(format!(
+                "{name}: no or too many threads or blocks, or too much shared memory: {launch:?}"
+            ))),
         }
     }
 

@@ -75,8 +75,9 @@ const CASES: [Case; 22] = {
 };
 
 pub(super) fn check<D: Device>(bench: &mut Bench<D>) {
+    let has_tensor_cores = bench.device.has_tensor_cores();
     for case in &CASES {
-        for precision in PRECISIONS {
+        for precision in PRECISIONS.into_iter().filter(|_| has_tensor_cores) {
             case.check(bench, precision, true);
         }
         case.check(bench, Precision::F32, false);

@@ -28,6 +28,19 @@ use crate::{
 
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Tf32, Precision::Bf16];
 
+/// What was found, or none with a word; what `wanted` says must be there is an error.
+#[allow(clippy::print_stderr)] // the only way to say that a test checks nothing
+pub(super) fn found<T>(what: crate::Result<T>, wanted: &str) -> Option<T> {
+    match what {
+        Ok(found) => Some(found),
+        Err(error) if std::env::var_os(wanted).is_some() => panic!("`{wanted}` is set: {error}"),
+        Err(error) => {
+            eprintln!("SKIPPED: {error}");
+            None
+        }
+    }
+}
+
 /// A device, and what tests give it and ask of it.
 pub(super) struct Bench<D> {
     device: D,
@@ -48,7 +61,9 @@ impl<D: Device> Bench<D> {
     /// Every kernel.
     pub(super) fn check(&mut self) {
         common::check(self);
-        mma::check(self);
+        if self.device.has_tensor_cores() {
+            mma::check(self);
+        }
         conv::check(self);
         filters::check(self);
         statistics::check(self);

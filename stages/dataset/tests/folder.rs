@@ -62,6 +62,16 @@ fn a_folder_that_lacks_images_only_in_a_clone_is_refused() {
 }
 
 #[test]
+fn a_folder_outside_of_the_result_is_refused() {
+    for outside in ["../other", "/tmp", "a/../.."] {
+        let params = format!("source = 'image-folder'\ninput = '{outside}'");
+        let errors = Dataset.resolve(&params.parse().unwrap()).unwrap_err();
+        let told = format!("`{outside}` leaves the result of the stage");
+        assert_eq!((&*errors[0].key, &*errors[0].message), ("input", &*told));
+    }
+}
+
+#[test]
 fn a_subset_is_stratified_and_a_larger_one_contains_it() {
     let kept = |params: &str| {
         let mut bench = Bench::new();

@@ -33,13 +33,15 @@ fn drawing(
     }
     let mut modes = BTreeMap::<Line, Vec<((f64, f64, f64), usize)>>::new();
     for (place, runs) in rows.values().enumerate() {
-        let mut values = BTreeMap::<Line, Vec<f64>>::new();
+        let mut values = BTreeMap::<Line, BTreeMap<Option<String>, f64>>::new();
         for run in runs {
             let mode = Line::new(run.line.mode(), run.line.k(), Vec::new());
-            values.entry(mode).or_default().push(100.0 * run.metrics.top1);
+            // Settings that come to the same make one training of a seed.
+            let seed = run.axes.get("seed").map(ToString::to_string);
+            values.entry(mode).or_default().entry(seed).or_insert_with(|| run.top1());
         }
         for (mode, values) in values {
-            let Some(s) = Statistics::of(values) else { continue };
+            let Some(s) = Statistics::of(values.into_values()) else { continue };
             modes.entry(mode).or_default().push(((place as f64, s.mean, s.sd), s.n));
         }
     }
@@ -63,10 +65,12 @@ fn drawing(
     }
     sources.dedup();
     let ends = rows.keys().next().is_some_and(|row| row.is_protocol_of("paper"))
-        && rows.keys().next_back().is_some_and(|row| row.is_protocol_of("origin"));
+        && rows.keys().next_back().is_some_and(|row| row.is_protocol_of("origin"))
+        && rows.keys().all(|row| row.differences() < 2);
     let words = if ends {
-        "as the paper trains it (first row), as the reproduction called origin does (last row), and with one difference at \
-         a time in between: how far a row lies from its end is what that difference is worth."
+        "with the paper's stride, initial scales, shortcuts and weight decay (first row), with those of the reproduction \
+         called origin (last row), and with one difference at a time in between: how far a row lies from its end is what \
+         that difference is worth."
     } else {
         "trained in several ways, each named by how it differs from the paper's or from that of the reproduction called \
          origin."

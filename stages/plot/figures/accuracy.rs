@@ -6,7 +6,7 @@ use super::{
     others, over_places,
 };
 use crate::{
-    plot::chart::Look,
+    plot::{chart::Look, ticks::brief},
     results::{Evaluation, Family, Line},
 };
 
@@ -83,7 +83,8 @@ fn guessing(evaluations: &[Evaluation]) -> String {
         evaluations.iter().map(|run| run.metrics.classes.len()).max().filter(|classes| *classes > 0);
     match classes.unwrap_or(10) {
         10 => "10 % is guessing among ten classes".to_owned(),
-        n => format!("{:.0} % is guessing among {n} classes", 100.0 / n as f64),
+        1 => "all images are of one class".to_owned(),
+        n => format!("{} % is guessing among {n} classes", brief(100.0 / n as f64)),
     }
 }
 
@@ -103,7 +104,7 @@ fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<(usize, Dra
     let theirs = published.iter().flat_map(|(_, _, points)| points.iter().map(|(network, _)| network));
     let places = Places::new(family, shown().chain(theirs))?;
     let groups = grouped(given.results, sort.shows);
-    let top1 = |run: &Evaluation| Some(100.0 * run.metrics.top1);
+    let top1 = |run: &Evaluation| Some(run.top1());
     let crossed = crossed::chart(&groups, sort.title, top1, TOP1).filter(|_| published.is_empty());
     if let Some(chart) = crossed {
         let name = format!("{}-by-{}", sort.file, family.name());
@@ -111,7 +112,7 @@ fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<(usize, Dra
     }
     let mut series = Vec::new();
     for ((line, runs), look) in groups.iter().zip(looks(groups.keys().copied())) {
-        let (points, runs) = over_places(&places, runs, |run| Some(100.0 * run.metrics.top1));
+        let (points, runs) = over_places(&places, runs, top1);
         if !points.is_empty() {
             let whose = if published.is_empty() { "" } else { "ours: " };
             series.push(Series { label: counted(&format!("{whose}{}", line.label()), &runs), look, points });

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Axis, Chart, Drawing, Given, Series, TOP1, counted, grouped_all, look, looks};
+use super::{Axis, Chart, Drawing, Given, Places, Series, TOP1, counted, grouped_all, look, looks};
 use crate::{
     plot::chart::{Dashes, Look, Marker},
     results::{Evaluation, Family, Statistics},
@@ -11,23 +11,28 @@ use crate::{
 /// Depth against width, in mode `bn`, where what is trained is BatchNorm's budget.
 pub(super) fn budget(given: &Given<'_>) -> Vec<Drawing> {
     let groups = grouped_all(given.results, |line| line.mode() == "bn");
+    let networks = || groups.values().flat_map(|runs| runs.keys().copied());
+    // One family alone has nothing to be compared with.
+    let [Some(deep), Some(wide)] = [Family::Depth, Family::Width].map(|of| Places::new(of, networks()))
+    else {
+        return Vec::new();
+    };
     let (mut series, mut families) = (Vec::new(), Vec::new());
     for (line, runs) in &groups {
-        for (family, marker, dashes, words) in [
-            (Family::Depth, Marker::Circle, Dashes::Solid, "deeper and deeper ResNets"),
-            (Family::Width, Marker::Square, Dashes::Long, "wider and wider ResNet-14s"),
+        for (places, marker, dashes, words) in [
+            (&deep, Marker::Circle, Dashes::Solid, "deeper and deeper ResNets"),
+            (&wide, Marker::Square, Dashes::Long, "wider and wider ResNets"),
         ] {
-            let of = runs.iter().filter(|(network, _)| network.tick(family).is_some()).map(|(_, runs)| runs);
+            let of = runs.iter().filter(|(network, _)| places.of(network).is_some()).map(|(_, runs)| runs);
             let (points, n) = by_trained(of);
             if points.len() > 1 {
                 let words = if line.is_plain() { words.into() } else { format!("{words}, {}", line.label()) };
                 let look = Look { marker, dashes, ..look(line, 0) };
                 series.push(Series { label: counted(&words, &n), look, points });
-                families.push(family);
+                families.push(places.family);
             }
         }
     }
-    // One family alone has nothing to be compared with.
     if ![Family::Depth, Family::Width].iter().all(|family| families.contains(family)) {
         return Vec::new();
     }
@@ -83,7 +88,7 @@ fn by_trained<'a>(
     let point = |runs: &'a Vec<&'a Evaluation>| {
         // A logarithmic axis has no place for none.
         let trained = runs.iter().find_map(|run| run.metrics.trained).filter(|trained| *trained > 0)?;
-        let Statistics { mean, sd, n } = Statistics::of(runs.iter().map(|run| 100.0 * run.metrics.top1))?;
+        let Statistics { mean, sd, n } = Statistics::of(runs.iter().map(|run| run.top1()))?;
         Some(((trained as f64, mean, sd), n))
     };
     let mut points: Vec<_> = networks.filter_map(point).collect();

@@ -29,7 +29,7 @@ pub(super) fn chart(
         let mut points = Vec::new();
         for (place, row) in rows.values.iter().enumerate() {
             let here = groups.iter().filter(|(line, _)| {
-                line.value(&rows.axis) == Some(row) && line.value(&marks.axis) == Some(of)
+                line.value(&rows.axis) == Some(&**row) && line.value(&marks.axis) == Some(&**of)
             });
             let runs = here.flat_map(|(_, runs)| runs.values().flatten());
             if let Some(s) = Statistics::of(runs.filter_map(|run| value(run))) {

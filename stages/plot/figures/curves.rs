@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Axis, Chart, Drawing, Given, MANY, Series, counted, entitled, look, looks, others};
+use super::{Axis, Chart, Drawing, Given, MANY, Series, are_apart, counted, entitled, look, looks, others};
 use crate::{
     plot::chart::{Dashes, Look, Marker},
     results::{History, Line, Network, Statistics},
@@ -66,44 +66,49 @@ fn drawing(
 ) -> Drawing {
     let mut series = Vec::new();
     let sets = [(columns.test, "test", Dashes::Solid), (columns.train, "train", Dashes::Dots)];
-    let many = lines.len() > MANY;
+    let mut looks = looks(lines.keys().copied());
+    for look in &mut looks {
+        // Beside an empty triangle an empty one upside down is hard to tell.
+        look.marker = if look.marker == Marker::Fall { Marker::Diamond } else { look.marker };
+    }
+    // Dashes tell train from test where both are there, and markers alone tell the modes apart.
+    let many = lines.len() > MANY || !are_apart(&looks);
     let sets = if many { &sets[..1] } else { &sets[..] };
     let title = format!("{} of {} during training", columns.title, network.label());
     let (title, name) = entitled(title, lines.keys().copied());
-    for ((line, runs), look) in lines.iter().zip(looks(lines.keys().copied())) {
+    for ((line, runs), look) in lines.iter().zip(looks) {
         for &(column, set, dashes) in sets {
             let points = curve(runs, column, columns.scale);
             if points.is_empty() {
                 continue;
             }
-            // Dashes tell train from test where both are there, and markers alone tell the modes apart.
             let dashes = if many { look.dashes } else { dashes };
-            let marker = if look.marker == Marker::Fall { Marker::Diamond } else { look.marker };
             let label = if many { name(line) } else { format!("{}, {set}", name(line)) };
             let label = counted(&label, &[runs.len()]);
-            series.push(Series {
-                label,
-                look: Look { dashes, marker, hollow: set == "train", ..look },
-                points,
-            });
+            series.push(Series { label, look: Look { dashes, hollow: set == "train", ..look }, points });
         }
     }
     let mut sources = Vec::new();
     for source in given.published.iter().filter(|_| columns.published) {
         for (line, points) in source.curves(network) {
             let points = points.iter().map(|(epoch, value)| (*epoch as f64, *value, 0.0)).collect();
-            let look = Look { hollow: true, ..look(&line, 0) };
+            let look = look(&line, 0);
+            let dashes = if many { look.dashes } else { Dashes::Solid };
+            let look = Look { hollow: true, dashes, ..look };
             series.push(Series { label: format!("{}: {}", source.label, line.label()), look, points });
             sources.push(source);
         }
     }
     sources.dedup();
-    let sets = if many {
-        "All lines: the test images, which it never learns from."
+    let (sets, whose) = if many {
+        ("All lines: the test images, which it never learns from.", "Lines with empty markers")
     } else {
-        "Solid lines: the test images, which it never learns from; dotted lines: the training images."
+        (
+            "Solid lines: the test images, which it never learns from; dotted lines: the training images.",
+            "Solid lines with empty markers",
+        )
     };
-    let caption = format!("{} {sets}{}", columns.caption, others("Empty markers", &sources));
+    let caption = format!("{} {sets}{}", columns.caption, others(whose, &sources));
     Drawing {
         name: format!("{}-{}", columns.file, crate::plot::file_name(network.name())),
         caption,

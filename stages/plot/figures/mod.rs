@@ -12,14 +12,14 @@ mod memory;
 mod random;
 mod size;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    chart::{Axis, Chart, Dashes, Series},
-    look::{look, looks},
+    chart::{Axis, Chart, Series},
+    look::{are_apart, look, looks},
     published::Source,
 };
 use crate::results::{Evaluation, Family, Line, Network, Results, Statistics, whose};
@@ -145,12 +145,12 @@ impl Drawing {
     /// With each line over a single network as a row of its own, and the words for what spread there is.
     fn finished(self) -> Self {
         let chart = self.chart.unstacked();
-        let spread = chart.series.iter().any(|s| s.points.iter().any(|p| p.2 > 0.0));
-        let joined = chart.series.iter().any(|s| s.look.dashes != Dashes::None && s.points.len() > 1);
-        let words = match (spread, joined) {
-            (false, _) => "",
-            (true, true) => " Lines are means over n seeds, bands one standard deviation.",
-            (true, false) => " Marks are means over n seeds, bars one standard deviation to each side.",
+        let is_there = |band: bool| chart.series.iter().any(|s| s.spreads().any(|(_, is)| is == band));
+        let words = match (is_there(true), is_there(false)) {
+            (false, false) => "",
+            (true, false) => " Lines are means over n seeds, bands one standard deviation.",
+            (false, true) => " Marks are means over n seeds, bars one standard deviation to each side.",
+            (true, true) => " Lines and marks are means over n seeds, bands and bars one standard deviation.",
         };
         let caption = if chart.rows { self.caption.replace("Each line", "Each row") } else { self.caption };
         Self { caption: caption + words, chart, ..self }
@@ -166,10 +166,11 @@ const TOP1: &str = "top-1 test accuracy (%)";
 /// Evaluations by what was trained and network; those that differ in the seed share a place.
 type Grouped<'a> = BTreeMap<&'a Line, BTreeMap<&'a Network, Vec<&'a Evaluation>>>;
 
-/// Those of the lines that `shows` wants. Other numbers of random weights than BatchNorm's have a
-/// figure of their own.
+/// Those of the lines that `shows` wants. Where there are several numbers of random weights, others than BatchNorm's have
+/// a figure of their own.
 fn grouped<'a>(results: &'a Results, shows: impl Fn(&Line) -> bool) -> Grouped<'a> {
-    grouped_all(results, |line| line.is_as_many() && shows(line))
+    let ks: BTreeSet<_> = results.evaluations.iter().filter_map(|run| run.line.k()).collect();
+    grouped_all(results, |line| (ks.len() < 2 || line.is_as_many()) && shows(line))
 }
 
 fn grouped_all<'a>(results: &'a Results, shows: impl Fn(&Line) -> bool) -> Grouped<'a> {
@@ -188,12 +189,14 @@ struct Places {
 }
 
 impl Places {
-    /// Nothing where no network is properly of `family`.
+    /// Nothing where no network is properly of `family`. A narrowest one stands with wider ones of its depth.
     fn new<'a>(family: Family, networks: impl Iterator<Item = &'a Network>) -> Option<Self> {
         let mut networks: Vec<_> = networks.filter(|n| n.tick(family).is_some()).cloned().collect();
         networks.sort();
         networks.dedup_by(|a, b| a.tick(family) == b.tick(family));
-        networks.iter().any(|network| network.of(family)).then_some(Self { family, networks })
+        let proper: Vec<_> = networks.iter().filter(|network| network.of(family)).cloned().collect();
+        networks.retain(|network| proper.iter().any(|other| other.depth() == network.depth()));
+        (!proper.is_empty()).then_some(Self { family, networks })
     }
 
     /// For every family that the evaluations have networks of.

@@ -20,7 +20,7 @@ fn drawing(network: &Network, runs: &[&Evaluation]) -> Option<Drawing> {
     let mut by_k = BTreeMap::<u64, Vec<f64>>::new();
     for run in runs.iter().filter(|run| run.line.is_plain()) {
         if let Some(k) = run.line.k() {
-            by_k.entry(k).or_default().push(100.0 * run.metrics.top1);
+            by_k.entry(k).or_default().push(run.top1());
         }
     }
     let (points, n): (Vec<_>, Vec<_>) = by_k
@@ -39,7 +39,7 @@ fn drawing(network: &Network, runs: &[&Evaluation]) -> Option<Drawing> {
     let mut instead = Vec::new();
     for (mode, what) in [("bn", "BatchNorm"), ("all", "everything")] {
         let of_mode = runs.iter().filter(|run| run.line.is_plain() && run.line.mode() == mode);
-        let Some(s) = Statistics::of(of_mode.map(|run| 100.0 * run.metrics.top1)) else { continue };
+        let Some(s) = Statistics::of(of_mode.map(|run| run.top1())) else { continue };
         let line = Line::new(mode, None, Vec::new());
         let look = Look { dashes: Dashes::Long, ..look(&line, 0) };
         let points = vec![(first, s.mean, s.sd), (last, s.mean, s.sd)];
