@@ -56,14 +56,17 @@ pub(super) struct Look {
     pub(super) hollow: bool,
 }
 
+/// x, mean, standard deviation; all finite. One value alone has none of the last.
+pub(super) type Point = (f64, f64, Option<f64>);
+
 /// A line, with a band of one standard deviation around it.
 #[derive(Clone, Debug)]
 pub(super) struct Series {
     /// In the legend, which leaves out a series without one.
     pub(super) label: String,
     pub(super) look: Look,
-    /// x, mean, standard deviation; in order of x, all finite.
-    pub(super) points: Vec<(f64, f64, f64)>,
+    /// In order of x.
+    pub(super) points: Vec<Point>,
 }
 
 /// A chart.
@@ -82,9 +85,9 @@ pub(super) struct Chart {
 impl Series {
     /// Neighbouring points that have a standard deviation, and whether they are shown in a band: one point, or points that
     /// no line joins, have bars. A point of a single run says nothing of how far runs lie apart, and leaves a gap.
-    pub(super) fn spreads(&self) -> impl Iterator<Item = (&[(f64, f64, f64)], bool)> {
-        let alike = self.points.chunk_by(|a, b| (a.2 > 0.0) == (b.2 > 0.0));
-        let spread = alike.filter(|points| points[0].2 > 0.0);
+    pub(super) fn spreads(&self) -> impl Iterator<Item = (&[Point], bool)> {
+        let alike = self.points.chunk_by(|a, b| a.2.is_some() == b.2.is_some());
+        let spread = alike.filter(|points| points.iter().any(|point| point.2.is_some_and(|sd| sd > 0.0)));
         spread.map(|points| (points, points.len() > 1 && self.look.dashes != Dashes::None))
     }
 }

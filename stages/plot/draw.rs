@@ -5,7 +5,7 @@ use std::sync::Once;
 use plotters::{coord::Shift, element::ComposedElement, prelude::*, style::register_font};
 
 use super::{
-    chart::{Chart, Dashes, Look, Marker, Series},
+    chart::{self, Chart, Dashes, Look, Marker, Series},
     legend,
     ticks::Layout,
 };
@@ -56,7 +56,11 @@ pub(super) fn draw<B: DrawingBackend>(chart: &Chart, area: &DrawingArea<B, Shift
 fn draw_data<B: DrawingBackend>(chart: &Chart, area: &DrawingArea<B, Shift>) -> Result<(), B> {
     let points = || chart.series.iter().flat_map(|series| &series.points);
     let words = Layout::new(&chart.x, points().map(|p| p.0));
-    let values = Layout::new(&chart.y, points().flat_map(|p| [p.1 - p.2, p.1, p.1 + p.2]));
+    let sides = |&(_, mean, sd): &chart::Point| {
+        let sd = sd.unwrap_or(0.0);
+        [mean - sd, mean, mean + sd]
+    };
+    let values = Layout::new(&chart.y, points().flat_map(sides));
     let (x, y) = if chart.rows { (values, words.turned()) } else { (words, values) };
     let (below, before) =
         if chart.rows { (&chart.y.title, &chart.x.title) } else { (&chart.x.title, &chart.y.title) };
@@ -89,8 +93,8 @@ fn draw_data<B: DrawingBackend>(chart: &Chart, area: &DrawingArea<B, Shift>) -> 
     // The numbers of others first, so that they never hide ours.
     for hollow in [true, false] {
         for (index, series) in chart.series.iter().enumerate().filter(|(_, s)| s.look.hollow == hollow) {
-            let place = |(at, mean, sd): &(f64, f64, f64), side: f64| {
-                let value = mean + side * sd;
+            let place = |(at, mean, sd): &chart::Point, side: f64| {
+                let value = mean + side * sd.unwrap_or(0.0);
                 let (px, py) = if chart.rows { (value, *at) } else { (*at, value) };
                 Some((x.at(px)?, y.at(py)?))
             };
@@ -107,7 +111,7 @@ fn draw_data<B: DrawingBackend>(chart: &Chart, area: &DrawingArea<B, Shift>) -> 
 /// One standard deviation.
 fn draw_spread<B: DrawingBackend>(
     series: &Series,
-    place: impl Fn(&(f64, f64, f64), f64) -> Option<Point>,
+    place: impl Fn(&chart::Point, f64) -> Option<Point>,
     canvas: &mut Canvas<'_, '_, B>,
 ) -> Result<(), B> {
     let color = series.look.color;

@@ -37,7 +37,7 @@ fn rows(results: &Results, variant: &str) -> String {
     let mut text = String::new();
     for ((network, line), runs) in groups {
         let Some(s) = Statistics::of(runs.iter().map(|run| run.top1())) else { continue };
-        let sd = if s.n > 1 { format!("{:.2}", s.sd) } else { "–".into() };
+        let sd = s.spread().map_or_else(|| "–".into(), |sd| format!("{sd:.2}"));
         let trained = runs.iter().find_map(|run| run.metrics.trained).map_or_else(|| "–".into(), grouped);
         let _ = writeln!(
             text,

@@ -275,7 +275,7 @@ fn the_bytes_of_a_small_chart() {
         series: vec![Series {
             label: "BatchNorm only".into(),
             look,
-            points: vec![(0.0, 48.0, 1.0), (1.0, 57.0, 1.5)],
+            points: vec![(0.0, 48.0, Some(1.0)), (1.0, 57.0, Some(1.5))],
         }],
         rows: false,
     };

@@ -27,6 +27,11 @@ pub struct Statistics {
 }
 
 impl Statistics {
+    /// The standard deviation of several values; a single one says nothing of how far others lie apart.
+    pub fn spread(&self) -> Option<f64> {
+        (self.n > 1).then_some(self.sd)
+    }
+
     /// Nothing where no value is finite.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let values: Vec<f64> = values.into_iter().filter(|v| v.is_finite()).collect();

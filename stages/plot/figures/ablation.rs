@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{Axis, Chart, Drawing, Given, Series, TOP1, counted, grouped_all, look, others};
 use crate::{
-    plot::chart::{Dashes, Look},
+    plot::chart::{Dashes, Look, Point},
     results::{Departure, Evaluation, Line, Network, Statistics},
 };
 
@@ -31,7 +31,7 @@ fn drawing(
     if rows.len() < 3 {
         return None;
     }
-    let mut modes = BTreeMap::<Line, Vec<((f64, f64, f64), usize)>>::new();
+    let mut modes = BTreeMap::<Line, Vec<(Point, usize)>>::new();
     for (place, runs) in rows.values().enumerate() {
         let mut values = BTreeMap::<Line, BTreeMap<Option<String>, f64>>::new();
         for run in runs {
@@ -42,7 +42,7 @@ fn drawing(
         }
         for (mode, values) in values {
             let Some(s) = Statistics::of(values.into_values()) else { continue };
-            modes.entry(mode).or_default().push(((place as f64, s.mean, s.sd), s.n));
+            modes.entry(mode).or_default().push(((place as f64, s.mean, s.spread()), s.n));
         }
     }
     let mut series = Vec::new();
@@ -59,7 +59,7 @@ fn drawing(
             let Some((_, value)) = published.iter().find(|(of, _)| of == network) else { continue };
             let look = Look { hollow: true, dashes: Dashes::None, ..look(&mode, 0) };
             let label = format!("{}: {}", source.label, mode.label());
-            series.push(Series { label, look, points: vec![(place as f64, *value, 0.0)] });
+            series.push(Series { label, look, points: vec![(place as f64, *value, None)] });
             sources.push(source);
         }
     }

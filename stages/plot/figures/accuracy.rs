@@ -121,7 +121,7 @@ fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<(usize, Dra
     let mut sources = Vec::new();
     for (index, (source, line, points)) in published.iter().enumerate() {
         let points: Vec<_> =
-            points.iter().filter_map(|(network, value)| Some((places.of(network)?, *value, 0.0))).collect();
+            points.iter().filter_map(|(network, value)| Some((places.of(network)?, *value, None))).collect();
         if points.is_empty() {
             continue;
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Axis, Chart, Drawing, Given, Places, Series, TOP1, counted, grouped_all, look, looks};
 use crate::{
-    plot::chart::{Dashes, Look, Marker},
+    plot::chart::{Dashes, Look, Marker, Point},
     results::{Evaluation, Family, Statistics},
 };
 
@@ -82,14 +82,12 @@ pub(super) fn trained(given: &Given<'_>) -> Vec<Drawing> {
 
 /// A point for each network, of which these are the runs, by number of trained values; and how many runs stand
 /// behind each.
-fn by_trained<'a>(
-    networks: impl Iterator<Item = &'a Vec<&'a Evaluation>>,
-) -> (Vec<(f64, f64, f64)>, Vec<usize>) {
+fn by_trained<'a>(networks: impl Iterator<Item = &'a Vec<&'a Evaluation>>) -> (Vec<Point>, Vec<usize>) {
     let point = |runs: &'a Vec<&'a Evaluation>| {
         // A logarithmic axis has no place for none.
         let trained = runs.iter().find_map(|run| run.metrics.trained).filter(|trained| *trained > 0)?;
-        let Statistics { mean, sd, n } = Statistics::of(runs.iter().map(|run| run.top1()))?;
-        Some(((trained as f64, mean, sd), n))
+        let s = Statistics::of(runs.iter().map(|run| run.top1()))?;
+        Some(((trained as f64, s.mean, s.spread()), s.n))
     };
     let mut points: Vec<_> = networks.filter_map(point).collect();
     points.sort_by(|(a, _), (b, _)| a.0.total_cmp(&b.0));

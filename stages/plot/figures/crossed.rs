@@ -33,7 +33,7 @@ pub(super) fn chart(
             });
             let runs = here.flat_map(|(_, runs)| runs.values().flatten());
             if let Some(s) = Statistics::of(runs.filter_map(|run| value(run))) {
-                points.push((place as f64, s.mean, s.sd));
+                points.push((place as f64, s.mean, s.spread()));
                 counts.push(s.n);
             }
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Axis, Chart, Drawing, Given, MANY, Series, are_apart, counted, entitled, look, looks, others};
 use crate::{
-    plot::chart::{Dashes, Look, Marker},
+    plot::chart::{Dashes, Look, Marker, Point},
     results::{History, Line, Network, Statistics},
 };
 
@@ -91,7 +91,7 @@ fn drawing(
     let mut sources = Vec::new();
     for source in given.published.iter().filter(|_| columns.published) {
         for (line, points) in source.curves(network) {
-            let points = points.iter().map(|(epoch, value)| (*epoch as f64, *value, 0.0)).collect();
+            let points = points.iter().map(|(epoch, value)| (*epoch as f64, *value, None)).collect();
             let look = look(&line, 0);
             let dashes = if many { look.dashes } else { Dashes::Solid };
             let look = Look { hollow: true, dashes, ..look };
@@ -117,13 +117,13 @@ fn drawing(
 }
 
 /// Mean and deviation of a column by epoch.
-fn curve(runs: &[&History], column: &str, scale: f64) -> Vec<(f64, f64, f64)> {
+fn curve(runs: &[&History], column: &str, scale: f64) -> Vec<Point> {
     let mut epochs = BTreeMap::<u64, Vec<f64>>::new();
     for row in runs.iter().flat_map(|history| &history.rows) {
         epochs.entry(row.epoch).or_default().extend(row.values.get(column).map(|value| scale * value));
     }
-    let points = epochs.into_iter().filter_map(|(epoch, values)| {
-        Statistics::of(values).map(|Statistics { mean, sd, .. }| (epoch as f64, mean, sd))
-    });
+    let points = epochs
+        .into_iter()
+        .filter_map(|(epoch, values)| Statistics::of(values).map(|s| (epoch as f64, s.mean, s.spread())));
     points.collect()
 }

@@ -8,7 +8,7 @@ use super::{
     over_places,
 };
 use crate::{
-    plot::chart::{Dashes, Look},
+    plot::chart::{Dashes, Look, Point},
     results::{Evaluation, Gammas, Line, Network, Statistics},
 };
 
@@ -59,7 +59,7 @@ pub(super) fn distribution(given: &Given<'_>) -> Vec<Drawing> {
 }
 
 /// Density in the middle of each interval, without the empty ones at both ends.
-fn density(runs: &[&Gammas]) -> Vec<(f64, f64, f64)> {
+fn density(runs: &[&Gammas]) -> Vec<Point> {
     let mut places = BTreeMap::<usize, Vec<f64>>::new();
     let mut width = 0.0;
     let mut from = 0.0;
@@ -78,10 +78,10 @@ fn density(runs: &[&Gammas]) -> Vec<(f64, f64, f64)> {
         .into_iter()
         .filter_map(|(index, values)| {
             let s = Statistics::of(values)?;
-            Some((from + (index as f64 + 0.5) * width, s.mean, s.sd))
+            Some((from + (index as f64 + 0.5) * width, s.mean, s.spread()))
         })
         .collect();
-    let inhabited = |point: &(f64, f64, f64)| point.1 > 0.0;
+    let inhabited = |point: &Point| point.1 > 0.0;
     let Some(first) = points.iter().position(inhabited) else { return Vec::new() };
     let last = points.iter().rposition(inhabited).unwrap_or(first);
     points[first..=last].to_vec()

@@ -16,7 +16,7 @@ pub(super) fn memory(given: &Given<'_>) -> Vec<Drawing> {
         for ((line, memory), look) in lines.iter().zip(looks(lines.keys().copied())) {
             let buffers = &memory.buffers;
             let mut points: Vec<_> =
-                buffers.iter().map(|at| (at.batch as f64, at.bytes as f64 / 1e6, 0.0)).collect();
+                buffers.iter().map(|at| (at.batch as f64, at.bytes as f64 / 1e6, None)).collect();
             points.sort_by(|a, b| a.0.total_cmp(&b.0));
             let fits = memory.largest_batch.zip(memory.budget).map_or_else(String::new, |(n, budget)| {
                 format!(" (up to {n} images fit {:.2}\u{a0}GB)", budget as f64 / 1e9)

@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    chart::{Axis, Chart, Series},
+    chart::{Axis, Chart, Point, Series},
     look::{are_apart, look, looks},
     published::Source,
 };
@@ -252,12 +252,12 @@ fn over_places<'a>(
     places: &Places,
     runs: &BTreeMap<&'a Network, Vec<&'a Evaluation>>,
     value: impl Fn(&Evaluation) -> Option<f64>,
-) -> (Vec<(f64, f64, f64)>, Vec<usize>) {
+) -> (Vec<Point>, Vec<usize>) {
     let mut points = Vec::new();
     for (network, runs) in runs {
         let Some(place) = places.of(network) else { continue };
-        if let Some(Statistics { mean, sd, n }) = Statistics::of(runs.iter().filter_map(|run| value(run))) {
-            points.push(((place, mean, sd), n));
+        if let Some(s) = Statistics::of(runs.iter().filter_map(|run| value(run))) {
+            points.push(((place, s.mean, s.spread()), s.n));
         }
     }
     points.sort_by(|a, b| a.0.0.total_cmp(&b.0.0));

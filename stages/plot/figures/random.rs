@@ -25,7 +25,7 @@ fn drawing(network: &Network, runs: &[&Evaluation]) -> Option<Drawing> {
     }
     let (points, n): (Vec<_>, Vec<_>) = by_k
         .into_iter()
-        .filter_map(|(k, values)| Statistics::of(values).map(|s| ((k as f64, s.mean, s.sd), s.n)))
+        .filter_map(|(k, values)| Statistics::of(values).map(|s| ((k as f64, s.mean, s.spread()), s.n)))
         .unzip();
     let (first, last) = (points.first()?.0, points.last()?.0);
     let values: Vec<_> = points.iter().map(|point| point.0).collect();
@@ -42,7 +42,7 @@ fn drawing(network: &Network, runs: &[&Evaluation]) -> Option<Drawing> {
         let Some(s) = Statistics::of(of_mode.map(|run| run.top1())) else { continue };
         let line = Line::new(mode, None, Vec::new());
         let look = Look { dashes: Dashes::Long, ..look(&line, 0) };
-        let points = vec![(first, s.mean, s.sd), (last, s.mean, s.sd)];
+        let points = vec![(first, s.mean, s.spread()), (last, s.mean, s.spread())];
         series.push(Series { label: counted(&line.label(), &[s.n]), look, points });
         instead.push(what);
     }
