@@ -116,3 +116,8 @@ pub struct Resources {
     /// Memory in bytes; 0 means not counted.
     pub memory: u64,
 }
+
+/// A name as part of an environment variable.
+pub(crate) fn variable(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
+}

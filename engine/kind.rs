@@ -263,11 +263,14 @@ pub struct Job<'a> {
     pub reporter: &'a mut dyn Reporter,
 }
 
+/// The environment variable that tells a stage's process that the runner hides all cards from it.
+pub const HIDDEN: &str = "REPRO_CARDS_HIDDEN";
+
 /// Receives what a running stage reports.
 pub trait Reporter: Send {
     /// A line for the log.
     fn say(&mut self, line: &str);
-    /// A line that is not to be missed: for the log, and once more when there is a result.
+    /// A line that is not to be missed: for the log, and for whoever looks on.
     fn warn(&mut self, line: &str) {
         self.say(line);
     }

@@ -26,6 +26,13 @@ pub enum Event {
         /// The line.
         line: String,
     },
+    /// It said a line that is not to be missed.
+    Warned {
+        /// Which.
+        id: InstanceId,
+        /// The line.
+        line: String,
+    },
     /// It ran to its end and its result is kept.
     Finished {
         /// Which.

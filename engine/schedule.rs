@@ -246,9 +246,11 @@ impl Run<'_> {
                 return Ok(());
             }
             let message = receiver.recv_timeout(Duration::from_millis(50));
-            only_words = matches!(message, Ok(Message::Said(..) | Message::Progress(..)));
+            only_words =
+                matches!(message, Ok(Message::Said(..) | Message::Warned(..) | Message::Progress(..)));
             match message {
                 Ok(Message::Said(id, line)) => self.observer.event(&Event::Said { id, line }),
+                Ok(Message::Warned(id, line)) => self.observer.event(&Event::Warned { id, line }),
                 Ok(Message::Progress(id, progress)) => self.observer.event(&Event::Progress { id, progress }),
                 Ok(Message::Done(id, result, seconds)) => self.done(id, result, seconds),
                 Ok(Message::Lasting(recipes)) => {

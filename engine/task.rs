@@ -24,8 +24,8 @@ use crate::{
     child::{Order, Orders, Report},
     digest::Digest,
     error::{Context, EngineError},
-    instance::{InstanceId, show},
-    kind::{self, Input, Progress, StageError},
+    instance::{InstanceId, show, variable},
+    kind::{self, HIDDEN, Input, Progress, StageError},
     launcher::{Launcher, SHELL_OPTIONS},
     leavings::{drop_others, left_in},
     machine::Machine,
@@ -44,6 +44,7 @@ const LONGEST_VARIABLE: usize = 100_000;
 /// What a task tells the scheduler.
 pub(crate) enum Message {
     Said(InstanceId, String),
+    Warned(InstanceId, String),
     Progress(InstanceId, Progress),
     Done(InstanceId, Result<Box<Made>, StageError>, f64),
     /// The results of these recipes are lasting.
@@ -59,8 +60,8 @@ pub(crate) struct Made {
     pub(crate) record: Record,
     /// Did the same recipe once make other bytes?
     pub(crate) differs: bool,
-    /// What is not to be missed of how it was made.
-    pub(crate) warnings: Vec<String>,
+    /// What it left beside its outputs.
+    pub(crate) dropped: Vec<String>,
 }
 
 /// All that a process needs to know.
@@ -177,6 +178,7 @@ impl Task {
         process.current_dir(&order.project);
         if self.hide || !self.gpus.is_empty() {
             process.env("CUDA_VISIBLE_DEVICES", self.gpus.join(","));
+            process.env(HIDDEN, if self.gpus.is_empty() { "1" } else { "" });
         } else if self.launcher.is_some() && order.resources.gpus > 0 {
             process.env_remove("CUDA_VISIBLE_DEVICES"); // who starts it says which
         }
@@ -268,7 +270,7 @@ impl Heard {
         run: &Ran,
         seconds: f64,
     ) -> Result<Made, StageError> {
-        let Self { member, lock, warnings, notes, machine, started, failure, finished, .. } = self;
+        let Self { member, lock, notes, machine, started: (started, _), failure, finished, .. } = self;
         if status.is_none() {
             // Its process goes on for others only, and must not keep who tries the same from it.
             let _ = lock.unlock();
@@ -293,7 +295,7 @@ impl Heard {
             }
             return Err(failure);
         }
-        Ok(member.take(store, (warnings, notes, machine), outputs, run, (started.0, seconds))?)
+        Ok(member.take(store, (notes, machine), outputs, run, (started, seconds))?)
     }
 }
 
@@ -319,7 +321,7 @@ impl Member {
     fn take(
         self,
         store: &Store,
-        (mut warnings, mut notes, machine): (Vec<String>, BTreeMap<String, Value>, Machine),
+        (mut notes, machine): (BTreeMap<String, Value>, Machine),
         outputs: &[PathBuf],
         run: &Ran,
         (started, seconds): (u64, f64),
@@ -350,9 +352,6 @@ impl Member {
             // Where names that differ in case are one, an output was found by a name that is not its own.
             whole()?;
         }
-        if !dropped.is_empty() {
-            warnings.push(format!("not among its `outputs`, and so dropped: {}", dropped.join(", ")));
-        }
         let content = store.keep(self.draft.path())?;
         if content.outputs.is_empty() {
             let message = "it ended well but left no file in its output folder".into();
@@ -377,13 +376,8 @@ impl Member {
         let differs = store.record(self.recipe.digest()).is_some_and(|old| old.tree != tree);
         let recipe = self.recipe.text().to_owned();
         let record = Record { recipe, tree, outputs: content.outputs.clone(), run };
-        Ok(Made { draft: self.draft, content, record, differs, warnings })
+        Ok(Made { draft: self.draft, content, record, differs, dropped })
     }
-}
-
-/// A name as part of an environment variable.
-pub(crate) fn variable(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
 }
 
 /// The inputs' folders, one on each line.
@@ -404,7 +398,6 @@ struct Heard {
     log: fs::File,
     /// Of its scratch folder.
     lock: fs::File,
-    warnings: Vec<String>,
     notes: BTreeMap<String, Value>,
     /// What it runs on, where it had to say so.
     machine: Machine,
@@ -416,8 +409,8 @@ struct Heard {
 
 impl Heard {
     fn new(member: Member, log: fs::File, lock: fs::File, started: (u64, Instant)) -> Self {
-        let (warnings, notes, machine) = (Vec::new(), BTreeMap::new(), Machine::default());
-        Self { member, log, lock, warnings, notes, machine, started, failure: None, finished: false }
+        let (notes, machine) = (BTreeMap::new(), Machine::default());
+        Self { member, log, lock, notes, machine, started, failure: None, finished: false }
     }
 
     /// In one write: the process writes its errors to the same file.
@@ -434,7 +427,7 @@ impl Heard {
             }
             Report::Warned(line) => {
                 self.log(&line);
-                self.warnings.push(line);
+                let _ = to.send(Message::Warned(id, line));
             }
             Report::Progress(progress) => drop(to.send(Message::Progress(id, progress))),
             Report::Note(key, value) => drop(self.notes.insert(key, value)),

@@ -152,8 +152,12 @@ impl<'a> Watch<'a> {
                 }
             }
             Some(_) => {}
-            None => self.note(&format!("warning: `{}`: {line}", self.name(id))),
+            None => self.warn(id, line),
         }
+    }
+
+    fn warn(&self, id: InstanceId, line: &str) {
+        self.note(&format!("warning: `{}`: {line}", self.name(id)));
     }
 
     /// How far a running stage is, as far as anybody knows.
@@ -216,6 +220,10 @@ impl Observer for Watch<'_> {
             Event::Started { id } => self.start(*id),
             Event::Progress { id, progress } => self.progress(*id, progress),
             Event::Said { id, line } => self.said(*id, line),
+            Event::Warned { id, line } => {
+                self.tell_start(*id);
+                self.warn(*id, line);
+            }
             Event::Fresh { id } => self.settle(*id, None),
             Event::Finished { id, seconds } => {
                 let text = format!("done     {} ({})", self.name(*id), ui::seconds(*seconds));

@@ -33,9 +33,9 @@ pub(crate) fn device() -> Option<String> {
     env::var("REPRO_DEVICE").ok().filter(|name| !name.is_empty())
 }
 
-/// Does somebody, such as the runner, hide all cards from this process?
+/// Does the runner hide all cards from this process? It does so with those that it found no use for.
 pub(crate) fn are_hidden() -> bool {
-    env::var_os("CUDA_VISIBLE_DEVICES").is_some_and(|cards| cards.is_empty())
+    env::var_os(engine::kind::HIDDEN).is_some_and(|hidden| !hidden.is_empty())
 }
 
 /// The library folders of NVIDIA's Python packages in the environment at `root`, newest Python first.

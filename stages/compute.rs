@@ -119,8 +119,8 @@ pub(crate) fn start(
     let (engine, welcome) = choose(device, name, card::device())?;
     let card = welcome.then(card::places);
     let memory = usize::try_from(job.resources.memory).ok().filter(|bytes| *bytes > 0);
-    // Who was given a card and cannot use it has been given no threads to speak of.
-    let threads = if welcome && job.resources.gpus > 0 {
+    // Who was given a card was given no threads to speak of, and needs them where it cannot use it.
+    let threads = if welcome && job.resources.gpus > 0 && job.resources.threads <= 1 {
         std::thread::available_parallelism().map_or(1, usize::from)
     } else {
         job.resources.threads.max(1)

@@ -103,7 +103,7 @@ fn plain(message: &str) -> String {
     let words = [
         ("expected usize", "expected a whole number from 0 on"),
         ("expected u64", "expected a whole number from 0 on"),
-        ("expected u32", "expected a whole number from 0 on"),
+        ("expected u32", "expected a whole number from 0 to 4294967295"),
         ("expected u16", "expected a whole number from 0 to 65535"),
         ("expected path string", "expected a path"),
         ("expected f64", "expected a number"),
@@ -197,7 +197,7 @@ mod tests {
         let hint = errors[0].hint.as_deref().unwrap();
         assert_eq!(hint, "the parameters are `device`, `epochs`, `limit`, `rate`");
         assert_eq!(errors[1].key, "epochs");
-        let told = "invalid type: string \"three\", expected a whole number from 0 on";
+        let told = "invalid type: string \"three\", expected a whole number from 0 to 4294967295";
         assert_eq!(errors[1].message, told);
     }
 

@@ -20,9 +20,8 @@ use super::{
     sweep,
 };
 use crate::{
-    instance::{Resources, show},
+    instance::{Resources, show, variable},
     kind::{Kind, Kinds, Params, Roles},
-    task::variable,
 };
 
 /// A stage, its matrix multiplied out.

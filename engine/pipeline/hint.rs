@@ -11,9 +11,16 @@ pub(crate) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = 
         .min();
     match near {
         Some((_, candidate)) => Some(format!("did you mean `{candidate}`?")),
-        None if candidates.is_empty() => None,
-        None if candidates.len() <= 20 => Some(format!("there is {}", list(&candidates))),
-        None => Some(format!("there is {} and {} more", list(&candidates[..20]), candidates.len() - 20)),
+        None => choices(&candidates),
+    }
+}
+
+/// A hint that lists what there is.
+pub(crate) fn choices(candidates: &[&str]) -> Option<String> {
+    match candidates {
+        [] => None,
+        few if few.len() <= 20 => Some(format!("there is {}", list(few))),
+        many => Some(format!("there is {} and {} more", list(&many[..20]), many.len() - 20)),
     }
 }
 

@@ -197,10 +197,6 @@ fn expand_text(
     let Some(mut document) = parse::document(source, options.profile.as_deref(), diagnostics) else {
         return Expanded::default();
     };
-    if document.stages.is_empty() && diagnostics.list.is_empty() {
-        let hint = "write `[stage.NAME]`; docs/pipeline.md has an example".to_owned();
-        diagnostics.add(&None, "the file has no stage", Some(hint));
-    }
     let facts = schema::Facts::of(kinds);
     let before = sweep::with_axes(&document);
     for set in &options.sets {

@@ -11,7 +11,7 @@ use super::{
     schema::Facts,
     sweep,
 };
-use crate::{kind::Kinds, task::variable};
+use crate::{instance::variable, kind::Kinds};
 
 /// The keys of a stage that are not its kind's parameters.
 pub(super) const RESERVED: [&str; 4] = ["kind", "matrix", "needs", "resources"];

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::Value;
 
-use super::hint::did_you_mean;
+use super::hint::{choices, did_you_mean};
 use crate::instance::{InstanceId, Pipeline, show};
 
 /// The instances that `name` means: an instance's full name, a stage, or a stage with some of its
@@ -61,8 +61,9 @@ pub fn select(pipeline: &Pipeline, name: &str) -> Result<Vec<InstanceId>, String
         let value = if values.contains(value) { None } else { number() }.unwrap_or_else(|| value.to_owned());
         if !values.contains(&value) {
             // No number is meant by another one that is written nearly alike.
-            let word = if value.parse::<f64>().is_ok() { "" } else { &*value };
-            let hint = did_you_mean(word, values.iter().map(String::as_str));
+            let values: Vec<_> = values.iter().map(String::as_str).collect();
+            let is_number = value.parse::<f64>().is_ok();
+            let hint = if is_number { choices(&values) } else { did_you_mean(&value, values) };
             return Err(hinted(format!("the axis `{axis}` of `{stage}` has no value `{value}`"), hint));
         }
         wanted.insert(axis, value);

@@ -146,7 +146,7 @@ impl Run<'_> {
                 return;
             }
         };
-        let Made { draft, content, record, differs, warnings } = made;
+        let Made { draft, content, record, differs, dropped } = made;
         if let Some((now, what)) = self.moved_meanwhile(id, &started) {
             self.release(&[recipe.digest()]);
             self.show_unrecorded(id, now, draft, content, &what);
@@ -161,7 +161,9 @@ impl Run<'_> {
             self.unequal.insert(id);
             notes.push("the same recipe once made other bytes: the stage is not reproducible".to_owned());
         }
-        notes.extend(warnings);
+        if !dropped.is_empty() {
+            notes.push(format!("not among its `outputs`, and so dropped: {}", dropped.join(", ")));
+        }
         if self.settle(id) {
             let number = self.summary.ran.len();
             self.ended.insert(recipe.digest(), Ended { id, number, seconds, notes });

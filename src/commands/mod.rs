@@ -38,6 +38,7 @@ use engine::{
 use crate::{
     args::{Args, Command, FILE, Global, Metrics},
     error::Failure,
+    ui,
 };
 
 /// Does what the command line says.
@@ -116,6 +117,16 @@ impl Asked {
 
     fn read(self) -> Result<(&'static Pipeline, Project, Option<Question>), Failure> {
         let pipeline = load_text(self.source, &self.options, &stages::kinds())?;
+        if pipeline.instances.is_empty() {
+            let profiles: Vec<_> =
+                pipeline.profiles.iter().map(|name| format!("`--profile {name}`")).collect();
+            let hint = match profiles.as_slice() {
+                [] => "write `[stage.NAME]`; docs/pipeline.md has an example".to_owned(),
+                some => format!("perhaps a profile adds some: {}", some.join(", ")),
+            };
+            let message = format!("`{}` has no stage to run", ui::path(&self.options.file));
+            return Err(Failure::user(message).hint(hint));
+        }
         Ok((keep(pipeline), self.project, self.question))
     }
 }

@@ -13,7 +13,7 @@ use self::{evidence::Evidence, rule::Rule};
 use crate::{
     output::{write, write_json},
     params::resolve,
-    results::{Results, STAGE},
+    results::Results,
 };
 
 /// The file with the verdicts.
@@ -170,10 +170,10 @@ impl Kind for Claims {
 
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
         let results = Results::read(job)?;
-        if results.evaluations.iter().any(|run| run.line.value(STAGE).is_some()) {
-            job.reporter.warn(
-                "no accuracy counts: some of `metrics` have the same axes, and only their stages tell them apart",
-            );
+        for role in &results.repeated {
+            job.reporter.warn(&format!(
+                "nothing of `{role}` counts: some of it has the same axes, and only the stages tell it apart"
+            ));
         }
         let File { command, claim } = file()?;
         let judged: Vec<_> = claim.iter().map(|claim| claim.judge(&results)).collect();

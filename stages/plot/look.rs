@@ -58,7 +58,9 @@ pub(super) fn looks<'a>(lines: impl Iterator<Item = &'a Line>) -> Vec<Look> {
     let mut seen: Vec<&Line> = Vec::new();
     let mut twins = Vec::new();
     for line in &lines {
-        let before = seen.iter().filter(|other| other.mode() == line.mode());
+        let is_known = |line: &Line| look(line, 0).color != BLACK;
+        let same = |other: &Line| other.mode() == line.mode() || !is_known(other) && !is_known(line);
+        let before = seen.iter().filter(|other| same(other));
         // As many random weights as BatchNorm's values look the same with and without others.
         twins.push(match (line.k().is_some(), line.is_as_many()) {
             (true, true) => before.filter(|other| other.is_as_many()).count(),
@@ -101,8 +103,9 @@ fn by_settings(lines: &[&Line]) -> Vec<Look> {
         let place =
             settings.iter().position(|of| *of == (line.departure(), line.others(), line.k())).unwrap_or(0);
         let mode = modes.iter().position(|mode| *mode == line.mode()).unwrap_or(0);
+        let color = if settings.len() > 1 { place } else { mode };
         let marker = MARKERS[(place + mode) % MARKERS.len()];
-        Look { dashes: DASHES[mode % DASHES.len()], marker, ..mark(place) }
+        Look { dashes: DASHES[mode % DASHES.len()], marker, ..mark(color) }
     };
     lines.iter().map(look).collect()
 }
@@ -138,6 +141,18 @@ mod tests {
         assert_eq!(looks[0].color, looks[4].color, "the same setting");
         assert_ne!(looks[0].dashes, looks[4].dashes, "another mode");
         assert!(are_apart(&looks), "{looks:?}");
+    }
+
+    #[test]
+    fn modes_that_nobody_knows_leave_the_others_their_colours() {
+        let of = |modes: &[&str]| {
+            let lines: Vec<_> = modes.iter().map(|mode| Line::new(mode, None, Vec::new())).collect();
+            looks(lines.iter())
+        };
+        let few = of(&["all", "bn", "mine", "other", "third"]);
+        assert!(are_apart(&few) && few[1].color == BLUE, "{few:?}");
+        let many = of(&["bn", "a", "b", "c", "d", "e"]);
+        assert!(are_apart(&many), "{many:?}");
     }
 
     #[test]

@@ -60,8 +60,7 @@ pub(super) fn check(
     makes: impl Fn(&str) -> bool,
 ) -> Result<(), StageError> {
     let mut opened = BTreeSet::new();
-    for part in text.split("<!-- ").skip(1) {
-        let Some((marker, _)) = part.split_once(" -->") else { continue };
+    for marker in shown(text) {
         let (ends, name) = match (marker.strip_prefix("repro:"), marker.strip_prefix("/repro:")) {
             (Some(name), _) => (false, name),
             (_, Some(name)) => (true, name),
@@ -84,11 +83,31 @@ pub(super) fn check(
                 "{} has the block `{open}`, which this stage does not make",
                 page.display()
             ))
-            .hint("give the stage what it is made of, correct the name, or take the block out of the page"));
+            .hint(
+                "give the stage what it is made of, correct the block's name, or take it out of the page; where it is \
+                 another stage's, give each of them a `name`",
+            ));
         }
         opened.insert(block);
     }
     Ok(())
+}
+
+/// The comments of a page, but for those in code, which explain what they look like.
+fn shown(text: &str) -> impl Iterator<Item = &str> {
+    let mut in_code = false;
+    let lines = text.lines().filter(move |line| {
+        let is_fence = ["```", "~~~"].iter().any(|fence| line.trim_start().starts_with(fence));
+        in_code ^= is_fence;
+        !in_code && !is_fence
+    });
+    lines.flat_map(|line| {
+        let parts = line.split("<!-- ");
+        // A backtick before one opens code.
+        let before = line.split("<!-- ").map(|part| part.ends_with('`'));
+        let comments = parts.skip(1).zip(before).filter(|(_, in_code)| !in_code);
+        comments.filter_map(|(part, _)| part.split_once(" -->")).map(|(comment, _)| comment)
+    })
 }
 
 /// `text` with `content` in each block of `stage` called `name`; unchanged where there is none.
@@ -136,6 +155,9 @@ mod tests {
         assert_eq!(says(&format!("{table}{others}{table}"), ""), None);
         let wanted = "README.md has the block `<!-- repro:depth/claims -->`, which this stage does not make";
         assert_eq!(says(&format!("{table}{others}"), "depth").as_deref(), Some(wanted));
+        let told = "In `<!-- repro:NAME -->` and `<!-- /repro:NAME -->`:\n```\n<!-- repro:claims -->\n```\n";
+        assert_eq!(says(&format!("{told}{table}"), ""), None, "code is no block");
+        assert!(says(&format!("{told}{table}<!-- repro:claims -->"), "").is_some());
         let ended = "README.md has `<!-- /repro:table -->` but no `<!-- repro:table -->` before it";
         assert_eq!(says("<!-- /repro:table -->", "").as_deref(), Some(ended));
     }

@@ -152,11 +152,8 @@ impl Line {
 
     /// What else tells it from others; empty where nothing does.
     pub(crate) fn how(&self) -> String {
-        // The variant alone stands for all in which the two differ.
-        let words = |(axis, value): &(String, Value)| {
-            if axis == VARIANT { whose(value) } else { setting(axis, value) }
-        };
-        let words = || self.others.iter().map(words).collect::<Vec<_>>().join(", ");
+        let words =
+            || self.others.iter().map(|(axis, value)| words(axis, value)).collect::<Vec<_>>().join(", ");
         self.protocol().map_or_else(words, Departure::name)
     }
 
@@ -194,6 +191,12 @@ pub(crate) fn crossed<'a>(lines: impl Iterator<Item = &'a Line>) -> Option<[Valu
     let (a, b) = (next()?, next()?);
     let each = a.values.len().min(b.values.len()) > 1;
     each.then_some(if a.values.len() < b.values.len() { [b, a] } else { [a, b] })
+}
+
+/// The same of an axis that tells lines apart: where nothing is said of its settings one by one, the variant stands for
+/// all in which the two networks differ.
+pub(crate) fn words(axis: &str, value: &str) -> String {
+    if axis == VARIANT { whose(value) } else { setting(axis, value) }
 }
 
 /// A network of that variant.

@@ -9,10 +9,10 @@ mod read;
 
 pub(crate) use self::{
     history::History,
-    line::{Line, Value, Values, crossed, setting, whose},
+    line::{Line, Value, Values, crossed, setting, whose, words},
     network::{Family, Network},
     protocol::Departure,
-    read::{Axes, Evaluation, Gammas, Memory, Results, STAGE},
+    read::{Axes, Evaluation, Gammas, Memory, Results},
 };
 
 /// Mean, sample standard deviation and number of values that are finite.

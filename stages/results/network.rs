@@ -76,9 +76,9 @@ impl Network {
         }
     }
 
-    /// In layers; 0 of one that it does not know.
-    pub(crate) fn depth(&self) -> u32 {
-        self.depth
+    /// Depth in layers, and width; 0 of one that it does not know.
+    pub(crate) fn size(&self) -> [u32; 2] {
+        [self.depth, self.width]
     }
 
     /// On the axis of `family`; nothing where it does not belong. ResNet-N is the narrowest of the

@@ -20,7 +20,7 @@ use super::{
 const OWN_AXES: [&str; 4] = ["arch", "mode", "seed", "k"];
 
 /// What stands for an axis where stages tell lines of a role apart.
-pub(crate) const STAGE: &str = "stage";
+const STAGE: &str = "stage";
 
 /// The axes of an instance, with their values.
 pub(crate) type Axes = BTreeMap<String, toml::Value>;
@@ -185,6 +185,8 @@ pub(crate) struct Results {
     /// Network and variant -> parameter table.
     pub(crate) models: BTreeMap<(Network, String), Counts>,
     pub(crate) memory: Vec<Memory>,
+    /// Roles of which some inputs have the same axes, so that only their stages tell lines apart.
+    pub(crate) repeated: Vec<String>,
 }
 
 impl Evaluation {
@@ -214,6 +216,7 @@ impl Results {
             histories: histories.collect::<Result<_, _>>()?,
             memory: memory.collect::<Result<_, _>>()?,
             models,
+            repeated: job.inputs.iter().filter(|(_, of)| repeat(of)).map(|(role, _)| role.clone()).collect(),
         })
     }
 
@@ -240,7 +243,8 @@ impl Results {
             let histories = self.histories.iter();
             let histories = histories.filter_map(|h| Some(History { line: of(&h.line)?, ..h.clone() }));
             let (evaluations, histories) = (evaluations.collect(), histories.collect());
-            Self { evaluations, histories, models: BTreeMap::new(), memory: Vec::new() }
+            let (models, memory, repeated) = (BTreeMap::new(), Vec::new(), Vec::new());
+            Self { evaluations, histories, models, memory, repeated }
         };
         variants.iter().rev().map(|variant| ((*variant).to_owned(), part(variant))).collect()
     }

@@ -114,7 +114,7 @@ fn a_misspelt_stage_axis_or_value_is_suggested_with_exit_code_2() {
         ("secnd", "there is no stage `secnd`; did you mean `second`?"),
         ("seeds=[1]", "there is no stage `seeds=`; `-S 'seeds=[1]'` sets a value"),
         ("second[sed=1]", "has no axis `sed`; did you mean `seed`?"),
-        ("second[seed=7]", "has no value `7`"),
+        ("second[seed=7]", "has no value `7`; there is `0`, `1`"),
     ] {
         for command in ["run", "status", "explain", "metrics"] {
             let answer = project.ends(&[command, name], 2);
@@ -296,4 +296,21 @@ fn a_figure_that_cannot_be_drawn_is_told_beside_the_result() {
     assert!(project.path("artifacts/plot/accuracy-by-depth.svg").exists());
     let answer = project.ends(&["run", "quick"], 2);
     assert!(answer.err.contains("there is no stage `quick`; `--profile quick` is there"), "{}", answer.err);
+}
+
+#[test]
+fn a_file_without_a_stage_has_nothing_to_run() {
+    let project = TestProject::new("[params]\nseed = 1\n");
+    for command in ["run", "status"] {
+        let answer = project.ends(&[command], 2);
+        let told = "`pipeline.toml` has no stage to run\nhelp: write `[stage.NAME]`";
+        assert!(answer.err.contains(told), "{}", answer.err);
+    }
+    project.ends(&["gc"], 0);
+    let of_profile =
+        "[profile.quick.stage.a]\nkind = \"command\"\nrun = \"echo 1 > $OUT/x\"\noutputs = [\"x\"]\n";
+    project.write("pipeline.toml", of_profile);
+    let answer = project.ends(&["run"], 2);
+    assert!(answer.err.contains("help: perhaps a profile adds some: `--profile quick`"), "{}", answer.err);
+    project.ends(&["run", "--profile", "quick"], 0);
 }

@@ -110,11 +110,3 @@ fn a_setting_that_a_stage_has_or_that_is_a_list_elsewhere_is_told_the_way() {
     let list = says("stage.x.lr=0.1, 2e-1");
     assert!(list.contains("`0.1, 2e-1` is no single value; a list of values is `[0.1, 2e-1]`"), "{list}");
 }
-
-#[test]
-fn a_file_without_a_stage_is_none() {
-    for text in ["", "[params]\nseed = 1\n"] {
-        let said = complaints(text, None, &[]);
-        assert_eq!(said, ["-: the file has no stage; write `[stage.NAME]`; docs/pipeline.md has an example"]);
-    }
-}

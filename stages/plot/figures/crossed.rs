@@ -7,7 +7,7 @@ use crate::{
         chart::{Dashes, Look},
         look::mark,
     },
-    results::{crossed, setting},
+    results::{crossed, words},
 };
 
 /// `value` of the runs by both settings, where there are two of them and nothing else tells the lines apart.
@@ -38,11 +38,11 @@ pub(super) fn chart(
             }
         }
         let look = Look { dashes: Dashes::None, ..mark(index) };
-        series.push(Series { label: setting(&marks.axis, of), look, points });
+        series.push(Series { label: words(&marks.axis, of), look, points });
     }
     Some(Chart {
         title: super::counted(&format!("{title}: {}, {}", network.label(), line.what()), &counts),
-        x: Axis::words("", rows.values.iter().map(|row| setting(&rows.axis, row)).collect()),
+        x: Axis::words("", rows.values.iter().map(|row| words(&rows.axis, row)).collect()),
         y: Axis::linear(axis),
         series,
         rows: true,

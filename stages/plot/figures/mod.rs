@@ -192,10 +192,10 @@ impl Places {
     /// Nothing where no network is properly of `family`. A narrowest one stands with wider ones of its depth.
     fn new<'a>(family: Family, networks: impl Iterator<Item = &'a Network>) -> Option<Self> {
         let mut networks: Vec<_> = networks.filter(|n| n.tick(family).is_some()).cloned().collect();
-        networks.sort();
+        networks.sort_by(|a, b| a.size().cmp(&b.size()).then_with(|| a.cmp(b)));
         networks.dedup_by(|a, b| a.tick(family) == b.tick(family));
         let proper: Vec<_> = networks.iter().filter(|network| network.of(family)).cloned().collect();
-        networks.retain(|network| proper.iter().any(|other| other.depth() == network.depth()));
+        networks.retain(|network| proper.iter().any(|other| other.size()[0] == network.size()[0]));
         (!proper.is_empty()).then_some(Self { family, networks })
     }
 
