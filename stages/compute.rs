@@ -143,8 +143,8 @@ pub(crate) fn start(
         }
         Ok(_) => None,
     };
-    let why = || why().filter(|_| unused);
-    if let Some(note) = note.or_else(|| Some(format!("no card is used: {}", why()?))) {
+    let why = if note.is_none() && unused { why() } else { None };
+    if let Some(note) = note.or_else(|| Some(format!("no card is used: {}", why?))) {
         job.reporter.warn(&note);
         job.reporter.note("engine_note", note.into());
     }

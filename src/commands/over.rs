@@ -31,10 +31,10 @@ pub(super) fn averaged(rows: Vec<Row>) -> Vec<Row> {
         let (mut fields, mut deviations) = (Map::new(), Map::new());
         for key in &keys {
             let numbers = if means.contains(key) { numbers(&group, key) } else { None };
-            if let Some(Statistics { mean, sd, n }) = numbers.and_then(Statistics::of) {
+            if let Some(of) = numbers.and_then(Statistics::of) {
                 let number = |name: String, number: f64| number.is_finite().then(|| (name, json!(number)));
-                fields.extend(number(key.clone(), mean));
-                deviations.extend(if n > 1 { number(format!("{key} sd"), sd) } else { None });
+                fields.extend(number(key.clone(), of.mean));
+                deviations.extend(of.spread().and_then(|sd| number(format!("{key} sd"), sd)));
             } else {
                 let mut values = group.iter().map(|row| row.fields.get(key));
                 let first = values.next().flatten();
