@@ -113,7 +113,9 @@ impl Project {
             [(&pipeline.root, pipeline.lock_file()), (&self.root, self.store.cache().join("state"))]
         {
             let name = place.strip_prefix(root).ok()?.to_str()?;
-            names.push((name.to_owned(), Stamp::of(&fs::symlink_metadata(&place).ok()?)));
+            let meta = fs::symlink_metadata(&place).ok()?;
+            // A link does not tell what happens behind it.
+            names.push((name.to_owned(), meta.is_file().then(|| Stamp::of(&meta))?));
         }
         for Seen { key, .. } in seen {
             let entry = state.results.get(key)?;

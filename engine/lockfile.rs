@@ -15,6 +15,7 @@ use crate::{
     digest::{Digest, Stamp, executable},
     error::{Context, EngineError},
     instance::{Instance, InstanceId, Pipeline},
+    look::strays,
     place::write_whole,
     plan::Found,
     project::Seen,
@@ -66,27 +67,28 @@ impl Locked {
     }
 
     /// The digest of the whole result, where it is believed of what is missing, this recipe made it, at least one of its
-    /// files lies in `place`, and all of them that lie there are what was locked.
+    /// files lies in `place`, and all that lies there is what was locked.
     pub(crate) fn partly(&self, recipe: Digest, place: &Path) -> Option<Digest> {
-        if !self.missing || self.recipe != recipe {
+        let outputs = self.whole(recipe).filter(|_| self.missing)?;
+        let mut strays = strays(place, &Entry::expected(recipe, &outputs)).into_iter();
+        if strays.any(|path| fs::symlink_metadata(path).is_ok()) {
             return None;
         }
         let mut there = 0;
         // Git keeps no empty folders.
-        for (path, output) in self.outputs.iter().filter(|(path, _)| !path.ends_with('/')) {
-            let path = place.join(path);
+        for output in outputs.iter().filter(|output| !output.path.ends_with('/')) {
+            let path = place.join(&output.path);
             let Ok(meta) = fs::symlink_metadata(&path) else { continue };
             let same = meta.is_file()
                 && meta.len() == output.size
                 && executable(&meta) == output.executable
-                && Digest::of_file(&path).is_ok_and(|digest| digest == output.blake3);
+                && Digest::of_file(&path).is_ok_and(|digest| digest == output.digest);
             if !same {
                 return None;
             }
             there += 1;
         }
-        let outputs = self.outputs.iter().map(|(path, o)| (path.as_str(), o.executable, o.blake3));
-        (there > 0).then(|| Digest::of_tree(outputs))
+        (there > 0).then(|| Output::tree(&outputs))
     }
 
     /// What of it does not lie in `place`: files, and empty folders, whose paths end with `/`.

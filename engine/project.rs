@@ -17,7 +17,7 @@ use crate::{
     judge::Judged,
     lockfile::{self, Locked},
     look::look,
-    memo::as_it_is,
+    memo::{as_it_is, result_as_it_is},
     plan::{Found, Standing, Why},
     process::is_held,
     publish::outdated,
@@ -125,7 +125,7 @@ impl Project {
                 let scratch = self.store.scratch(recipe.digest());
                 if is_held(&lock_of(&scratch)) {
                     whys.push(Why::Running);
-                } else if !is_empty(&scratch) && self.goes_on(pipeline, id, recipe.digest(), all) {
+                } else if !is_empty(&scratch) && self.goes_on(pipeline, id, recipe.digest(), all, &state) {
                     whys.push(Why::Stopped);
                 }
             }
@@ -225,15 +225,21 @@ impl Project {
         pipeline: &Pipeline,
         id: InstanceId,
         seen: &[Seen],
+        state: &State,
     ) -> Vec<(PathBuf, Option<Digest>)> {
         let instance = &pipeline.instances[id];
-        let inputs = instance.needs.iter().map(|need| self.store.shown(&seen[need.from].key));
-        let files = instance.kind.files(&instance.params).into_iter().map(|path| self.root.join(path));
-        let known = |path: PathBuf| {
+        let inputs = instance.needs.iter().map(|need| {
+            let key = &seen[need.from].key;
+            let path = self.store.shown(key);
+            let known_by = result_as_it_is(&path, state.results.get(key)).ok();
+            (path, known_by)
+        });
+        let files = instance.kind.files(&instance.params).into_iter().map(|path| {
+            let path = self.root.join(path);
             let known_by = as_it_is(&path).ok();
             (path, known_by)
-        };
-        inputs.chain(files).map(known).collect()
+        });
+        inputs.chain(files).collect()
     }
 
     /// What an attempt is known to have been built on: what it [`reads`](Self::reads), in short.
@@ -244,13 +250,21 @@ impl Project {
 
     /// Would the next run of an instance go on from what lies in its scratch folder? A command would not, if what it
     /// reads was touched since: see `task::Member::hold_scratch`.
-    pub(crate) fn goes_on(&self, pipeline: &Pipeline, id: InstanceId, recipe: Digest, seen: &[Seen]) -> bool {
+    pub(crate) fn goes_on(
+        &self,
+        pipeline: &Pipeline,
+        id: InstanceId,
+        recipe: Digest,
+        seen: &[Seen],
+        state: &State,
+    ) -> bool {
         let instance = &pipeline.instances[id];
         if instance.kind.command(&instance.params).is_none() {
             return true;
         }
         let then = fs::read(lock_of(&self.store.scratch(recipe))).unwrap_or_default();
-        then.is_empty() || then == Self::built_on(&self.reads(pipeline, id, seen)).to_string().as_bytes()
+        let reads = || self.reads(pipeline, id, seen, state);
+        then.is_empty() || then == Self::built_on(&reads()).to_string().as_bytes()
     }
 
     /// The kind's own files of an instance. Where nothing is in the place of one, it is what was `locked`, and missing.

@@ -70,7 +70,8 @@ impl Project {
         let locked = lockfile::believed(pipeline, true, &self.store, &seen)?;
         let judged = self.judge_all(pipeline, &seen, &locked, &mut state);
         self.adopt_all(pipeline, &judged, &seen)?;
-        let mut push = Push { project: self, pipeline, seen: &seen, share, records: Vec::new(), bytes: 0 };
+        let (seen, state) = (&seen, &state);
+        let mut push = Push { project: self, pipeline, seen, state, share, records: Vec::new(), bytes: 0 };
         let mut given = Vec::new();
         for &id in wanted {
             let Judged { standing, recipe, .. } = &judged[id];
@@ -95,6 +96,7 @@ struct Push<'a> {
     project: &'a Project,
     pipeline: &'a Pipeline,
     seen: &'a [Seen],
+    state: &'a State,
     share: &'a Share,
     /// Of the results that were copied: to be written once these are lasting.
     records: Vec<(Digest, Record)>,
@@ -135,14 +137,14 @@ impl Push<'_> {
     }
 
     fn give_attempt(&mut self, id: InstanceId, recipe: Digest) -> Result<Given, EngineError> {
-        let Self { project, pipeline, seen, share, .. } = *self;
+        let Self { project, pipeline, seen, state, share, .. } = *self;
         let Share(to) = share;
         let from = project.store.scratch(recipe);
         let lock = lock_of(&from);
         if is_held(&lock) {
             return Ok(Given::Running);
         }
-        if is_empty(&from) || !project.goes_on(pipeline, id, recipe, seen) {
+        if is_empty(&from) || !project.goes_on(pipeline, id, recipe, seen, state) {
             return Ok(Given::Nothing);
         }
         let content = to.keep(&from).map_err(|error| match error {

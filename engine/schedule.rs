@@ -353,7 +353,7 @@ impl Run<'_> {
     /// It is to run once resources allow, unless nothing is; from where somebody else had to leave it, if that is known.
     fn queue(&mut self, id: InstanceId, recipe: Recipe) {
         let Plan { project, pipeline, seen, .. } = self.plan;
-        let counts = || project.goes_on(pipeline, id, recipe.digest(), seen);
+        let counts = || project.goes_on(pipeline, id, recipe.digest(), seen, &self.state);
         match project.store.bring_attempt(recipe.digest(), counts) {
             Ok(Brought::Nothing) => {}
             Ok(Brought::Attempt) => self.observer.event(&Event::Brought { id }),

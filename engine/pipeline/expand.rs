@@ -251,14 +251,20 @@ fn same_variables(name: &str, stage: &Entries, diagnostics: &mut Diagnostics) {
             continue;
         };
         let mut known = BTreeMap::new();
-        for (word, entry) in
-            in_order(entries).into_iter().filter(|(word, _)| !["exclude", "include"].contains(word))
-        {
+        let mut words = in_order(entries);
+        words.retain(|(word, _)| !["exclude", "include"].contains(word));
+        if let Some(Entry { node: Node { data: Data::List(included), .. }, .. }) = entries.get("include") {
+            words.extend(included.iter().flat_map(|node| match &node.data {
+                Data::Table(entries) => in_order(entries),
+                _ => Vec::new(),
+            }));
+        }
+        for (word, entry) in words {
             // A role also has lists of its inputs.
             let lists = ["_LIST", "_JSON"].into_iter().filter(|_| key == "needs");
             let lists = lists.map(|ending| variable(word) + ending);
             for variable in std::iter::once(variable(word)).chain(lists) {
-                if let Some(other) = known.insert(variable.clone(), word) {
+                if let Some(other) = known.insert(variable.clone(), word).filter(|other| *other != word) {
                     let message = format!(
                         "the {what} `{word}` of `{name}` would be `{prefix}_{variable}`, as `{other}` is"
                     );

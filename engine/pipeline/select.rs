@@ -66,7 +66,11 @@ pub fn select(pipeline: &Pipeline, name: &str) -> Result<Vec<InstanceId>, String
             let hint = if is_number { choices(&values) } else { did_you_mean(&value, values) };
             return Err(hinted(format!("the axis `{axis}` of `{stage}` has no value `{value}`"), hint));
         }
-        wanted.insert(axis, value);
+        if wanted.insert(axis, value).is_some() {
+            return Err(format!(
+                "`{name}` has two values of the axis `{axis}`; give a name for each, `{stage}[{axis}=...]`"
+            ));
+        }
     }
     let fits = |id: &InstanceId| {
         let axes = &pipeline.instances[*id].axes;

@@ -166,7 +166,9 @@ fn stages_with_the_same_axes_join_on_them() {
     let text = "[stage.a]\nkind = 'source'\nmatrix = { seed = [0, 1], arch = ['x', 'y'] }\n\
                 [stage.b]\nkind = 'train'\nneeds.data = 'a'\nmatrix = { arch = ['y', 'x'], seed = [1] }\n";
     let pipeline = try_load(text, None, &[]).unwrap();
-    for instance in pipeline.instances.iter().filter(|i| i.stage == "b") {
+    let joined: Vec<_> = pipeline.instances.iter().filter(|i| i.stage == "b").collect();
+    assert_eq!(joined.len(), 2);
+    for instance in joined {
         assert_eq!(instance.needs.len(), 1);
         let need = &pipeline.instances[instance.needs[0].from];
         assert_eq!(need.axes, instance.axes);

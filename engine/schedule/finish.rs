@@ -178,7 +178,7 @@ impl Run<'_> {
     fn moved_meanwhile(&mut self, id: InstanceId, started: &Started) -> Option<(Digest, String)> {
         let Started { recipe, reads, sure, .. } = started;
         let Plan { project, pipeline, seen, .. } = &self.plan;
-        let now = project.reads(pipeline, id, seen);
+        let now = project.reads(pipeline, id, seen, &self.state);
         let touched = now.into_iter().zip(reads).find(|(now, then)| now != *then).map(|((path, _), _)| path);
         if touched.is_none() && *sure {
             return None;
@@ -186,7 +186,10 @@ impl Run<'_> {
         let needs = &pipeline.instances[id].needs;
         for need in needs {
             let key = &seen[need.from].key;
-            let Some(entry) = self.state.results.get(key) else { continue };
+            let Some(entry) = self.state.results.get(key) else {
+                let Some(place) = self.no_longer_taken(need.from) else { continue };
+                return Some((recipe.digest(), format!("its input `{}`", place.display())));
+            };
             let (found, _) = look(&project.store.shown(key), entry);
             if let Found::Missing(_, path) | Found::Altered(_, path) = found {
                 return Some((recipe.digest(), format!("its input `{}`", path.display())));

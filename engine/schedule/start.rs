@@ -1,7 +1,7 @@
 //! What starts when: in the order of the pipeline, as far as resources last, and together where a kind
 //! lets several share a process. Knows nothing of how a stage works.
 
-use std::{collections::BTreeSet, sync::Arc, thread::JoinHandle};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, thread::JoinHandle};
 
 use super::{Plan, Process, Reads, Run, Started};
 use crate::{
@@ -135,13 +135,13 @@ impl Run<'_> {
         }
         let needs = &pipeline.instances[id].needs;
         // What changes again after this was taken down is noticed when the stage has ended.
-        let mut reads = project.reads(pipeline, id, seen);
+        let mut reads = project.reads(pipeline, id, seen, &self.state);
         let mut restored = false;
         for need in needs {
             restored |= self.input_as_made(id, need.from)?;
         }
         if restored {
-            reads = project.reads(pipeline, id, seen);
+            reads = project.reads(pipeline, id, seen, &self.state);
         }
         Ok(reads)
     }
@@ -149,7 +149,15 @@ impl Run<'_> {
     /// Restores the result of `id`, which `reader` is about to read, if it is no longer what was made; did it have to?
     fn input_as_made(&mut self, reader: InstanceId, id: InstanceId) -> Result<bool, StageError> {
         let (store, key) = (&self.plan.project.store, &self.plan.seen[id].key);
-        let Some(entry) = self.state.results.get(key) else { return Ok(false) };
+        let Some(entry) = self.state.results.get(key) else {
+            return match self.no_longer_taken(id) {
+                None => Ok(false),
+                Some(place) => {
+                    let message = format!("its input `{}` is no longer what was taken", place.display());
+                    Err(StageError::new(message).hint("run again: it is judged anew"))
+                }
+            };
+        };
         let (Found::Missing(_, path) | Found::Altered(_, path)) = look(&store.shown(key), entry).0 else {
             return Ok(false);
         };
@@ -171,6 +179,14 @@ impl Run<'_> {
             self.observer.event(&Event::Said { id: reader, line });
         }
         Ok(true)
+    }
+
+    /// Where the result of `id` lies, if it was taken on the lock file's word and is no longer what that says.
+    pub(super) fn no_longer_taken(&self, id: InstanceId) -> Option<PathBuf> {
+        let Plan { project, pipeline, seen, locked, .. } = &self.plan;
+        let place = project.store.shown(&seen[id].key);
+        let locked = locked.get(&pipeline.instances[id].name)?;
+        (locked.partly(locked.recipe, &place) != self.trees[id]).then_some(place)
     }
 
     /// Is all that is no input what is remembered of it?

@@ -80,7 +80,12 @@ fn what_a_clone_lacks_is_not_made_again_where_the_lock_file_may_be_believed() {
     assert_eq!((project.read("artifacts/train/large").as_str(), trainings()), ("much\n", 2));
 
     // What is there must be what was locked, of today's recipe; and something must be there.
-    for spoil in ["echo >> artifacts/train/metrics.json", "rm artifacts/train/metrics.json"] {
+    for spoil in [
+        "echo >> artifacts/train/metrics.json",
+        "sed -i.bak s/0.5/0.6/ artifacts/train/metrics.json; rm artifacts/train/*.bak",
+        "rm artifacts/train/metrics.json",
+        "mkdir -p artifacts/train/parts; touch artifacts/train/parts/more",
+    ] {
         like_a_clone();
         let spoilt =
             std::process::Command::new("sh").args(["-c", spoil]).current_dir(project.path("")).status();
@@ -136,6 +141,65 @@ fn a_command_does_not_run_on_a_part_of_what_was_locked() {
     std::fs::create_dir(project.path("artifacts/a/parts/none")).unwrap();
     project.ends(&["run", "--allow-missing"], 0);
     assert_eq!(project.read("artifacts/b/count").trim(), "7");
+}
+
+#[test]
+fn what_was_taken_and_then_changed_is_not_read() {
+    let project = TestProject::new(
+        r#"
+        [stage.z]
+        kind = "command"
+        run = "touch $OUT/x"
+        outputs = ["x"]
+
+        [stage.a]
+        kind = "command"
+        run = """
+        echo much > $OUT/large; echo '{ "arch": "resnet14", "mode": "bn", "top1": 0.5 }' > $OUT/metrics.json"""
+        outputs = ["metrics.json", "large"]
+
+        [stage.table]
+        kind = "plot"
+        needs = { metrics = "a" }
+        "#,
+    );
+    project.ends(&["run"], 0);
+    for folder in [".repro", "artifacts/table", "artifacts/z"] {
+        std::fs::remove_dir_all(project.path(folder)).unwrap();
+    }
+    std::fs::remove_file(project.path("artifacts/a/large")).unwrap();
+    let shown = "artifacts/a/metrics.json";
+    let text = project.read(shown);
+    let other = text.replace("0.5", "0.9");
+    project.write("other", &other);
+    project.edit("pipeline.toml", "touch $OUT/x", &format!("cp other {shown}; touch $OUT/x"));
+    let answer = project.ends(&["run", "--allow-missing", "--keep-going", "-j1"], 1);
+    assert!(answer.err.contains("is no longer what was taken"), "{}", answer.err);
+    assert!(!project.path("artifacts/table").exists());
+    project.write(shown, &text);
+    project.ends(&["run", "--allow-missing"], 0);
+    assert!(project.read("artifacts/table/table.md").contains("| 50.00 |"));
+}
+
+#[test]
+fn a_part_of_what_was_locked_is_no_whole_though_the_index_knows_another() {
+    let project = TestProject::new(
+        "[params]\nw = 'one'\n\
+         [stage.a]\nkind = 'command'\nrun = 'echo ${w} > $OUT/x; echo ${w} > $OUT/y'\noutputs = ['x', 'y']\n\
+         [stage.b]\nkind = 'command'\nneeds = { a = 'a' }\nrun = 'cat $IN_A/* > $OUT/n'\noutputs = ['n']",
+    );
+    project.ends(&["run", "-S", "w=two"], 0);
+    let lock = project.read("pipeline.lock");
+    std::fs::remove_dir_all(project.path(".repro")).unwrap();
+    project.ends(&["run"], 0);
+    // As a checkout of the other branch leaves them.
+    project.write("pipeline.lock", &lock);
+    project.write("artifacts/a/x", "two\n");
+    std::fs::remove_file(project.path("artifacts/a/y")).unwrap();
+    std::fs::remove_dir_all(project.path("artifacts/b")).unwrap();
+    let answer = project.ends(&["run", "--allow-missing", "-S", "w=two"], 1);
+    assert!(answer.err.contains("its input lacks `artifacts/a/y`"), "{}", answer.err);
+    assert!(!project.path("artifacts/b").exists());
 }
 
 #[test]

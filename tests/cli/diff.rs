@@ -48,6 +48,7 @@ fn what_another_branch_locks_is_no_garbage() {
     git(&project, &["commit", "-q", "-a", "-m", "two"]);
     // The first branch's results are neither shown nor locked here.
     let before = garbage();
+    assert_eq!(before, 0);
     // What only a stash has, also below another, and what is checked out without a branch.
     for rate in ["0.7", "0.8"] {
         project.edit("pipeline.toml", "rate = 0.6", &format!("rate = {rate}"));

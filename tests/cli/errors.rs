@@ -176,8 +176,10 @@ fn names_that_a_command_could_not_tell_apart_are_refused() {
         "{stage}\n{}needs = {{ eval-set = \"a\", eval_set = \"a\" }}\n",
         stage.replace("stage.a", "stage.b")
     );
+    let included = format!("{stage}matrix.include = [{{ n-l = 1, N_L = 2 }}, {{ n-l = 2, N_L = 2 }}]\n");
     for (text, said) in [
         (&twice, "would be `AXIS_N_LAYERS`"),
+        (&included, "would be `AXIS_N_L`"),
         (&twice, "`OUT` is set by the runner"),
         (&twice, "`AXIS_Q` is set by the runner"),
         (&roles, "would be `IN_EVAL_SET`"),

@@ -38,7 +38,15 @@ fn the_graph_shows_every_instance_and_edge_in_every_format() {
 fn completions_name_every_command() {
     let answer = TestProject::new("").repro(&["completions", "bash"]);
     assert_eq!(answer.code, Some(0), "{}", answer.err);
-    assert!(answer.out.contains("completions") && !answer.out.contains("__stage"), "{}", answer.out);
+    let known = TestProject::new("").repro(&["--help"]).out;
+    let listed = known.split("Commands:\n").nth(1).expect("a list of commands").lines();
+    let listed = listed.take_while(|line| !line.is_empty()).filter(|line| !line.starts_with("   "));
+    let names: Vec<_> = listed.filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(names.len() > 15 && names.contains(&"run"), "{names:?}");
+    for name in names {
+        assert!(answer.out.contains(&format!("repro,{name})")), "`{name}` is not in {}", answer.out);
+    }
+    assert!(!answer.out.contains("__stage"), "{}", answer.out);
 }
 
 #[test]

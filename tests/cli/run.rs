@@ -205,6 +205,12 @@ fn only_force_and_names_choose_what_runs() {
     assert!(forced.starts_with("ran 3, 3 fresh in "), "{forced}");
     let only = project.ends(&["run", "--force", "--only", "second[seed=0]"], 0).out;
     assert!(only.starts_with("ran 1 in "), "{only}");
+    // What is shown may be there, and of another recipe.
+    project.ends(&["run", "-S", "stage.first.run='echo 7 > $OUT/number'"], 0);
+    let other = project.ends(&["run", "--force", "--only", "second[seed=0]"], 2).err;
+    assert!(other.contains("`first[seed=0]` is needed but not up to date"), "{other}");
+    let twice = project.ends(&["run", "second[seed=0,seed=1]"], 2).err;
+    assert!(twice.contains("has two values of the axis `seed`"), "{twice}");
 }
 
 #[test]

@@ -257,6 +257,9 @@ fn a_second_run_at_the_same_time_is_refused_with_exit_code_2() {
     let second = project.ends(&["run"], 2);
     assert!(second.err.contains("another `repro` is running in this project"), "{}", second.err);
     assert!(second.err.contains("help: wait for the other run to end"), "{}", second.err);
+    // What would be deleted may be told beside it.
+    project.ends(&["gc"], 0);
+    project.ends(&["gc", "--apply"], 2);
     // What is finished may still be on its way to the disk while the next stage runs.
     let status = project.ends(&["status"], 0).out;
     let sums = ["1 fresh, 1 running", "1 restorable, 1 running", "1 stale, 1 waiting"];

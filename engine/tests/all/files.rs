@@ -62,6 +62,50 @@ fn an_input_that_was_another_while_the_stage_ran_is_noticed_though_it_is_the_sam
 }
 
 #[test]
+fn a_stage_that_changes_its_input_is_refused_whatever_the_names() {
+    for (made, harm) in [
+        ("echo 1 > $OUT/m~", "echo 2 > $IN_A/m~"),
+        ("mkdir $OUT/.git; echo 1 > $OUT/.git/m", "echo 2 > $IN_A/.git/m"),
+        ("mkdir $OUT/none; touch $OUT/x", "rmdir $IN_A/none"),
+        ("touch $OUT/x", "mkdir $IN_A/more"),
+    ] {
+        let b = format!("{harm}; ls -R $IN_A > $OUT/y");
+        let space = Space::of(vec![("a", made.into(), vec![]), ("b", b, vec!["a"])]);
+        assert_eq!(space.run().0.failed, [1], "{harm}");
+    }
+    // What Python leaves beside what it reads is of no result, and goes when the next run looks.
+    let python = "mkdir $IN_A/__pycache__; touch $IN_A/__pycache__/x.pyc; cp $IN_A/x $OUT/y";
+    let space = Space::of(vec![("a", "touch $OUT/x".into(), vec![]), ("b", python.into(), vec!["a"])]);
+    space.ran(&["a", "b"], &[]);
+    space.ran(&[], &["a"]);
+    assert!(!space.path("artifacts/a/__pycache__").exists());
+}
+
+#[test]
+fn a_file_that_another_stage_writes_between_judgement_and_start_does_not_count_as_it_was() {
+    let stages = [("a", "echo later > notes; echo 1 > $OUT/x"), ("d", "cp notes $OUT/x")];
+    let mut space = Space::of(stages.map(|(name, run)| (name, run.to_owned(), vec![])).into());
+    space.give("d", "reads", vec!["notes"]);
+    fs::write(space.path("notes"), "first").unwrap();
+    let options = RunOptions { jobs: 1, keep_going: true, ..RunOptions::default() };
+    let (summary, events) = space.run_with(&options);
+    assert_eq!((summary.ran, summary.failed), (vec![0], vec![1]), "{events:?}");
+}
+
+#[test]
+fn a_file_that_what_is_needed_writes_anew_is_looked_at_again_though_its_result_is_the_same() {
+    let stages =
+        [("a", "echo 1 > notes; echo 1 > $OUT/x", vec![]), ("d", "cat notes $IN_A/x > $OUT/x", vec!["a"])];
+    let mut space = Space::of(stages.map(|(name, run, needs)| (name, run.to_owned(), needs)).into());
+    space.give("d", "reads", vec!["notes"]);
+    fs::write(space.path("notes"), "0\n").unwrap();
+    space.ran(&["a", "d"], &[]);
+    space.edit("a", "echo 2 > notes; echo 1 > $OUT/x");
+    space.ran(&["a", "d"], &[]);
+    assert_eq!(read(&space.path("artifacts/d/x")), "2\n1\n");
+}
+
+#[test]
 fn the_files_of_a_folder_that_changed_are_named() {
     let mut space = Space::new();
     space.give("d", "reads", vec!["notes"]);

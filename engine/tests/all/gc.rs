@@ -124,9 +124,26 @@ fn what_is_shown_or_locked_or_young_stays_and_the_rest_goes() {
 fn the_objects_of_what_is_shown_stay_although_its_record_is_lost() {
     let space = Space::new();
     space.ran(&["a", "b", "c", "d"], &[]);
-    fs::remove_dir_all(space.path(".repro/records")).unwrap();
+    // Nor does a lock file name it.
+    fs::remove_file(space.path("pipeline.lock")).unwrap();
     age(&space);
     assert_eq!(gc(&space, true).files.len(), 0);
+    fs::remove_dir_all(space.path(".repro/records")).unwrap();
+    assert_eq!(gc(&space, true).files.len(), 0);
+}
+
+#[test]
+fn a_result_that_made_way_for_a_stage_in_its_place_is_of_use_until_then() {
+    let stage = |name| vec![(name, "echo 1 > $OUT/x".to_owned(), vec![])];
+    let mut space = Space::of(stage("a/b"));
+    space.ran(&["a/b"], &[]);
+    age(&space);
+    space.stages = stage("a");
+    space.edit("a", "echo 2 > $OUT/y");
+    space.ran(&["a"], &[]);
+    let taken = gc(&space, true).files;
+    let kept = [".repro/records", ".repro/objects"].map(|of| space.path(of).canonicalize().unwrap());
+    assert!(!taken.iter().any(|file| kept.iter().any(|of| file.starts_with(of))), "{taken:?}");
 }
 
 #[test]
@@ -161,6 +178,11 @@ fn what_was_restored_lately_is_not_old() {
     age(&space);
     space.edit("d", "echo alone > $OUT/x");
     space.ran(&[], &["d"]);
+    // Though it is no longer shown, nor locked.
+    fs::remove_dir_all(space.path("artifacts")).unwrap();
+    fs::remove_file(space.path("pipeline.lock")).unwrap();
+    gc(&space, true);
+    assert_eq!(space.run().0.restored, [3]);
     space.edit("d", "echo other > $OUT/x");
     space.ran(&[], &["d"]);
     assert_eq!(gc(&space, true).files.len(), 0);

@@ -117,11 +117,18 @@ fn what_was_read_too_young_or_publishes_or_ran_in_part_is_not_remembered() {
     space.give("d", "publish", "page.md");
     space.ran(&["d"], &[]);
     assert_eq!(space.nothing_to_do(), None, "a page must be looked at");
-    let mut space = Space::new();
+    let space = Space::new();
     let part = RunOptions { targets: vec![3], question: Some(space.question()), ..RunOptions::default() };
     space.run_with(&part);
     assert_eq!(space.nothing_to_do(), None);
-    space.edit("c", "false");
+    let mut space = idle();
+    space.edit("d", "false");
     space.run();
     assert_eq!(space.nothing_to_do(), None, "a stage failed");
+    let space = idle();
+    let lock = space.path("pipeline.lock");
+    fs::rename(&lock, space.path("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("elsewhere", &lock).unwrap();
+    space.ran(&[], &[]);
+    assert_eq!(space.nothing_to_do(), None, "nobody would see what happens behind a link");
 }

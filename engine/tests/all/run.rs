@@ -171,20 +171,24 @@ fn a_stop_ends_the_running_command_and_exits_130() {
     assert!(events.contains(&Event::Stopped { id: 1 }), "{events:?}");
 }
 
-/// Has no time for anything when it is told the first line, and looks whether there is a file at the end of that.
+/// Has no time for anything when it is told the first line, until the log grows no more: how many lines has it then?
 struct Busy {
-    file: PathBuf,
-    there: Option<bool>,
+    log: PathBuf,
+    lines: Option<usize>,
 }
 
 impl Observer for Busy {
     fn event(&mut self, event: &Event) {
-        if matches!(event, Event::Said { .. }) && self.there.is_none() {
-            let since = Instant::now();
-            while !self.file.exists() && since.elapsed() < Duration::from_millis(500) {
+        if matches!(event, Event::Said { .. }) && self.lines.is_none() {
+            let (mut lines, mut since) = (0, Instant::now());
+            while lines == 0 || since.elapsed() < Duration::from_millis(150) {
+                let now = fs::read_to_string(&self.log).unwrap_or_default().lines().count();
+                if now != lines {
+                    (lines, since) = (now, Instant::now());
+                }
                 std::thread::sleep(Duration::from_millis(5));
             }
-            self.there = Some(self.file.exists());
+            self.lines = Some(lines);
         }
     }
 }
@@ -192,11 +196,11 @@ impl Observer for Busy {
 #[test]
 fn a_command_that_says_much_waits_for_who_has_to_listen() {
     let space = Space::of(vec![("a", "seq 100000; touch said; echo 1 > $OUT/x".to_owned(), vec![])]);
-    let mut busy = Busy { file: space.path("said"), there: None };
+    let mut busy = Busy { log: space.path(".repro/logs/a.log"), lines: None };
     let project = Project::open(space.folder.path()).unwrap();
     let summary = project.run(&space.pipeline(), &RunOptions::default(), &mut busy).unwrap();
     // However long nobody listens: not all of it has room on the way.
-    assert_eq!((summary.ran, busy.there), (vec![0], Some(false)));
+    assert!(summary.ran == [0] && busy.lines.is_some_and(|lines| lines < 50_000), "{:?}", busy.lines);
     assert!(space.path("said").exists());
 }
 
@@ -296,6 +300,10 @@ fn what_somebody_made_in_a_results_folder_is_kept_when_the_result_makes_way() {
         line.contains("artifacts/d/notes") && line.contains(".repro/replaced/d~1")
     };
     assert!(events.iter().any(told), "{events:?}");
+    // So is what somebody wrote into a file of the result.
+    fs::write(space.path("artifacts/c/z"), "edited\n").unwrap();
+    space.ran(&[], &["c"]);
+    assert_eq!(read(&space.path(".repro/replaced/c~1/z")), "edited\n");
     // An old result, a copy of one, and one without the index that has the same bytes, are nobody's work.
     fs::write(space.path("artifacts/d/copy"), "other\n").unwrap();
     space.edit("d", "echo more > $OUT/x");
@@ -315,6 +323,41 @@ fn what_somebody_made_in_a_results_folder_is_kept_when_the_result_makes_way() {
     assert_eq!(kept.collect::<Vec<_>>(), ["c~1"]);
     let (folder, name) = before.split_at(2);
     assert!(space.path(".repro/objects").join(folder).join(name).exists(), "{before}");
+}
+
+#[test]
+fn instances_whose_values_look_alike_in_a_file_name_have_places_of_their_own() {
+    let values = ["a b", "a_b", "a:b"];
+    let space = Space::of(values.map(|value| (value, format!("echo '{value}' > $OUT/x"), vec![])).into());
+    let mut pipeline = space.pipeline();
+    for (instance, value) in pipeline.instances.iter_mut().zip(values) {
+        instance.stage = "s".to_owned();
+        instance.name = format!("s[n={value}]");
+        instance.axes = [("n".to_owned(), toml::Value::from(value))].into();
+    }
+    let (summary, events) = crate::common::run(&pipeline, &RunOptions::default());
+    assert_eq!(summary.ran.len(), 3, "{events:?}");
+    let project = Project::open(space.folder.path()).unwrap();
+    for (id, value) in values.iter().enumerate() {
+        assert_eq!(read(&project.result(&pipeline, id).join("x")), format!("{value}\n"));
+    }
+}
+
+#[test]
+fn large_results_come_back_as_they_were() {
+    // A file is read, copied and hashed otherwise from some sizes on.
+    const MIB: usize = 1 << 20;
+    for size in [MIB - 1, MIB, MIB + 1, 4 * MIB, 4 * MIB + 1, 8 * MIB + 7] {
+        let make = format!("seq 2000000 | head -c {size} > $OUT/x");
+        let space = Space::of(vec![("a", make, vec![])]);
+        space.ran(&["a"], &[]);
+        let made = fs::read(space.path("artifacts/a/x")).unwrap();
+        assert_eq!(made.len(), size);
+        assert!(read(&space.path("pipeline.lock")).contains(&Digest::of(&made).to_string()), "{size}");
+        fs::remove_dir_all(space.path("artifacts")).unwrap();
+        space.ran(&[], &["a"]);
+        assert!(fs::read(space.path("artifacts/a/x")).unwrap() == made, "{size}");
+    }
 }
 
 #[test]

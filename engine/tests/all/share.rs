@@ -325,6 +325,38 @@ fn scratch(space: &Space) -> PathBuf {
 }
 
 #[test]
+fn an_attempt_that_would_write_elsewhere_counts_for_nothing() {
+    let (one, two, share) = (half(), half(), TempDir::new().unwrap());
+    leave_half(&one);
+    push(&one, share.path());
+    let (place, text) = files(&share.path().join("unfinished")).pop().unwrap();
+    let mut attempt: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    attempt["outputs"][0]["path"] = "../../../x".into();
+    fs::write(&place, attempt.to_string()).unwrap();
+    assert_eq!(pull(share.path(), &two).1, []);
+    assert!(!two.path("x").exists());
+}
+
+#[test]
+fn only_drafts_that_a_push_left_long_ago_are_swept_from_a_shared_folder() {
+    let (one, share) = (Space::new(), TempDir::new().unwrap());
+    one.ran(&["a", "b", "c", "d"], &[]);
+    push(&one, share.path());
+    let drafts = share.path().join("drafts");
+    fs::create_dir_all(&drafts).unwrap();
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(31 * 24 * 60 * 60);
+    for (name, is_old) in [("1-2-3", true), ("1-2-4", false), ("thesis", true)] {
+        fs::write(drafts.join(name), "").unwrap();
+        if is_old {
+            fs::File::options().write(true).open(drafts.join(name)).unwrap().set_modified(old).unwrap();
+        }
+    }
+    push(&one, share.path());
+    let left = ["1-2-3", "1-2-4", "thesis"].map(|name| drafts.join(name).exists());
+    assert_eq!(left, [false, true, true]);
+}
+
+#[test]
 fn what_was_written_last_stays() {
     let (one, two, share) = (half(), half(), TempDir::new().unwrap());
     leave_half(&one);
