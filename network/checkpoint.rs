@@ -374,5 +374,16 @@ mod tests {
         let tensor = renamed.values.remove("bn1.weight").unwrap();
         renamed.values.insert("bn1.gamma".into(), tensor);
         assert!(renamed.to_bytes().unwrap_err().to_string().contains("there is no `bn1.weight`"));
+        let mut larger = checkpoint("resnet8", Mode::Bn);
+        larger.values.insert("linear.bias".into(), Tensor::full([10], 0.0));
+        let error = larger.to_bytes().unwrap_err().to_string();
+        assert!(error.ends_with("`linear.bias` does not train in mode `bn`"), "{error}");
+        let (metadata, mut tensors) = tensorfile::read("", &bytes).unwrap();
+        let gamma = tensors.get_mut("gamma").unwrap();
+        gamma.data.push(1.0);
+        gamma.shape[0] += 1;
+        let longer = tensorfile::write(&metadata, &BTreeMap::new(), &tensors).unwrap();
+        let error = Checkpoint::from_bytes(&longer).unwrap_err().to_string();
+        assert!(error.contains("`gamma` holds more than resnet8 has in mode `bn`"), "{error}");
     }
 }

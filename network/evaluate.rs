@@ -139,16 +139,17 @@ mod tests {
             [5.0, 0.0, 0.0, 0.0, 0.0, 0.0], // right
             [5.0, 4.0, 3.0, 2.0, 1.0, 0.0], // label 5 is sixth
             [1.0, 1.0, 1.0, 1.0, 1.0, 1.0], // equal: the first counts, label 1 is second
+            [5.0, 4.0, 3.0, 2.0, 1.0, 0.0], // label 4 is fifth
         ];
-        evaluation.add(&logits.concat(), &[0, 5, 1]).unwrap();
+        evaluation.add(&logits.concat(), &[0, 5, 1, 4]).unwrap();
         let metrics = evaluation.metrics();
-        assert_eq!((metrics.examples, metrics.top1, metrics.top5), (3, 1.0 / 3.0, 2.0 / 3.0));
-        assert_eq!(metrics.per_class, [Some(1.0), Some(0.0), None, None, None, Some(0.0)]);
+        assert_eq!((metrics.examples, metrics.top1, metrics.top5), (4, 1.0 / 4.0, 3.0 / 4.0));
+        assert_eq!(metrics.per_class, [Some(1.0), Some(0.0), None, None, Some(0.0), Some(0.0)]);
         assert_eq!((metrics.confusion[5][0], metrics.confusion[1][0], metrics.confusion[0][0]), (1, 1, 1));
         let e = std::f64::consts::E;
         let first = (1.0 + 5.0 * e.powi(-5)).ln();
         let second = (0..6).map(|i| e.powi(-i)).sum::<f64>().ln() + 5.0;
-        assert!((metrics.loss - (first + second + 6f64.ln()) / 3.0).abs() < 1e-12);
+        assert!((metrics.loss - (first + second + 6f64.ln() + (second - 1.0)) / 4.0).abs() < 1e-12);
     }
 
     #[test]

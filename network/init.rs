@@ -232,6 +232,29 @@ mod tests {
     }
 
     #[test]
+    fn scales_and_shifts_begin_as_their_initialisation_says() {
+        for (bn, low, high, shift) in [
+            (BnInit::Uniform, 0.0, 1.0, 0.0),
+            (BnInit::PositiveNegative, -1.0, 1.0, 0.0),
+            (BnInit::Fixed, 1.0, 1.0, 0.0),
+            (BnInit::Oneone, 1.0, 1.0, 1.0),
+        ] {
+            let graph = graph("resnet8");
+            let tensors = initial(&graph, 0, Init { weights: WeightInit::HeNormal, bn });
+            let all = |role: Role| {
+                let of_role = graph.params().into_iter().filter(move |param| param.role == role);
+                of_role.flat_map(|param| tensors[&param.name].data.clone()).collect::<Vec<f32>>()
+            };
+            let (scales, shifts) = (all(Role::Gamma), all(Role::Beta));
+            let [least, most] = [f32::min, f32::max].map(|of| scales.iter().copied().reduce(of).unwrap());
+            let near = 0.05 * (high - low);
+            assert!((low..=low + near).contains(&least), "{bn:?}: {least}");
+            assert!((high - near..=high).contains(&most), "{bn:?}: {most}");
+            assert!(shifts.iter().all(|beta| *beta == shift), "{bn:?}");
+        }
+    }
+
+    #[test]
     fn orthogonal_filters_are_orthonormal() {
         let tensors = initial(&graph("resnet8"), 0, init(WeightInit::Orthogonal));
         let w = &tensors["layer2.0.conv1.weight"];

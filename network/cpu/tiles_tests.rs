@@ -55,6 +55,26 @@ fn convolve<S: Stored>(isa: Isa, conv: &Winograd, source: Source<'_, S>, sink: S
     }
 }
 
+/// By the definition: the sums of each channel of `stored` and of its products with `others`, image by image.
+fn assert_sums(sums: &mut Images<f32>, channels: usize, stored: &[u32], others: &[u32], who: &str) {
+    let area = stored.len() / (IMAGES * channels);
+    for (n, sums) in sums.all().chunks_exact(2 * channels).enumerate() {
+        for k in 0..channels {
+            let pixel = |i: usize| ((n * channels + k / 16 * 16) * area + i * 16) + k % 16;
+            let of = |bits: &[u32]| {
+                (0..area).map(|i| f64::from(f32::from_bits(bits[pixel(i)]))).collect::<Vec<_>>()
+            };
+            let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+            let (x, z) = (of(stored), of(others));
+            let (squares, others) = (product(&x, &x), product(&z, &z));
+            let error = (f64::from(sums[k]) - x.iter().sum::<f64>()).abs();
+            assert!(error <= 1e-5 * (squares * area as f64).sqrt(), "{who}: sum is off by {error}");
+            let error = (f64::from(sums[channels + k]) - product(&x, &z)).abs();
+            assert!(error <= 1e-5 * (squares * others).sqrt(), "{who}: products are off by {error}");
+        }
+    }
+}
+
 #[test]
 fn outputs_in_bf16_are_those_in_f32_rounded_and_summed_as_they_were_stored() {
     for (channels, filters, size) in SHAPES {
@@ -73,25 +93,13 @@ fn outputs_in_bf16_are_those_in_f32_rounded_and_summed_as_they_were_stored() {
             convolve(isa, &conv, Source::Plain(&x_half), Sink::Keep { z: &half, sums: Some(&half_sums) });
             let expected: Vec<u32> = z.all().iter().map(|x| rounded(*x).to_bits()).collect();
             assert!(widened(&mut half) == expected, "{channels}>{filters} {size:?} on {isa}");
-            for (n, sums) in half_sums.all().chunks_exact(2 * filters).enumerate() {
-                for k in 0..filters {
-                    let pixel = |i: usize| ((n * filters + k / 16 * 16) * area + i * 16) + k % 16;
-                    let pixels = (0..area).map(|i| f64::from(f32::from_bits(expected[pixel(i)])));
-                    let (sum, squares) = pixels.fold((0.0, 0.0), |(s, q), x| (s + x, q + x * x));
-                    let error = f64::from(sums[k]) - sum;
-                    assert!(
-                        error.abs() < 1e-5 * (squares * area as f64).sqrt(),
-                        "{isa}: sum is off by {error}"
-                    );
-                    assert!((f64::from(sums[filters + k]) / squares - 1.0).abs() < 1e-5, "{isa}: squares");
-                }
-            }
+            assert_sums(&mut half_sums, filters, &expected, &expected, &isa.to_string());
         }
     }
 }
 
 #[test]
-fn gradients_in_bf16_are_those_in_f32_rounded() {
+fn gradients_in_bf16_are_those_in_f32_rounded_and_summed_as_they_were_stored() {
     for (channels, filters, size) in SHAPES {
         let mut stream = rng::stream(6, "tiles");
         let area = size[0] * size[1];
@@ -99,7 +107,8 @@ fn gradients_in_bf16_are_those_in_f32_rounded() {
         let weights = draw(9 * channels * filters);
         let (g, g_half) = images(&draw(IMAGES * filters * area));
         let (z, z_half) = images(&draw(IMAGES * filters * area));
-        let (before, before_half) = images(&draw(IMAGES * channels * area));
+        let (mut before, before_half) = images(&draw(IMAGES * channels * area));
+        let others = bits(&mut before);
         let old = draw(IMAGES * channels * area);
         let abc = [draw(filters), draw(filters), draw(filters)];
         let abc = [abc[0].as_slice(), &abc[1], &abc[2]];
@@ -108,16 +117,21 @@ fn gradients_in_bf16_are_those_in_f32_rounded() {
         let mut conv = Winograd::backward(filters, channels, size);
         for isa in Isa::all() {
             conv.set(isa, &weights);
-            let ((mut wide, mut half), sums) = (images(&old), Images::new(IMAGES, 2 * channels));
-            let (sums, side) = (&sums, None);
+            let (mut wide, mut half) = images(&old);
+            let [mut wide_sums, mut half_sums] = [(); 2].map(|()| Images::new(IMAGES, 2 * channels));
+            let (sums, side) = (&wide_sums, None);
             let sink = Sink::Rectifier { g: &wide, add: true, pass, z: &before, sums, side };
             convolve(isa, &conv, Source::Gradient { g: &g, z: &z, abc }, sink);
-            let side = None;
+            let (sums, side) = (&half_sums, None);
             let sink = Sink::Rectifier { g: &half, add: true, pass, z: &before_half, sums, side };
             convolve(isa, &conv, Source::Gradient { g: &g_half, z: &z_half, abc }, sink);
             let expected: Vec<u32> = wide.all().iter().map(|x| rounded(*x).to_bits()).collect();
             assert!(bits(&mut wide) != expected, "nothing was rounded");
             assert!(widened(&mut half) == expected, "{channels}<{filters} {size:?} on {isa}");
+            let exact = bits(&mut wide);
+            for (sums, stored) in [(&mut wide_sums, &exact), (&mut half_sums, &expected)] {
+                assert_sums(sums, channels, stored, &others, &isa.to_string());
+            }
         }
     }
 }

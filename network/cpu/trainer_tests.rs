@@ -164,6 +164,7 @@ fn training_lowers_the_loss_and_moves_what_its_mode_names() {
         let tally = t.take_tally().unwrap();
         assert_eq!((first.examples, tally.examples), (7, 84));
         let last = t.gradients(&examples).unwrap().0;
+        assert!(last.loss.is_finite(), "{mode}: {last:?}");
         assert!((last.loss < 0.97 * first.loss) == (mode != Mode::None), "{mode}: {first:?} {last:?}");
         let graph = Graph::new(t.spec.arch, t.spec.variant, 3);
         let (expected, _) = State::initial(&graph, &t.spec).unwrap();
@@ -173,6 +174,21 @@ fn training_lowers_the_loss_and_moves_what_its_mode_names() {
             assert_ne!(tensor, &before.values[name], "{mode}: {name}");
         }
     }
+}
+
+#[test]
+fn of_equal_logits_the_first_is_the_guess() {
+    let mut t = trainer(&spec(Variant::Origin, Mode::All), Isa::all()[0], 2);
+    let mut state = t.state().unwrap();
+    for name in ["linear.weight", "linear.bias"] {
+        state.values.get_mut(name).unwrap().data.fill(0.0);
+    }
+    t.restore(&state).unwrap();
+    let examples = batch(0, 7);
+    let data = dataset();
+    let firsts = examples.iter().filter(|e| data.label(Split::Train, e.index as usize) == 0).count();
+    assert!((1..7).contains(&firsts), "some, not all");
+    assert_eq!(t.gradients(&examples).unwrap().0.correct, firsts as u64);
 }
 
 /// Along the gradient of a tensor, rounding and kinks matter least.

@@ -181,6 +181,8 @@ fn value_info(name: &str, shape: &[usize]) -> Message {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::{
         arch::{Arch, Variant},
@@ -216,13 +218,16 @@ mod tests {
                 known.push(tensor.text(8).into());
             }
             assert_eq!(known.len(), 1 + values.len());
+            let mut read = BTreeSet::new();
             for node in network.messages(1) {
                 for input in texts(&node, 1) {
                     assert!(known.iter().any(|name| name == input), "{input} of {}", node.text(3));
+                    read.insert(input.to_owned());
                 }
                 assert!(!known.iter().any(|name| name == node.text(2)), "{} twice", node.text(2));
                 known.push(node.text(2).into());
             }
+            assert!(values.keys().all(|name| read.contains(name)), "{read:?} of {:?}", values.keys());
             assert_eq!(known.last().unwrap(), "logits");
             assert_eq!(network.message(12).text(1), "logits");
         }
@@ -247,6 +252,24 @@ mod tests {
         assert_eq!(projection["pads"], [0, 0, 0, 0]);
         let bn = nodes.iter().find(|node| node.text(3) == "layer2.0.bn1").unwrap();
         assert_eq!(bn.message(5).one(2).float(), 1e-5);
+    }
+
+    #[test]
+    fn a_maximum_is_of_four_pixels_that_no_other_has() {
+        let graph = graph("vgg11", Variant::Paper);
+        let model = Fields::read(&onnx(&graph, &values(&graph), &BTreeMap::new()).unwrap());
+        let nodes = model.message(7).messages(1);
+        let maxima: Vec<_> = nodes.iter().filter(|node| node.text(4) == "MaxPool").collect();
+        assert_eq!(maxima.len(), 4);
+        for node in maxima {
+            let attributes = node.messages(5);
+            let attributes = attributes.iter().map(|a| (a.text(1), a.all(8)));
+            let mut sizes: Vec<_> = attributes
+                .map(|(name, all)| (name, all.iter().map(|value| value.int()).collect::<Vec<_>>()))
+                .collect();
+            sizes.sort();
+            assert_eq!(sizes, [("kernel_shape", vec![2, 2]), ("strides", vec![2, 2])]);
+        }
     }
 
     #[test]

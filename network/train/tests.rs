@@ -1,4 +1,4 @@
-use std::ops::Range;
+use std::{ops::Range, sync::Mutex};
 
 use super::*;
 use crate::{
@@ -15,6 +15,17 @@ struct Toy {
     tally: Tally,
     sgd: Sgd,
     engine: &'static str,
+    seen: Arc<Mutex<Seen>>,
+    /// Whether it knows nothing of test images but a NaN.
+    spoilt: bool,
+}
+
+/// What a trainer was given, and what it made of that.
+#[derive(Default)]
+struct Seen {
+    examples: Vec<Example>,
+    loss: f64,
+    correct: u64,
 }
 
 impl Toy {
@@ -23,10 +34,22 @@ impl Toy {
     }
 
     fn of(engine: &'static str, data: &Arc<Dataset>) -> Box<dyn Trainer> {
+        Box::new(Self::new(engine, data))
+    }
+
+    fn new(engine: &'static str, data: &Arc<Dataset>) -> Self {
         let zeros = |name: &str| (name.to_owned(), Tensor::full([3, 2], 0.0));
         let state = State { values: [zeros("w"), zeros("seen")].into(), momentum: [zeros("w")].into() };
         let sgd = Sgd { rate: 0.0, momentum: 0.9, weight_decay: 1e-4 };
-        Box::new(Self { data: data.clone(), state, tally: Tally::default(), sgd, engine })
+        Self {
+            data: data.clone(),
+            state,
+            tally: Tally::default(),
+            sgd,
+            engine,
+            seen: Arc::default(),
+            spoilt: false,
+        }
     }
 
     fn logits(&self, split: Split, example: &Example) -> ([f32; 3], f32) {
@@ -40,6 +63,7 @@ impl Toy {
 impl Trainer for Toy {
     fn step(&mut self, batch: &[Example], rate: f32) -> Result<()> {
         let mut gradient = [0.0; 6];
+        let before = self.tally;
         for example in batch {
             let (logits, x) = self.logits(Split::Train, example);
             let label = usize::from(self.data.label(Split::Train, example.index as usize));
@@ -54,6 +78,10 @@ impl Trainer for Toy {
             self.tally.correct += u64::from((0..3).all(|c| logits[c] <= logits[label]));
             self.tally.loss -= (powers[label] / sum).ln();
         }
+        let mut seen = self.seen.lock().unwrap();
+        seen.examples.extend_from_slice(batch);
+        seen.loss += self.tally.loss - before.loss;
+        seen.correct += self.tally.correct - before.correct;
         let State { values, momentum } = &mut self.state;
         for (name, tensor) in values {
             if let Some(velocity) = momentum.get_mut(name) {
@@ -70,6 +98,9 @@ impl Trainer for Toy {
     }
 
     fn predict(&mut self, split: Split, range: Range<usize>) -> Result<Vec<f32>> {
+        if self.spoilt {
+            return Ok(vec![f32::NAN; 3 * range.len()]);
+        }
         let centre = |index: usize| Example { index: index as u32, dy: 4, dx: 4, flip: false };
         Ok(range.flat_map(|index| self.logits(split, &centre(index)).0).collect())
     }
@@ -154,6 +185,29 @@ fn every_image_is_seen_once_an_epoch_the_last_few_too_and_the_toy_learns() {
 }
 
 #[test]
+fn an_epoch_takes_the_images_in_the_order_of_its_seed_and_tells_their_means() {
+    let (data, seed) = (dataset(), 7);
+    let toy = Toy::new("toy", &data);
+    let seen = toy.seen.clone();
+    let mut training = Training::new(Box::new(toy), data, &spec(&short()), short(), seed).unwrap();
+    for epoch in 0..4 {
+        training.epoch(&mut |_| ControlFlow::Continue(())).unwrap();
+        let Seen { examples, loss, correct } = std::mem::take(&mut *seen.lock().unwrap());
+        let order = epoch_order(seed, epoch, 100).into_iter();
+        assert_eq!(examples, order.map(|index| example(seed, epoch, index)).collect::<Vec<_>>());
+        let row = training.history()[epoch];
+        assert!((row.train_loss - loss / 100.0).abs() < 1e-12, "{row:?}: {loss}");
+        assert_eq!(row.train_accuracy, correct as f64 / 100.0);
+    }
+}
+
+#[test]
+fn a_protocol_gives_a_trainer_its_own_settings() {
+    let spec = spec(&Protocol { momentum: 0.5, weight_decay: 0.25, batch: 7, ..short() });
+    assert_eq!((spec.momentum, spec.weight_decay, spec.batch, spec.seed), (0.5, 0.25, 7, 0));
+}
+
+#[test]
 fn augmentation_can_be_switched_off_and_the_seed_counts() {
     let history = |augment, seed| {
         let (data, protocol) = (dataset(), Protocol { augment, ..short() });
@@ -216,6 +270,11 @@ fn foreign_and_damaged_states_are_refused() {
     metadata.insert("history".into(), format!("{COLUMNS}\n2,0.1,1,1,1,1\n"));
     let wrong = tensorfile::write(&metadata, &Default::default(), &tensors).unwrap();
     assert!(training(short()).resume(&wrong).unwrap_err().to_string().contains("history is damaged"));
+    let rows: String = (1..=5).map(|epoch| format!("{epoch},0.1,1,1,1,1\n")).collect();
+    metadata.insert("history".into(), format!("{COLUMNS}\n{rows}"));
+    let wrong = tensorfile::write(&metadata, &Default::default(), &tensors).unwrap();
+    let error = training(short()).resume(&wrong).unwrap_err().to_string();
+    assert!(error.contains("history is damaged"), "five epochs of four: {error}");
     metadata.remove("engine");
     let wrong = tensorfile::write(&metadata, &Default::default(), &tensors).unwrap();
     assert!(training(short()).resume(&wrong).unwrap_err().to_string().contains("does not say its `engine`"));
@@ -276,6 +335,11 @@ fn a_diverged_training_names_its_epoch() {
     training.epoch(&mut |_| ControlFlow::Continue(())).unwrap();
     let error = training.epoch(&mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
     assert!(error.starts_with("epoch 2: the training loss is") && error.ends_with("has diverged"), "{error}");
+    let data = dataset();
+    let spoilt = Box::new(Toy { spoilt: true, ..Toy::new("toy", &data) });
+    let mut training = Training::new(spoilt, data, &spec(&short()), short(), 1).unwrap();
+    let error = training.epoch(&mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
+    assert!(error.starts_with("epoch 1: on the test images, a logit is NaN"), "{error}");
 }
 
 #[test]

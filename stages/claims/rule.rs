@@ -92,3 +92,39 @@ pub(super) fn measure(of: Measure) -> &'static str {
         Measure::LargestBatch => "largest batch that fits 1 GiB",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::Statistics;
+
+    #[test]
+    fn each_rule_is_kept_by_what_it_says_and_broken_by_the_rest() {
+        let two = "left = { mode = 'bn' }, right = { mode = 'all' }";
+        let one = "what = { mode = 'bn' }";
+        type Networks = &'static [&'static [f64]]; // of each the means
+        let rules: [(String, Networks, Networks); 9] = [
+            (format!("greater = {{ {two}, by = 5.0 }}"), &[&[10.1, 5.0]], &[&[10.0, 5.0]]),
+            (format!("greater = {{ {two}, by = 0.0 }}"), &[&[2.0, 1.0]], &[&[2.0, 1.0], &[1.0, 2.0]]),
+            (format!("difference = {{ {two}, low = 1.0, high = 2.0 }}"), &[&[6.0, 5.0]], &[&[5.5, 5.0]]),
+            (format!("difference = {{ {two}, low = 1.0, high = 2.0 }}"), &[&[7.0, 5.0]], &[&[7.5, 5.0]]),
+            (format!("within = {{ {one}, low = 1.0, high = 2.0 }}"), &[&[2.0]], &[&[2.1]]),
+            (format!("within = {{ {one}, low = 1.0, high = 2.0 }}"), &[&[1.0]], &[&[0.9]]),
+            (format!("rises = {{ {one} }}"), &[&[1.0], &[2.0]], &[&[1.0], &[1.0]]),
+            (format!("falls = {{ {one} }}"), &[&[2.0], &[1.0]], &[&[1.0], &[1.0]]),
+            (format!("equal = {{ {one}, values = [3, 4] }}"), &[&[3.0], &[4.0]], &[&[3.0], &[3.0]]),
+        ];
+        let known = |networks: Networks| -> Vec<(usize, Vec<Evidence>)> {
+            let evidence =
+                |mean: &f64| Evidence { value: Statistics::of(vec![*mean]).unwrap(), instances: Vec::new() };
+            networks.iter().map(|of| of.iter().map(evidence).collect()).enumerate().collect()
+        };
+        for (rule, kept, broken) in rules {
+            let rule =
+                toml::from_str::<std::collections::BTreeMap<String, Rule>>(&format!("rule = {{ {rule} }}"));
+            let rule = &rule.unwrap()["rule"];
+            assert!(rule.is_kept(&known(kept)), "{} by {kept:?}", rule.words());
+            assert!(!rule.is_kept(&known(broken)), "{} by {broken:?}", rule.words());
+        }
+    }
+}

@@ -144,6 +144,32 @@ fn a_part_of_the_protocol_settles_nothing_but_counts() {
 }
 
 #[test]
+fn only_all_test_images_of_cifar10_count() {
+    let root = tempfile::tempdir().unwrap();
+    let whole = run(root.path(), "resnet32", "paper", "bn", 0.57, 62_560);
+    assert_eq!(judge(vec![whole.clone()]).0("bn-resnet32"), "holds");
+    let file = whole.dir.join("metrics.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    for (of, other) in [("\"examples\":10000", "\"examples\":1000"), ("truck", "lorry")] {
+        assert!(text.contains(of));
+        std::fs::write(&file, text.replace(of, other)).unwrap();
+        assert_eq!(judge(vec![whole.clone()]).0("bn-resnet32"), "not-run", "{other}");
+    }
+}
+
+#[test]
+fn dead_channels_count_by_their_share() {
+    let root = tempfile::tempdir().unwrap();
+    for (dead, verdict) in [(0.33, "holds"), (0.2, "does-not-hold")] {
+        let bn = run(root.path(), "resnet110", "paper", "bn", dead, 62_560);
+        let share = |dead: f64| serde_json::json!({ "dead_99": dead });
+        let features = serde_json::json!({ "all": share(dead), "after_bn": share(0.9) });
+        std::fs::write(bn.dir.join("features.json"), features.to_string()).unwrap();
+        assert_eq!(judge(vec![bn]).0("third-disabled"), verdict, "{dead}");
+    }
+}
+
+#[test]
 fn runs_that_differ_from_the_protocol_do_not_count() {
     let root = tempfile::tempdir().unwrap();
     let mut inputs = vec![

@@ -53,15 +53,20 @@ pub(super) fn run(jobs: &mut [Job<'_>]) -> Vec<Result<(), StageError>> {
             None => (stopped(group) || unreadable(group)).then(|| halves(group, panicked)),
         },
     );
-    let mut each = Vec::new();
-    for (mut group, results) in groups.into_iter().zip(results) {
+    let each = groups.into_iter().zip(results).map(|(mut group, results)| {
         let results = match results {
             Some(Some(results)) => results,
             Some(None) => halves(&mut group, panicked),
             None => group.iter_mut().map(|(_, job)| told(job, panicked())).collect(),
         };
-        each.extend(group.into_iter().map(|(place, _)| place).zip(results));
-    }
+        group.into_iter().map(|(place, _)| place).zip(results).collect()
+    });
+    in_order(each)
+}
+
+/// What all groups made, by the places of those that made it.
+fn in_order<R>(groups: impl Iterator<Item = Vec<(usize, R)>>) -> Vec<R> {
+    let mut each: Vec<_> = groups.flatten().collect();
     each.sort_by_key(|(place, _)| *place);
     each.into_iter().map(|(_, result)| result).collect()
 }
@@ -215,6 +220,12 @@ mod tests {
         let mut parts = [3, 1, 2];
         assert_eq!(beside(&mut parts, begin, go_on), [Some(4), Some(2), Some(3)]);
         assert_eq!(parts, [30, 10, 20]);
+    }
+
+    #[test]
+    fn results_come_in_the_order_of_the_jobs() {
+        let groups = [vec![(1, "b")], vec![(0, "a"), (3, "d")], vec![(2, "c")]];
+        assert_eq!(in_order(groups.into_iter()), ["a", "b", "c", "d"]);
     }
 
     #[test]

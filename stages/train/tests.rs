@@ -81,6 +81,8 @@ fn a_training_leaves_a_checkpoint_a_history_and_notes() {
     assert_eq!(files, bytes(&root, "b"), "equal recipes, other bytes");
     train(&root, "c", "mode = 'bn'\norder_seed = 4");
     assert_ne!(files[0].1, bytes(&root, "c")[0].1, "the order has no effect");
+    train(&root, "d", "mode = 'bn'\norder_seed = 3");
+    assert_eq!(files, bytes(&root, "d"), "without one it is the model's seed");
 }
 
 #[test]
@@ -164,16 +166,17 @@ fn a_member_of_a_group_that_is_stopped_saves_nothing_within_an_epoch() {
 #[test]
 fn trainings_of_one_network_mode_batch_and_precision_step_together() {
     let root = project(CLASSES);
-    let key = |params: &str| {
-        let (mut key, params) = (None, format!("{SHORT}{params}"));
+    let key_of = |inputs: &[(&'static str, PathBuf)], params: &str| {
+        let mut key = None;
         let job = |job: &mut Job<'_>| {
             key = Some(group::key(job)?);
             Ok(())
         };
         let out = root.path().join("out");
-        with_job(&mut Listener::default(), &Train, &params, &inputs(&root), &out, job).unwrap();
+        with_job(&mut Listener::default(), &Train, params, inputs, &out, job).unwrap();
         key
     };
+    let key = |params: &str| key_of(&inputs(&root), &format!("{SHORT}{params}"));
     let plain = key("");
     for alike in
         ["weight_decay = 0.5", "momentum = 0.0", "factor = 0.5", "order_seed = 7", "shortcut_bn = 'frozen'"]
@@ -184,6 +187,18 @@ fn trainings_of_one_network_mode_batch_and_precision_step_together() {
         assert_ne!(key(other), plain, "{other}");
     }
     assert_ne!(key("mode = 'random'"), key("mode = 'random'\nk = 3"));
+    assert_ne!(key_of(&inputs(&root), &SHORT.replace("batch = 8", "batch = 4")), plain);
+    let other = root.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::copy(root.path().join("data/dataset.bin"), other.join("dataset.bin")).unwrap();
+    let [_, model] = inputs(&root);
+    assert_ne!(key_of(&[("data", other), model], SHORT), plain, "other images");
+    for model in ["arch = 'resnet8'\nvariant = 'paper'", "arch = 'resnet14'\nvariant = 'origin'"] {
+        let [data, (role, dir)] = inputs(&root);
+        let dir = dir.with_file_name(&model[8..14]).with_extension(&model[26..]);
+        run(&Model, &format!("{model}\nclasses = {CLASSES}"), &[], &dir).unwrap();
+        assert_ne!(key_of(&[data, (role, dir)], SHORT), plain, "{model}");
+    }
     // The next step of one that goes on within an epoch is another than that of one that does not.
     let mut listener = Listener { patience: Some(Cell::new(2)), ..Listener::default() };
     let out = root.path().join("out");
@@ -265,9 +280,12 @@ fn an_evaluation_says_what_the_history_ends_with() {
         assert_eq!(gamma["all"]["count"], 16 + 2 * (16 + 32 + 64) + 16 + 32 + 64);
         assert_eq!(gamma["layers"][3]["shortcut"], true);
         let zeroing = gamma["zeroing"].as_array().unwrap();
-        assert_eq!((zeroing.len(), &zeroing[2]["zeroed"]), (3, &gamma["all"]["below_01"]), "{params}");
-        let change = |i: usize| zeroing[i]["top1"].as_f64().unwrap() - metrics["top1"].as_f64().unwrap();
-        assert_eq!(zeroing[2]["change"].as_f64().unwrap(), change(2));
+        assert_eq!(zeroing.len(), 3, "{params}");
+        for (zeroing, share) in zeroing.iter().zip(["below_001", "below_005", "below_01"]) {
+            assert_eq!(zeroing["zeroed"], gamma["all"][share], "{params}");
+            let change = zeroing["top1"].as_f64().unwrap() - metrics["top1"].as_f64().unwrap();
+            assert_eq!(zeroing["change"].as_f64().unwrap(), change, "{params}, {share}");
+        }
         assert_ne!(zeroing[2]["loss"], metrics["loss"], "nothing was set to zero");
         let features = json("features.json");
         assert_eq!((&features["images"], &features["after_bn"]["count"]), (&6.into(), &128.into()));

@@ -6,10 +6,10 @@ use network::{
     mode::Mode,
     rng::stream,
     tensor::Tensor,
-    trainer::{TrainSpec, Trainer},
+    trainer::{EngineName, TrainSpec, Trainer},
 };
 
-use crate::support::{batch, engines, in_f64, spec};
+use crate::support::{batch, engine, engines, in_f64, spec};
 
 /// How far values move: so little that hardly a ReLU switches, and f64 still sees it well.
 const H: f32 = 1e-7;
@@ -80,6 +80,22 @@ fn gradients_of_every_initialisation_are_those_in_f64() {
                 let who = format!("{arch}, {bn:?}, {}, {name}", engine.describe());
                 assert_near(gradient, &expected[name], &who);
             }
+        }
+    }
+}
+
+/// Gradients of filters are summed over some images at a time.
+#[test]
+fn gradients_of_a_batch_of_many_images_are_those_in_f64() {
+    for mode in [Mode::All, Mode::Random] {
+        let spec = spec("resnet8", Variant::Origin, mode, 40);
+        let batch = batch(0, 0, 40);
+        let (_, expected) = in_f64(&spec).gradients(&batch).unwrap();
+        let mut engine = engine(&spec, EngineName::Cpu).unwrap();
+        let (_, gradients) = engine.gradients(&batch).unwrap();
+        assert!(gradients.keys().eq(expected.keys()));
+        for (name, gradient) in &gradients {
+            assert_near(gradient, &expected[name], &format!("{mode}, {name}"));
         }
     }
 }

@@ -69,10 +69,9 @@ pub(crate) fn engine(spec: &TrainSpec, name: EngineName) -> Option<Box<dyn Train
     }
 }
 
-/// The engines that cover `spec`: always the reference.
-pub(crate) fn engines(spec: &TrainSpec) -> Vec<Box<dyn Trainer>> {
-    let reference = engine(spec, EngineName::Reference).unwrap();
-    [reference].into_iter().chain(engine(spec, EngineName::Cpu)).collect()
+/// The engines of the processor.
+pub(crate) fn engines(spec: &TrainSpec) -> [Box<dyn Trainer>; 2] {
+    [EngineName::Reference, EngineName::Cpu].map(|name| engine(spec, name).unwrap())
 }
 
 pub(crate) fn in_f64(spec: &TrainSpec) -> Reference {
@@ -83,7 +82,7 @@ pub(crate) fn in_f64(spec: &TrainSpec) -> Reference {
 #[derive(Deserialize)]
 pub(crate) struct Golden {
     pub(crate) arch: String,
-    variant: String,
+    pub(crate) variant: String,
     bn_init: BnInit,
     digest: String,
     pub(crate) mode: String,
