@@ -1,9 +1,9 @@
 //! The fused multiplication-addition of the portable path: one instruction where the target always
 //! has it, otherwise arithmetic in f64 that vectorises and rounds once all the same. Knows no lanes.
 
-/// `a * b + c`, rounded once.
+/// `a * b + c`, rounded once, lane by lane.
 #[inline(always)]
-pub(super) fn mul_add(a: f32, b: f32, c: f32) -> f32 {
+pub(super) fn mul_add(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
     // The library function behind `f32::mul_add` takes some fifty times an instruction's time.
     if cfg!(any(
         target_feature = "fma",
@@ -14,10 +14,16 @@ pub(super) fn mul_add(a: f32, b: f32, c: f32) -> f32 {
         target_arch = "riscv64",
         target_arch = "s390x",
     )) {
-        a.mul_add(b, c)
+        std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
     } else {
-        in_f64(a, b, c)
+        sixteen_in_f64(&a, &b, &c)
     }
+}
+
+/// By itself: a hundred instructions, beside which a call is nothing, and kernels have hundreds of such places.
+#[inline(never)]
+fn sixteen_in_f64(a: &[f32; 16], b: &[f32; 16], c: &[f32; 16]) -> [f32; 16] {
+    std::array::from_fn(|i| in_f64(a[i], b[i], c[i]))
 }
 
 /// The product is exact in f64; the sum is rounded to odd, which leaves the second rounding, to f32,

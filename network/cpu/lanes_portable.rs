@@ -46,7 +46,7 @@ impl Lanes for Portable {
     }
     #[inline(always)]
     fn fma(self, b: Self, c: Self) -> Self {
-        Self(std::array::from_fn(|i| fused::mul_add(self.0[i], b.0[i], c.0[i])))
+        Self(fused::mul_add(self.0, b.0, c.0))
     }
     #[inline(always)]
     fn add(self, b: Self) -> Self {

@@ -77,7 +77,11 @@ fn every_kernel_compiles_for_cards_of_all_generations() {
     std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(compile))));
 }
 
-/// What small networks of each kind load in each precision, once each; and is it what cards without tensor cores load?
+/// Numbers of one kernel that the compiler has seen with others; in the tests under the emulation it has all of them.
+const SIZES: [&str; 6] = ["HEIGHT", "WIDTH", "ROWS", "IMAGES", "KB", "CB"];
+
+/// What small networks of each kind load in each precision, once for each kernel; and is it what cards without tensor
+/// cores load?
 fn sources_of_networks() -> Vec<(Source, bool)> {
     let mut all = Vec::new();
     for (arch, variant) in
@@ -97,7 +101,10 @@ fn sources_of_networks() -> Vec<(Source, bool)> {
         }
     }
     let mut known = HashSet::new();
-    all.retain(|one| known.insert(one.clone()));
+    all.retain(|(source, old)| {
+        let kernel = source.defines.iter().filter(|(name, _)| !SIZES.contains(name));
+        known.insert((source.name, kernel.cloned().collect::<Vec<_>>(), *old))
+    });
     all
 }
 

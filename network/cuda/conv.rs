@@ -113,16 +113,14 @@ impl Conv {
 
     fn source(&self, tile: &Tile, write: &Write) -> Source {
         const KERNEL: &str = include_str!("convolve.cu");
-        let (name, files): (_, &[&str]) = if self.tensor_cores {
-            ("tensor.cu", &[COMMON, STORED, MAPS, NORMS, MMA, TILES, include_str!("tensor.cu"), KERNEL])
+        let (name, files, precision): (_, &[&str], _) = if self.tensor_cores {
+            let files = &[COMMON, STORED, MAPS, NORMS, MMA, TILES, include_str!("tensor.cu"), KERNEL];
+            ("tensor.cu", files, stored::name(self.precision))
         } else {
-            ("conv.cu", &[COMMON, STORED, MAPS, NORMS, TILES, include_str!("conv.cu"), KERNEL])
+            let files = &[COMMON, STORED, MAPS, NORMS, TILES, include_str!("conv.cu"), KERNEL];
+            ("conv.cu", files, stored::kept(self.precision))
         };
-        let names = [
-            ("PRECISION", stored::name(self.precision)),
-            ("KIND", self.kind.name()),
-            ("TARGET", write.target.name()),
-        ];
+        let names = [("PRECISION", precision), ("KIND", self.kind.name()), ("TARGET", write.target.name())];
         let numbers = [
             ("FILTER", self.filter),
             ("STRIDE", self.stride),

@@ -144,12 +144,15 @@ pub(super) fn launch(
     places: Places,
 ) -> Result<()> {
     let (conv, [height, width], splits) = (&unit.conv, unit.output, splits(unit, own, count));
-    let block = match own.each() {
-        Some(each) => Block::few(unit, each),
-        None if tensor_cores && x.kind != Kind::Image => Block::on_tensor_cores(unit, precision),
-        None => Block::by_threads(unit),
+    let kept = stored::kept(precision);
+    let (block, stored) = match own.each() {
+        Some(each) => (Block::few(unit, each), kept),
+        None if tensor_cores && x.kind != Kind::Image => {
+            (Block::on_tensor_cores(unit, precision), stored::name(precision))
+        }
+        None => (Block::by_threads(unit), kept),
     };
-    let names = [("PRECISION", stored::name(precision)), ("KIND", x.kind.name()), ("BACK", g.kind.name())];
+    let names = [("PRECISION", stored), ("KIND", x.kind.name()), ("BACK", g.kind.name())];
     let numbers = [
         ("FILTER", conv.kernel),
         ("STRIDE", conv.stride),

@@ -51,7 +51,7 @@ impl Head {
             name: "head.cu",
             text: [COMMON, STORED, MAPS, NORMS, include_str!("head.cu")].concat(),
             defines: vec![
-                ("PRECISION", stored::name(self.precision).into()),
+                ("PRECISION", stored::kept(self.precision).into()),
                 ("CHANNELS", self.channels.to_string()),
                 ("HEIGHT", self.size[0].to_string()),
                 ("WIDTH", self.size[1].to_string()),

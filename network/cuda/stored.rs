@@ -11,6 +11,11 @@ pub(super) fn name(precision: Precision) -> &'static str {
     }
 }
 
+/// Its name in kernels that multiply on no tensor cores: those keep tf32, and compute with it, as f32.
+pub(super) fn kept(precision: Precision) -> &'static str {
+    name(if precision == Precision::Tf32 { Precision::F32 } else { precision })
+}
+
 /// Bytes of a stored number.
 pub(super) fn width(precision: Precision) -> usize {
     if precision == Precision::Bf16 { 2 } else { 4 }

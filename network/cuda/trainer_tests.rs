@@ -85,7 +85,7 @@ fn gradients_on_tensor_cores_are_near_those_in_f32() {
     for (arch, variant, mode, n) in [
         ("resnet8", Variant::Paper, Mode::All, 3),
         ("resnet8", Variant::Origin, Mode::Random, 7),
-        ("resnet8-3", Variant::Origin, Mode::Bn, 2),
+        ("resnet8", Variant::Origin, Mode::Bn, 2),
     ] {
         check_precisions(&spec(arch, variant, mode, n), &batch(0, 0, n), || Emulated::new(Order::Forward));
     }
@@ -105,10 +105,16 @@ fn several_alike_count_together_and_the_first_is_the_one_asked_for() {
     assert!(all.examples == 9 && own.examples == 3 && all.loss > 2.0 * own.loss, "{all:?} {own:?}");
 }
 
+/// What trains decides whether filters are packed after a step, and by which kernels their gradients are made. (All of
+/// them, and the VGG, train on a card: `a_card_trains_as_pytorch_does`.)
 #[test]
-fn small_networks_train_as_in_pytorch_in_every_mode() {
+fn small_networks_train_as_in_pytorch() {
+    let few = ["all", "random", "origin-random"];
+    let cases: Vec<_> =
+        golden().into_iter().filter(|case| case.arch == "resnet8" && few.contains(&&*case.mode)).collect();
+    assert_eq!(cases.len(), 5);
     std::thread::scope(|scope| {
-        for case in golden() {
+        for case in cases {
             scope.spawn(move || {
                 let Some(mut cuda) = on(&case.spec(), Order::Forward) else { return };
                 case.check(&mut cuda);
@@ -120,19 +126,37 @@ fn small_networks_train_as_in_pytorch_in_every_mode() {
 /// As on a card of capability 7.5.
 #[test]
 fn small_networks_train_as_in_pytorch_without_tensor_cores() {
-    let mut seen = 0;
-    for case in golden() {
-        // What trains decides whether filters are packed after a step, and by which kernels their gradients are made.
-        let wanted = match &*case.arch {
-            "resnet8" => ["all", "random"].contains(&&*case.mode),
-            _ => case.mode == "all",
-        };
-        let Some(mut device) = Emulated::new(Order::Forward).filter(|_| wanted) else { continue };
+    for wanted in [("resnet8", "origin", "all"), ("resnet8", "origin", "random"), ("vgg11", "paper", "all")] {
+        let case = golden().into_iter().find(|case| (&*case.arch, &*case.variant, &*case.mode) == wanted);
+        let Some(mut device) = Emulated::new(Order::Forward) else { return };
         device.tensor_cores = false;
+        let case = case.unwrap();
         case.check(&mut CudaTrainer::new(&case.spec(), images(), device).unwrap());
-        seen += 1;
     }
-    assert!([0, 5].contains(&seen), "{seen}");
+}
+
+#[test]
+fn steps_in_every_mode_are_those_of_the_cpu_engine() {
+    for (name, mode) in Mode::NAMES {
+        let spec = spec("resnet8", Variant::Origin, mode, 3);
+        let Some(mut cuda) = on(&spec, Order::Forward) else { return };
+        let mut cpu = engine(&spec, EngineName::Cpu).unwrap();
+        let [(own, tally), (expected, expected_tally)] =
+            [&mut cuda as &mut dyn Trainer, &mut *cpu].map(|trainer| {
+                for step in 0..2 {
+                    trainer.step(&batch(0, step, 3), 0.1).unwrap();
+                }
+                (trainer.state().unwrap(), trainer.take_tally().unwrap())
+            });
+        assert_eq!((tally.examples, tally.correct), (6, expected_tally.correct), "{name}");
+        for (own, expected) in [(own.values, expected.values), (own.momentum, expected.momentum)] {
+            assert!(own.keys().eq(expected.keys()), "{name}");
+            for (of, tensor) in &own {
+                let apart = apart(&tensor.data, &expected[of].data);
+                assert!(apart < 1e-3, "{name}, {of}: {apart}");
+            }
+        }
+    }
 }
 
 /// A card that is lost within an epoch costs what came after the last state that was saved, and no bit.
@@ -302,8 +326,28 @@ fn what_it_cannot_do_is_refused_in_words() {
         refused.to_string().contains("whose blocks have 8 KiB of shared memory: one of its kernels takes")
     );
     assert!(matches!(refused, Error::Unsupported { engine: "cuda", .. }));
-    let other = TrainSpec { batch: 8, ..spec.clone() };
-    assert!(Group::new(&[spec, other], images(), device()).is_err(), "different batches");
+    for other in [
+        TrainSpec { batch: 8, ..spec.clone() },
+        TrainSpec { arch: "resnet14".parse().unwrap(), ..spec.clone() },
+        TrainSpec { variant: Variant::Origin, ..spec.clone() },
+        TrainSpec { set: Mode::All.train_set(Variant::Paper, 2), ..spec.clone() },
+        bf16,
+    ] {
+        let refused = Group::new(&[spec.clone(), other], images(), device()).err().unwrap();
+        assert!(refused.to_string().contains("must agree in architecture, mode, batch and precision"));
+    }
+}
+
+#[test]
+fn predictions_in_parts_are_those_of_the_cpu_engine() {
+    let spec = spec("resnet8", Variant::Origin, Mode::All, 5);
+    let Some(mut cuda) = on(&spec, Order::Forward) else { return };
+    let mut cpu = engine(&spec, EngineName::Cpu).unwrap();
+    for (split, range) in [(Split::Test, 3..16), (Split::Train, 2..13)] {
+        let [own, expected] =
+            [&mut cuda as &mut dyn Trainer, &mut *cpu].map(|t| t.predict(split, range.clone()).unwrap());
+        assert!(apart(&own, &expected) < 1e-3, "{split:?}");
+    }
 }
 
 /// Diverged numbers must be seen, not rectified away.

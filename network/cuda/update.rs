@@ -13,7 +13,7 @@ fn source(precision: Precision) -> Source {
     Source {
         name: "update.cu",
         text: [COMMON, STORED, include_str!("update.cu")].concat(),
-        defines: vec![("PRECISION", stored::name(precision).into())],
+        defines: vec![("PRECISION", stored::kept(precision).into())],
         kernels: vec!["total", "sgd", "pack"],
     }
 }
