@@ -294,6 +294,21 @@ fn include_adds_whole_combinations_only() {
 }
 
 #[test]
+fn values_of_an_axis_are_different_and_can_be_told_in_a_name() {
+    let said = |values: &str| {
+        complaints(&format!("[stage.a]\nkind = 'source'\nmatrix.mode = [{values}]\n"), None, &[])
+    };
+    assert!(said("'x', 'y', 'x'")[0].contains("the axis `mode` has the value `x` twice"));
+    for bad in
+        ["''", "'a,b'", "'[a'", "'a]'", "'a=b'", "'a/b'", "'a\\b'", "\"a\\nb\"", "[1]", "nan", "1979-05-27"]
+    {
+        assert!(said(bad)[0].contains("cannot be a value of the axis `mode`"), "{bad}");
+    }
+    let text = "[stage.a]\nkind = 'source'\nmatrix.mode = ['a b', 'ä', '~']\n";
+    assert_eq!(try_load(text, None, &[]).unwrap().instances.len(), 3);
+}
+
+#[test]
 fn select_takes_full_stage_and_partial_names() {
     let pipeline = try_load(&file(), None, &[]).unwrap();
     assert_eq!(select(&pipeline, "train[arch=r14,kernel=x,seed=1]"), Ok(vec![3]));

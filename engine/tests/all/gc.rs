@@ -103,6 +103,7 @@ fn what_is_shown_or_locked_or_young_stays_and_the_rest_goes() {
     space.ran(&["a", "b", "c", "d"], &[]);
     space.edit("a", "echo two > $OUT/x");
     space.ran(&["a", "b", "c"], &[]);
+    fs::write(space.path("Cargo.lock"), "# Of another program.\n[[package]]\nname = \"x\"\n").unwrap();
     assert_eq!(gc(&space, false).files, Vec::<std::path::PathBuf>::new());
     age(&space);
     let dry = gc(&space, false);

@@ -325,16 +325,25 @@ fn scratch(space: &Space) -> PathBuf {
 }
 
 #[test]
-fn an_attempt_that_would_write_elsewhere_counts_for_nothing() {
-    let (one, two, share) = (half(), half(), TempDir::new().unwrap());
+fn an_attempt_that_would_write_elsewhere_or_is_of_another_stage_or_of_the_future_counts_for_nothing() {
+    let (one, share) = (half(), TempDir::new().unwrap());
     leave_half(&one);
     push(&one, share.path());
     let (place, text) = files(&share.path().join("unfinished")).pop().unwrap();
-    let mut attempt: serde_json::Value = serde_json::from_slice(&text).unwrap();
-    attempt["outputs"][0]["path"] = "../../../x".into();
-    fs::write(&place, attempt.to_string()).unwrap();
-    assert_eq!(pull(share.path(), &two).1, []);
-    assert!(!two.path("x").exists());
+    let forge = |change: fn(&mut serde_json::Value)| {
+        let mut attempt: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        change(&mut attempt);
+        fs::write(&place, attempt.to_string()).unwrap();
+        let two = half();
+        let (_, events) = pull(share.path(), &two);
+        assert!(!two.path("x").exists());
+        events
+    };
+    assert_eq!(forge(|attempt| attempt["outputs"][0]["path"] = "../../../x".into()), []);
+    assert_eq!(forge(|attempt| attempt["recipe"] = engine::digest::Digest::of("").to_string().into()), []);
+    // Nothing would ever be later.
+    assert_eq!(forge(|attempt| attempt["written"]["half"] = 4_000_000_000_000_000_000_i64.into()), []);
+    assert_eq!(forge(|_| {}), [Event::Brought { id: 0 }]);
 }
 
 #[test]
