@@ -3,7 +3,7 @@
 #![allow(clippy::print_stderr)] // the only way to say that a test checks nothing
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     env,
     sync::Mutex,
 };
@@ -39,9 +39,6 @@ fn card_with_tensor_cores() -> Option<Card> {
 /// The first of each generation of cards; the first of all knows neither tf32 nor bf16.
 const GENERATIONS: [[u32; 2]; 4] = [[7, 5], [8, 0], [9, 0], [12, 0]];
 
-/// Files that have sources for each layer.
-const MANY: [&str; 4] = ["tensor.cu", "tensor_filters.cu", "filters.cu", "positions.cu"];
-
 #[test]
 fn every_kernel_compiles_for_cards_of_all_generations() {
     let Some(compiler) = found(Nvrtc::find(&places(), None, None), "REPRO_NVRTC") else { return };
@@ -52,19 +49,20 @@ fn every_kernel_compiles_for_cards_of_all_generations() {
         let generations = GENERATIONS.into_iter().filter(move |[major, _]| old == (*major < 8));
         generations.filter(|capability| compiler.knows(*capability))
     };
-    let mut wanted = Vec::new();
-    let mut turns = HashMap::new();
+    let mut files = BTreeMap::<_, Vec<Source>>::new();
     for (source, old) in sources_of_networks() {
-        let mut generations: Vec<_> = known(old).collect();
-        // There are hundreds of these: each is for one generation, and in turns all are for each.
-        if MANY.contains(&source.name) && !generations.is_empty() {
-            let turn = turns.entry((source.name, old)).or_insert(0);
-            generations = vec![generations[*turn % generations.len()]];
-            *turn += 1;
+        files.entry((old, source.name)).or_default().push(source);
+    }
+    let mut wanted = Vec::new();
+    for ((old, _), sources) in files {
+        let generations: Vec<_> = known(old).collect();
+        // Where there are many, each is for one generation, and in turns all are for each.
+        let many = sources.len() >= generations.len();
+        for (turn, source) in sources.into_iter().enumerate() {
+            let turns =
+                generations.iter().enumerate().filter(|(i, _)| !many || turn % generations.len() == *i);
+            wanted.extend(turns.map(|(_, [major, minor])| (source.clone(), format!("sm_{major}{minor}"))));
         }
-        wanted.extend(
-            generations.into_iter().map(|[major, minor]| (source.clone(), format!("sm_{major}{minor}"))),
-        );
     }
     let next = Mutex::new(wanted.into_iter());
     let compile = || {
@@ -77,8 +75,8 @@ fn every_kernel_compiles_for_cards_of_all_generations() {
     std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(compile))));
 }
 
-/// Numbers of one kernel that the compiler has seen with others; in the tests under the emulation it has all of them.
-const SIZES: [&str; 6] = ["HEIGHT", "WIDTH", "ROWS", "IMAGES", "KB", "CB"];
+/// What tells the kernels of a file apart but for sizes; of those, the compiler of the tests under the emulation has all.
+const KINDS: [&str; 7] = ["PRECISION", "KIND", "TARGET", "BACK", "FILTER", "STRIDE", "DILATE"];
 
 /// What small networks of each kind load in each precision, once for each kernel; and is it what cards without tensor
 /// cores load?
@@ -102,7 +100,7 @@ fn sources_of_networks() -> Vec<(Source, bool)> {
     }
     let mut known = HashSet::new();
     all.retain(|(source, old)| {
-        let kernel = source.defines.iter().filter(|(name, _)| !SIZES.contains(name));
+        let kernel = source.defines.iter().filter(|(name, _)| KINDS.contains(name));
         known.insert((source.name, kernel.cloned().collect::<Vec<_>>(), *old))
     });
     all
