@@ -180,8 +180,10 @@ struct Busy {
 impl Observer for Busy {
     fn event(&mut self, event: &Event) {
         if matches!(event, Event::Said { .. }) && self.lines.is_none() {
-            let (mut lines, mut since) = (0, Instant::now());
+            let (mut lines, begun) = (0, Instant::now());
+            let mut since = begun;
             while lines == 0 || since.elapsed() < Duration::from_millis(150) {
+                assert!(begun.elapsed() < Duration::from_secs(20), "the log has {lines} lines");
                 let now = fs::read_to_string(&self.log).unwrap_or_default().lines().count();
                 if now != lines {
                     (lines, since) = (now, Instant::now());
