@@ -1,7 +1,10 @@
 //! Where instances stand, before anything runs or while it does: by what the index, the cache and the lock file say of
 //! what lies in place. Starts nothing and knows no kind.
 
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use crate::{
     digest::Digest,
@@ -25,6 +28,23 @@ pub(crate) struct Judged {
     pub(crate) found: Option<Entry>,
 }
 
+/// Results that somebody put in their places. A run takes them into the cache, and restores others from there.
+#[derive(Default)]
+pub(crate) struct Adopted {
+    /// Their digests, by recipe.
+    results: BTreeMap<Digest, Digest>,
+    pub(crate) objects: BTreeSet<Digest>,
+}
+
+impl Adopted {
+    /// Adds what was found in an instance's place. Was it new?
+    pub(crate) fn note(&mut self, judged: &Judged) -> bool {
+        let (Some(recipe), Some(found)) = (&judged.recipe, &judged.found) else { return false };
+        self.objects.extend(found.files.iter().map(|file| file.digest));
+        self.results.insert(recipe.digest(), found.tree).is_none()
+    }
+}
+
 impl Project {
     /// Judges everything in order, as if nothing were to run. `locked`: what the lock file is believed of, by name.
     pub(crate) fn judge_all(
@@ -34,31 +54,24 @@ impl Project {
         locked: &BTreeMap<String, Locked>,
         state: &mut State,
     ) -> Vec<Judged> {
-        let mut found = BTreeMap::new();
+        let mut adopted = Adopted::default();
         loop {
-            let all = self.judge_in_order(pipeline, seen, locked, &found, state);
-            let recipe = |judged: &Judged| judged.recipe.as_ref().map(Recipe::digest);
-            let new = all.iter().filter_map(|judged| Some((recipe(judged)?, judged.found.as_ref()?.tree)));
-            let new: BTreeMap<_, _> = new.collect();
-            let missed = |judged: &Judged| {
-                matches!(judged.standing, Standing::Stale(_))
-                    && recipe(judged)
-                        .is_some_and(|recipe| new.contains_key(&recipe) && !found.contains_key(&recipe))
-            };
-            if !all.iter().any(missed) {
+            let all = self.judge_in_order(pipeline, seen, locked, &adopted, state);
+            let mut more = false;
+            all.iter().for_each(|judged| more |= adopted.note(judged));
+            if !more || !all.iter().any(|judged| matches!(judged.standing, Standing::Stale(_))) {
                 return all;
             }
-            found.extend(new);
         }
     }
 
-    /// The same; `known` are the digests of results, by recipe, that were found in the place of other instances.
-    fn judge_in_order(
+    /// The same, when this was adopted.
+    pub(crate) fn judge_in_order(
         &self,
         pipeline: &Pipeline,
         seen: &[Seen],
         locked: &BTreeMap<String, Locked>,
-        known: &BTreeMap<Digest, Digest>,
+        adopted: &Adopted,
         state: &mut State,
     ) -> Vec<Judged> {
         let mut all: Vec<Judged> = Vec::with_capacity(seen.len());
@@ -80,10 +93,12 @@ impl Project {
             if let Some(found) = &judged.found {
                 state.touched(&seen.key, found.clone());
             }
-            // A run takes that into the cache, and restores this from there.
-            let elsewhere = judged.recipe.as_ref().and_then(|recipe| known.get(&recipe.digest()));
-            if let (Standing::Stale(_), Some(tree)) = (&judged.standing, elsewhere) {
-                judged = Judged { standing: Standing::Restorable(None), tree: Some(*tree), ..judged };
+            if let (Standing::Stale(_), Some(recipe)) = (&judged.standing, &judged.recipe) {
+                let result = adopted.results.get(&recipe.digest()).copied();
+                let record = || self.store.restorable_with(recipe.digest(), &adopted.objects);
+                if let Some(tree) = result.or_else(|| Some(record()?.tree)) {
+                    judged = Judged { standing: Standing::Restorable(None), tree: Some(tree), ..judged };
+                }
             }
             all.push(judged);
         }

@@ -77,9 +77,11 @@ impl Store {
         Ok((draft, content))
     }
 
-    /// The first object of a record that is not what its name says, neither here nor beside. Reads them all.
-    pub(crate) fn damage(&self, record: &Record) -> Option<EngineError> {
-        let files = record.outputs.iter().filter(|output| !output.is_folder());
+    /// The first object of a record that is not what its name says, neither here nor beside, but for those that are put
+    /// there again. Reads them all.
+    pub(crate) fn damage(&self, record: &Record, put: &BTreeSet<Digest>) -> Option<EngineError> {
+        let files =
+            record.outputs.iter().filter(|output| !output.is_folder() && !put.contains(&output.digest));
         let checks = files.map(|output| {
             let whole = |store: &Self| {
                 let object = store.object(output.digest);
@@ -90,7 +92,8 @@ impl Store {
         checks.filter_map(Result::err).next()
     }
 
-    /// Takes a result that lies in `place`, and that this recipe made somewhere else, into the cache.
+    /// Takes a result that lies in `place`, and that this recipe made somewhere else, into the cache. Objects that are
+    /// damaged there are made again.
     pub(crate) fn adopt(
         &self,
         recipe: &Recipe,
@@ -98,8 +101,11 @@ impl Store {
         place: &Path,
         entry: &Entry,
     ) -> Result<(), EngineError> {
-        for file in entry.files.iter().filter(|file| !self.holds(file.digest, file.stamp.size)) {
-            self.refill(file.digest, &place.join(&file.path))?;
+        for file in &entry.files {
+            let object = self.object(file.digest);
+            if check(&object, &object, file.digest).is_err() {
+                self.refill(file.digest, &place.join(&file.path))?;
+            }
         }
         // The same recipe may have come to other bytes here: what is shown counts.
         if self.record(recipe.digest()).is_some_and(|record| record.tree == entry.tree) {

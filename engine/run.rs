@@ -15,14 +15,15 @@ use crate::{
     error::EngineError,
     idle::{self, Question},
     instance::{InstanceId, Pipeline},
-    judge::Judged,
+    judge::{Adopted, Judged},
     launcher::Launcher,
     lock::Lock,
-    lockfile,
+    lockfile::{self, Locked},
     observer::{Event, Observer},
     place::write_whole,
     plan::{Standing, Why},
-    project::{Project, lacking},
+    project::{Project, Seen, lacking},
+    recipe::Recipe,
     schedule::{Outcome, Plan, schedule},
     state::State,
 };
@@ -205,15 +206,44 @@ impl Project {
         let (mut state, _) = State::load(self.store.cache())?;
         let seen = self.look_all(pipeline, None, &mut state);
         let locked = lockfile::believed(pipeline, options.allow_missing, &self.store, &seen)?;
-        let judged = self.judge_all(pipeline, &seen, &locked, &mut state);
+        let mut adopted = Adopted::default();
         if options.only {
+            let judged = self.judge_all(pipeline, &seen, &locked, &mut state);
             inputs_of_only(pipeline, wanted, &judged)?;
+            for judged in &judged {
+                let _ = adopted.note(judged);
+            }
         }
+        loop {
+            let judged = self.judge_in_order(pipeline, &seen, &locked, &adopted, &mut state);
+            let plan = self.predict(pipeline, &seen, &locked, &adopted, (wanted, forced), &judged);
+            let mut more = false;
+            for (id, standing) in &plan {
+                if !forced.contains(id) && !matches!(standing, Standing::Waiting(_)) {
+                    more |= adopted.note(&judged[*id]);
+                }
+            }
+            if !more || !plan.iter().any(|(_, standing)| matches!(standing, Standing::Stale(_))) {
+                return Ok(Summary { plan, ..Summary::default() });
+            }
+        }
+    }
+
+    /// What a run would do about what is wanted, once it has adopted this.
+    fn predict(
+        &self,
+        pipeline: &Pipeline,
+        seen: &[Seen],
+        locked: &BTreeMap<String, Locked>,
+        adopted: &Adopted,
+        (wanted, forced): (&BTreeSet<InstanceId>, &BTreeSet<InstanceId>),
+        judged: &[Judged],
+    ) -> Vec<(InstanceId, Standing)> {
         let mut plan = Vec::new();
         let mut unknown = vec![false; judged.len()];
         let mut taken = BTreeSet::new();
         let mut first = BTreeMap::new();
-        for (id, Judged { mut standing, recipe, .. }) in judged.into_iter().enumerate() {
+        for (id, Judged { standing, recipe, .. }) in judged.iter().enumerate() {
             if !wanted.contains(&id) {
                 continue;
             }
@@ -221,16 +251,17 @@ impl Project {
             let mut waits: Vec<_> = needs.filter(|&from| unknown[from]).collect();
             waits.sort_unstable();
             waits.dedup();
-            standing = self.published(&pipeline.instances[id], &seen[id], standing);
+            let mut standing = self.published(&pipeline.instances[id], &seen[id], standing.clone());
             // What is not known yet is not known of what depends on it either.
-            let recipe = recipe.map(|recipe| recipe.digest()).filter(|_| waits.is_empty());
+            let recipe = recipe.as_ref().map(Recipe::digest).filter(|_| waits.is_empty());
             if forced.contains(&id) && (recipe.is_some() || !waits.is_empty()) {
                 standing = Standing::Stale(vec![Why::Asked]);
             } else if !waits.is_empty() {
                 standing = Standing::Waiting(waits);
             } else if matches!(standing, Standing::Restorable(_))
-                && let Some(record) = recipe.and_then(|recipe| self.store.restorable(recipe))
-                && let Some(damage) = self.store.damage(&record)
+                && let Some(record) =
+                    recipe.and_then(|recipe| self.store.restorable_with(recipe, &adopted.objects))
+                && let Some(damage) = self.store.damage(&record, &adopted.objects)
             {
                 standing = Standing::Stale(vec![Why::CacheDamaged(damage.to_string())]);
             }
@@ -246,7 +277,7 @@ impl Project {
                 locked.map_or_else(Vec::new, |locked| locked.absent(&self.store.shown(&seen[from].key)))
             };
             if matches!(standing, Standing::Stale(_))
-                && let Some(why) = lacking(pipeline, id, &seen, absent)
+                && let Some(why) = lacking(pipeline, id, seen, absent)
             {
                 standing = Standing::Stale(vec![why]);
             }
@@ -256,7 +287,7 @@ impl Project {
             unknown[id] = matches!(standing, Standing::Stale(_) | Standing::Waiting(_));
             plan.push((id, standing));
         }
-        Ok(Summary { plan, ..Summary::default() })
+        plan
     }
 }
 

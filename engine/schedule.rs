@@ -18,7 +18,7 @@ use std::{
 
 use crate::{
     child::Order,
-    commit::{Commit, Committer},
+    commit::Committer,
     digest::Digest,
     error::EngineError,
     instance::{InstanceId, Pipeline},
@@ -34,7 +34,7 @@ use crate::{
     resources::{Grant, Pool},
     run::{RunOptions, Summary},
     share::Brought,
-    state::{Entry, Journal, State},
+    state::{Journal, State},
     task::{Member, Message},
 };
 
@@ -102,6 +102,8 @@ pub(crate) fn schedule(
         processes: BTreeMap::new(),
         making: BTreeSet::new(),
         held: BTreeSet::new(),
+        adopted: false,
+        damaged: BTreeMap::new(),
         trees,
         machine,
         started: false,
@@ -195,6 +197,10 @@ struct Run<'a> {
     making: BTreeSet<Digest>,
     /// Those whose recipe another one is making: judged again when that is settled.
     held: BTreeSet<InstanceId>,
+    /// Was something adopted since those that are queued were judged?
+    adopted: bool,
+    /// Those whose results the cache held damaged, and nobody has been told.
+    damaged: BTreeMap<InstanceId, EngineError>,
     trees: Vec<Option<Digest>>,
     machine: Arc<OnceLock<Machine>>,
     /// Has a stage been started? Then somebody is finding out about the machine.
@@ -233,12 +239,7 @@ impl Run<'_> {
         let mut only_words = false;
         loop {
             self.pass_on_stop();
-            while self.may_start()
-                && let Some(id) = self.ready.pop_first()
-            {
-                self.judge(id);
-                self.pass_on_stop();
-            }
+            self.judge_what_is_ready();
             if self.may_start() && !only_words {
                 self.start_what_fits();
             }
@@ -287,6 +288,36 @@ impl Run<'_> {
         }
     }
 
+    fn judge_what_is_ready(&mut self) {
+        loop {
+            while self.may_start()
+                && let Some(id) = self.ready.pop_first()
+            {
+                self.judge(id);
+                self.pass_on_stop();
+            }
+            if !std::mem::take(&mut self.adopted) {
+                break;
+            }
+            // What was adopted may be what others were to make, or hold what was damaged in the cache.
+            let Plan { project, forced, .. } = &self.plan;
+            let store = &project.store;
+            let back = |(id, recipe): (&InstanceId, &Recipe)| {
+                (!forced.contains(id) && store.restorable(recipe.digest()).is_some()).then_some(*id)
+            };
+            let back: Vec<_> = self.queued.iter().filter_map(back).collect();
+            for id in back {
+                self.queued.remove(&id);
+                self.ready.insert(id);
+            }
+        }
+        for (id, damage) in std::mem::take(&mut self.damaged) {
+            let how =
+                if self.trees[id].is_some() { "another result gave it back" } else { "it is made again" };
+            self.observer.event(&Event::Said { id, line: format!("{damage}; {how}") });
+        }
+    }
+
     fn judge(&mut self, id: InstanceId) {
         let (project, pipeline) = (self.plan.project, self.plan.pipeline);
         let needs = &pipeline.instances[id].needs;
@@ -327,29 +358,6 @@ impl Run<'_> {
         }
     }
 
-    /// Notes a result that somebody else put in its place. The cache gets it too, as far as there is room.
-    fn adopt(&mut self, id: InstanceId, recipe: &Recipe, entry: Entry) {
-        let Plan { project, pipeline, seen, .. } = self.plan;
-        let key = seen[id].key.clone();
-        if let Err(error) =
-            project.store.adopt(recipe, &pipeline.instances[id].name, &project.store.shown(&key), &entry)
-        {
-            let line = format!("it is taken as it lies there, and the cache lacks it: {error}");
-            self.observer.event(&Event::Said { id, line });
-        }
-        self.state.results.insert(key.clone(), entry.clone());
-        self.committer.commit(Commit { key, entry: Some(entry), record: None });
-        // Others of the same recipe need not run now.
-        let same = |(id, other): (&InstanceId, &Recipe)| {
-            (other.digest() == recipe.digest() && !self.plan.forced.contains(id)).then_some(*id)
-        };
-        let twins: Vec<_> = self.queued.iter().filter_map(same).collect();
-        for twin in twins {
-            self.queued.remove(&twin);
-            self.ready.insert(twin);
-        }
-    }
-
     /// It is to run once resources allow, unless nothing is; from where somebody else had to leave it, if that is known.
     fn queue(&mut self, id: InstanceId, recipe: Recipe) {
         let Plan { project, pipeline, seen, .. } = self.plan;
@@ -371,20 +379,6 @@ impl Run<'_> {
         }
         if !self.plan.options.restore_only {
             self.queued.insert(id, recipe);
-        }
-    }
-
-    /// Takes the lock file's word for a result of which files are missing.
-    fn take(&mut self, id: InstanceId, tree: Option<Digest>) {
-        // What lies there is not what the index knows.
-        let key = &self.plan.seen[id].key;
-        if self.state.results.remove(key).is_some() {
-            self.committer.commit(Commit { key: key.clone(), entry: None, record: None });
-        }
-        self.trees[id] = tree;
-        if self.settle(id) {
-            self.observer.event(&Event::Taken { id });
-            self.summary.taken.push(id);
         }
     }
 
@@ -418,7 +412,7 @@ impl Run<'_> {
             Some(Err(error @ (EngineError::Damaged { .. } | EngineError::Beside { .. })))
                 if !self.plan.options.restore_only =>
             {
-                self.observer.event(&Event::Said { id, line: format!("{error}; it is made again") });
+                self.damaged.insert(id, error);
                 self.queue(id, recipe);
             }
             Some(Err(error)) => self.fail(id, error.into()),

@@ -7,6 +7,7 @@
 //! editing an artifact cannot reach the cache.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{self, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
@@ -282,10 +283,18 @@ impl Store {
 
     /// The record of a recipe whose objects are all there, at their size, or beside.
     pub(crate) fn restorable(&self, recipe: Digest) -> Option<Record> {
+        self.restorable_with(recipe, &BTreeSet::new())
+    }
+
+    /// The same, when these objects have been put there.
+    pub(crate) fn restorable_with(&self, recipe: Digest, put: &BTreeSet<Digest>) -> Option<Record> {
         let beside = || self.beside.as_ref()?.record(recipe);
         let there = |output: &Output| {
             let holds = |store: &Self| store.holds(output.digest, output.size);
-            output.is_folder() || holds(self) || self.beside.as_ref().is_some_and(|share| holds(&share.0))
+            output.is_folder()
+                || put.contains(&output.digest)
+                || holds(self)
+                || self.beside.as_ref().is_some_and(|share| holds(&share.0))
         };
         let whole = |record: &Record| record.outputs.iter().all(there);
         self.record(recipe).filter(whole).or_else(|| beside().filter(whole))

@@ -18,7 +18,7 @@ use crate::{
     plan::{Found, Why},
     project::Project,
     publish::publish,
-    recipe::changes,
+    recipe::{Recipe, changes},
     record::Record,
     show::Old,
     state::Entry,
@@ -83,6 +83,35 @@ impl Run<'_> {
             }
         }
         Ok((content, said))
+    }
+
+    /// Notes a result that somebody else put in its place. The cache gets it too, as far as there is room.
+    pub(super) fn adopt(&mut self, id: InstanceId, recipe: &Recipe, entry: Entry) {
+        let Plan { project, pipeline, seen, .. } = self.plan;
+        let key = seen[id].key.clone();
+        if let Err(error) =
+            project.store.adopt(recipe, &pipeline.instances[id].name, &project.store.shown(&key), &entry)
+        {
+            let line = format!("it is taken as it lies there, and the cache lacks it: {error}");
+            self.observer.event(&Event::Said { id, line });
+        }
+        self.state.results.insert(key.clone(), entry.clone());
+        self.committer.commit(Commit { key, entry: Some(entry), record: None });
+        self.adopted = true;
+    }
+
+    /// Takes the lock file's word for a result of which files are missing.
+    pub(super) fn take(&mut self, id: InstanceId, tree: Option<Digest>) {
+        // What lies there is not what the index knows.
+        let key = &self.plan.seen[id].key;
+        if self.state.results.remove(key).is_some() {
+            self.committer.commit(Commit { key: key.clone(), entry: None, record: None });
+        }
+        self.trees[id] = tree;
+        if self.settle(id) {
+            self.observer.event(&Event::Taken { id });
+            self.summary.taken.push(id);
+        }
     }
 
     /// Its result is known and shown: publish it and release what waited for it. No, where it cannot be published:
