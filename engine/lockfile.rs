@@ -5,7 +5,8 @@
 use std::{
     collections::BTreeMap,
     fmt::Write,
-    fs, io,
+    fs,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -277,12 +278,17 @@ pub(crate) fn all(root: &Path) -> impl Iterator<Item = PathBuf> {
         let hidden = entry.depth() > 0 && entry.file_name().as_encoded_bytes().starts_with(b".");
         !hidden && entry.path() != artifacts
     };
-    let own = |path: &PathBuf| {
-        path.extension().is_some_and(|extension| extension == "lock")
-            && fs::read(path).is_ok_and(|text| text.starts_with(HEAD.as_bytes()))
-    };
     let entries = walkdir::WalkDir::new(root).into_iter().filter_entry(looks);
-    entries.filter_map(Result::ok).map(walkdir::DirEntry::into_path).filter(own)
+    entries.filter_map(Result::ok).map(walkdir::DirEntry::into_path).filter(|path| is_one(path))
+}
+
+/// Is it a lock file, of whichever project?
+pub(crate) fn is_one(path: &Path) -> bool {
+    let begins = || {
+        let mut head = [0; HEAD.len()];
+        fs::File::open(path)?.read_exact(&mut head).map(|()| head == *HEAD.as_bytes())
+    };
+    path.extension().is_some_and(|extension| extension == "lock") && begins().is_ok_and(|begins| begins)
 }
 
 fn stamp(place: &Path) -> Result<Option<Stamp>, EngineError> {

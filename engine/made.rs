@@ -1,7 +1,10 @@
 //! All results that the cache has, today's or not, each with what it was made with: its own parameters and those of
 //! everything that led to it. Knows no pipeline file: stages and axes that it no longer has are listed, too.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use rayon::prelude::*;
 use toml::Value;
@@ -9,11 +12,13 @@ use toml::Value;
 use crate::{
     digest::Digest,
     error::EngineError,
+    look::look,
     pipeline::hint::did_you_mean,
+    plan::Found,
     project::Project,
     recipe::{Part, parts, value_in},
     record::{Record, recordable},
-    state::State,
+    state::{Entry, State},
 };
 
 /// A result that was made once.
@@ -41,13 +46,24 @@ impl Project {
     /// When a word names none, or the index or the cache cannot be read.
     pub fn made(&self, words: &[String], file: &str) -> Result<Vec<Made>, EngineError> {
         let (state, _) = State::load(self.store.cache())?;
-        let shown = state.results.iter().filter(|(key, _)| self.store.shown(key).exists());
-        let shown: BTreeSet<Digest> = shown.map(|(_, entry)| entry.recipe).collect();
         let recipes = self.store.recipes()?;
         let read = |recipe: Digest| Some((recipe, self.store.record(recipe)?));
         let mut records: Vec<(Digest, Record)> = recipes.into_par_iter().filter_map(read).collect();
         let order = |(recipe, record): &(Digest, Record)| (record.run.started, *recipe);
         records.sort_by(|a, b| (stage(&a.1), order(a)).cmp(&(stage(&b.1), order(b))));
+        let lies = |place: &Path, entry: &Entry| matches!(look(place, entry).0, Found::Intact(_));
+        let shown = state.results.par_iter().filter_map(|(key, entry)| {
+            let place = self.store.shown(key);
+            if lies(&place, entry) {
+                return Some(entry.recipe);
+            }
+            // Git or somebody else may have put another result of the instance there.
+            let of = &records.iter().find(|(recipe, _)| *recipe == entry.recipe)?.1.run.instance;
+            let others = records.iter().filter(|(_, record)| record.run.instance == *of);
+            let mut others = others.map(|(recipe, record)| Entry::expected(*recipe, &record.outputs));
+            others.find(|expected| lies(&place, expected)).map(|expected| expected.recipe)
+        });
+        let shown: BTreeSet<Digest> = shown.collect();
         refuse_unknown(words, &records)?;
         let mut makers = BTreeMap::<Digest, Vec<usize>>::new();
         for (at, (_, record)) in records.iter().enumerate() {

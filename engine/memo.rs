@@ -18,6 +18,7 @@ use rayon::prelude::*;
 use crate::{
     digest::{Digest, Stamp},
     error::{Context, EngineError},
+    lockfile,
     look::FINDERS,
     place::write_whole,
     plan::Why,
@@ -258,9 +259,10 @@ fn list(folder: &Path) -> io::Result<Vec<Listed>> {
 /// The same, but with those that are foreign by name and `own`; and the folders below it. Paths are those below `folder`.
 fn walk(folder: &Path, own: impl Fn(&Path) -> bool) -> io::Result<(Vec<Listed>, Vec<PathBuf>)> {
     let below = |place: &Path| place.strip_prefix(folder).map(Path::to_owned).map_err(io::Error::other);
-    let counts = |entry: &walkdir::DirEntry| {
-        !foreign(entry.file_name()) || below(entry.path()).is_ok_and(|path| own(&path))
-    };
+    // A lock file that a run writes into what a stage of it reads would make that stale.
+    let leaves = |entry: &walkdir::DirEntry| foreign(entry.file_name()) || lockfile::is_one(entry.path());
+    let counts =
+        |entry: &walkdir::DirEntry| !leaves(entry) || below(entry.path()).is_ok_and(|path| own(&path));
     let walk = walkdir::WalkDir::new(folder).follow_links(true).into_iter();
     let (mut places, mut folders) = (Vec::new(), Vec::new());
     for entry in walk.filter_entry(|entry| entry.depth() == 0 || counts(entry)) {

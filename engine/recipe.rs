@@ -131,7 +131,8 @@ fn inside(name: &str, then: &str, now: &str) -> Option<Vec<String>> {
 
 /// A recipe line as what it is about and its value.
 fn split(line: &str) -> (&str, &str) {
-    if let Some((name, value)) = line.split_once(" = ") {
+    let digest = ["file ", "input "].iter().any(|what| line.starts_with(what));
+    if let Some((name, value)) = line.split_once(" = ").filter(|_| !digest) {
         return (name.strip_prefix("param ").unwrap_or(name), value);
     }
     line.rsplit_once(' ').unwrap_or((line, ""))
@@ -372,5 +373,21 @@ fn write_value(text: &mut String, value: &Value) {
             Value::Boolean(truth) => write!(text, "{truth}"),
             other => write!(text, "{other}"),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_told_by_its_name_whatever_that_is() {
+        let digest = |text: &str| format!("blake3:{}", Digest::of(text));
+        let lines =
+            |a: &str, b: &str| format!("file \"a = b\" {}\nfile \"a = c\" {}\n", digest(a), digest(b));
+        let told: Vec<_> =
+            changes(&lines("1", "2"), &lines("1", "3")).iter().map(ToString::to_string).collect();
+        let short = |text: &str| digest(text)[..19].to_owned();
+        assert_eq!(told, [format!("file \"a = c\": {} -> {}", short("2"), short("3"))]);
     }
 }

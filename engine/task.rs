@@ -328,8 +328,9 @@ impl Member {
     ) -> Result<Made, EngineError> {
         let hint = "a stage's results are the plain files that it writes into its output folder (`$OUT` for a command)";
         if !fs::symlink_metadata(self.draft.path()).is_ok_and(|meta| meta.is_dir()) {
-            let message = "it put something else in the place of its output folder".into();
-            return Err(EngineError::Output { message, hint: hint.into() });
+            let what = if self.draft.path().exists() { "something else" } else { "gone" };
+            let hint = "leave that folder, and `.repro`, alone while it runs".into();
+            return Err(EngineError::Output { message: format!("its output folder is {what} now"), hint });
         }
         // Modes of folders are no part of a result, and who may not write in one cannot move it.
         open_folder(self.draft.path()).context("open", self.draft.path())?;

@@ -168,6 +168,18 @@ pub fn load_text(source: String, options: &LoadOptions, kinds: &Kinds) -> Result
         diagnostics.add(&None, message, Some("its results are named after it: rename it".to_owned()));
     }
     let Expanded { instances, swept, profiles } = expand_text(&source, options, kinds, &mut diagnostics);
+    let stages: BTreeSet<_> = instances.iter().map(|instance| namespace.join(&instance.stage)).collect();
+    let profile = options.profile.iter().map(|_| namespace.clone());
+    for (place, other) in profile.chain(stages).filter_map(|place| covers(&root, place, file)) {
+        let name = place.file_name().unwrap_or_default().display();
+        let hint =
+            format!("`artifacts/{}/` cannot show the results of both: rename one of them", place.display());
+        diagnostics.add(
+            &None,
+            format!("`{name}` is also where `{}` has its results", other.display()),
+            Some(hint),
+        );
+    }
     own_results(&instances, &root, &namespace, &mut diagnostics);
     published_twice(&instances, &mut diagnostics);
     if !diagnostics.list.is_empty() {
@@ -347,12 +359,35 @@ fn taken<'a>(root: &Path, namespace: &'a Path, file: &Path) -> Option<(&'a str, 
         if root.join(&other) == own {
             return None;
         }
-        // One that cannot be read shows nothing.
-        let text = std::fs::read_to_string(root.join(&other)).ok()?;
-        let table: toml::Table = text.parse().ok()?;
+        let table = readable(&root.join(&other))?;
         let mut names = ["stage", "profile"].into_iter().filter_map(|key| table.get(key)?.as_table());
         let name = parts[above];
         let both = names.any(|names| names.contains_key(name));
         both.then(|| (name, parts[..=above].iter().collect(), other))
     })
+}
+
+/// `place`, below `artifacts/`, of a stage or profile of `file`, and another pipeline file whose results lie in it: one of
+/// that name, or in a folder of that name.
+fn covers(root: &Path, place: PathBuf, file: &Path) -> Option<(PathBuf, PathBuf)> {
+    let namesake = place.with_added_extension("toml");
+    let inside = std::fs::read_dir(root.join(&place)).into_iter().flatten().flatten();
+    let inside = inside.map(|entry| place.join(entry.file_name()));
+    let mut inside: Vec<_> = inside.filter(|path| path.extension() == Some("toml".as_ref())).collect();
+    inside.sort_unstable();
+    let own = in_full(file);
+    let shows = |other: &PathBuf| {
+        let full = root.join(other);
+        full != own
+            && readable(&full).is_some_and(|table| table.get("stage").is_some_and(toml::Value::is_table))
+    };
+    // `pipeline.toml` itself has no folder of its own.
+    let all = [namesake].into_iter().filter(|other| other != Path::new("pipeline.toml")).chain(inside);
+    let other = all.into_iter().find(shows)?;
+    Some((place, other))
+}
+
+/// The text of a pipeline file; one that cannot be read shows nothing.
+fn readable(file: &Path) -> Option<toml::Table> {
+    std::fs::read_to_string(file).ok()?.parse().ok()
 }

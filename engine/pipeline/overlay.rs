@@ -297,6 +297,7 @@ fn set_stage(
             return Err((format!("the stage has no value `{key}`"), Some(hint)));
         }
         [between @ .., last] => {
+            let is_axis = sweep::matrix_of(stage).is_some_and(|axes| axes.contains_key(*last));
             let mut entries = &mut *stage;
             for key in between {
                 let entry = entries
@@ -310,9 +311,13 @@ fn set_stage(
             // Several values for one make an axis of its name.
             let one =
                 !RESERVED.contains(&path[0]) && entries.get(*last).is_some_and(|entry| leaf(entry).is_some());
+            let variable = Value::String(format!("${{{last}}}"));
+            let swept = entries.get(*last).and_then(leaf) == Some(&variable);
             if one && matches!(node.data, Data::List(_)) {
-                put(entries, last, Node::given(Value::String(format!("${{{last}}}"))));
+                put(entries, last, Node::given(variable));
                 put(axes(stage)?, last, node);
+            } else if is_axis && swept {
+                put(axes(stage)?, last, as_list(node));
             } else {
                 put(entries, last, node);
             }

@@ -210,10 +210,10 @@ pub(super) fn mentions(node: &Node, name: &str) -> bool {
     }
 }
 
+/// Keys may have dots in them.
 fn find_value<'a>(params: &'a Table, path: &str) -> Option<&'a Value> {
-    let mut keys = path.split('.');
-    let first = params.get(keys.next()?)?;
-    keys.try_fold(first, |value, key| value.as_table()?.get(key))
+    let within = |(dot, _)| find_value(params.get(&path[..dot])?.as_table()?, &path[dot + 1..]);
+    params.get(path).or_else(|| path.match_indices('.').find_map(within))
 }
 
 fn value_names(table: &Table, prefix: &str, out: &mut BTreeSet<String>) {

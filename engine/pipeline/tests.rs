@@ -1,9 +1,10 @@
 //! One toy kind, small files.
 
+mod places;
 mod profiles;
 mod settings;
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -322,18 +323,6 @@ fn select_takes_full_stage_and_partial_names() {
 }
 
 #[test]
-fn every_file_and_profile_has_a_namespace_of_its_own() {
-    let of = |file: &str, profile| super::namespace_of("/project".as_ref(), file.as_ref(), profile);
-    assert_eq!(of("/project/pipeline.toml", None), PathBuf::new());
-    assert_eq!(of("/project/pipeline.toml", Some("quick")), PathBuf::from("quick"));
-    assert_eq!(
-        of("/project/experiments/depth.toml", Some("quick")),
-        PathBuf::from("experiments/depth/quick")
-    );
-    assert_eq!(of("/project/experiments/pipeline.toml", None), PathBuf::from("experiments/pipeline"));
-}
-
-#[test]
 fn the_schema_knows_every_kind_and_its_parameters() {
     let schema = schema(&kinds());
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
@@ -342,6 +331,12 @@ fn the_schema_knows_every_kind_and_its_parameters() {
     assert!(train["properties"]["epochs"].is_object());
     assert!(train["properties"]["needs"]["properties"]["data"].is_object());
     assert_eq!(schema["$defs"]["pipeline.stage"]["properties"]["kind"]["enum"][0], "plot");
+}
+
+#[test]
+fn a_parameter_may_have_a_dot_in_its_name() {
+    let text = "[params]\n'g.h' = 0.5\nt = { 'a.b' = { c = 0.2 } }\n[stage.a]\nkind = 'source'\nmatrix = { lr = ['${g.h}', '${t.a.b.c}'] }\n";
+    assert_eq!(names(&try_load(text, None, &[]).unwrap()), ["a[lr=0.5]", "a[lr=0.2]"]);
 }
 
 #[test]
@@ -377,39 +372,6 @@ fn ten_thousand_stages_in_one_chain_are_no_deeper_than_one() {
     assert_eq!(pipeline.instances.len(), 10_000);
     assert_eq!(names(&pipeline)[9_999], "s9999");
     assert!(took.as_secs() < 5, "it took {took:?}");
-}
-
-#[test]
-fn another_file_in_a_project_shares_its_root() {
-    let folder = tempfile::tempdir().unwrap();
-    fs::create_dir(folder.path().join("experiments")).unwrap();
-    fs::write(folder.path().join("pipeline.toml"), "").unwrap();
-    let file = folder.path().join("experiments/depth.toml");
-    fs::write(&file, "[stage.a]\nkind = 'source'\n").unwrap();
-    let pipeline = load(&LoadOptions { file, profile: None, sets: vec![] }, &kinds()).unwrap();
-    assert_eq!(pipeline.root, folder.path());
-    assert_eq!(pipeline.namespace, PathBuf::from("experiments/depth"));
-    let file = folder.path().join("train.toml");
-    fs::write(&file, "[stage.a]\nkind = 'source'\n").unwrap();
-    let options = LoadOptions { file, profile: None, sets: vec![] };
-    assert!(load(&options, &kinds()).is_ok());
-    for main in ["[stage.train]\nkind = 'source'\n", "[profile.train.params]\n"] {
-        fs::write(folder.path().join("pipeline.toml"), main).unwrap();
-        let Err(error) = load(&options, &kinds()) else { panic!("{main}") };
-        assert_eq!(error.diagnostics[0].message, "`train` is also a stage or a profile of `pipeline.toml`");
-    }
-    // Two further files may meet as well.
-    fs::create_dir(folder.path().join("experiments/depth")).unwrap();
-    let file = folder.path().join("experiments/depth/quick.toml");
-    fs::write(&file, "[stage.b]\nkind = 'source'\n").unwrap();
-    let options = LoadOptions { file, profile: None, sets: vec![] };
-    assert!(load(&options, &kinds()).is_ok());
-    for other in ["[stage.quick]\nkind = 'source'\n", "[profile.quick.params]\n"] {
-        fs::write(folder.path().join("experiments/depth.toml"), other).unwrap();
-        let Err(error) = load(&options, &kinds()) else { panic!("{other}") };
-        let expected = "`quick` is also a stage or a profile of `experiments/depth.toml`";
-        assert_eq!(error.diagnostics[0].message, expected);
-    }
 }
 
 #[test]

@@ -30,6 +30,36 @@ fn what_a_command_leaves_beside_its_outputs_is_named_and_spreads_nothing() {
 }
 
 #[test]
+fn a_stage_whose_output_folder_is_taken_away_is_told_so() {
+    let project = with("rm -rf .repro/drafts; echo 1 > x");
+    let told = project.ends(&["run"], 1).err;
+    let said =
+        ["error: `one`: its output folder is gone now\n", "help: leave that folder, and `.repro`, alone"];
+    assert!(said.into_iter().all(|said| told.contains(said)), "{told}");
+}
+
+#[test]
+fn lock_files_are_no_part_of_a_folder_that_a_stage_reads() {
+    let project = with("true");
+    fs::create_dir(project.path("exp")).unwrap();
+    project.write("exp/data", "1");
+    let text =
+        "[stage.one]\nkind = \"command\"\ndeps = [\"exp\"]\nrun = \"ls exp > $OUT/x\"\noutputs = [\"x\"]\n";
+    project.write("exp/a.toml", text);
+    project.write("exp/b.toml", &text.replace("one", "two"));
+    for file in ["exp/a.toml", "exp/b.toml"] {
+        project.ends(&["-f", file, "run"], 0);
+    }
+    for file in ["exp/a.toml", "exp/b.toml"] {
+        let again = project.ends(&["-f", file, "run"], 0).out;
+        assert!(again.starts_with("nothing to do: 1 fresh"), "{again}");
+    }
+    // What somebody else calls so counts.
+    project.write("exp/other.lock", "version = 4\n");
+    assert!(project.ends(&["-f", "exp/a.toml", "run"], 0).out.starts_with("ran 1 in "));
+}
+
+#[test]
 fn what_a_link_in_the_output_folder_leads_to_is_not_dropped() {
     for run in [
         "ln -s $PWD/mine $OUT/d; echo > $OUT/d/x",
@@ -41,7 +71,7 @@ fn what_a_link_in_the_output_folder_leads_to_is_not_dropped() {
         project.write("mine/notes", "precious");
         let told = project.ends(&["run"], 1).err;
         assert!(
-            told.contains("is not a plain file") || told.contains("in the place of its output folder"),
+            told.contains("is not a plain file") || told.contains("its output folder is something else now"),
             "{told}"
         );
         assert_eq!(project.read("mine/notes"), "precious");

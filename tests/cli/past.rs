@@ -58,6 +58,10 @@ fn results_of_earlier_settings_stand_beside_those_of_today() {
     let shown =
         rows.as_array().expect("a list").iter().find(|row| row["shown"] == true).expect("one is shown");
     assert_eq!((&shown["with"]["fit.values.RATE"], &shown["metrics"]["top1"]), (&0.75.into(), &0.75.into()));
+    // What lies there now counts, whoever put it there.
+    let quarter = r#"{"top1": 0.25, "steps": 3, "mode": "bn"}"#;
+    project.write("artifacts/score/metrics.json", &format!("{quarter}\n"));
+    assert_eq!(told(&project, &[]), ["score 0.5 0.5000", "score 0.75 0.7500", "yes score 0.25 0.2500"]);
     // A file is told by its content, an axis by the parameter that it is. Stages need not be in the file any more.
     project.write("offset.txt", "2");
     project.ends(&["run", "-S", "stage.fit.values.RATE=[0.5, 1.0]"], 0);

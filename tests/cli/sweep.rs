@@ -42,6 +42,21 @@ fn what_is_swept_lies_beside_what_the_file_has() {
 }
 
 #[test]
+fn of_several_settings_of_one_thing_the_last_counts() {
+    let stage = "kind = 'command'\nrun = 'echo $LR > $OUT/x'\noutputs = ['x']\nvalues = { LR = 0.1 }";
+    let project = TestProject::new(&format!("[stage.t]\n{stage}"));
+    let [some, one, others] = ["[1, 2]", "3", "[4, 5]"].map(|value| format!("stage.t.values.LR={value}"));
+    let shows = |sets: &[&str], count: usize, shown: &str, value: &str| {
+        let words: Vec<_> = sets.iter().flat_map(|set| ["-S", set]).chain(["run"]).collect();
+        assert!(project.ends(&words, 0).out.starts_with(&format!("ran {count} in ")), "{sets:?}");
+        assert_eq!(project.read(&format!("artifacts/t,{shown}x")), value, "{sets:?}");
+    };
+    shows(&[&some, &one], 1, "LR=3/", "3\n");
+    shows(&[&one, &others], 2, "LR=5/", "5\n");
+    shows(&[&some, &one, &some], 2, "LR=1/", "1\n");
+}
+
+#[test]
 fn what_is_swept_goes_through_a_chain_of_commands() {
     let project = TestProject::new(
         "[stage.fit]\nkind = 'command'\nrun = 'echo $EPOCHS > $OUT/w'\noutputs = ['w']\nvalues = { EPOCHS = 3 }\n\

@@ -74,7 +74,7 @@ fn a_number_that_is_too_large_is_told_by_its_size() {
 
 #[test]
 fn a_mistake_is_shown_where_the_value_is_that_makes_it_one() {
-    let text = "[stage.a]\nkind = 'source'\ndrops = { seed = '${seed}' }\nmatrix.seed = [0]\n\
+    let text = "[stage.a]\nkind = 'source'\ndrops = { seed = '${seed}.' }\nmatrix.seed = [0]\n\
                 [profile.p]\nstage.a.drops.seed = 3\n";
     let told = "`seed` is both an axis of `a` and one of its `drops`";
     for (profile, sets, place) in [(Some("p"), &[][..], "3"), (None, &["stage.a.drops.seed=4"][..], "-")] {
