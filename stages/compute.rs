@@ -141,6 +141,9 @@ pub(crate) fn start(
         Ok(_) if card::are_hidden() => {
             Some("the runner found none to use; `repro doctor` says why".to_owned())
         }
+        Ok(_) if job.resources.gpus > 0 => {
+            Some("the driver does not show the one that it was given (see `CUDA_VISIBLE_DEVICES`)".to_owned())
+        }
         Ok(_) => None,
     };
     let why = if note.is_none() && unused { why() } else { None };

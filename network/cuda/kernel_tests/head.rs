@@ -17,7 +17,7 @@ use crate::{
 };
 
 pub(super) fn check<D: Device>(bench: &mut Bench<D>) {
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in bench.stores() {
         for (channels, size, classes, images) in [
             (16, 2, 2, [1, 1]),
             (48, 8, 131, [3, 5]),

@@ -71,6 +71,13 @@ impl<D: Device> Bench<D> {
         update::check(self);
     }
 
+    /// How the device stores maps: 16 bits go with tensor cores.
+    fn stores(&self) -> Vec<Precision> {
+        let mut stores = vec![Precision::F32];
+        stores.extend(self.device.has_tensor_cores().then_some(Precision::Bf16));
+        stores
+    }
+
     /// Normal noise, of which long ones repeat themselves.
     fn normal(&mut self, count: usize) -> Vec<f32> {
         const PERIOD: usize = 10_007;

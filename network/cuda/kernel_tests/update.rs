@@ -10,7 +10,7 @@ use crate::{
 };
 
 pub(super) fn check<D: Device>(bench: &mut Bench<D>) {
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in bench.stores() {
         for len in [1, 255, 257] {
             for splits in [7, 20, 264] {
                 check_total(bench, precision, splits, len);
