@@ -338,7 +338,7 @@ pub(crate) struct Export {
     /// Replace files that are there
     #[arg(long)]
     pub(crate) force: bool,
-    /// In a clone: what the training read may be missing, as for `repro run` with this option
+    /// In a clone: what the training read may be missing, and for --tensorboard its checkpoint, as for `repro run`
     #[arg(long)]
     pub(crate) allow_missing: bool,
 }

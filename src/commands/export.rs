@@ -48,11 +48,11 @@ pub(super) fn export(global: &Global, args: &Export) -> Result<ExitCode, Failure
         }
     }
     let trained = Trained::find(global, args)?;
-    let checkpoint = trained.checkpoint()?;
     if let Some(path) = &args.full {
-        save(path, &checkpoint.state_dict().map_err(refused)?)?;
+        save(path, &trained.checkpoint()?.state_dict().map_err(refused)?)?;
     }
     if let Some(path) = &args.onnx {
+        let checkpoint = trained.checkpoint()?;
         let weights = checkpoint.weights().map_err(refused)?;
         let mut metadata = checkpoint.metadata();
         let list = |values: [f32; 3]| values.map(|value| value.to_string()).join(" ");
@@ -61,7 +61,7 @@ pub(super) fn export(global: &Global, args: &Export) -> Result<ExitCode, Failure
         save(path, &model)?;
     }
     if let Some(folder) = &args.hf {
-        for (name, bytes) in trained.model_folder(&checkpoint)? {
+        for (name, bytes) in trained.model_folder(&trained.checkpoint()?)? {
             save_in(folder, name, &bytes)?;
         }
     }
@@ -80,9 +80,9 @@ struct Trained {
 
 impl Trained {
     /// That of the one instance that is meant, if it is up to date.
-    fn find(global: &Global, Export { instance: name, allow_missing, .. }: &Export) -> Result<Self, Failure> {
+    fn find(global: &Global, args: &Export) -> Result<Self, Failure> {
         let (pipeline, project) = super::project(global)?;
-        let id = super::one(pipeline, name)?;
+        let id = super::one(pipeline, &args.instance)?;
         let name = &pipeline.instances[id].name;
         if pipeline.instances[id].kind.name() != "train" {
             let failure = Failure::user(format!("`{name}` trains no network"));
@@ -90,19 +90,22 @@ impl Trained {
         }
         let options = RunOptions {
             targets: vec![id],
-            allow_missing: *allow_missing,
+            allow_missing: args.allow_missing,
             dry_run: true,
             ..RunOptions::default()
         };
         let plan = project.run(pipeline, &options, &mut Vec::new())?.plan;
-        if plan.contains(&(id, Standing::Locked)) {
+        // The curves are committed, the weights are not.
+        let whole = args.full.is_some() || args.onnx.is_some() || args.hf.is_some();
+        let locked = plan.contains(&(id, Standing::Locked));
+        if locked && whole {
             let failure =
                 Failure::user(format!("not all files of `{name}` are here, only what was committed"));
             return Err(
                 failure.hint("`repro pull` takes them from who has them; `repro run` trains it again")
             );
         }
-        if !plan.contains(&(id, Standing::Fresh)) {
+        if !locked && !plan.contains(&(id, Standing::Fresh)) {
             let failure = Failure::user(format!("`{name}` is not up to date"));
             return Err(failure.hint(format!("run `repro{} run {}` first", global.again(), quoted(name))));
         }

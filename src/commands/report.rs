@@ -26,13 +26,17 @@ pub(super) fn report(global: &Global, output: &Path) -> Result<ExitCode, Failure
     let (pipeline, project) = super::project(global)?;
     let standings = super::standings(&project, pipeline)?;
     let records = project.records(pipeline)?;
-    let (mut figures, mut others, mut claims) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut figures, mut others) = (Vec::new(), Vec::new());
+    let (mut tables, mut claims) = (Vec::new(), Vec::new());
     for (id, instance) in pipeline.instances.iter().enumerate() {
         let folder = project.result(pipeline, id);
         let stale = if standings[id].is_current() { "" } else { ", not fresh" };
         let name = format!("{}{stale}", instance.name);
         match instance.kind.name() {
-            "plot" => figures.extend(figures_of(&folder, &name)),
+            "plot" => {
+                figures.extend(figures_of(&folder, &name));
+                tables.extend(fs::read_to_string(folder.join("table.md")).ok().map(|text| rows(&text)));
+            }
             "claims" => claims.push((name, list(&folder.join("claims.json")))),
             "command" => others.extend(images_in(&folder, &name, records[id].as_ref())),
             _ => {}
@@ -46,7 +50,7 @@ pub(super) fn report(global: &Global, output: &Path) -> Result<ExitCode, Failure
         standing: super::word(standing),
         record,
     });
-    let report = Report { pipeline, items: items.collect(), metrics, figures, claims };
+    let report = Report { pipeline, items: items.collect(), metrics, tables, figures, claims };
     save(output, report.html().as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
@@ -72,6 +76,14 @@ fn figures_of(folder: &Path, instance: &str) -> Vec<Figure> {
         Some(Figure { instance: instance.to_owned(), title, caption, media: "image/svg+xml", bytes: svg })
     });
     figures.collect()
+}
+
+/// The rows of a table in Markdown.
+fn rows(text: &str) -> Vec<Vec<String>> {
+    let lines = text.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
+    // A bar in a cell has a backslash before it.
+    let cells = |line: &str| line.split(" | ").map(|cell| cell.replace("\\|", "|")).collect();
+    lines.map(cells).collect()
 }
 
 /// How browsers call the images that they show, by the ending of the file's name.

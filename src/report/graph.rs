@@ -59,7 +59,8 @@ pub(super) fn svg(pipeline: &Pipeline) -> String {
     let high = heights.values().max().unwrap_or(&1) * (HEIGHT + GAP.1) + 4;
     let mut text = format!(
         "<div class=\"wide\"><svg class=\"graph\" role=\"img\" width=\"{wide}\" height=\"{high}\" \
-         viewBox=\"0 0 {wide} {high}\">\n<title>The stages and what they need</title>\n"
+         style=\"max-width: 100%; height: auto; min-width: {}px\" viewBox=\"0 0 {wide} {high}\">\n<title>The stages and what they need</title>\n",
+        wide * 3 / 4 // smaller letters could not be read
     );
     for (name, node) in &nodes {
         let (x, y) = places[name];

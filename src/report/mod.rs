@@ -5,7 +5,7 @@ mod graph;
 mod html;
 mod style;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use engine::{
     instance::{Instance, Pipeline},
@@ -28,8 +28,10 @@ pub(crate) struct Report<'a> {
     pub(crate) pipeline: &'a Pipeline,
     /// Every instance, in order.
     pub(crate) items: Vec<Item<'a>>,
-    /// Heading and rows.
+    /// Of every evaluation, heading and rows.
     pub(crate) metrics: Vec<Vec<String>>,
+    /// The same of each table of a `plot` stage.
+    pub(crate) tables: Vec<Vec<Vec<String>>>,
     pub(crate) figures: Vec<Figure>,
     /// Of each stage, the entries of its `claims.json`.
     pub(crate) claims: Vec<(String, Vec<Value>)>,
@@ -64,7 +66,7 @@ impl Report<'_> {
         let sections = [
             ("Figures", self.figures()),
             ("Claims", self.claims()),
-            ("Numbers", if self.metrics.len() > 1 { table(&self.metrics) } else { String::new() }),
+            ("Numbers", self.numbers()),
             ("Graph", self.graph()),
             ("Machines and versions", self.machines()),
             ("Recipes and digests", self.recipes()),
@@ -130,30 +132,55 @@ impl Report<'_> {
 
     fn claims(&self) -> String {
         let claims = self.claims.iter().filter(|(_, claims)| !claims.is_empty());
-        let by = |stage: &str| format!("<p class=\"quiet\">{}</p>\n", escape(stage));
+        let by = |stage: &str| format!("<p class=\"quiet\">Judged by the stage {}</p>\n", escape(stage));
         claims.map(|(stage, claims)| by(stage) + &Self::judged(claims)).collect()
     }
 
     fn judged(claims: &[Value]) -> String {
-        let heads = ["#", "claim", "source", "our numbers", "evidence", "rule", "verdict"];
-        let mut rows = vec![heads.map(str::to_owned).to_vec()];
+        let quiet = |text: &str| {
+            let text = escape(text);
+            if text.is_empty() { text } else { format!("<div class=\"quiet\">{text}</div>") }
+        };
+        let mut rows = String::new();
+        let [mut hold, mut fail] = [0; 2];
         for (index, claim) in claims.iter().enumerate() {
-            let text = |key: &str| claim.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let text = |key: &str| claim.get(key).and_then(Value::as_str).unwrap_or_default();
             let numbers = claim.get("numbers").and_then(Value::as_array).into_iter().flatten();
-            let numbers: Vec<_> = numbers.filter_map(Value::as_str).collect();
+            let numbers: Vec<_> = numbers.filter_map(Value::as_str).map(escape).collect();
             let Words { verdict, evidence } = Words::of(claim).unwrap_or_default();
-            let note = text("note");
-            rows.push(vec![
-                (index + 1).to_string(),
-                text("statement"),
-                text("source"),
-                numbers.join("\n"),
-                evidence,
-                text("rule"),
-                if note.is_empty() { verdict } else { format!("{verdict}\n{note}") },
-            ]);
+            hold += usize::from(verdict.starts_with("holds"));
+            fail += usize::from(verdict.starts_with("does not"));
+            let shown = if evidence.is_empty() { evidence } else { format!("Shown by {evidence}.") };
+            let rule =
+                if text("rule").is_empty() { String::new() } else { format!("Rule: {}. ", text("rule")) };
+            let _ = writeln!(
+                rows,
+                "<tr><td>{}</td><td>{}{}</td><td>{}{}</td><td>{}{}</td></tr>",
+                index + 1,
+                escape(text("statement")),
+                quiet(text("source")),
+                escape(&verdict),
+                quiet(text("note")),
+                numbers.join("<br>"),
+                quiet(&(rule + &shown))
+            );
         }
-        table(&rows)
+        let (all, open) = (claims.len(), claims.len() - hold - fail);
+        format!(
+            "<p>Of {all}, {hold} hold as far as they were run, {fail} do not, {open} are open.</p>\n\
+             <div class=\"wide\"><table class=\"claims\">\n<tr><th>#</th><th>claim</th><th>verdict</th><th>our numbers</th></tr>\n\
+             {rows}</table></div>\n"
+        )
+    }
+
+    /// What the `plot` stages sum up, and under it every evaluation.
+    fn numbers(&self) -> String {
+        let tables: String = self.tables.iter().map(|rows| table(rows)).collect();
+        if self.metrics.len() < 2 {
+            return tables;
+        }
+        let all = table(&self.metrics);
+        if tables.is_empty() { all } else { tables + &details("Every evaluation", &all) }
     }
 
     fn graph(&self) -> String {
@@ -196,6 +223,12 @@ impl Report<'_> {
             ];
             facts.extend(machine.versions.iter().map(|(name, version)| (name.clone(), version.clone())));
             facts.retain(|(_, value)| !value.is_empty());
+            if facts.is_empty() {
+                facts.push((
+                    "machine".to_owned(),
+                    "not known: git, or somebody, put these results here".to_owned(),
+                ));
+            }
             machines.entry(facts).or_default().push(&record.run.instance);
         }
         let one = |(facts, instances): (Vec<(String, String)>, Vec<&str>)| {

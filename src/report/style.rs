@@ -15,6 +15,9 @@ table { border-collapse: collapse; font-size: 0.875rem; }
 th, td { text-align: left; vertical-align: top; padding: 0.25rem 0.6rem; border-bottom: 1px solid var(--line);
   font-variant-numeric: tabular-nums; }
 th { white-space: nowrap; }
+.claims td { overflow-wrap: anywhere; } .claims td:nth-child(1) { overflow-wrap: normal; }
+.claims td:nth-child(2) { min-width: 15rem; } .claims td:nth-child(3) { min-width: 8rem; }
+.claims td:nth-child(4) { min-width: 18rem; }
 figure { margin: 1rem 0 2rem; }
 figure img { width: 100%; height: auto; background: #ffffff; border-radius: 4px; }
 figcaption { margin-top: 0.4rem; }

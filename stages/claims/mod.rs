@@ -145,7 +145,7 @@ impl Kind for Claims {
     }
 
     fn version(&self) -> u32 {
-        11
+        12
     }
 
     fn names_stages(&self) -> bool {

@@ -64,6 +64,9 @@ impl Rule {
             Self::Greater { left, right, by } => {
                 format!("{} is more than {by} above {}", name(left), name(right))
             }
+            Self::Difference { left, right, low: f64::NEG_INFINITY, high } => {
+                format!("{} is at most {high} above {}", name(left), name(right))
+            }
             Self::Difference { left, right, low, high } => {
                 format!("{} is {low} to {high} above {}", name(left), name(right))
             }

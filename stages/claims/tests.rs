@@ -91,7 +91,7 @@ fn claims_have_names_of_their_own_and_rules_for_their_networks() {
 #[test]
 fn without_results_nothing_is_claimed() {
     let (_, table) = judge(Vec::new());
-    assert!(table.contains("| the origin | 11 | 0 | 0 | 11 |\n") && !table.contains("**"), "{table}");
+    assert!(table.contains("| the origin | 16 | 0 | 0 | 16 |\n") && !table.contains("**"), "{table}");
     assert!(table.contains("\n| 1 | `repro run -f experiments/depth.toml -S 'seeds=[0]'"), "{table}");
 }
 

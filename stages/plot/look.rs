@@ -16,6 +16,8 @@ const PURPLE: RGBColor = RGBColor(204, 121, 167);
 const ORANGE: RGBColor = RGBColor(230, 159, 0);
 const SKY: RGBColor = RGBColor(86, 180, 233);
 const BLACK: RGBColor = RGBColor(0, 0, 0);
+// Of Paul Tol's muted colours.
+const WINE: RGBColor = RGBColor(136, 34, 85);
 const GREY: RGBColor = RGBColor(120, 120, 120);
 
 const DASHES: [Dashes; 3] = [Dashes::Solid, Dashes::Long, Dashes::Dots];
@@ -29,7 +31,7 @@ pub(super) fn look(line: &Line, twin: usize) -> Look {
         "gamma" => (BLUE, Dashes::Long, Marker::Triangle),
         "beta" => (BLUE, Dashes::Dots, Marker::Fall),
         "random" => (VERMILLION, Dashes::Solid, Marker::Square),
-        "origin-random" => (VERMILLION, Dashes::Long, Marker::Diamond),
+        "origin-random" => (WINE, Dashes::Long, Marker::Diamond),
         "all" => (GREEN, Dashes::Solid, Marker::Triangle),
         "all-but-bn" => (PURPLE, Dashes::Long, Marker::Fall),
         "bn+output+shortcut" => (SKY, Dashes::Solid, Marker::Diamond),
@@ -83,6 +85,18 @@ pub(super) fn are_apart(looks: &[Look]) -> bool {
     looks.iter().enumerate().all(|(index, look)| !looks[..index].iter().any(|other| same(look, other)))
 }
 
+/// Of each of these lines, how its `count` parts look: dashes tell them apart, and so do markers where colours tell the
+/// lines.
+pub(super) fn in_parts(lines: &[Look], count: usize) -> Vec<Vec<Look>> {
+    let is_new = |(at, look): (usize, &Look)| lines[..at].iter().all(|other| other.color != look.color);
+    let apart = count > 1 && lines.iter().enumerate().all(is_new);
+    let part = |look: &Look, at: usize| {
+        let marker = if apart { MARKERS[at % MARKERS.len()] } else { look.marker };
+        Look { dashes: DASHES[at % DASHES.len()], marker, ..*look }
+    };
+    lines.iter().map(|look| (0..count).map(|at| part(look, at)).collect()).collect()
+}
+
 /// Dashes cannot tell so many twins apart: colours tell what they differ in, dashes what is trained, and markers both.
 fn by_settings(lines: &[&Line]) -> Vec<Look> {
     if let Some([rows, marks]) = crossed(lines.iter().copied()) {
@@ -126,6 +140,18 @@ mod tests {
         for (mode, _) in network::mode::Mode::NAMES {
             assert_ne!(look(&Line::new(mode, None, Vec::new()), 0).color, BLACK, "{mode}");
         }
+    }
+
+    #[test]
+    fn parts_of_lines_have_markers_of_their_own_where_colours_tell_the_lines() {
+        let modes = ["bn", "all"].map(|mode| Line::new(mode, None, Vec::new()));
+        let parts = in_parts(&looks(modes.iter()), 3);
+        assert_eq!(parts[0][1].marker, parts[1][1].marker);
+        assert!(are_apart(&parts.concat()), "{parts:?}");
+        assert_eq!(in_parts(&looks(modes.iter()), 1).concat()[1].marker, Marker::Triangle);
+        let twins = in_parts(&looks(decays("bn", &["0.0", "0.1"]).iter()), 2);
+        assert_eq!(twins[0][0].marker, twins[0][1].marker);
+        assert_ne!(twins[0][0].dashes, twins[0][1].dashes);
     }
 
     #[test]

@@ -103,6 +103,9 @@ fn a_clone_without_data_takes_a_training_and_exports_it() {
     fs::remove_dir_all(project.path(".repro")).unwrap();
     let refused = with(&["export", "train", "--full", "net", "--allow-missing"], 2);
     assert!(refused.err.contains("not all files of `train` are here"), "{}", refused.err);
+    // The curves need no weights.
+    with(&["export", "train", "--tensorboard", "curves", "--allow-missing"], 0);
+    assert_eq!(fs::read_dir(project.path("curves")).unwrap().count(), 1);
 }
 
 #[test]

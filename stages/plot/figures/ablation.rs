@@ -10,7 +10,8 @@ use crate::{
 };
 
 pub(super) fn ablation(given: &Given<'_>) -> Vec<Drawing> {
-    let groups = grouped_all(given.results, |_| true);
+    // What trains no scales lies far off, and would press the rows that differ little together.
+    let groups = grouped_all(given.results, Line::trains_scales);
     let mut networks = BTreeMap::<&Network, BTreeMap<&Departure, Vec<&Evaluation>>>::new();
     for (line, runs) in &groups {
         // One axis that the figure has no words for, and rows would not say what they are.

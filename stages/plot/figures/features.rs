@@ -3,20 +3,18 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Axis, Chart, Drawing, Given, MANY, Places, Series, counted, crossed, grouped, looks, over_places,
+    Axis, Chart, Drawing, Given, MANY, Places, Series, counted, crossed, grouped, in_parts, looks,
+    over_places,
 };
-use crate::{
-    plot::chart::{Dashes, Look},
-    results::Evaluation,
-};
+use crate::results::Evaluation;
 
-/// A part of the channels: in the legend, its dashes, its share of dead ones.
-type Part = (&'static str, Dashes, fn(&Evaluation) -> Option<f64>);
+/// A part of the channels: in the legend, and its share of dead ones.
+type Part = (&'static str, fn(&Evaluation) -> Option<f64>);
 
 const PARTS: [Part; 3] = [
-    ("all channels", Dashes::Solid, |run| Some(run.features.as_ref()?.all.dead_99)),
-    ("behind BatchNorm", Dashes::Long, |run| Some(run.features.as_ref()?.after_bn.as_ref()?.dead_99)),
-    ("behind an addition", Dashes::Dots, |run| Some(run.features.as_ref()?.after_addition.as_ref()?.dead_99)),
+    ("all channels", |run| Some(run.features.as_ref()?.all.dead_99)),
+    ("behind BatchNorm", |run| Some(run.features.as_ref()?.after_bn.as_ref()?.dead_99)),
+    ("behind an addition", |run| Some(run.features.as_ref()?.after_addition.as_ref()?.dead_99)),
 ];
 
 pub(super) fn dead(given: &Given<'_>) -> Vec<Drawing> {
@@ -31,19 +29,20 @@ fn drawing(given: &Given<'_>, places: &Places) -> Drawing {
     let added =
         |run: &Evaluation| run.features.as_ref().is_some_and(|features| features.after_addition.is_some());
     let older = !many && groups.values().flat_map(BTreeMap::values).flatten().any(|run| added(run));
-    for ((line, runs), look) in groups.iter().zip(looks(groups.keys().copied())) {
+    let shown = in_parts(&looks(groups.keys().copied()), parts.len());
+    for ((line, runs), shown) in groups.iter().zip(shown) {
         // Without additions all are behind a BatchNorm.
         let both = runs.values().flatten().any(|run| added(run));
-        for &(part, dashes, share) in if both { parts } else { &parts[..1] } {
+        for (&(part, share), look) in if both { parts } else { &parts[..1] }.iter().zip(shown) {
             let (points, n) = over_places(places, runs, |run| Some(100.0 * share(run)?));
             if !points.is_empty() {
                 let label = if many { line.label() } else { format!("{}, {part}", line.label()) };
                 let label = counted(&label, &n);
-                series.push(Series { label, look: Look { dashes, ..look }, points });
+                series.push(Series { label, look, points });
             }
         }
     }
-    let (title, axis, all) = ("Dead features", "dead channels (%)", PARTS[0].2);
+    let (title, axis, all) = ("Dead features", "dead channels (%)", PARTS[0].1);
     let crossed = crossed::chart(&groups, title, |run| Some(100.0 * all(run)?), axis);
     let caption = format!(
         "Share of channels behind a ReLU that are zero at 99 % or more of all positions of the test images: features \

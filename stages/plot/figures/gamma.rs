@@ -4,15 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Axis, Chart, Drawing, Given, MANY, Places, Series, counted, crossed, entitled, grouped, looks,
+    Axis, Chart, Drawing, Given, MANY, Places, Series, counted, crossed, entitled, grouped, in_parts, looks,
     over_places,
 };
 use crate::{
-    plot::chart::{Dashes, Look, Point},
+    plot::chart::Point,
     results::{Evaluation, Gammas, Line, Network, Statistics},
 };
 
-const THRESHOLDS: [(f64, Dashes); 3] = [(0.01, Dashes::Solid), (0.05, Dashes::Long), (0.1, Dashes::Dots)];
+const THRESHOLDS: [f64; 3] = [0.01, 0.05, 0.1];
 
 /// What frozen shortcuts, as the origin has them, leave in the figure.
 const FROZEN: &str = " The narrow peak at 1 with BatchNorm only is the scales of shortcuts that are not trained: they \
@@ -92,7 +92,7 @@ pub(super) fn small(given: &Given<'_>) -> Vec<Drawing> {
     let share = |run: &Evaluation, threshold: f64| {
         let all = &run.gammas.as_ref()?.all;
         let shares = [all.below_001, all.below_005, all.below_01];
-        Some(100.0 * shares[THRESHOLDS.iter().position(|(of, _)| *of == threshold)?])
+        Some(100.0 * shares[THRESHOLDS.iter().position(|of| *of == threshold)?])
     };
     let drawing = |places: &Places| {
         let caption = "Share of BatchNorm's scales that are nearer to zero than a threshold after training: a channel with \
@@ -123,7 +123,7 @@ pub(super) fn zeroing(given: &Given<'_>) -> Vec<Drawing> {
     Places::all(given.results).iter().map(drawing).collect()
 }
 
-/// A line for each mode and threshold; dashes tell the thresholds apart.
+/// A line for each mode and threshold.
 fn by_threshold(
     given: &Given<'_>,
     places: &Places,
@@ -132,19 +132,20 @@ fn by_threshold(
     axis: &str,
 ) -> Chart {
     let groups = grouped(given.results, Line::trains_scales);
-    let least = THRESHOLDS[0].0;
+    let least = THRESHOLDS[0];
     let below = format!("{title} (below {least})");
     if let Some(chart) = crossed::chart(&groups, &below, |run| value(run, least), axis) {
         return chart;
     }
     let thresholds = if groups.len() > MANY { &THRESHOLDS[..1] } else { &THRESHOLDS[..] };
     let mut series = Vec::new();
-    for ((line, runs), look) in groups.iter().zip(looks(groups.keys().copied())) {
-        for &(threshold, dashes) in thresholds {
+    let shown = in_parts(&looks(groups.keys().copied()), thresholds.len());
+    for ((line, runs), shown) in groups.iter().zip(shown) {
+        for (&threshold, look) in thresholds.iter().zip(shown) {
             let (points, n) = over_places(places, runs, |run| value(run, threshold));
             if !points.is_empty() {
                 let label = counted(&format!("{}, below {threshold}", line.label()), &n);
-                series.push(Series { label, look: Look { dashes, ..look }, points });
+                series.push(Series { label, look, points });
             }
         }
     }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     chart::{Axis, Chart, Point, Series},
-    look::{are_apart, look, looks},
+    look::{are_apart, in_parts, look, looks},
     published::Source,
 };
 use crate::results::{Evaluation, Family, Line, Network, Results, Statistics, whose};
