@@ -91,7 +91,7 @@ impl Project {
         state: &State,
         reads: &Reads,
     ) {
-        let publishes = pipeline.instances.iter().any(|one| one.kind.publishes(&one.params));
+        let publishes = pipeline.instances.iter().any(|one| one.kind.publishes(&one.params).is_some());
         let names = if publishes { None } else { self.names(pipeline, seen, state) };
         let read = reads.iter().map(|(path, what)| Some((path.to_str()?, what.known_by())));
         let (Some(shown), Some(read)) = (names, read.collect::<Option<Vec<_>>>()) else { return };

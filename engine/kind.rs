@@ -97,9 +97,10 @@ pub trait Kind: Send + Sync {
         None
     }
 
-    /// Is there a [`Kind::publication`] with these parameters?
-    fn publishes(&self, _params: &Params) -> bool {
-        false
+    /// The folder or file of the project that a [`Kind::publication`] with these parameters has for itself; nothing where
+    /// there is none.
+    fn publishes(&self, _params: &Params) -> Option<PathBuf> {
+        None
     }
 
     /// What of the finished result stands in files of the project outside `artifacts/` (the blocks of README.md). A

@@ -137,7 +137,7 @@ impl Project {
     /// Where an instance stands that may also stand in files of the project.
     pub(crate) fn published(&self, instance: &Instance, seen: &Seen, standing: Standing) -> Standing {
         let Instance { kind, params, .. } = instance;
-        if standing != Standing::Fresh || !kind.publishes(params) {
+        if standing != Standing::Fresh || kind.publishes(params).is_none() {
             return standing;
         }
         match outdated(&**kind, params, &self.store.shown(&seen.key), &self.root) {

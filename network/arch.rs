@@ -63,7 +63,9 @@ pub enum Arch {
 impl FromStr for Arch {
     type Err = Error;
     fn from_str(s: &str) -> Result<Self> {
-        parse(s).ok_or_else(|| Error::Unknown {
+        // Another spelling of the same number would be the same network under two names.
+        let spelt = |arch: &Arch| arch.to_string() == s.strip_suffix("-1").unwrap_or(s);
+        parse(s).filter(spelt).ok_or_else(|| Error::Unknown {
             what: "architecture",
             name: s.into(),
             known: "resnetN with N = 6 D + 2 (resnet14, resnet20, resnet32, ...), resnetN-W (resnet14-8), \
@@ -402,7 +404,10 @@ mod tests {
         for name in ["resnet14", "resnet866", "resnet14-32", "vgg16"] {
             assert_eq!(name.parse::<Arch>().unwrap().to_string(), name);
         }
-        for name in ["resnet15", "resnet2", "resnet14-0", "vgg12", "alexnet", "resnet-14", "resnet"] {
+        assert_eq!("resnet14-1".parse::<Arch>().unwrap().to_string(), "resnet14");
+        let spelt = ["resnet08", "resnet+8", "resnet14-08", "vgg011", "vgg11-1"];
+        let wrong = ["resnet15", "resnet2", "resnet14-0", "vgg12", "alexnet", "resnet-14", "resnet"];
+        for name in wrong.into_iter().chain(spelt) {
             assert!(name.parse::<Arch>().is_err(), "{name}");
         }
     }

@@ -156,7 +156,7 @@ pub fn random_positions(seed: u64, param: &Param, k: usize) -> Result<Vec<u32>> 
     if k == 0 || k > fan_in {
         return Err(Error::Invalid(format!(
             "k = {k} trained weights per filter do not fit `{}`, whose filters have {fan_in}; \
-             choose k from 1 to {fan_in}",
+             choose k from 1 to what the smallest filters have, those of the first layer or of a 1x1 shortcut",
             param.name
         )));
     }

@@ -197,8 +197,14 @@ impl Part {
 /// grouped by it, so changing it changes the last bits of a history; and nothing but such a place is one
 /// at which a training may pause.
 const FETCH: usize = 8;
-const FORMAT: &str = "repro resume 2";
+const FORMAT: &str = "repro resume 3";
 const WHAT: &str = "resume state";
+
+/// Of all that [`Training::save`] keeps: a bit that flips in a number would go unnoticed for ever.
+fn digest(metadata: &Metadata, tensors: &Tensors) -> Result<String> {
+    let bytes = tensorfile::write(metadata, &Default::default(), tensors)?;
+    Ok(blake3::hash(&bytes).to_hex().to_string())
+}
 
 /// Was what [`Training::save`] made saved within an epoch? No, where it cannot be read.
 pub fn saved_within_epoch(bytes: &[u8]) -> bool {
@@ -355,7 +361,7 @@ impl Training {
     /// All that a later training needs to go on from here, as a file.
     pub fn save(&mut self) -> Result<Vec<u8>> {
         self.whole()?;
-        let metadata = Metadata::from(
+        let mut metadata = Metadata::from(
             [
                 ("engine", self.trainer.rounding()),
                 ("fingerprint", self.fingerprint.clone()),
@@ -370,6 +376,8 @@ impl Training {
         for (part, of) in [("values/", values), ("momentum/", momentum)] {
             tensors.extend(of.into_iter().map(|(name, tensor)| (format!("{part}{name}"), tensor)));
         }
+        let digest = digest(&metadata, &tensors)?;
+        metadata.insert("digest".into(), digest);
         tensorfile::write(&metadata, &Default::default(), &tensors)
     }
 
@@ -377,9 +385,12 @@ impl Training {
     /// damaged, or belongs to another training or engine; this one is then as it was.
     pub fn resume(&mut self, bytes: &[u8]) -> Result<()> {
         let bad = |reason: &str| Error::Malformed(format!("{WHAT}: {reason}"));
-        let (metadata, tensors) = tensorfile::read(WHAT, bytes)?;
+        let (mut metadata, tensors) = tensorfile::read(WHAT, bytes)?;
         if metadata.get("format").map(String::as_str) != Some(FORMAT) {
             return Err(bad("it was written by another version of the program"));
+        }
+        if metadata.remove("digest") != Some(digest(&metadata, &tensors)?) {
+            return Err(bad("it is damaged"));
         }
         if metadata.get("fingerprint") != Some(&self.fingerprint) {
             return Err(bad("it belongs to another training"));

@@ -38,7 +38,7 @@ pub(crate) fn median(values: &mut [f64]) -> f64 {
     0.5 * (low + high)
 }
 
-/// How fast `threads` threads multiply and add.
+/// How fast `threads` threads multiply and add, or as many as can run at once: others would only wait for these.
 pub(crate) struct Arithmetic {
     isa: Isa,
     threads: usize,
@@ -50,7 +50,7 @@ impl Arithmetic {
     /// Looks for the number of rounds that takes a few milliseconds.
     pub(crate) fn new(isa: Isa, threads: usize, clock: Clock) -> Self {
         const LONG_ENOUGH: f64 = 2e-3;
-        let mut this = Self { isa, threads, clock, rounds: 1000 };
+        let mut this = Self { isa, threads: at_once(threads), clock, rounds: 1000 };
         loop {
             let start = clock();
             peak::multiply_add(isa, this.rounds);
@@ -74,10 +74,11 @@ impl Arithmetic {
     }
 }
 
-/// 10^9 bytes per second that `threads` threads read and write together, in slices of `bytes` in all,
+/// 10^9 bytes per second that `threads` threads, or as many as can run at once, read and write together, in slices of `bytes` in all,
 /// which should be more than the caches hold; the best of a few sweeps.
 pub(crate) fn memory_gbytes(threads: usize, bytes: usize) -> f64 {
     const SWEEPS: usize = 4;
+    let threads = at_once(threads);
     let length = bytes / threads / 2 / size_of::<f32>();
     let ready = Barrier::new(threads);
     let one = || {
@@ -97,6 +98,11 @@ pub(crate) fn memory_gbytes(threads: usize, bytes: usize) -> f64 {
         moved / threads.iter().map(|sweeps| sweeps[sweep].1).fold(0.0, f64::max) / 1e9
     };
     (0..SWEEPS).map(rate).fold(0.0, f64::max)
+}
+
+/// Of so many threads, those that can run at the same time.
+fn at_once(threads: usize) -> usize {
+    threads.min(std::thread::available_parallelism().map_or(threads, usize::from))
 }
 
 /// What `work` gives on each of `threads` threads.

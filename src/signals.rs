@@ -6,12 +6,16 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use signal_hook::{
     consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
 };
+
+/// Signals that come so close together are one request: `timeout` sends one to the program and one to its group.
+const ONE: Duration = Duration::from_millis(200);
 
 /// From now on, each request to end raises `stop` by one and then calls `told` with its value. What this program
 /// was started to ignore stays ignored: after `nohup` it does not end with its terminal.
@@ -20,8 +24,12 @@ pub(crate) fn count_into(stop: Arc<AtomicUsize>, told: impl Fn(usize) + Send + '
     let heard = [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
     let mut signals = Signals::new(heard)?;
     std::thread::spawn(move || {
+        let mut last: Option<Instant> = None;
         for _ in signals.forever() {
-            told(stop.fetch_add(1, Ordering::Relaxed) + 1);
+            if last.is_none_or(|last| last.elapsed() > ONE) {
+                last = Some(Instant::now());
+                told(stop.fetch_add(1, Ordering::Relaxed) + 1);
+            }
         }
     });
     Ok(())

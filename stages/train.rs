@@ -333,9 +333,8 @@ fn go_on(reporter: &mut dyn Reporter, training: &mut Training, saved: &[u8]) -> 
 fn failed(error: Error) -> StageError {
     let failure = StageError::new(error.to_string());
     match error {
-        Error::Diverged(_) => {
-            failure.hint("lower `learning_rate`, or look at the history of a shorter training")
-        }
+        Error::Diverged(_) => failure
+            .hint("lower `learning_rate` or `weight_decay`, or look at the history of a shorter training"),
         _ => failure,
     }
 }

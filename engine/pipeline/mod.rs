@@ -301,12 +301,15 @@ fn behind_links(root: &Path, path: &Path, results: &Path) -> PathBuf {
 /// Of two instances that publish alike, the last one would win.
 fn published_twice(instances: &[Instance], diagnostics: &mut Diagnostics) {
     let mut publish = BTreeMap::new();
-    for instance in instances.iter().filter(|instance| instance.kind.publishes(&instance.params)) {
-        let recipe = instance.params.recipe.to_string();
-        if let Some(other) = publish.insert((&instance.stage, recipe), &instance.name) {
-            let message = format!("`{other}` and `{}` would publish in the same place", instance.name);
-            let hint =
-                format!("set `stage.{}.publish` to false, or sweep nothing that it shows", instance.stage);
+    for instance in instances {
+        let Some(place) = instance.kind.publishes(&instance.params) else { continue };
+        if let Some(other) = publish.insert(place, instance) {
+            let message = format!("`{}` and `{}` would publish in the same place", other.name, instance.name);
+            let hint = if other.stage == instance.stage {
+                format!("set `stage.{}.publish` to false, or sweep nothing that it shows", instance.stage)
+            } else {
+                format!("give each of them a `name`, or set `stage.{}.publish` to false", instance.stage)
+            };
             diagnostics.add(&None, message, Some(hint));
         }
     }

@@ -118,7 +118,7 @@ impl Run<'_> {
     /// then it has failed, and holds up what waits until a run succeeds with that.
     pub(super) fn settle(&mut self, id: InstanceId) -> bool {
         let instance = &self.plan.pipeline.instances[id];
-        if instance.kind.publishes(&instance.params) {
+        if instance.kind.publishes(&instance.params).is_some() {
             let result = self.plan.project.store.shown(&self.plan.seen[id].key);
             let Project { root, store } = self.plan.project;
             let remove = |path: &Path| store.put_away(path, root);

@@ -37,8 +37,10 @@ use crate::{
 pub(super) fn export(global: &Global, args: &Export) -> Result<ExitCode, Failure> {
     let wanted: Vec<_> =
         [&args.full, &args.onnx, &args.hf, &args.tensorboard].into_iter().flatten().collect();
+    // `./x` is `x`.
+    let full = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     for (index, path) in wanted.iter().enumerate() {
-        if wanted[..index].contains(path) {
+        if wanted[..index].iter().any(|other| full(other) == full(path)) {
             let message = format!("two things cannot both be `{}`", path.display());
             return Err(Failure::user(message));
         }

@@ -4,7 +4,11 @@
 //! damaged file lacks with grey and says nothing. Its plain code is as fast on images this small as
 //! its vector code, and leaves no doubt that every machine gets the same bytes.
 
-use std::{fs, io::Cursor, path::Path};
+use std::{
+    fs,
+    io::{self, Cursor},
+    path::Path,
+};
 
 use engine::kind::StageError;
 use image::{ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage, imageops};
@@ -19,7 +23,10 @@ const SIZE: u32 = IMAGE_SIZE as u32;
 
 /// Reads `path` into `image` (`3 32 32`). An image of another size is an error, or is resized.
 pub(super) fn decode(path: &Path, resize: bool, image: &mut [u8]) -> Result<(), StageError> {
-    let bytes = fs::read(path).map_err(|error| failed("read", path, &error))?;
+    let read = || {
+        if fs::metadata(path)?.is_file() { fs::read(path) } else { Err(io::Error::other("it is no file")) }
+    };
+    let bytes = read().map_err(|error| failed("read", path, &error))?;
     let fits = |width: u32, height: u32| match (width, height) {
         (SIZE, SIZE) => Ok(()),
         _ if resize && width.max(height) <= LARGEST => Ok(()),

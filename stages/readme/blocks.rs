@@ -1,7 +1,7 @@
 //! Blocks between markers in Markdown, and figures as Markdown. Knows no files.
 
 use std::{
-    collections::BTreeSet,
+    ops::Range,
     path::{Component, Path},
 };
 
@@ -47,67 +47,95 @@ pub(super) fn way(page: &Path, folder: &Path) -> String {
 
 /// What stands before and behind the block of `stage` called `name`.
 pub(super) fn markers(stage: &str, name: &str) -> [String; 2] {
-    let name = if stage.is_empty() { name.to_owned() } else { format!("{stage}/{name}") };
-    [format!("<!-- repro:{name} -->"), format!("<!-- /repro:{name} -->")]
+    around(&full_name(stage, name))
 }
 
-/// An error where the page wants a block of `stage` that it does not make, which would stay as it is for ever, or where a
-/// block ends that does not begin.
+fn around(full_name: &str) -> [String; 2] {
+    [format!("<!-- repro:{full_name} -->"), format!("<!-- /repro:{full_name} -->")]
+}
+
+fn full_name(stage: &str, name: &str) -> String {
+    if stage.is_empty() { name.to_owned() } else { format!("{stage}/{name}") }
+}
+
+/// An error where the page wants a block of `stage` that it does not make, which would stay as it is for ever, where a
+/// block of `stage` ends that does not begin, or where any block begins within another: what lies between would be lost.
 pub(super) fn check(
     text: &str,
     page: &Path,
     stage: &str,
     makes: impl Fn(&str) -> bool,
 ) -> Result<(), StageError> {
-    let mut opened = BTreeSet::new();
-    for marker in shown(text) {
-        let (ends, name) = match (marker.strip_prefix("repro:"), marker.strip_prefix("/repro:")) {
-            (Some(name), _) => (false, name),
-            (_, Some(name)) => (true, name),
-            _ => continue,
-        };
+    let page = page.display();
+    let mut within: Option<&str> = None;
+    for Marker { name, ends, .. } in markers_in(text) {
+        let [open, close] = around(name);
+        if let Some(outer) = within.filter(|outer| !ends || *outer != name) {
+            let [opened, end] = around(outer);
+            let what = if ends { close } else { open };
+            return Err(StageError::new(format!("{page} has `{what}` in the block `{opened}`"))
+                .hint(format!("write `{end}` where that block ends")));
+        }
+        let opened = within.is_some();
+        within = Some(name).filter(|_| !ends);
         let (whose, block) = name.rsplit_once('/').unwrap_or(("", name));
         if whose != stage {
             continue;
         }
-        let [open, close] = markers(stage, block);
-        if ends && !opened.contains(block) {
-            return Err(StageError::new(format!(
-                "{} has `{close}` but no `{open}` before it",
-                page.display()
-            ))
-            .hint(format!("write `{open}` where the block begins")));
+        if ends && !opened {
+            return Err(StageError::new(format!("{page} has `{close}` but no `{open}` before it"))
+                .hint(format!("write `{open}` where the block begins")));
         }
         if !makes(block) {
             return Err(StageError::new(format!(
-                "{} has the block `{open}`, which this stage does not make",
-                page.display()
+                "{page} has the block `{open}`, which this stage does not make"
             ))
             .hint(
                 "give the stage what it is made of, correct the block's name, or take it out of the page; where it is \
                  another stage's, give each of them a `name`",
             ));
         }
-        opened.insert(block);
     }
     Ok(())
 }
 
-/// The comments of a page, but for those in code, which explain what they look like.
-fn shown(text: &str) -> impl Iterator<Item = &str> {
-    let mut in_code = false;
-    let lines = text.lines().filter(move |line| {
+/// A comment that begins or ends a block.
+struct Marker<'a> {
+    /// The stage's name and the block's.
+    name: &'a str,
+    ends: bool,
+    /// Bytes of the text.
+    range: Range<usize>,
+}
+
+/// Those of a page, but for those in code, which explain what they look like.
+fn markers_in(text: &str) -> Vec<Marker<'_>> {
+    const OPEN: &str = "<!-- ";
+    const CLOSE: &str = " -->";
+    let (mut found, mut in_code, mut start) = (Vec::new(), false, 0);
+    for line in text.split_inclusive('\n') {
         let is_fence = ["```", "~~~"].iter().any(|fence| line.trim_start().starts_with(fence));
         in_code ^= is_fence;
-        !in_code && !is_fence
-    });
-    lines.flat_map(|line| {
-        let parts = line.split("<!-- ");
-        // A backtick before one opens code.
-        let before = line.split("<!-- ").map(|part| part.ends_with('`'));
-        let comments = parts.skip(1).zip(before).filter(|(_, in_code)| !in_code);
-        comments.filter_map(|(part, _)| part.split_once(" -->")).map(|(comment, _)| comment)
-    })
+        for (at, _) in line.match_indices(OPEN).filter(|_| !in_code && !is_fence) {
+            let Some((comment, _)) = line[at + OPEN.len()..].split_once(CLOSE) else { continue };
+            // A backtick before one opens code.
+            let Some(name) =
+                comment.trim_start_matches('/').strip_prefix("repro:").filter(|_| !line[..at].ends_with('`'))
+            else {
+                continue;
+            };
+            let end = at + OPEN.len() + comment.len() + CLOSE.len();
+            found.push(Marker { name, ends: comment.starts_with('/'), range: start + at..start + end });
+        }
+        start += line.len();
+    }
+    found
+}
+
+/// Does `text` have a block of `stage` called `name`?
+pub(super) fn has(text: &str, stage: &str, name: &str) -> bool {
+    let name = full_name(stage, name);
+    markers_in(text).iter().any(|marker| marker.name == name)
 }
 
 /// `text` with `content` in each block of `stage` called `name`; unchanged where there is none.
@@ -118,16 +146,26 @@ pub(super) fn replace(
     name: &str,
     content: &str,
 ) -> Result<String, StageError> {
-    let [open, close] = markers(stage, name);
-    let Some((before, rest)) = text.split_once(&open) else {
-        return Ok(text.to_owned());
-    };
-    let Some((_, after)) = rest.split_once(&close) else {
-        return Err(StageError::new(format!("{} has `{open}` but no `{close}` after it", page.display()))
+    let name = full_name(stage, name);
+    let (mut replaced, mut from) = (String::new(), 0);
+    let mut markers = markers_in(text).into_iter();
+    while let Some(open) = markers.find(|marker| marker.name == name && !marker.ends) {
+        let Some(close) = markers.next().filter(|marker| marker.name == name && marker.ends) else {
+            let [open, close] = around(&name);
+            return Err(StageError::new(format!(
+                "{} has `{open}` but no `{close}` after it",
+                page.display()
+            ))
             .hint(format!("write `{close}` where the block ends")));
-    };
-    let after = replace(after, page, stage, name, content)?;
-    Ok(format!("{before}{open}\n\n{}\n\n{close}{after}", content.trim_end()))
+        };
+        let block = format!("\n\n{}\n\n", content.trim_end());
+        replaced += &text[from..open.range.end];
+        // As the page ends its lines.
+        replaced +=
+            &if text[open.range.end..].starts_with("\r\n") { block.replace('\n', "\r\n") } else { block };
+        from = close.range.start;
+    }
+    Ok(replaced + &text[from..])
 }
 
 #[cfg(test)]
@@ -158,8 +196,40 @@ mod tests {
         let told = "In `<!-- repro:NAME -->` and `<!-- /repro:NAME -->`:\n```\n<!-- repro:claims -->\n```\n";
         assert_eq!(says(&format!("{told}{table}"), ""), None, "code is no block");
         assert!(says(&format!("{told}{table}<!-- repro:claims -->"), "").is_some());
+        assert_eq!(replace(told, "README.md".as_ref(), "", "claims", "lost").unwrap(), told);
+        let own = "own words";
+        for (text, told) in [
+            (
+                format!("<!-- repro:table --> {own} {table}"),
+                "`<!-- repro:table -->` in the block `<!-- repro:table -->`",
+            ),
+            (
+                format!("<!-- repro:table --> {others} {own} <!-- /repro:table -->"),
+                "`<!-- repro:depth/claims -->` in the block `<!-- repro:table -->`",
+            ),
+            (
+                format!("<!-- repro:table --> {own} <!-- /repro:depth/claims -->"),
+                "`<!-- /repro:depth/claims -->` in the block `<!-- repro:table -->`",
+            ),
+        ] {
+            assert_eq!(says(&text, ""), Some(format!("README.md has {told}")), "{text}");
+        }
         let ended = "README.md has `<!-- /repro:table -->` but no `<!-- repro:table -->` before it";
         assert_eq!(says("<!-- /repro:table -->", "").as_deref(), Some(ended));
+    }
+
+    #[test]
+    fn blocks_are_replaced_where_no_code_is_and_lines_end_as_they_did() {
+        let filled = |text: &str| replace(text, "README.md".as_ref(), "", "table", "a\nb\n").unwrap();
+        let code = "`<!-- repro:table -->` and\n```\n<!-- repro:table -->\n```\n";
+        let block = |end: &str| format!("<!-- repro:table -->{end}<!-- /repro:table -->");
+        assert_eq!(
+            filled(&format!("{code}{}\nmine\n", block("\nold\n"))),
+            format!("{code}{}\nmine\n", block("\n\na\nb\n\n"))
+        );
+        assert_eq!(filled(&block("\r\n")), block("\r\n\r\na\r\nb\r\n\r\n"));
+        assert_eq!(filled(&block("").repeat(2)), block("\n\na\nb\n\n").repeat(2));
+        assert!(!has(code, "", "table") && has(&block(""), "", "table"));
     }
 
     #[test]

@@ -163,12 +163,14 @@ impl Kind for Readme {
         write(job, "page.md", page.as_bytes())
     }
 
-    fn publishes(&self, params: &Params) -> bool {
-        params.recipe.get("publish").and_then(toml::Value::as_bool) == Some(true)
+    fn publishes(&self, params: &Params) -> Option<PathBuf> {
+        let publishes = params.recipe.get("publish").and_then(toml::Value::as_bool) == Some(true);
+        let name = params.recipe.get("name").and_then(toml::Value::as_str).unwrap_or_default();
+        publishes.then(|| Path::new(FIGURES).join(name))
     }
 
     fn publication(&self, params: &Params, result: &Path, project: &Path) -> Result<Publication, StageError> {
-        if !self.publishes(params) {
+        if self.publishes(params).is_none() {
             return Ok(Publication::new());
         }
         let ReadmeParams { pages, name, .. } = read_params(params)?;
@@ -233,7 +235,7 @@ fn wrong_kind(input: &Input, role: &str, kind: &str) -> StageError {
 /// Does a page want anything of the stage of that `name`?
 fn has_block(text: &str, name: &str) -> bool {
     let mut blocks = TABLES.iter().map(|(table, _)| table).chain(&["figure", "figures"]);
-    blocks.any(|block| text.contains(&blocks::markers(name, block)[0]))
+    blocks.any(|block| blocks::has(text, name, block))
 }
 
 fn no_block(page: &Path, name: &str) -> StageError {

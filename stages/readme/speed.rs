@@ -100,6 +100,13 @@ pub(super) fn table(text: &str, path: &Path) -> Result<String, StageError> {
             None => commits.push((machine, vec![commit])),
         }
     }
+    if commits.is_empty() {
+        return Err(StageError::new(format!(
+            "`{}` has no network that both programs trained",
+            path.display()
+        ))
+        .hint("`python3 benches/compare.py` measures some"));
+    }
     let machines = commits.iter().map(|(machine, of)| {
         format!("{machine}, commit{} {}", if of.len() == 1 { "" } else { "s" }, of.join(", "))
     });
@@ -179,6 +186,8 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused_with_its_path() {
+        let empty = table("{}", "compare.json".as_ref()).unwrap_err();
+        assert!(empty.message.contains("`compare.json` has no network"), "{}", empty.message);
         let error = table("[]", "notes.json".as_ref()).unwrap_err();
         assert!(error.message.contains("`notes.json` is no report"), "{}", error.message);
     }

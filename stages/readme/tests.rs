@@ -124,7 +124,7 @@ fn figures_that_are_no_longer_made_are_removed_and_nothing_else_is() {
 #[test]
 fn without_publish_the_readme_stays() {
     let (result, project) = result_and_project("<!-- repro:table --><!-- /repro:table -->");
-    assert!(!Readme.publishes(&params("")));
+    assert_eq!(Readme.publishes(&params("")), None);
     assert!(publish(&params(""), result.path(), project.path()).unwrap().is_empty());
 }
 
@@ -184,7 +184,7 @@ fn committed(root: &Path) -> Vec<(Params, PathBuf)> {
             let pipeline = load(&options, &crate::kinds()).unwrap_or_else(|error| panic!("{error}"));
             for page in pipeline.instances.iter().filter(|page| page.kind.name() == Readme.name()) {
                 let result = root.join("artifacts").join(&pipeline.namespace).join(&page.stage);
-                if Readme.publishes(&page.params) && result.exists() {
+                if Readme.publishes(&page.params).is_some() && result.exists() {
                     found.push((page.params.clone(), result));
                 }
             }

@@ -243,10 +243,14 @@ fn a_damaged_or_foreign_state_is_named_and_left_aside() {
     };
     let foreign = saved("b", "weight_decay = 0", "cpu");
     let slow = saved("d", "engine = 'reference'", "reference");
+    let mut flipped = saved("e", "", "cpu");
+    let middle = flipped.len() - 100;
+    flipped[middle] ^= 0x40;
     for (bad, why) in [
         (b"nonsense".to_vec(), "resume state: "),
         (foreign, "it belongs to another training"),
         (slow, "it was saved by the engine `reference, "),
+        (flipped, "it is damaged"),
     ] {
         fs::create_dir_all(root.path().join("c.scratch")).unwrap();
         fs::write(root.path().join("c.scratch").join(saved_by("cpu")), bad).unwrap();

@@ -133,6 +133,16 @@ fn two_instances_that_would_publish_in_one_place_are_refused() {
     );
     let said = project.ends(&["status"], 2).err;
     assert!(said.contains("`page[seed=1]` and `page[seed=2]` would publish in the same place"), "{said}");
+    let page = |name: &str| {
+        format!("[stage.{name}]\nkind = \"readme\"\nneeds = {{ figures = \"plot\" }}\npublish = true\n")
+    };
+    let plot = "[stage.model]\nkind = \"model\"\narch = \"resnet14\"\n[stage.plot]\nkind = \"plot\"\nneeds = { models = \"model\" }\n";
+    let two = format!("{plot}{}{}", page("page"), page("other"));
+    project.write("pipeline.toml", &two);
+    let said = project.ends(&["status"], 2).err;
+    assert!(said.contains("`page` and `other` would publish in the same place"), "{said}");
+    project.write("pipeline.toml", &(two + "name = \"other\"\n"));
+    project.ends(&["status"], 0);
 }
 
 #[test]

@@ -78,6 +78,8 @@ fn a_model_folder_has_a_card_with_what_the_training_reached_and_what_rebuilds_it
     assert!(project.read("hub/net/rebuild.py").contains("def load"));
     let refused = project.ends(&export, 2).err;
     assert!(refused.contains("`hub/net` is there already"), "{refused}");
+    let refused = project.ends(&["export", "train[mode=bn]", "--full", "net", "--onnx", "./net"], 2).err;
+    assert!(refused.contains("two things cannot both be `./net`"), "{refused}");
     project.ends(&[&export[..], &["--force"]].concat(), 0);
 }
 

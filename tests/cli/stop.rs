@@ -88,6 +88,24 @@ fn a_signal_keeps_what_is_finished_and_exits_130() {
     }
 }
 
+/// As `timeout` sends them.
+#[test]
+fn two_signals_that_come_together_are_one_request() {
+    let project = TestProject::new(SLOW);
+    project.edit(
+        "pipeline.toml",
+        "touch started",
+        "trap 'sleep 0.5; touch saved; exit 0' TERM; touch started",
+    );
+    let run = project.start(&["run"]);
+    project.wait_for("started");
+    run.signal("TERM");
+    run.signal("INT");
+    let answer = run.wait();
+    assert_eq!(answer.code, Some(130), "{}", answer.err);
+    assert!(!answer.err.contains("stopping at once") && project.path("saved").exists(), "{}", answer.err);
+}
+
 /// A result is shown some time before the index tells of it.
 #[test]
 fn verify_does_not_take_what_a_run_beside_it_has_just_replaced_for_damage() {

@@ -49,8 +49,8 @@ impl Kind for Toy {
         let reads = params.recipe.get("reads").and_then(toml::Value::as_array);
         reads.into_iter().flatten().filter_map(toml::Value::as_str).map(PathBuf::from).collect()
     }
-    fn publishes(&self, params: &Params) -> bool {
-        params.recipe.contains_key("publish")
+    fn publishes(&self, params: &Params) -> Option<PathBuf> {
+        params.recipe.get("publish")?.as_str().map(PathBuf::from)
     }
     fn publication(&self, params: &Params, result: &Path, _: &Path) -> Result<Publication, StageError> {
         let place = PathBuf::from(params.recipe["publish"].as_str().unwrap());

@@ -205,6 +205,12 @@ fn a_file_that_cannot_be_read_and_an_output_that_cannot_be_written_are_named() {
     let message = bench.fail(FOLDER);
     assert!(message.contains("cannot read") && message.contains("b.png"), "{message}");
     fs::remove_dir(bench.path("images/train/ant/b.png")).unwrap();
+    // Who opens a pipe waits for somebody to write into it.
+    let made = std::process::Command::new("mkfifo").arg(bench.path("images/train/ant/b.png")).status();
+    assert!(made.unwrap().success());
+    let message = bench.fail(FOLDER);
+    assert!(message.contains("b.png`: it is no file"), "{message}");
+    fs::remove_file(bench.path("images/train/ant/b.png")).unwrap();
 
     std::os::unix::fs::symlink("/dev/full", bench.path("out/dataset.bin")).unwrap();
     let error = bench.run(FOLDER).unwrap_err();
