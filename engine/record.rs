@@ -24,6 +24,16 @@ pub struct Record {
 }
 
 impl Record {
+    /// What it means, if its recipe has come to another result now.
+    pub(crate) fn unlike(&self, tree: Digest, run: &Facts) -> Option<&'static str> {
+        let why = if self.run.settings == run.settings {
+            "the stage is not reproducible"
+        } else {
+            "settings that are in no recipe (such as its engine) were others then"
+        };
+        (self.tree != tree).then_some(why)
+    }
+
     /// Could a stage have left these outputs, and are they what their common digest says?
     pub(crate) fn is_sound(&self) -> bool {
         are_sound(&self.outputs) && Output::tree(&self.outputs) == self.tree
@@ -92,4 +102,22 @@ pub fn recordable(value: Value) -> Value {
 /// Seconds since 1970.
 pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |passed| passed.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_is_to_blame_for_other_bytes_only_where_its_settings_are_the_same() {
+        let (recipe, outputs, tree) = (String::new(), Vec::new(), Digest::of("a"));
+        let old = Record { recipe, outputs, tree, run: Facts::default() };
+        let set = Facts { settings: [("engine".to_owned(), "reference".into())].into(), ..Facts::default() };
+        assert_eq!(old.unlike(Digest::of("a"), &set), None);
+        assert!(
+            old.unlike(Digest::of("b"), &Facts::default())
+                .is_some_and(|why| why.contains("not reproducible"))
+        );
+        assert!(old.unlike(Digest::of("b"), &set).is_some_and(|why| why.starts_with("settings ")));
+    }
 }

@@ -58,8 +58,8 @@ pub(crate) struct Made {
     pub(crate) draft: Draft,
     pub(crate) content: Content,
     pub(crate) record: Record,
-    /// Did the same recipe once make other bytes?
-    pub(crate) differs: bool,
+    /// What it means that the same recipe once made other bytes, if it did.
+    pub(crate) differs: Option<&'static str>,
     /// What it left beside its outputs.
     pub(crate) dropped: Vec<String>,
 }
@@ -374,7 +374,7 @@ impl Member {
             settings: self.order.settings.into_iter().map(|(key, value)| (key, recordable(value))).collect(),
             notes,
         };
-        let differs = store.record(self.recipe.digest()).is_some_and(|old| old.tree != tree);
+        let differs = store.record(self.recipe.digest()).and_then(|old| old.unlike(tree, &run));
         let recipe = self.recipe.text().to_owned();
         let record = Record { recipe, tree, outputs: content.outputs.clone(), run };
         Ok(Made { draft: self.draft, content, record, differs, dropped })

@@ -186,9 +186,9 @@ impl Run<'_> {
             Ok(said) => said,
             Err(error) => return self.not_shown(id, error),
         };
-        if differs {
+        if let Some(why) = differs {
             self.unequal.insert(id);
-            notes.push("the same recipe once made other bytes: the stage is not reproducible".to_owned());
+            notes.push(format!("the same recipe once made other bytes: {why}"));
         }
         if !dropped.is_empty() {
             notes.push(format!("not among its `outputs`, and so dropped: {}", dropped.join(", ")));
