@@ -115,7 +115,12 @@ impl Kind for Dataset {
     }
 
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
-        let collected = match job.params()? {
+        let source = job.params()?;
+        if let (Source::Cifar10(_) | Source::Synthetic(_), Some(role)) = (&source, job.inputs.keys().next()) {
+            return Err(StageError::new(format!("images from this `source` need no `{role}`"))
+                .hint("take that out of the stage's `needs`"));
+        }
+        let collected = match source {
             Source::Cifar10(params) => download::collect(&params, job)?,
             Source::CifarBinary(params) => cifar::collect(&params, job)?,
             Source::ImageFolder(params) => folder::collect(&params, job)?,

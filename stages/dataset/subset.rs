@@ -37,11 +37,31 @@ impl Subset {
                 "`{name}_per_class = {wanted}`, but class `{class}` has {count} {name} image{}",
                 if count == 1 { "" } else { "s" }
             );
-            return Err(StageError::new(message).hint(format!("choose from 1 to {count}, or leave it out")));
+            let hint = if count == 0 {
+                format!("leave `{name}_per_class` out, or give the class images")
+            } else {
+                format!("choose from 1 to {count}, or leave it out")
+            };
+            return Err(StageError::new(message).hint(hint));
         }
         let order = stream(self.subset_seed, &format!("subset {name} {class}")).permutation(count);
         let mut kept: Vec<usize> = order.into_iter().take(wanted).map(|index| index as usize).collect();
         kept.sort_unstable();
         Ok(kept)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_without_images_is_told_another_way_out() {
+        let hint = |count: usize| {
+            let subset = Subset { train_per_class: None, test_per_class: Some(3), subset_seed: 0 };
+            subset.keep(Split::Test, "ant", count).unwrap_err().hint.unwrap()
+        };
+        assert_eq!(hint(0), "leave `test_per_class` out, or give the class images");
+        assert_eq!(hint(2), "choose from 1 to 2, or leave it out");
     }
 }

@@ -120,6 +120,13 @@ fn drawn_images_are_pinned_balanced_and_differ() {
 }
 
 #[test]
+fn a_source_that_reads_no_files_of_another_stage_refuses_them() {
+    let mut bench = Bench::new();
+    bench.inputs.insert(FILES.to_owned(), Vec::new());
+    assert_eq!(bench.fail("source = 'synthetic'"), "images from this `source` need no `files`");
+}
+
+#[test]
 fn a_drawing_stops_when_asked() {
     let mut bench = Bench::new();
     bench.listener.patience = Some(Cell::new(2));
