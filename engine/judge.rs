@@ -16,6 +16,7 @@ use crate::{
     project::{Known, Project, Seen},
     recipe::Recipe,
     state::{Entry, State},
+    store::Store,
 };
 
 /// An instance, judged.
@@ -43,6 +44,12 @@ impl Adopted {
         self.objects.extend(found.files.iter().map(|file| file.digest));
         self.results.insert(recipe.digest(), found.tree).is_none()
     }
+
+    /// The digest of the result that a recipe is restored to once all this is in the cache.
+    fn gives(&self, recipe: Digest, store: &Store) -> Option<Digest> {
+        let recorded = || Some(store.restorable_with(recipe, &self.objects)?.tree);
+        self.results.get(&recipe).copied().or_else(recorded)
+    }
 }
 
 impl Project {
@@ -57,9 +64,14 @@ impl Project {
         let mut adopted = Adopted::default();
         loop {
             let all = self.judge_in_order(pipeline, seen, locked, &adopted, state);
-            let mut more = false;
-            all.iter().for_each(|judged| more |= adopted.note(judged));
-            if !more || !all.iter().any(|judged| matches!(judged.standing, Standing::Stale(_))) {
+            for judged in &all {
+                adopted.note(judged);
+            }
+            let missed = |judged: &Judged| {
+                let recipe = judged.recipe.as_ref().filter(|_| matches!(judged.standing, Standing::Stale(_)));
+                recipe.is_some_and(|recipe| adopted.gives(recipe.digest(), &self.store).is_some())
+            };
+            if !all.iter().any(missed) {
                 return all;
             }
         }
@@ -93,12 +105,10 @@ impl Project {
             if let Some(found) = &judged.found {
                 state.touched(&seen.key, found.clone());
             }
-            if let (Standing::Stale(_), Some(recipe)) = (&judged.standing, &judged.recipe) {
-                let result = adopted.results.get(&recipe.digest()).copied();
-                let record = || self.store.restorable_with(recipe.digest(), &adopted.objects);
-                if let Some(tree) = result.or_else(|| Some(record()?.tree)) {
-                    judged = Judged { standing: Standing::Restorable(None), tree: Some(tree), ..judged };
-                }
+            if let (Standing::Stale(_), Some(recipe)) = (&judged.standing, &judged.recipe)
+                && let Some(tree) = adopted.gives(recipe.digest(), &self.store)
+            {
+                judged = Judged { standing: Standing::Restorable(None), tree: Some(tree), ..judged };
             }
             all.push(judged);
         }

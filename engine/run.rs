@@ -211,7 +211,7 @@ impl Project {
             let judged = self.judge_all(pipeline, &seen, &locked, &mut state);
             inputs_of_only(pipeline, wanted, &judged)?;
             for judged in &judged {
-                let _ = adopted.note(judged);
+                adopted.note(judged);
             }
         }
         loop {

@@ -121,6 +121,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_more_threads_are_measured_than_run_at_once() {
+        let cores = std::thread::available_parallelism().expect("a number").get();
+        assert_eq!([1, cores, 100 * cores].map(at_once), [1, cores, cores]);
+    }
+
+    #[test]
     fn a_median_is_in_the_middle() {
         assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&mut [4.0, 1.0, 2.0, 3.0]), 2.5);

@@ -148,8 +148,8 @@ impl Report<'_> {
             let numbers = claim.get("numbers").and_then(Value::as_array).into_iter().flatten();
             let numbers: Vec<_> = numbers.filter_map(Value::as_str).map(escape).collect();
             let Words { verdict, evidence } = Words::of(claim).unwrap_or_default();
-            hold += usize::from(verdict.starts_with("holds"));
-            fail += usize::from(verdict.starts_with("does not"));
+            hold += usize::from(text("verdict") == "holds");
+            fail += usize::from(text("verdict") == "does-not-hold");
             let shown = if evidence.is_empty() { evidence } else { format!("Shown by {evidence}.") };
             let rule =
                 if text("rule").is_empty() { String::new() } else { format!("Rule: {}. ", text("rule")) };

@@ -118,14 +118,11 @@ fn markers_in(text: &str) -> Vec<Marker<'_>> {
         in_code ^= is_fence;
         for (at, _) in line.match_indices(OPEN).filter(|_| !in_code && !is_fence) {
             let Some((comment, _)) = line[at + OPEN.len()..].split_once(CLOSE) else { continue };
+            let (ends, marker) = comment.strip_prefix('/').map_or((false, comment), |rest| (true, rest));
             // A backtick before one opens code.
-            let Some(name) =
-                comment.trim_start_matches('/').strip_prefix("repro:").filter(|_| !line[..at].ends_with('`'))
-            else {
-                continue;
-            };
+            let name = marker.strip_prefix("repro:").filter(|_| !line[..at].ends_with('`'));
             let end = at + OPEN.len() + comment.len() + CLOSE.len();
-            found.push(Marker { name, ends: comment.starts_with('/'), range: start + at..start + end });
+            found.extend(name.map(|name| Marker { name, ends, range: start + at..start + end }));
         }
         start += line.len();
     }

@@ -5,6 +5,8 @@ use std::{fs, path::PathBuf};
 use super::kinds;
 use crate::pipeline::{LoadOptions, load, namespace_of};
 
+const A: &str = "[stage.a]\nkind = 'source'\n";
+
 #[test]
 fn every_file_and_profile_has_a_namespace_of_its_own() {
     let of = |file: &str, profile| namespace_of("/project".as_ref(), file.as_ref(), profile);
@@ -23,56 +25,84 @@ fn another_file_in_a_project_shares_its_root() {
     fs::create_dir(folder.path().join("experiments")).unwrap();
     fs::write(folder.path().join("pipeline.toml"), "").unwrap();
     let file = folder.path().join("experiments/depth.toml");
-    fs::write(&file, "[stage.a]\nkind = 'source'\n").unwrap();
+    fs::write(&file, A).unwrap();
     let pipeline = load(&LoadOptions { file, profile: None, sets: vec![] }, &kinds()).unwrap();
     assert_eq!(pipeline.root, folder.path());
     assert_eq!(pipeline.namespace, PathBuf::from("experiments/depth"));
-    let file = folder.path().join("train.toml");
-    fs::write(&file, "[stage.a]\nkind = 'source'\n").unwrap();
-    let options = LoadOptions { file, profile: None, sets: vec![] };
-    assert!(load(&options, &kinds()).is_ok());
-    for main in ["[stage.train]\nkind = 'source'\n", "[profile.train.params]\n"] {
-        fs::write(folder.path().join("pipeline.toml"), main).unwrap();
-        let Err(error) = load(&options, &kinds()) else { panic!("{main}") };
-        assert_eq!(error.diagnostics[0].message, "`train` is also a stage or a profile of `pipeline.toml`");
+}
+
+#[test]
+fn no_two_files_have_results_in_one_place_whichever_comes_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |file: &str| folder.path().join(file);
+    fs::create_dir_all(place("experiments/depth")).unwrap();
+    for file in ["pipeline.toml", "train.toml", "experiments/depth.toml", "experiments/depth/quick.toml"] {
+        fs::write(place(file), A).unwrap();
     }
-    // Two further files may meet as well.
-    fs::create_dir(folder.path().join("experiments/depth")).unwrap();
-    let file = folder.path().join("experiments/depth/quick.toml");
-    fs::write(&file, "[stage.b]\nkind = 'source'\n").unwrap();
-    let options = LoadOptions { file, profile: None, sets: vec![] };
-    assert!(load(&options, &kinds()).is_ok());
-    for other in ["[stage.quick]\nkind = 'source'\n", "[profile.quick.params]\n"] {
-        fs::write(folder.path().join("experiments/depth.toml"), other).unwrap();
-        let Err(error) = load(&options, &kinds()) else { panic!("{other}") };
-        let expected = "`quick` is also a stage or a profile of `experiments/depth.toml`";
-        assert_eq!(error.diagnostics[0].message, expected);
-    }
-    // Whichever of the two comes first.
-    let main = folder.path().join("pipeline.toml");
-    fs::write(folder.path().join("experiments/depth.toml"), "[stage.a]\nkind = 'source'\n").unwrap();
-    for (text, profile, expected) in [
+    let stage = |name: &str| format!("[stage.{name}]\nkind = 'source'\n");
+    let profile = |name: &str| format!("{A}[profile.{name}.params]\n");
+    let (main, depth) = ("pipeline.toml", "experiments/depth.toml");
+    // What one file has, another that is loaded, with a profile, and what is said.
+    for (changed, text, file, chosen, expected) in [
+        (main, A.to_owned(), "train.toml", None, None),
         (
-            "[stage.train]\nkind = 'source'\n",
+            main,
+            stage("train"),
+            "train.toml",
             None,
-            Some("`train` is also where `train.toml` has its results"),
+            Some("`train` is also a stage or a profile of `pipeline.toml`"),
         ),
-        ("[stage.a]\nkind = 'source'\n[profile.train.params]\n", None, None),
         (
-            "[stage.a]\nkind = 'source'\n[profile.train.params]\n",
+            main,
+            profile("train"),
+            "train.toml",
+            None,
+            Some("`train` is also a stage or a profile of `pipeline.toml`"),
+        ),
+        (main, stage("train"), main, None, Some("`train` is also where `train.toml` has its results")),
+        (main, profile("train"), main, None, None),
+        (
+            main,
+            profile("train"),
+            main,
             Some("train"),
             Some("`train` is also where `train.toml` has its results"),
         ),
         (
-            "[stage.experiments]\nkind = 'source'\n",
+            main,
+            stage("experiments"),
+            main,
             None,
             Some("`experiments` is also where `experiments/depth.toml` has its results"),
         ),
-        ("[stage.pipeline]\nkind = 'source'\n", None, None),
+        (main, stage("pipeline"), main, None, None),
+        (depth, A.to_owned(), "experiments/depth/quick.toml", None, None),
+        (
+            depth,
+            stage("quick"),
+            "experiments/depth/quick.toml",
+            None,
+            Some("`quick` is also a stage or a profile of `experiments/depth.toml`"),
+        ),
+        (
+            depth,
+            profile("quick"),
+            "experiments/depth/quick.toml",
+            None,
+            Some("`quick` is also a stage or a profile of `experiments/depth.toml`"),
+        ),
+        (
+            depth,
+            stage("quick"),
+            depth,
+            None,
+            Some("`quick` is also where `experiments/depth/quick.toml` has its results"),
+        ),
     ] {
-        fs::write(&main, text).unwrap();
-        let options = LoadOptions { file: main.clone(), profile: profile.map(str::to_owned), sets: vec![] };
+        fs::write(place(changed), &text).unwrap();
+        let options = LoadOptions { file: place(file), profile: chosen.map(str::to_owned), sets: vec![] };
         let said = load(&options, &kinds()).err().map(|error| error.diagnostics[0].message.clone());
-        assert_eq!(said.as_deref(), expected, "{text}");
+        assert_eq!(said.as_deref(), expected, "{file} beside {text}");
+        fs::write(place(changed), A).unwrap();
     }
 }
