@@ -16,7 +16,7 @@ impl Sgd {
     /// One step on `values`: d = g + decay w; v = momentum v + d; w -= rate v. The velocity starts
     /// at zero, which gives PyTorch's first step (v = d).
     pub(crate) fn step(&self, values: &mut [f32], velocity: &mut [f32], gradient: &[f32]) {
-        debug_assert!(values.len() == velocity.len() && values.len() == gradient.len());
+        assert!(values.len() == velocity.len() && values.len() == gradient.len());
         for ((w, v), g) in values.iter_mut().zip(velocity).zip(gradient) {
             *v = self.momentum * *v + (g + self.weight_decay * *w);
             *w -= self.rate * *v;

@@ -85,6 +85,7 @@ impl<T: Copy> Images<T> {
     }
 
     /// Where the slice of image `n` begins; it holds [`Images::size`] elements.
+    #[inline]
     pub(crate) fn ptr(&self, n: usize) -> *mut T {
         assert!(n < self.count, "image {n} of {}", self.count);
         // SAFETY: the slice lies inside the allocation.

@@ -162,8 +162,8 @@ unsafe fn taps<L: Lanes, const X: usize, const K: usize>(pair: &Pair, kernel: us
                         }
                     }
                 }
-                for (tap, sums) in sums.into_iter().enumerate() {
-                    for (k, held) in sums.into_iter().enumerate() {
+                for (tap, sums) in sums.iter().enumerate() {
+                    for (k, held) in sums.iter().enumerate() {
                         held.store(sum.add((tap * LANES + k) * LANES));
                     }
                 }
@@ -196,7 +196,7 @@ unsafe fn few_channels<L: Lanes>(pair: &Pair, kernel: usize, channels: usize) {
                     }
                 }
             }
-            for (tap, held) in sums.into_iter().enumerate().take(kernel) {
+            for (tap, held) in sums.iter().enumerate().take(kernel) {
                 held.store(sum.add(tap * LANES));
             }
         }

@@ -248,8 +248,8 @@ unsafe fn multiply<L: Lanes, const BLOCKS: usize, const CHANNELS: usize>(
                         }
                     }
                 }
-                for (c, sums) in sums.into_iter().enumerate() {
-                    for (b, held) in sums.into_iter().enumerate() {
+                for (c, sums) in sums.iter().enumerate() {
+                    for (b, held) in sums.iter().enumerate() {
                         held.store(sum.add(c * width + b * LANES));
                     }
                 }

@@ -47,6 +47,7 @@ fn ring_len(w: usize) -> usize {
     RING * ring_row(w)
 }
 
+#[inline]
 fn ring_row(w: usize) -> usize {
     (w.next_multiple_of(M) + 2) * LANES
 }

@@ -190,11 +190,13 @@ impl Winograd {
 
 /// Floats from one tile to the next in a scratch matrix. Rows of 1024 bytes and more would compete for
 /// a few sets of the L1 cache.
+#[inline]
 pub(super) fn row(channels: usize) -> usize {
     if channels < 256 { channels } else { channels + LANES }
 }
 
 /// Filters that are computed together.
+#[inline]
 pub(super) fn panel(filters: usize) -> usize {
     if filters.is_multiple_of(2 * LANES) { 2 * LANES } else { LANES }
 }
@@ -206,6 +208,7 @@ pub(super) fn wide(channels: usize, filters: usize) -> bool {
 
 /// Floats between two of the 36 scratch matrices of so many tiles. The extra block keeps the 36 stores of
 /// a tile out of the same cache set.
+#[inline]
 pub(super) fn stride(channels: usize, tiles: usize) -> usize {
     tiles * row(channels) + LANES
 }

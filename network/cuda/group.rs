@@ -225,7 +225,7 @@ impl<D: Device> Group<D> {
         let floats: Vec<f32> =
             each.flat_map(|(spec, rate)| [*rate, spec.momentum, spec.weight_decay, 0.0]).collect();
         let settings = le_bytes(&floats);
-        debug_assert_eq!(settings.len(), SETTINGS * self.len());
+        assert_eq!(settings.len(), SETTINGS * self.len());
         if settings != self.settings {
             upload(&mut self.device, self.memory.settings, &settings)?;
             self.settings = settings;
