@@ -12,8 +12,6 @@ use network::{checkpoint::Checkpoint, data::Dataset, model::Model};
 /// The dataset of role `data`, mapped into memory: several trainings share its pages.
 pub(crate) fn dataset(job: &Job<'_>) -> Result<Arc<Dataset>, StageError> {
     let (input, path) = file(job, "data", "dataset.bin")?;
-    let hint =
-        "`data` wants an instance of kind `dataset`; if it is one, `repro verify` says what is damaged";
     let mapped = File::open(&path).and_then(|file| {
         // SAFETY: the runner never writes into a finished result: it replaces files by renaming. Who cuts the file
         // while it is read ends this process by a signal, which the runner reports and a next run goes on from.
@@ -22,9 +20,9 @@ pub(crate) fn dataset(job: &Job<'_>) -> Result<Arc<Dataset>, StageError> {
             memmap2::Mmap::map(&file)
         }
     });
-    let bytes = mapped.map_err(|e| unreadable(input, "dataset.bin", &e).hint(hint))?;
+    let bytes = mapped.map_err(|e| unreadable(input, "data", "dataset.bin", &e))?;
     let opened = Dataset::from_bytes(Arc::new(bytes));
-    opened.map(Arc::new).map_err(|e| wrong(input, "dataset.bin", &e).hint(hint))
+    opened.map(Arc::new).map_err(|e| wrong(input, "data", "dataset.bin", &e))
 }
 
 /// The model of role `model`.
@@ -45,11 +43,8 @@ fn read<T>(
     read: impl Fn(&[u8]) -> network::Result<T>,
 ) -> Result<T, StageError> {
     let (input, path) = file(job, role, name)?;
-    let hint = format!(
-        "`{role}` wants an instance of kind `{role}`; if it is one, `repro verify` says what is damaged"
-    );
-    let bytes = fs::read(path).map_err(|e| unreadable(input, name, &e).hint(hint.clone()))?;
-    read(&bytes).map_err(|e| wrong(input, name, &e).hint(hint))
+    let bytes = fs::read(path).map_err(|e| unreadable(input, role, name, &e))?;
+    read(&bytes).map_err(|e| wrong(input, role, name, &e))
 }
 
 /// A network and a dataset only go together when they know equally many classes.
@@ -67,10 +62,27 @@ fn file<'a>(job: &'a Job<'_>, role: &str, name: &str) -> Result<(&'a Input, Path
     Ok((input, input.dir.join(name)))
 }
 
-fn unreadable(input: &Input, name: &str, cause: &std::io::Error) -> StageError {
-    StageError::new(format!("cannot read {name} of `{}`: {cause}", input.instance))
+fn unreadable(input: &Input, role: &str, name: &str, cause: &std::io::Error) -> StageError {
+    let error = StageError::new(format!("cannot read {name} of `{}`: {cause}", input.instance));
+    if cause.kind() != std::io::ErrorKind::NotFound {
+        return error;
+    }
+    let kind = kind_of(role);
+    error.hint(format!(
+        "`{role}` wants an instance of kind `{kind}`; if it is one, and `--allow-missing` took it without this file, run \
+         without that option"
+    ))
 }
 
-fn wrong(input: &Input, name: &str, cause: &network::Error) -> StageError {
-    StageError::new(format!("{name} of `{}` cannot be used: {cause}", input.instance)).integrity()
+fn wrong(input: &Input, role: &str, name: &str, cause: &network::Error) -> StageError {
+    let kind = kind_of(role);
+    let hint = format!(
+        "`{role}` wants an instance of kind `{kind}`; if it is one, `repro verify` says what is damaged"
+    );
+    StageError::new(format!("{name} of `{}` cannot be used: {cause}", input.instance)).integrity().hint(hint)
+}
+
+/// The kind that fills a role here.
+fn kind_of(role: &str) -> &str {
+    if role == "data" { "dataset" } else { role }
 }

@@ -123,7 +123,11 @@ pub(super) fn document(
         }
         return None;
     }
+    let found = diagnostics.count;
     let top = convert_table(tree.get_ref(), diagnostics);
+    if diagnostics.count > found {
+        return None; // what a number that cannot be read would have been is not known
+    }
     let mut params = Entries::new();
     let mut stages = Entries::new();
     let mut profiles = Entries::new();

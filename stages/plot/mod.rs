@@ -77,6 +77,12 @@ impl Kind for Plot {
 
     fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
         let (read, params) = resolve_and_read::<PlotParams>(given, &[])?;
+        let twice = (1..read.figures.len()).find(|i| read.figures[..*i].contains(&read.figures[*i]));
+        if let Some(i) = twice {
+            let name = serde_json::to_string(&read.figures[i]).unwrap_or_default();
+            let message = format!("the figure {name} is named twice");
+            return Err(vec![ParamError { key: "figures".into(), message, hint: None }]);
+        }
         match published::published(&read.published) {
             Ok(_) => Ok(params),
             Err(e) => Err(vec![ParamError { key: "published".into(), message: e.message, hint: e.hint }]),

@@ -257,9 +257,14 @@ fn a_damaged_history_is_named_with_its_line() {
 }
 
 #[test]
-fn an_unknown_source_is_refused_before_anything_runs() {
-    let errors = Plot.resolve(&"published = [\"nobody\"]".parse().unwrap()).unwrap_err();
-    assert_eq!(errors[0].key, "published");
+fn an_unknown_source_or_a_figure_named_twice_is_refused_before_anything_runs() {
+    for (key, given) in [
+        ("published", "published = [\"nobody\"]"),
+        ("figures", "figures = [\"dead\", \"accuracy\", \"dead\"]"),
+    ] {
+        let errors = Plot.resolve(&given.parse().unwrap()).unwrap_err();
+        assert_eq!(errors[0].key, key);
+    }
 }
 
 #[test]

@@ -70,6 +70,11 @@ fn a_number_that_is_too_large_is_told_by_its_size() {
     let said = complaints(&file(), None, &["base=99999999999999999999"]);
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(said[0].ends_with("is too large; whole numbers have 64 bits and a sign"), "{said:?}");
+    // And nothing is said of what would stand for it.
+    let text = "[stage.a]\nkind = 'source'\ntext = -99999999999999999999\n";
+    let said = complaints(text, None, &[]);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains("the number -99999999999999999999 is too large"), "{said:?}");
 }
 
 #[test]
