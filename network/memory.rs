@@ -13,8 +13,10 @@ use crate::{
 pub const STEP: usize = 64;
 
 /// Bytes of all buffers of a step with one worker, on the CPU engine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buffers {
+    spec: TrainSpec,
+    /// Classes and no images.
+    data: Arc<Dataset>,
     fixed: usize,
     each: usize,
 }
@@ -27,14 +29,17 @@ impl Buffers {
     pub fn of(spec: &TrainSpec, classes: usize) -> Result<Self> {
         let none = Images { labels: &[], pixels: &[] };
         let data = Dataset::from_bytes(Arc::new(pack(&vec![String::new(); classes], none, none)?))?;
-        let data = Arc::new(data);
-        let bytes = |batch: usize| -> Result<usize> {
-            let spec = TrainSpec { batch, ..spec.clone() };
-            let trainer = trainer::open(&spec, data.clone(), Isa::choose(None)?, 1, usize::MAX)?;
-            Ok(trainer.plan().map_or(0, |plan| plan.buffer_bytes(false)))
-        };
-        let (small, large) = (bytes(STEP)?, bytes(2 * STEP)?);
-        Ok(Self { fixed: (2 * small).saturating_sub(large), each: large - small })
+        let mut buffers = Self { spec: spec.clone(), data: Arc::new(data), fixed: 0, each: 0 };
+        let (small, large) = (buffers.exactly(STEP)?, buffers.exactly(2 * STEP)?);
+        (buffers.fixed, buffers.each) = ((2 * small).saturating_sub(large), large - small);
+        Ok(buffers)
+    }
+
+    /// Bytes for a batch, as the plan of its step has them.
+    fn exactly(&self, batch: usize) -> Result<usize> {
+        let spec = TrainSpec { batch, ..self.spec.clone() };
+        let trainer = trainer::open(&spec, self.data.clone(), Isa::choose(None)?, 1, usize::MAX)?;
+        Ok(trainer.plan().map_or(0, |plan| plan.buffer_bytes(false)))
     }
 
     /// Bytes for a batch, rounded up to the next multiple of [`STEP`]; none where they are more than can be
@@ -43,9 +48,18 @@ impl Buffers {
         batch.div_ceil(STEP).checked_mul(self.each)?.checked_add(self.fixed)
     }
 
-    /// The largest multiple of [`STEP`] that `budget` bytes suffice for; 0 where none does.
-    pub fn largest_batch(&self, budget: usize) -> usize {
-        budget.checked_sub(self.fixed).map_or(0, |rest| rest / self.each * STEP)
+    /// The largest batch that `budget` bytes suffice for; 0 where not even one image's do.
+    ///
+    /// # Errors
+    /// As those of [`Buffers::of`].
+    pub fn largest_batch(&self, budget: usize) -> Result<usize> {
+        let steps = budget.checked_sub(self.fixed).map_or(0, |rest| rest / self.each);
+        let (mut fits, mut too_many) = (steps * STEP, (steps + 1) * STEP);
+        while too_many - fits > 1 {
+            let middle = usize::midpoint(fits, too_many);
+            *(if self.exactly(middle)? <= budget { &mut fits } else { &mut too_many }) = middle;
+        }
+        Ok(fits)
     }
 }
 
@@ -62,19 +76,21 @@ mod tests {
     fn buffers_hold_at_least_the_outputs_of_the_convolutions() {
         let outputs = 3 * 16 * 1024 + 3 * 32 * 256 + 3 * 64 * 64;
         let (bn, all) = (buffers(Mode::Bn), buffers(Mode::All));
-        let bytes = |buffers: Buffers| buffers.bytes(128).unwrap();
-        assert!(bytes(bn) > 128 * 4 * outputs && bytes(bn) < 3 * 128 * 4 * outputs, "{bn:?}");
-        assert!(bytes(all) > bytes(bn), "gradients of filters take room");
+        let [of_bn, of_all] = [&bn, &all].map(|buffers| buffers.bytes(128).unwrap());
+        assert!(of_bn > 128 * 4 * outputs && of_bn < 3 * 128 * 4 * outputs, "{of_bn}");
+        assert!(of_all > of_bn, "gradients of filters take room");
         assert_eq!(bn.bytes(usize::MAX - STEP), None);
     }
 
     #[test]
     fn the_largest_batch_fits_and_the_next_does_not() {
         let buffers = buffers(Mode::Bn);
-        let largest = buffers.largest_batch(1 << 28);
-        assert!(largest > 0 && largest.is_multiple_of(STEP));
-        let bytes = |batch| buffers.bytes(batch).unwrap();
-        assert!(bytes(largest) <= 1 << 28 && bytes(largest + 1) > 1 << 28);
-        assert_eq!(buffers.largest_batch(1000), 0);
+        let bytes = |batch| buffers.exactly(batch).unwrap();
+        for budget in [1 << 24, 1 << 28] {
+            let largest = buffers.largest_batch(budget).unwrap();
+            assert!(largest > 0 && bytes(largest) <= budget && bytes(largest + 1) > budget, "{largest}");
+        }
+        assert_eq!(bytes(5 * STEP), buffers.bytes(5 * STEP).unwrap());
+        assert_eq!(buffers.largest_batch(1000).unwrap(), 0);
     }
 }

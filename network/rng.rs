@@ -8,9 +8,15 @@
 
 use blake3::OutputReader;
 
+/// Bytes of an output block of BLAKE3.
+const BLOCK: usize = 64;
+
 /// A stream of random numbers.
 pub struct Stream {
     reader: OutputReader,
+    /// One output of the compression function, which gives no less, and how much of it is used up.
+    block: [u8; BLOCK],
+    used: usize,
     spare_normal: Option<f64>,
 }
 
@@ -24,20 +30,28 @@ pub fn stream(seed: u64, name: &str) -> Stream {
     let mut hasher = blake3::Hasher::new_derive_key("repro random stream v1");
     hasher.update(&seed.to_le_bytes());
     hasher.update(name.as_bytes());
-    Stream { reader: hasher.finalize_xof(), spare_normal: None }
+    Stream { reader: hasher.finalize_xof(), block: [0; BLOCK], used: BLOCK, spare_normal: None }
 }
 
 impl Stream {
     /// Goes to the `index`-th 64-bit number.
     pub fn seek(&mut self, index: u64) {
-        self.reader.set_position(8 * index);
+        let (block, within) = (index / 8, index % 8);
+        self.reader.set_position(BLOCK as u64 * block);
+        self.reader.fill(&mut self.block);
+        self.used = 8 * within as usize;
         self.spare_normal = None;
     }
 
     /// 64 uniform bits.
     pub fn next_u64(&mut self) -> u64 {
+        if self.used == BLOCK {
+            self.reader.fill(&mut self.block);
+            self.used = 0;
+        }
         let mut bytes = [0; 8];
-        self.reader.fill(&mut bytes);
+        bytes.copy_from_slice(&self.block[self.used..self.used + 8]);
+        self.used += 8;
         u64::from_le_bytes(bytes)
     }
 
@@ -106,5 +120,17 @@ mod tests {
         fresh.next_u64();
         fresh.next_u64();
         assert_eq!(s.next_u64(), fresh.next_u64());
+    }
+
+    #[test]
+    fn every_position_is_found_from_every_other() {
+        let mut s = weights();
+        let all: Vec<u64> = (0..40).map(|_| s.next_u64()).collect();
+        for (from, to) in (0..30).flat_map(|from| (0..30).map(move |to| (from, to))) {
+            s.seek(from);
+            assert_eq!((s.next_u64(), s.next_u64()), (all[from as usize], all[from as usize + 1]));
+            s.seek(to);
+            assert!((0..10).all(|i| s.next_u64() == all[to as usize + i]), "{from} {to}");
+        }
     }
 }

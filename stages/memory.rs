@@ -127,7 +127,7 @@ impl Kind for Memory {
             trained: set.trained_of(&model.graph()),
             buffers: of_batches.map_err(StageError::new)?,
             budget,
-            largest_batch: buffers.largest_batch(budget),
+            largest_batch: buffers.largest_batch(budget).map_err(failed)?,
         };
         write_json(job, "memory.json", &file)
     }

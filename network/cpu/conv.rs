@@ -141,8 +141,8 @@ impl Conv {
                 .collect();
             let size = [(h + s - 1 - py) / s, (w + s - 1 - px) / s];
             for (block, out) in dx.chunks_exact_mut(h * w * 16).enumerate() {
-                if size[0] == 0 || size[1] == 0 {
-                    continue;
+                if size[0] == 0 || size[1] == 0 || accumulate && taps.is_empty() {
+                    continue; // no pixel, or nothing to add to them
                 }
                 let job = Job {
                     input: g.as_ptr(),

@@ -26,12 +26,16 @@ pub(super) struct Maps<S: Stored> {
 }
 
 impl<S: Stored> Maps<S> {
-    /// For `batch` images; `keep`: filters train.
-    pub(super) fn new(layout: &Layout, batch: usize, keep: bool) -> Self {
+    /// For `batch` images; `train`: do the filters of a unit?
+    pub(super) fn new(layout: &Layout, batch: usize, train: impl Fn(usize) -> bool) -> Self {
+        let keep = |f: &Feature| {
+            let sum = f.joins.is_some() || matches!(f.added, Added::Feature(_));
+            sum && f.readers.iter().any(|u| train(*u))
+        };
         let used = |trunk: bool| {
             let of = |(i, (channels, size)): (usize, &(usize, [usize; 2]))| {
                 let own = |(f, feature): (usize, &Feature)| {
-                    let passes = !trunk && !keep && feature.joins.is_some();
+                    let passes = !trunk && !keep(feature) && feature.joins.is_some();
                     feature.shape == i && (layout.trunk(f) == trunk || passes)
                 };
                 let used = layout.features.iter().enumerate().any(own);
@@ -46,8 +50,7 @@ impl<S: Stored> Maps<S> {
             };
             layout.features.iter().map(of).collect::<Vec<_>>()
         };
-        let sum = |f: &Feature| keep && (f.joins.is_some() || matches!(f.added, Added::Feature(_)));
-        let kept = by_feature(1, &sum).into_iter().map(|(n, size)| Images::new(n, size)).collect();
+        let kept = by_feature(1, &keep).into_iter().map(|(n, size)| Images::new(n, size)).collect();
         let masks = by_feature(16, &|f| f.added != Added::None);
         let masks = masks.into_iter().map(|(n, size)| Images::new(n, size)).collect();
         Self { trunk: used(true), side: used(false), kept, masks }

@@ -96,7 +96,7 @@ impl<S: Stored> Step<S> {
             ];
             units.push(Unit::new(unit, named.each_ref().map(Vec::as_slice), &trained(&conv.name)?, z, isa));
         }
-        let maps = Maps::new(&layout, batch, units.iter().any(|u| u.filters.is_some()));
+        let maps = Maps::new(&layout, batch, |u| units[u].filters.is_some());
         let pool = Pool::new(threads);
         let scratch = (0..pool.workers()).map(|index| Scratch::new(&layout, &units, index)).collect();
         let route = Route::new(&layout, &units, batch, pool.workers());

@@ -88,7 +88,7 @@ impl Plan {
     pub(super) fn kept(&self, f: usize) -> bool {
         let Feature { added, joins, readers, .. } = &self.layout.features[f];
         let sum = joins.is_some() || matches!(added, Added::Feature(_));
-        self.filters_train() && sum && !readers.is_empty()
+        sum && readers.iter().any(|u| self.parameters.filters[*u].trained() > 0)
     }
 
     /// Which of a shape's two maps gets the gradient of each feature: the trunk's are added to in place, all others
