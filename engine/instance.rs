@@ -32,7 +32,7 @@ pub struct Pipeline {
     /// Stages that have axes on the command line and none in the file.
     pub swept: BTreeSet<String>,
     /// Where this pipeline's results are shown, below `artifacts/`: empty for `pipeline.toml`
-    /// without a profile, `quick` for its quick profile, `depth/quick` for `experiments/depth.toml`.
+    /// without a profile, `quick` for its quick profile, `experiments/depth/quick` for that of `experiments/depth.toml`.
     pub namespace: PathBuf,
     /// The instances; each one's needs come before it, otherwise in order of the file and the
     /// matrix.

@@ -181,7 +181,8 @@ impl Project {
             match state.results.get(&seen.key).filter(|entry| entry.tree == expected.tree) {
                 Some(there) => {
                     let intact = matches!(seen.found, Found::Intact(_));
-                    let found_before = there.recipe == recipe && seen.found.recipe() != Some(recipe);
+                    let found_before = there.recipe == recipe
+                        && (seen.found.recipe() != Some(recipe) || seen.tree != Some(there.tree));
                     (intact || found_before).then(|| Entry { recipe, ..there.clone() })
                 }
                 None if matches!(seen.found, Found::Intact(_)) => None,

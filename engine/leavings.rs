@@ -1,6 +1,7 @@
 //! What a stage left in its output folder: named, and cut down to its outputs. Knows no stage.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
@@ -33,15 +34,16 @@ fn names(folder: &Path) -> io::Result<Vec<OsString>> {
 pub(crate) fn drop_others(
     folder: &Path,
     below: &Path,
-    outputs: &[PathBuf],
+    outputs: &BTreeSet<PathBuf>,
     dropped: &mut Vec<String>,
 ) -> io::Result<()> {
     for name in names(folder)? {
         let (place, path) = (folder.join(&name), below.join(&name));
-        if outputs.iter().any(|output| path.starts_with(output)) {
+        if path.ancestors().any(|above| outputs.contains(above)) {
             continue;
         }
-        if outputs.iter().any(|output| output.starts_with(&path)) {
+        // Paths are sorted by their parts, so that what is below one follows it.
+        if outputs.range(path.clone()..).next().is_some_and(|output| output.starts_with(&path)) {
             // A link is refused when the rest is kept; what lies behind it is not of the draft.
             if fs::symlink_metadata(&place)?.is_dir() {
                 open_folder(&place)?;

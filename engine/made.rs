@@ -51,6 +51,12 @@ impl Project {
         let mut records: Vec<(Digest, Record)> = recipes.into_par_iter().filter_map(read).collect();
         let order = |(recipe, record): &(Digest, Record)| (record.run.started, *recipe);
         records.sort_by(|a, b| (stage(&a.1), order(a)).cmp(&(stage(&b.1), order(b))));
+        let mut made_by = BTreeMap::<&str, Vec<usize>>::new();
+        for (at, (_, record)) in records.iter().enumerate() {
+            made_by.entry(&record.run.instance).or_default().push(at);
+        }
+        let position: BTreeMap<_, _> =
+            records.iter().enumerate().map(|(at, (recipe, _))| (*recipe, at)).collect();
         let lies = |place: &Path, entry: &Entry| matches!(look(place, entry).0, Found::Intact(_));
         let shown = state.results.par_iter().filter_map(|(key, entry)| {
             let place = self.store.shown(key);
@@ -58,8 +64,8 @@ impl Project {
                 return Some(entry.recipe);
             }
             // Git or somebody else may have put another result of the instance there.
-            let of = &records.iter().find(|(recipe, _)| *recipe == entry.recipe)?.1.run.instance;
-            let others = records.iter().filter(|(_, record)| record.run.instance == *of);
+            let of = &records[*position.get(&entry.recipe)?].1.run.instance;
+            let others = made_by.get(of.as_str())?.iter().map(|&at| &records[at]);
             let mut others = others.map(|(recipe, record)| Entry::expected(*recipe, &record.outputs));
             others.find(|expected| lies(&place, expected)).map(|expected| expected.recipe)
         });

@@ -322,11 +322,13 @@ struct Lines<F> {
 
 impl<F: FnMut(&[u8])> Lines<F> {
     fn feed(&mut self, bytes: &[u8]) {
+        // In what was there before no line ends.
+        let (mut from, mut at) = (0, self.rest.len());
         self.rest.extend_from_slice(bytes);
-        let mut from = 0;
-        while let Some(length) = self.rest[from..].iter().position(|&byte| byte == b'\n') {
-            (self.line)(&self.rest[from..from + length]);
-            from += length + 1;
+        while let Some(length) = self.rest[at..].iter().position(|&byte| byte == b'\n') {
+            (self.line)(&self.rest[from..at + length]);
+            from = at + length + 1;
+            at = from;
         }
         self.rest.drain(..from);
         if self.rest.len() > LONGEST {
@@ -398,6 +400,18 @@ mod tests {
         child.kill().unwrap();
         assert_eq!(wait(nothing, Some(&end), false).unwrap(), (false, true), "it has");
         assert!(!child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn lines_are_the_same_in_whatever_pieces_they_come() {
+        let text = b"one\n\ntwo three\nwithout end";
+        for size in 1..=text.len() {
+            let mut heard = Vec::new();
+            let mut lines = Lines { rest: Vec::new(), line: |line: &[u8]| heard.push(line.to_vec()) };
+            text.chunks(size).for_each(|piece| lines.feed(piece));
+            lines.end();
+            assert_eq!(heard.join(&b'\n'), text, "pieces of {size}");
+        }
     }
 
     #[cfg(target_os = "linux")]

@@ -55,6 +55,8 @@ pub(crate) struct Seen {
     /// Where: see [`key`].
     pub(crate) key: String,
     pub(crate) found: Found,
+    /// The content that was looked for: what the index had.
+    pub(crate) tree: Option<Digest>,
     /// Today's recipe, if its inputs are what is shown.
     foreseen: Option<Foreseen>,
 }
@@ -304,11 +306,12 @@ impl Project {
         let known: &State = state;
         let looks = (0..pipeline.instances.len()).into_par_iter().with_min_len(64).map(|id| {
             let key = key(pipeline, id);
-            let (found, touched) = match known.results.get(&key) {
+            let entry = known.results.get(&key);
+            let (found, touched) = match entry {
                 Some(entry) => look(&self.store.shown(&key), entry),
                 None => (Found::Nothing, None),
             };
-            (Seen { key, found, foreseen: None }, touched)
+            (Seen { key, found, tree: entry.map(|entry| entry.tree), foreseen: None }, touched)
         });
         let mut seen = Vec::new();
         for (one, touched) in looks.collect::<Vec<_>>() {
@@ -402,10 +405,12 @@ fn key_of(pipeline: &Pipeline, stage: &str, axes: &str) -> String {
         key.push_str(axes);
     } else {
         // Two values may look alike once made safe for a file name: the digest tells them apart.
-        let digest = Digest::of(axes).to_string();
-        key.extend(escaped.chars().take(60));
-        key.push('~');
-        key.push_str(&digest[..12]);
+        key.push_str(&shortened(&escaped, 60, axes));
     }
     key
+}
+
+/// The first bytes of `name`, `most` of them, and what tells `whole` from all that begins like it.
+pub(crate) fn shortened(name: &str, most: usize, whole: &str) -> String {
+    format!("{}~{}", &name[..name.floor_char_boundary(most)], &Digest::of(whole).to_string()[..12])
 }

@@ -96,6 +96,7 @@ impl Summary {
             Self { interrupted: true, .. } => 130,
             Self { damaged: true, .. } => 3,
             Self { failed, .. } if !failed.is_empty() => 1,
+            Self { stopped, .. } if !stopped.is_empty() => 130,
             _ => 0,
         }
     }

@@ -235,20 +235,19 @@ impl Run<'_> {
                 self.blocked.insert(id, count);
             }
         }
-        // What a stage says frees nothing: with many queued, to ask them all after each line takes long.
-        let mut only_words = false;
+        // What a stage says frees nothing, nor does time: with many queued, to ask them all each time takes long.
+        let mut freed = true;
         loop {
             self.pass_on_stop();
             self.judge_what_is_ready();
-            if self.may_start() && !only_words {
+            if self.may_start() && freed {
                 self.start_what_fits();
             }
             if self.running.is_empty() && (self.held.is_empty() || !self.may_start()) {
                 return Ok(());
             }
             let message = receiver.recv_timeout(Duration::from_millis(50));
-            only_words =
-                matches!(message, Ok(Message::Said(..) | Message::Warned(..) | Message::Progress(..)));
+            freed = matches!(message, Ok(Message::Done(..) | Message::Lasting(..)));
             match message {
                 Ok(Message::Said(id, line)) => self.observer.event(&Event::Said { id, line }),
                 Ok(Message::Warned(id, line)) => self.observer.event(&Event::Warned { id, line }),

@@ -24,6 +24,7 @@ use crate::{
     lockfile::Locked,
     look::FINDERS,
     place::{clear, passable, with_parent},
+    project::shortened,
     state::Entry,
     store::{Content, Draft, Folder, Shown, Store, stamp},
 };
@@ -174,8 +175,7 @@ impl Store {
     fn kept(&self, key: &str) -> PathBuf {
         let mut name = key.replace('/', "~");
         if name.len() > 200 {
-            let cut = (0..=150).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0);
-            name = format!("{}~{}", &name[..cut], &Digest::of(key).to_string()[..12]);
+            name = shortened(&name, 150, key);
         }
         let places = (1..).map(|n| self.cache().join("replaced").join(format!("{name}~{n}")));
         // A link that leads nowhere has its place too.

@@ -16,6 +16,10 @@ use std::{
     time::SystemTime,
 };
 
+use rustix::{
+    io::Errno,
+    process::{Pid, getpid, test_kill_process},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -235,9 +239,23 @@ impl Store {
         self.cache.join("records").join(&hex[..2]).join(format!("{}.json", &hex[2..]))
     }
 
-    /// Deletes what interrupted runs left in the making.
+    /// Deletes what interrupted runs left in the making; what a program that still runs makes beside this one, such as
+    /// `push`, stays.
     pub(crate) fn sweep(&self) {
-        let _ = clear(&self.cache.join("drafts"));
+        let drafts = self.cache.join("drafts");
+        if fs::symlink_metadata(&drafts).is_ok_and(|meta| meta.is_symlink()) {
+            let _ = clear(&drafts);
+        }
+        for draft in fs::read_dir(drafts).into_iter().flatten().flatten() {
+            let name = draft.file_name();
+            let pid =
+                name.to_str().and_then(|name| name.split('-').next()?.parse().ok()).and_then(Pid::from_raw);
+            // In a container a program may well have the number that one before it had.
+            let others = pid.filter(|pid| *pid != getpid());
+            if !others.is_some_and(|pid| matches!(test_kill_process(pid), Ok(()) | Err(Errno::PERM))) {
+                let _ = clear(&draft.path());
+            }
+        }
     }
 
     /// A name in `drafts/` that nothing has.

@@ -348,7 +348,8 @@ impl Member {
         whole()?;
         let mut dropped = Vec::new();
         if !outputs.is_empty() {
-            drop_others(self.draft.path(), "".as_ref(), outputs, &mut dropped)
+            let outputs = outputs.iter().cloned().collect();
+            drop_others(self.draft.path(), "".as_ref(), &outputs, &mut dropped)
                 .context("clear", self.draft.path())?;
             // Where names that differ in case are one, an output was found by a name that is not its own.
             whole()?;

@@ -67,9 +67,9 @@ pub(crate) fn path(path: &Path) -> String {
 pub(crate) fn seconds(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     match seconds {
-        ..1.0 => format!("{seconds:.2} s"),
-        ..60.0 => format!("{seconds:.1} s"),
-        ..3600.0 => format!("{} min {:02} s", whole / 60, whole % 60),
+        ..0.995 => format!("{seconds:.2} s"),
+        ..59.95 => format!("{seconds:.1} s"),
+        ..3599.5 => format!("{} min {:02} s", whole / 60, whole % 60),
         _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
     }
 }
@@ -155,11 +155,16 @@ fn renderer() -> Renderer {
     if coloured { Renderer::styled() } else { Renderer::plain() }
 }
 
-/// Every mistake of a pipeline file, each with its place, its line and a caret.
+/// The mistakes of a pipeline file, each with its place, its line and a caret; of many the first.
 fn load_error(error: &LoadError, renderer: &Renderer) -> String {
+    const MOST: usize = 20;
     let file = error.file.display().to_string();
-    let rendered: Vec<String> =
-        error.diagnostics.iter().map(|d| renderer.render(&[group(d, &file, &error.source)])).collect();
+    let told = error.diagnostics.iter().take(MOST);
+    let mut rendered: Vec<_> = told.map(|d| renderer.render(&[group(d, &file, &error.source)])).collect();
+    let more = error.diagnostics.len().saturating_sub(MOST);
+    if more > 0 {
+        rendered.push(format!("and at least {more} more"));
+    }
     rendered.join("\n\n")
 }
 
@@ -183,6 +188,12 @@ fn group<'a>(diagnostic: &'a Diagnostic, file: &'a str, source: &'a str) -> Grou
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spans_are_rounded_before_their_unit_is_chosen() {
+        let told = [0.994, 0.996, 59.94, 59.96, 3599.4, 3599.6].map(seconds);
+        assert_eq!(told, ["0.99 s", "1.0 s", "59.9 s", "1 min 00 s", "59 min 59 s", "1 h 00 min"]);
+    }
 
     #[test]
     fn moments_are_dates_of_the_calendar() {

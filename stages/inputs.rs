@@ -59,19 +59,13 @@ pub(crate) fn same_classes(model: &Model, data: &Dataset) -> Result<(), StageErr
 
 fn file<'a>(job: &'a Job<'_>, role: &str, name: &str) -> Result<(&'a Input, PathBuf), StageError> {
     let input = job.input(role)?;
+    input.lacks_no(name.as_ref())?;
     Ok((input, input.dir.join(name)))
 }
 
 fn unreadable(input: &Input, role: &str, name: &str, cause: &std::io::Error) -> StageError {
-    let error = StageError::new(format!("cannot read {name} of `{}`: {cause}", input.instance));
-    if cause.kind() != std::io::ErrorKind::NotFound {
-        return error;
-    }
-    let kind = kind_of(role);
-    error.hint(format!(
-        "`{role}` wants an instance of kind `{kind}`; if it is one, and `--allow-missing` took it without this file, run \
-         without that option"
-    ))
+    let hint = format!("`{role}` wants an instance of kind `{}`", kind_of(role));
+    StageError::new(format!("cannot read {name} of `{}`: {cause}", input.instance)).hint(hint)
 }
 
 fn wrong(input: &Input, role: &str, name: &str, cause: &network::Error) -> StageError {

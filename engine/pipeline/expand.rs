@@ -62,8 +62,15 @@ pub(super) fn stages(
 ) -> Vec<Stage> {
     let context = Context { entries, kinds, facts, params };
     let expand = |(name, entry): (&str, &Entry)| each(|found| context.stage(name, entry, found));
-    let all: Vec<_> = in_order(entries).into_par_iter().with_min_len(64).map(expand).collect();
-    gather(all, diagnostics)
+    let mut stages = Vec::new();
+    for part in in_order(entries).chunks(512) {
+        stages.extend(gather(part.par_iter().with_min_len(64).copied().map(expand).collect(), diagnostics));
+        // In a file that a program wrote the same may be wrong with thousands.
+        if diagnostics.list.len() >= 20 {
+            break;
+        }
+    }
+    stages
 }
 
 /// What each of many gave, and what was wrong with it.

@@ -4,10 +4,13 @@
 pub(crate) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let candidates: Vec<&str> = candidates.into_iter().collect();
     let allowed = (word.chars().count() / 3).max(1);
+    let (lower, length) = (word.to_lowercase(), word.chars().count());
+    let begins = |c: &str| word.len() > 2 && c.starts_with(word);
     let near = candidates
         .iter()
-        .map(|c| (distance(&word.to_lowercase(), &c.to_lowercase()), *c))
-        .filter(|(d, c)| *d <= allowed || (word.len() > 2 && c.starts_with(word)))
+        .filter(|c| c.chars().count().abs_diff(length) <= allowed || begins(c)) // there may be thousands
+        .map(|c| (distance(&lower, &c.to_lowercase()), *c))
+        .filter(|(d, c)| *d <= allowed || begins(c))
         .min();
     match near {
         Some((_, candidate)) => Some(format!("did you mean `{candidate}`?")),

@@ -133,14 +133,13 @@ fn too_many(what: &str, span: &Span, diagnostics: &mut Diagnostics) {
     diagnostics.add(span, message, None);
 }
 
+/// A key may have dots itself.
 fn find<'a>(params: &'a Entries, path: &str) -> Option<&'a Node> {
-    let mut keys = path.split('.');
-    let mut node = &params.get(keys.next()?)?.node;
-    for key in keys {
-        let Data::Table(entries) = &node.data else { return None };
-        node = &entries.get(key)?.node;
-    }
-    Some(node)
+    let within = |(dot, _)| match &params.get(&path[..dot])?.node.data {
+        Data::Table(inner) => find(inner, &path[dot + 1..]),
+        _ => None,
+    };
+    params.get(path).map(|entry| &entry.node).or_else(|| path.match_indices('.').find_map(within))
 }
 
 /// The parameters by their names, `table.key` for those of tables, which come before the table itself.

@@ -100,6 +100,14 @@ pub fn schema(kinds: &Kinds) -> Value {
     let resources = generator.subschema_for::<Resources>();
     let facts = Facts::with(kinds, &mut generator);
     let mut definitions = generator.take_definitions(true);
+    // They may refer to parameters as everything else may.
+    if let Some(Value::Object(properties)) =
+        definitions.get_mut("Resources").and_then(|it| it.get_mut("properties"))
+    {
+        for property in properties.values_mut() {
+            *property = json!({ "anyOf": [property.take(), reference()] });
+        }
+    }
     let mut choices = Vec::new();
     for kind in kinds.iter() {
         let Some(fact) = facts.get(kind.name()) else { continue };

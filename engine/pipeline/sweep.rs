@@ -39,9 +39,14 @@ pub(super) fn pass_on(
             Some((name.clone(), names.map(str::to_owned).collect()))
         })
         .collect();
+    let users = users(document);
+    let mut given = BTreeSet::from([stage.to_owned()]);
     while let Some(from) = last.pop() {
-        for (name, entry) in &mut document.stages {
-            let Data::Table(stage) = &mut entry.node.data else { continue };
+        for name in users.get(&from).into_iter().flatten().filter(|name| !given.contains(*name)) {
+            let Some(Data::Table(stage)) = document.stages.get_mut(name).map(|entry| &mut entry.node.data)
+            else {
+                continue;
+            };
             let had = matrix_of(stage).and_then(|axes| axes.get(axis)).map(|entry| plain(entry.node.clone()));
             let kind = stage.get("kind").and_then(leaf).and_then(toml::Value::as_str).unwrap_or_default();
             let sets =
@@ -57,12 +62,35 @@ pub(super) fn pass_on(
                 last.push(name.clone());
             }
         }
+        given.extend(last.iter().cloned());
     }
 }
 
-/// The stages that have a matrix.
+/// The stages that name each stage under `needs`, in order.
+fn users(document: &Document) -> BTreeMap<String, BTreeSet<String>> {
+    let mut users = BTreeMap::<_, BTreeSet<_>>::new();
+    for (name, entry) in &document.stages {
+        let Data::Table(stage) = &entry.node.data else { continue };
+        let Some(Data::Table(needs)) = stage.get("needs").map(|needs| &needs.node.data) else { continue };
+        for node in needs.values().map(|entry| &entry.node) {
+            let items =
+                if let Data::List(items) = &node.data { &items[..] } else { std::slice::from_ref(node) };
+            for from in items
+                .iter()
+                .filter_map(|item| if let Data::Leaf(from) = &item.data { from.as_str() } else { None })
+            {
+                users.entry(from.to_owned()).or_default().insert(name.clone());
+            }
+        }
+    }
+    users
+}
+
+/// The stages that have axes.
 pub(super) fn with_axes(document: &Document) -> BTreeSet<String> {
-    let has = |entry: &Entry| matches!(&entry.node.data, Data::Table(stage) if matrix_of(stage).is_some());
+    let axes =
+        |stage: &Entries| matrix_of(stage).is_some_and(|axes| axes.keys().any(|axis| axis != "exclude"));
+    let has = |entry: &Entry| matches!(&entry.node.data, Data::Table(stage) if axes(stage));
     document.stages.iter().filter(|(_, entry)| has(entry)).map(|(name, _)| name.clone()).collect()
 }
 

@@ -53,7 +53,7 @@ impl Kind for Toy {
         Roles::Named(self.roles)
     }
     fn schema(&self, generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        if self.name == "validate" {
+        if ["validate", "two"].contains(&self.name) {
             generator.subschema_for::<NoParams>()
         } else {
             generator.subschema_for::<ToyParams>()
@@ -82,8 +82,13 @@ impl Kind for Toy {
 fn kinds() -> Kinds {
     const ONE: &[RoleSpec] = &[RoleSpec { name: "data", required: true, many: false }];
     const MANY: &[RoleSpec] = &[RoleSpec { name: "from", required: true, many: true }];
+    const TWO: &[RoleSpec] = &[
+        RoleSpec { name: "x", required: true, many: false },
+        RoleSpec { name: "y", required: true, many: false },
+    ];
     Kinds::default()
         .with(Toy { name: "source", roles: &[] })
+        .with(Toy { name: "two", roles: TWO })
         .with(Toy { name: "train", roles: ONE })
         .with(Toy { name: "validate", roles: ONE })
         .with(Toy { name: "plot", roles: MANY })
@@ -283,6 +288,14 @@ fn syntax_errors_and_duplicate_keys_have_their_place() {
 }
 
 #[test]
+fn the_same_mistake_in_thousands_of_stages_is_told_a_few_times() {
+    let stage = |n: usize| format!("[stage.step-{n}]\nkind = 'validate'\nneeds.data = 'setp-{n}'\n");
+    let said = complaints(&(0..3000).map(stage).collect::<String>(), None, &[]);
+    assert!((20..1000).contains(&said.len()), "{}", said.len());
+    assert!(said[0].ends_with("there is no stage `setp-0`; did you mean `step-1`?"), "{}", said[0]);
+}
+
+#[test]
 fn include_adds_whole_combinations_only() {
     let text = |rule: &str| {
         format!("[stage.a]\nkind = 'source'\nmatrix = {{ seed = [0], arch = ['x'], include = [{rule}] }}\n")
@@ -335,8 +348,9 @@ fn the_schema_knows_every_kind_and_its_parameters() {
 
 #[test]
 fn a_parameter_may_have_a_dot_in_its_name() {
-    let text = "[params]\n'g.h' = 0.5\nt = { 'a.b' = { c = 0.2 } }\n[stage.a]\nkind = 'source'\nmatrix = { lr = ['${g.h}', '${t.a.b.c}'] }\n";
-    assert_eq!(names(&try_load(text, None, &[]).unwrap()), ["a[lr=0.5]", "a[lr=0.2]"]);
+    let text = "[params]\n'g.h' = 0.5\nt = { 'a.b' = { c = 0.2 } }\nagain = '${t.a.b.c}'\n[stage.a]\nkind = 'source'\n\
+                matrix = { lr = ['${g.h}', '${t.a.b.c}'] }\n[stage.b]\nkind = 'source'\nmatrix.lr = ['${again}']\n";
+    assert_eq!(names(&try_load(text, None, &[]).unwrap()), ["a[lr=0.5]", "a[lr=0.2]", "b[lr=0.2]"]);
 }
 
 #[test]

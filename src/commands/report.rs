@@ -28,6 +28,7 @@ pub(super) fn report(global: &Global, output: &Path) -> Result<ExitCode, Failure
     let records = project.records(pipeline)?;
     let (mut figures, mut others) = (Vec::new(), Vec::new());
     let (mut tables, mut claims) = (Vec::new(), Vec::new());
+    let mut room = 64 << 20; // a browser opens that
     for (id, instance) in pipeline.instances.iter().enumerate() {
         let folder = project.result(pipeline, id);
         let stale = if standings[id].is_current() { "" } else { ", not fresh" };
@@ -38,7 +39,7 @@ pub(super) fn report(global: &Global, output: &Path) -> Result<ExitCode, Failure
                 tables.extend(fs::read_to_string(folder.join("table.md")).ok().map(|text| rows(&text)));
             }
             "claims" => claims.push((name, list(&folder.join("claims.json")))),
-            "command" => others.extend(images_in(&folder, &name, records[id].as_ref())),
+            "command" => others.extend(images_in(&folder, &name, records[id].as_ref(), &mut room)),
             _ => {}
         }
     }
@@ -96,14 +97,14 @@ const MEDIA: [(&str, &str); 6] = [
     ("webp", "image/webp"),
 ];
 
-/// The images of a result, those that a page has room for.
-fn images_in(folder: &Path, instance: &str, record: Option<&Record>) -> Vec<Figure> {
+/// The images of a result, those that a page has room for, of which so many bytes are left.
+fn images_in(folder: &Path, instance: &str, record: Option<&Record>, room: &mut u64) -> Vec<Figure> {
     const LARGEST: u64 = 2 << 20;
-    let outputs =
-        record.into_iter().flat_map(|record| &record.outputs).filter(|output| output.size <= LARGEST);
+    let outputs = record.into_iter().flat_map(|record| &record.outputs);
     let image = |output: &Output| {
         let ending = Path::new(&output.path).extension()?.to_str()?.to_ascii_lowercase();
         let (_, media) = MEDIA.into_iter().find(|(known, _)| *known == ending)?;
+        *room = room.checked_sub(output.size).filter(|_| output.size <= LARGEST)?;
         let bytes = fs::read(folder.join(&output.path)).ok()?;
         let [title, caption] = [(); 2].map(|()| output.path.clone());
         Some(Figure { instance: instance.to_owned(), title, caption, media, bytes })

@@ -225,7 +225,11 @@ struct Description<'a> {
 fn keep(collected: Collected, job: &Job<'_>) -> Result<(), StageError> {
     let Collected { classes, train, test } = collected;
     let counts = |part: &Part| {
-        (0..classes.len()).map(|c| part.labels.iter().filter(|l| usize::from(**l) == c).count()).collect()
+        let mut counts = vec![0; classes.len()];
+        for label in &part.labels {
+            counts.get_mut(usize::from(*label)).into_iter().for_each(|count| *count += 1);
+        }
+        counts
     };
     let (train_per_class, test_per_class) = (counts(&train), counts(&test));
     let [train, test] = [&train, &test].map(|part| Images { labels: &part.labels, pixels: &part.pixels });

@@ -267,6 +267,7 @@ fn evaluation(input: &Input, telling: Telling<'_>) -> Result<Evaluation, StageEr
 }
 
 fn history(input: &Input, metrics: &[Input], telling: Telling<'_>) -> Result<History, StageError> {
+    input.lacks_no("history.csv".as_ref())?;
     let text = fs::read_to_string(input.dir.join("history.csv")).map_err(|e| {
         StageError::new(format!("cannot read history.csv of `{}`: {e}", input.instance))
             .hint("`histories` wants instances of kind `train`")

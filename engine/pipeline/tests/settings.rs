@@ -58,6 +58,34 @@ fn what_is_swept_reaches_the_stages_that_need_one_instance_of_it() {
 }
 
 #[test]
+fn what_is_swept_reaches_each_stage_once_in_a_cycle_and_in_layers() {
+    let text = "[stage.a]\nkind = 'validate'\nneeds.data = 'b'\nmatrix.s = [1, 2]\n\
+                [stage.b]\nkind = 'validate'\nneeds.data = 'a'\nmatrix.s = [1, 2]\n";
+    let said = complaints(text, None, &["stage.a.matrix.s=[1, 2]"]);
+    assert!(said.iter().any(|said| said.contains("the stages need each other")), "{said:?}");
+    // By every way at once it would be 2^40 times.
+    let mut text = "[stage.a0]\nkind = 'source'\n[stage.b0]\nkind = 'source'\n".to_owned();
+    for n in 1..40 {
+        for name in ["a", "b"] {
+            let before = n - 1;
+            text +=
+                &format!("[stage.{name}{n}]\nkind = 'two'\nneeds = {{ x = 'a{before}', y = 'b{before}' }}\n");
+        }
+    }
+    let pipeline = try_load(&text, None, &["stage.a0.arch=[r1, r2]"]).unwrap();
+    assert_eq!(pipeline.instances.len(), 2 + 1 + 39 * 4);
+}
+
+#[test]
+fn a_matrix_without_axes_is_none() {
+    for matrix in ["", "matrix = {}\n"] {
+        let text = format!("[stage.a]\nkind = 'source'\n{matrix}");
+        let pipeline = try_load(&text, None, &["stage.a.arch=[r1, r2]"]).unwrap();
+        assert!(pipeline.swept.contains("a"), "its results lie beside the one of the file");
+    }
+}
+
+#[test]
 fn one_value_for_a_list_is_a_list_of_one() {
     let text = "params.seeds = [0, 1]\n[stage.a]\nkind = 'source'\nmatrix.seed = '${seeds}'\n";
     for set in ["seeds=7", "seeds=[7]"] {
