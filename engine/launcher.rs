@@ -46,6 +46,9 @@ impl Launcher {
 /// How a shell is given the text of a command: the first line of it that fails ends it.
 pub(crate) const SHELL_OPTIONS: &str = "-ec";
 
+/// The end of what a launched command says, if its exit code is zero: whether a launcher passes that on is not known.
+pub(crate) const ENDED_WELL: &[u8] = b"[repro: the command ended well]";
+
 /// What a launcher starts for a command: runs the command line `run`, and ends with its exit code. The end of the standard
 /// input asks the command to stop, by SIGTERM: launchers pass that end on, and where they are sent a signal they kill.
 /// Such a signal ends it within a second. What it started ends with it.
@@ -82,6 +85,10 @@ pub fn run_command(run: &OsStr) -> ExitCode {
     match group.wait_and_end(&mut child) {
         // As a shell says it of a signal.
         Ok(status) => {
+            if status.success() {
+                let mut out = io::stdout().lock();
+                let _ = out.write_all(ENDED_WELL).and_then(|()| out.write_all(b"\n"));
+            }
             let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
             code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
         }

@@ -60,11 +60,15 @@ impl Locked {
 
     /// All files and empty folders, where this recipe made them.
     pub(crate) fn whole(&self, recipe: Digest) -> Option<Vec<Output>> {
-        let output = |(path, locked): (&String, &LockedOutput)| {
+        (self.recipe == recipe).then(|| self.outputs().collect())
+    }
+
+    /// All files and empty folders.
+    pub(crate) fn outputs(&self) -> impl Iterator<Item = Output> {
+        self.outputs.iter().map(|(path, locked)| {
             let &LockedOutput { blake3: digest, size, executable } = locked;
             Output { path: path.clone(), digest, size, executable }
-        };
-        (self.recipe == recipe).then(|| self.outputs.iter().map(output).collect())
+        })
     }
 
     /// The digest of the whole result, where it is believed of what is missing, this recipe made it, at least one of its
@@ -284,9 +288,12 @@ pub(crate) fn all(root: &Path) -> impl Iterator<Item = PathBuf> {
 
 /// Is it a lock file, of whichever project?
 pub(crate) fn is_one(path: &Path) -> bool {
+    // Git may end its lines otherwise, and people write above the first.
     let begins = || {
-        let mut head = [0; HEAD.len()];
-        fs::File::open(path)?.read_exact(&mut head).map(|()| head == *HEAD.as_bytes())
+        let mut start = Vec::new();
+        fs::File::open(path)?.take(4096).read_to_end(&mut start)?;
+        let head = HEAD.trim_end().as_bytes();
+        Ok::<_, io::Error>(start.split(|&byte| byte == b'\n').any(|line| line.trim_ascii_end() == head))
     };
     path.extension().is_some_and(|extension| extension == "lock") && begins().is_ok_and(|begins| begins)
 }

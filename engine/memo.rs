@@ -68,6 +68,22 @@ pub(crate) fn as_it_is(place: &Path) -> io::Result<Digest> {
     Ok(if meta.is_dir() { of_listed(&list(place)?) } else { of_stamp(Stamp::of(&meta)) })
 }
 
+/// What is known by that, by the links on the way from `root` to it too, where there are any: who leads one elsewhere for
+/// a while changes nothing behind it.
+pub(crate) fn and_links(root: &Path, place: &Path, known_by: Digest) -> Digest {
+    let link = |path: &Path| fs::symlink_metadata(path).ok().filter(fs::Metadata::is_symlink);
+    let links: Vec<_> = place
+        .ancestors()
+        .take_while(|path| *path != root)
+        .filter_map(|path| Some(Stamp::of(&link(path)?)))
+        .collect();
+    if links.is_empty() {
+        return known_by;
+    }
+    let itself = known_by.to_string();
+    Digest::of_listing([(&*itself, Stamp::NONE)].into_iter().chain(links.into_iter().map(|link| ("", link))))
+}
+
 /// What a result is known by without reading it: as a folder is, but for its own files, which count whatever they are
 /// called, and for folders, whose names count.
 pub(crate) fn result_as_it_is(place: &Path, own: Option<&Entry>) -> io::Result<Digest> {

@@ -2,6 +2,7 @@
 //! nothing of what it does.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File, TryLockError},
     io::{self, Read, Seek as _, SeekFrom},
     os::{
@@ -242,30 +243,71 @@ fn inherit(held: &[&File], yes: bool) {
 fn end_leftovers(held: &Path, signal: Signal) {
     let identity = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
     let Some(held) = identity(held) else { return };
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
-        // Nor children: one that another thread is starting has copies of all that is open here, for a moment.
-        let own = pid.is_some_and(|pid| pid == rustix::process::getpid() || is_child(pid));
-        let (Some(pid), false) = (pid, own) else { continue };
-        let mut files = fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten();
+    signal_others(signal, |process| {
+        let mut files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
         // Who only reads it disturbs nothing. The flags are octal; a last digit 0 means open for reading.
         let writes = |file: &fs::DirEntry| {
-            let info = entry.path().join("fdinfo").join(file.file_name());
+            let info = process.join("fdinfo").join(file.file_name());
             let info = fs::read_to_string(info).unwrap_or_default();
             let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
             flags.is_some_and(|flags| !flags.trim().ends_with('0'))
         };
-        if files.any(|file| identity(&file.path()) == Some(held) && writes(&file)) {
+        files.any(|file| identity(&file.path()) == Some(held) && writes(&file))
+    });
+}
+
+/// Ends the processes of others that began with this environment variable: what a command started and gave other files
+/// to write into. It would disturb the stage's next try.
+pub(crate) fn end_left_with(name: &str, value: &OsStr) -> Result<(), EngineError> {
+    let wanted = [name.as_bytes(), b"=", value.as_encoded_bytes()].concat();
+    let has = |process: &Path| {
+        let environment = fs::read(process.join("environ")).unwrap_or_default();
+        environment.split(|&byte| byte == 0).any(|variable| variable == wanted)
+    };
+    let started = Instant::now();
+    let mut signal = Some(Signal::TERM);
+    while signal_others(signal.take(), has) {
+        if started.elapsed() > 2 * PATIENCE {
+            return Err(EngineError::User {
+                message: format!(
+                    "a process of an earlier run, with `{name}` in `{}`, does not end",
+                    value.display()
+                ),
+                hint: "end that process, then run again".into(),
+            });
+        }
+        signal = (started.elapsed() > PATIENCE).then_some(Signal::KILL);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Gives a signal to the processes of others that are meant, known by their folders in `/proc`; are there any?
+fn signal_others(signal: impl Into<Option<Signal>>, is_meant: impl Fn(&Path) -> bool) -> bool {
+    let (signal, own, mut any) = (signal.into(), kin(), false);
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+        // Nor children: one that another thread is starting has copies of all that is open here, for a moment.
+        let others = pid.filter(|pid| !own.contains(pid) && parent(*pid) != Some(rustix::process::getpid()));
+        let Some(pid) = others.filter(|_| is_meant(&entry.path())) else { continue };
+        any = true;
+        if let Some(signal) = signal {
             // It may have ended by itself just now.
             let _ = rustix::process::kill_process(pid, signal);
         }
     }
+    any
 }
 
-fn is_child(pid: Pid) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
-    parent.is_some_and(|parent| parent.trim() == rustix::process::getpid().to_string())
+/// This process and those that led to it.
+fn kin() -> Vec<Pid> {
+    std::iter::successors(Some(rustix::process::getpid()), |pid| parent(*pid)).collect()
+}
+
+fn parent(pid: Pid) -> Option<Pid> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    Pid::from_raw(parent.trim().parse().ok()?)
 }
 
 /// Hands over what the process says, line by line, until it has ended; then ends what is left of its
@@ -412,6 +454,21 @@ mod tests {
             lines.end();
             assert_eq!(heard.join(&b'\n'), text, "pieces of {size}");
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_is_left_of_a_command_is_known_by_its_environment() {
+        let mut shell = Command::new("/bin/sh");
+        let script = "trap '' TERM; sleep 60 < /dev/null > /dev/null 2>&1 & echo $!";
+        let shell = shell.args(["-c", script]).env("SCRATCH", "/its/own").output().unwrap();
+        let leftover = String::from_utf8(shell.stdout).unwrap();
+        let alive =
+            || fs::read(format!("/proc/{}/environ", leftover.trim())).is_ok_and(|all| !all.is_empty());
+        end_left_with("SCRATCH", "/its".as_ref()).unwrap();
+        assert!(alive(), "it has another one");
+        end_left_with("SCRATCH", "/its/own".as_ref()).unwrap();
+        assert!(!alive());
     }
 
     #[cfg(target_os = "linux")]

@@ -17,7 +17,7 @@ use crate::{
     judge::Judged,
     lockfile::{self, Locked},
     look::look,
-    memo::{as_it_is, result_as_it_is},
+    memo::{and_links, as_it_is, result_as_it_is},
     plan::{Found, Standing, Why},
     process::is_held,
     publish::outdated,
@@ -25,7 +25,7 @@ use crate::{
     record::Record,
     share::{Share, is_empty},
     state::State,
-    store::{Store, lock_of},
+    store::{Output, Store, lock_of},
 };
 
 /// A folder in which pipelines run.
@@ -48,6 +48,15 @@ pub struct Explanation {
     pub so_far: Option<String>,
     /// What makes the unknown inputs, and where that stands.
     pub undecided: Vec<(InstanceId, Standing)>,
+}
+
+/// What the lock file says of a result.
+#[derive(Clone, Debug)]
+pub struct LockedResult {
+    /// The digest of its recipe.
+    pub recipe: Digest,
+    /// All files and empty folders, sorted by path.
+    pub outputs: Vec<Output>,
 }
 
 /// What is shown for an instance.
@@ -102,9 +111,14 @@ impl Project {
     /// As [`open`](Self::open).
     pub fn open_beside(root: &Path, beside: Option<Share>) -> Result<Self, EngineError> {
         let root = root.canonicalize().context("open", root)?;
-        if root.to_str().is_none() {
+        // Commands get lists of folders, one in a line.
+        let odd = match root.to_str() {
+            None => Some("is not UTF-8"),
+            Some(path) => path.contains(['\n', '\r']).then_some("has more than one line"),
+        };
+        if let Some(odd) = odd {
             return Err(EngineError::User {
-                message: format!("the path of `{}` is not UTF-8, and cannot be written down", root.display()),
+                message: format!("the path of `{}` {odd}, and cannot be written down", root.display()),
                 hint: "rename the folder".into(),
             });
         }
@@ -186,6 +200,20 @@ impl Project {
         Ok((0..pipeline.instances.len()).map(shown).collect())
     }
 
+    /// What the lock file says of each instance's result.
+    ///
+    /// # Errors
+    /// When there is a lock file that cannot be read.
+    pub fn locked(&self, pipeline: &Pipeline) -> Result<Vec<Option<LockedResult>>, EngineError> {
+        let mut lock = lockfile::read(&pipeline.lock_file())?;
+        let lock = lock.remove(lockfile::section(pipeline.profile.as_deref())).unwrap_or_default();
+        let locked = |instance: &Instance| {
+            let locked = lock.get(&instance.name)?;
+            Some(LockedResult { recipe: locked.recipe, outputs: locked.outputs().collect() })
+        };
+        Ok(pipeline.instances.iter().map(locked).collect())
+    }
+
     /// The folder that shows an instance's result.
     pub fn result(&self, pipeline: &Pipeline, id: InstanceId) -> PathBuf {
         self.store.shown(&key(pipeline, id))
@@ -234,11 +262,12 @@ impl Project {
             let key = &seen[need.from].key;
             let path = self.store.shown(key);
             let known_by = result_as_it_is(&path, state.results.get(key)).ok();
+            let known_by = known_by.map(|known_by| and_links(&self.root, &path, known_by));
             (path, known_by)
         });
         let files = instance.kind.files(&instance.params).into_iter().map(|path| {
             let path = self.root.join(path);
-            let known_by = as_it_is(&path).ok();
+            let known_by = as_it_is(&path).ok().map(|known_by| and_links(&self.root, &path, known_by));
             (path, known_by)
         });
         inputs.chain(files).collect()

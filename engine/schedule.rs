@@ -14,6 +14,7 @@ use std::{
     },
     thread::JoinHandle,
     time::Duration,
+    time::Instant,
 };
 
 use crate::{
@@ -98,6 +99,7 @@ pub(crate) fn schedule(
         dependents: vec![Vec::new(); plan.pipeline.instances.len()],
         ready: BTreeSet::new(),
         queued: BTreeMap::new(),
+        again: BTreeMap::new(),
         running: BTreeMap::new(),
         processes: BTreeMap::new(),
         making: BTreeSet::new(),
@@ -190,6 +192,8 @@ struct Run<'a> {
     ready: BTreeSet<InstanceId>,
     /// Judged stale; start when resources allow.
     queued: BTreeMap<InstanceId, Recipe>,
+    /// When what was about to start had to be judged again, because what it reads had changed.
+    again: BTreeMap<InstanceId, Instant>,
     running: BTreeMap<InstanceId, Started>,
     /// By the first of its stages.
     processes: BTreeMap<InstanceId, Process>,
@@ -239,9 +243,13 @@ impl Run<'_> {
         let mut freed = true;
         loop {
             self.pass_on_stop();
+            freed |= !self.ready.is_empty();
             self.judge_what_is_ready();
             if self.may_start() && freed {
                 self.start_what_fits();
+            }
+            if !self.ready.is_empty() && self.may_start() {
+                continue; // what it reads changed since it was judged
             }
             if self.running.is_empty() && (self.held.is_empty() || !self.may_start()) {
                 return Ok(());

@@ -26,11 +26,11 @@ use crate::{
     error::{Context, EngineError},
     instance::{InstanceId, show, variable},
     kind::{self, HIDDEN, Input, Progress, StageError},
-    launcher::{Launcher, SHELL_OPTIONS},
+    launcher::{ENDED_WELL, Launcher, SHELL_OPTIONS},
     leavings::{drop_others, left_in},
     machine::Machine,
     place::{clear, open_folder, with_parent},
-    process::{ProcessGroup, Running, follow, last_lines, open_held, open_log, spawn},
+    process::{ProcessGroup, Running, end_left_with, follow, last_lines, open_held, open_log, spawn},
     program::Program,
     recipe::Recipe,
     record::{Facts, Record, now, recordable},
@@ -278,7 +278,9 @@ impl Heard {
         if let Some(failure) = failure {
             return Err(failure);
         }
-        if !(finished || run.by_shell && status.is_some_and(|status| status.success())) {
+        // A launcher may end well whatever the command did: then that has to say so, too.
+        let well = run.by_shell && run.launcher.is_none() && status.is_some_and(|status| status.success());
+        if !(finished || well) {
             let how =
                 match (status.and_then(|status| status.code()), status.and_then(|status| status.signal())) {
                     (Some(0), _) => "ended before it said that it was done".to_owned(),
@@ -309,6 +311,9 @@ impl Member {
         let mut lock = open_held(&place)?;
         let (mut before, now) = (Vec::new(), self.reads.to_string());
         lock.read_to_end(&mut before).context("read", &place)?;
+        if by_shell && !before.is_empty() {
+            end_left_with("SCRATCH", scratch.as_os_str())?;
+        }
         if before != now.as_bytes() {
             if by_shell && !before.is_empty() {
                 clear(scratch).context("empty", scratch)?;
@@ -459,7 +464,12 @@ fn listen(
     conclude: impl Fn(Heard),
 ) -> io::Result<ExitStatus> {
     let hear = |line: &[u8]| {
-        if reports && line.is_empty() {
+        let last = line.strip_suffix(ENDED_WELL).filter(|_| launched && !reports);
+        let line = last.unwrap_or(line);
+        if let (Some(_), Some(Some(of))) = (last, heard.first_mut()) {
+            of.finished = true;
+        }
+        if (reports || last.is_some()) && line.is_empty() {
             return; // what a launcher says before that may end in no line
         }
         let report = if reports { serde_json::from_slice::<(usize, Report)>(line).ok() } else { None };
@@ -483,19 +493,4 @@ fn listen(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::fd::OwnedFd;
-
-    use super::*;
-
-    #[test]
-    fn a_process_that_cannot_be_listened_to_is_ended_and_waited_for() {
-        let mut child = Command::new("sleep").arg("60").process_group(0).spawn().unwrap();
-        // What a folder says cannot be read.
-        child.stdout = Some(OwnedFd::from(fs::File::open("/").unwrap()).into());
-        let (group, (sender, _receiver)) = (ProcessGroup::of(&child), std::sync::mpsc::sync_channel(1));
-        let listened = listen(&mut child, &group, [false; 2], &mut [], &sender, |_| {});
-        assert_eq!(listened.unwrap_err().kind(), io::ErrorKind::IsADirectory);
-        assert_eq!(child.try_wait().unwrap().and_then(|status| status.signal()), Some(9));
-    }
-}
+mod tests;

@@ -122,11 +122,22 @@ pub(crate) fn table(table: &[Vec<String>]) -> String {
 
 /// Lines of cells, the heading first, as columns, as a Markdown table or as CSV.
 pub(crate) fn formed(lines: &[Vec<String>], form: Form) -> String {
+    let in_lines =
+        || lines.iter().map(|line| line.iter().map(|cell| visible(cell, "")).collect()).collect::<Vec<_>>();
     match form {
-        Form { md: true, .. } => as_markdown(lines),
+        Form { md: true, .. } => as_markdown(&in_lines()),
         Form { csv: true, .. } => as_csv(lines),
-        _ => table(lines),
+        _ => table(&in_lines()),
     }
+}
+
+/// A text that somebody else wrote, without what would do something to a terminal; such characters `but` those.
+pub(crate) fn visible(text: &str, but: &str) -> String {
+    let shown = |c: char| {
+        let harmless = !c.is_control() || but.contains(c);
+        if harmless { String::from(c) } else { c.escape_default().to_string() }
+    };
+    text.chars().map(shown).collect()
 }
 
 fn as_markdown(table: &[Vec<String>]) -> String {
@@ -193,6 +204,13 @@ mod tests {
     fn spans_are_rounded_before_their_unit_is_chosen() {
         let told = [0.994, 0.996, 59.94, 59.96, 3599.4, 3599.6].map(seconds);
         assert_eq!(told, ["0.99 s", "1.0 s", "59.9 s", "1 min 00 s", "59 min 59 s", "1 h 00 min"]);
+    }
+
+    #[test]
+    fn nobody_else_moves_the_cursor_or_breaks_a_line() {
+        assert_eq!(visible("a\u{1b}[2J\tb\n\u{9b}c ä", "\n\t"), "a\\u{1b}[2J\tb\n\\u{9b}c ä");
+        let table = [vec!["a\nb".to_owned()], vec!["1".to_owned()]];
+        assert_eq!(formed(&table, Form { md: true, csv: false, json: false }), "| a\\nb |\n| --- |\n| 1 |\n");
     }
 
     #[test]

@@ -32,11 +32,12 @@ impl Screen {
         Self(live.then(MultiProgress::new))
     }
 
-    /// A line that stays.
+    /// A line that stays. Some of it a stage may have said.
     pub(crate) fn note(&self, text: &str) {
+        let text = ui::visible(text, "\n\t");
         match &self.0 {
-            Some(live) => live.suspend(|| ui::note(text)),
-            None => ui::note(text),
+            Some(live) => live.suspend(|| ui::note(&text)),
+            None => ui::note(&text),
         }
     }
 }

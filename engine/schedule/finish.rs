@@ -274,7 +274,7 @@ impl Run<'_> {
 }
 
 /// What to do where inputs change while they are read.
-const QUIET: &str = "run again once nothing changes it; a stage that writes into what it reads must not: let it write to \
+pub(super) const QUIET: &str = "run again once nothing changes it; a stage that writes into what it reads must not: let it write to \
                      its output folder, or read less";
 
 /// Says what had to make way for a result, and where it is now.

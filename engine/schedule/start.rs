@@ -1,9 +1,15 @@
 //! What starts when: in the order of the pipeline, as far as resources last, and together where a kind
 //! lets several share a process. Knows nothing of how a stage works.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, thread::JoinHandle};
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 
-use super::{Plan, Process, Reads, Run, Started};
+use super::{Plan, Process, Reads, Run, Started, finish::QUIET};
 use crate::{
     error::EngineError,
     instance::{Instance, InstanceId, Resources},
@@ -17,6 +23,9 @@ use crate::{
     resources::Grant,
     task::Task,
 };
+
+/// Who is judged again so soon reads something that does not stay the same.
+const OFTEN: Duration = Duration::from_secs(1);
 
 impl Run<'_> {
     /// Starts what is queued and fits. What could share a process waits for its like, unless nothing else
@@ -65,9 +74,14 @@ impl Run<'_> {
         let mut members = group.map_or_else(|| vec![id], |group| self.members(id, &group, wanted));
         let mut reads = Vec::new();
         members.retain(|&member| match self.about_to_read(member) {
-            Ok(known) => {
+            Ok(Some(known)) => {
                 reads.push(known);
                 true
+            }
+            Ok(None) => {
+                self.queued.remove(&member);
+                self.ready.insert(member);
+                false
             }
             Err(error) => {
                 self.queued.remove(&member);
@@ -127,8 +141,9 @@ impl Run<'_> {
     }
 
     /// What an instance reads, and what that is known by. Inputs that somebody changed since this run looked at them
-    /// are what was made again, or it must not start: its recipe would tell of others.
-    fn about_to_read(&mut self, id: InstanceId) -> Result<Reads, StageError> {
+    /// are what was made again, or it must not start: its recipe would tell of others. Nothing where its files are no
+    /// longer what its recipe says, which may have been made hours ago: then it is to be judged again.
+    fn about_to_read(&mut self, id: InstanceId) -> Result<Option<Reads>, StageError> {
         let Plan { project, pipeline, seen, .. } = self.plan;
         if let Some(why) = lacking(pipeline, id, seen, |from| self.absent(from)) {
             return Err(StageError::new(why.to_string()).hint(TAKEN));
@@ -143,7 +158,21 @@ impl Run<'_> {
         if restored {
             reads = project.reads(pipeline, id, seen, &self.state);
         }
-        Ok(reads)
+        if reads.len() == needs.len() {
+            return Ok(Some(reads));
+        }
+        let inputs: Vec<_> = needs.iter().filter_map(|need| self.trees[need.from]).collect();
+        let now = project.recipe(pipeline, id, &inputs, None, None, &mut self.state);
+        if now.is_ok_and(|(now, _)| self.queued.get(&id) == Some(&now)) {
+            return Ok(Some(reads));
+        }
+        match self.again.insert(id, Instant::now()) {
+            Some(last) if last.elapsed() < OFTEN => {
+                let message = "what it reads is being changed all the time";
+                Err(StageError::new(message).hint(QUIET))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Restores the result of `id`, which `reader` is about to read, if it is no longer what was made; did it have to?

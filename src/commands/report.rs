@@ -45,11 +45,14 @@ pub(super) fn report(global: &Global, output: &Path) -> Result<ExitCode, Failure
     }
     figures.append(&mut others);
     let metrics = metrics::table(&metrics::rows(pipeline, &project, &standings, &[], &[])?);
-    let items = pipeline.instances.iter().zip(&standings).zip(records);
-    let items = items.map(|((instance, standing), record)| Item {
+    // As where they stand: without a lock file that can be read there is less to say.
+    let locked = project.locked(pipeline).unwrap_or_else(|_| vec![None; pipeline.instances.len()]);
+    let items = pipeline.instances.iter().zip(&standings).zip(records).zip(locked);
+    let items = items.map(|(((instance, standing), record), locked)| Item {
         instance,
         standing: super::word(standing),
         record,
+        locked,
     });
     let report = Report { pipeline, items: items.collect(), metrics, tables, figures, claims };
     save(output, report.html().as_bytes())?;

@@ -9,6 +9,7 @@ use std::{
 use engine::instance::Pipeline;
 
 use super::html::escape;
+use crate::ui;
 
 const HEIGHT: usize = 46;
 /// Of a character of a stage's name, and of what stands around it.
@@ -21,27 +22,36 @@ const GAP: (usize, usize) = (60, 18);
 struct Node<'a> {
     kind: &'a str,
     instances: usize,
+    /// What those took of which that is known.
+    seconds: f64,
     needs: BTreeSet<&'a str>,
 }
 
 impl Node<'_> {
-    /// Its kind, and how many instances it has.
+    /// Its kind, how many instances it has, and what they took.
     fn words(&self) -> String {
-        match self.instances {
-            1 => self.kind.to_owned(),
-            n => format!("{}, {n} instances", self.kind),
+        let mut words = self.kind.to_owned();
+        if self.instances > 1 {
+            let _ = write!(words, ", {} instances", self.instances);
         }
+        if self.seconds > 0.0 {
+            let _ = write!(words, ", {}", ui::seconds(self.seconds));
+        }
+        words
     }
 }
 
-/// The drawing.
-pub(super) fn svg(pipeline: &Pipeline) -> String {
+/// The drawing; `took`: stages, and seconds of an instance.
+pub(super) fn svg<'a>(pipeline: &'a Pipeline, took: impl Iterator<Item = (&'a str, f64)>) -> String {
     let mut nodes = BTreeMap::<&str, Node<'_>>::new();
     for instance in &pipeline.instances {
         let node = nodes.entry(&instance.stage).or_default();
         node.kind = instance.kind.name();
         node.instances += 1;
         node.needs.extend(instance.needs.iter().map(|need| pipeline.instances[need.from].stage.as_str()));
+    }
+    for (stage, seconds) in took {
+        nodes.entry(stage).or_default().seconds += seconds;
     }
     let columns = columns(pipeline);
     let letters =

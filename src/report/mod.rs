@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use engine::{
     instance::{Instance, Pipeline},
+    project::LockedResult,
     record::Record,
 };
 use serde_json::Value;
@@ -43,6 +44,8 @@ pub(crate) struct Item<'a> {
     /// Where it stands, in a word.
     pub(crate) standing: &'static str,
     pub(crate) record: Option<Record>,
+    /// What the lock file says of it. A clone has nothing else of most.
+    pub(crate) locked: Option<LockedResult>,
 }
 
 /// A figure of a `plot` stage, or an image that a command made.
@@ -53,6 +56,13 @@ pub(crate) struct Figure {
     /// The media type, such as `image/svg+xml`.
     pub(crate) media: &'static str,
     pub(crate) bytes: Vec<u8>,
+}
+
+impl Item<'_> {
+    /// Is what is shown today's?
+    fn is_current(&self) -> bool {
+        ["fresh", "locked"].contains(&self.standing)
+    }
 }
 
 impl Report<'_> {
@@ -186,7 +196,7 @@ impl Report<'_> {
     fn graph(&self) -> String {
         let mut rows =
             vec![["instance", "kind", "needs", "stands", "took", "threads"].map(str::to_owned).to_vec()];
-        for Item { instance, standing, record } in &self.items {
+        for Item { instance, standing, record, .. } in &self.items {
             let mut needs: Vec<_> =
                 instance.needs.iter().map(|need| self.pipeline.instances[need.from].stage.as_str()).collect();
             needs.dedup();
@@ -200,7 +210,11 @@ impl Report<'_> {
                 run.map_or_else(String::new, |run| run.threads.to_string()),
             ]);
         }
-        graph::svg(self.pipeline) + &details("Every instance", &table(&rows))
+        let took = self
+            .items
+            .iter()
+            .filter_map(|item| Some((&*item.instance.stage, item.record.as_ref()?.run.seconds)));
+        graph::svg(self.pipeline, took) + &details("Every instance", &table(&rows))
     }
 
     /// What computed, each once, with the instances that it computed.
@@ -242,19 +256,27 @@ impl Report<'_> {
         machines.into_iter().map(one).collect()
     }
 
-    /// The resolved parameters, inputs and outputs of every result, and what its run noted.
+    /// The resolved parameters, inputs and outputs of every result, and what its run noted; or what the lock file says.
     fn recipes(&self) -> String {
         let one =
             |item: &Item<'_>| {
-                let record = item.record.as_ref()?;
-                let mut outputs = vec![["output", "bytes", "BLAKE3"].map(str::to_owned).to_vec()];
-                outputs.extend(record.outputs.iter().map(|output| {
+                let (recipe, outputs) = match (&item.record, &item.locked) {
+                    (Some(record), _) => (record.recipe.clone(), &record.outputs),
+                    (None, Some(LockedResult { recipe, outputs })) if item.is_current() => {
+                        let parameters = item.instance.params.recipe.to_string();
+                        (format!("# by the lock file, recipe {recipe}\n{parameters}"), outputs)
+                    }
+                    _ => return None,
+                };
+                let mut rows = vec![["output", "bytes", "BLAKE3"].map(str::to_owned).to_vec()];
+                rows.extend(outputs.iter().map(|output| {
                     vec![output.path.clone(), output.size.to_string(), output.digest.to_string()]
                 }));
-                let settings = record.run.settings.iter().chain(&record.run.notes);
-                let notes: String = settings.map(|(name, value)| format!("{name} = {value}\n")).collect();
+                let run = item.record.iter().map(|record| &record.run);
+                let notes = run.flat_map(|run| run.settings.iter().chain(&run.notes));
+                let notes: String = notes.map(|(name, value)| format!("{name} = {value}\n")).collect();
                 let notes = if notes.is_empty() { notes } else { format!("<pre>{}</pre>\n", escape(&notes)) };
-                let content = format!("<pre>{}</pre>\n{notes}{}", escape(&record.recipe), table(&outputs));
+                let content = format!("<pre>{}</pre>\n{notes}{}", escape(&recipe), table(&rows));
                 Some(details(&item.instance.name, &content))
             };
         self.items.iter().filter_map(one).collect()

@@ -1,4 +1,7 @@
-use engine::pipeline::{LoadOptions, load};
+use engine::{
+    pipeline::{LoadOptions, load},
+    store::Output,
+};
 
 use super::*;
 
@@ -29,10 +32,14 @@ fn the_page_shows_everything_and_lets_nothing_through() {
             ..Default::default()
         },
     };
+    let digest = engine::digest::Digest::of("y");
+    let output = Output { path: "locked.txt".into(), digest, size: 7, executable: false };
+    let locked = LockedResult { recipe: digest, outputs: vec![output] };
     let item = |(id, instance)| Item {
         instance,
-        standing: if id == 0 { "fresh" } else { "stale" },
+        standing: ["fresh", "locked", "stale"][id],
         record: (id == 0).then(|| record.clone()),
+        locked: (id < 2).then(|| locked.clone()),
     };
     let report = Report {
         pipeline: &pipeline,
@@ -59,10 +66,12 @@ fn the_page_shows_everything_and_lets_nothing_through() {
     let page = report.html();
     assert!(!page.contains("<script") && !page.contains("http"), "{page}");
     for text in [
-        "3 instances: 1 fresh, 2 stale",
+        "3 instances: 1 fresh, 1 as the lock file says, 1 stale",
         "1 min 15 s",
         "a</text>",
-        "command, 2 instances",
+        "command, 2 instances, 1 min 15 s</text>",
+        "# by the lock file, recipe ",
+        "<td>locked.txt</td>",
         "<p>Of 4, 1 hold as far as they were run, 1 do not, 2 are open.</p>",
         "<td>does not hold</td>",
         "<td>holds so far, 1 of 4 networks<div class=\"quiet\">Besides.</div></td>",
@@ -84,7 +93,12 @@ fn the_page_shows_everything_and_lets_nothing_through() {
 #[test]
 fn without_results_there_is_the_graph() {
     let (_folder, pipeline) = pipeline(TWO);
-    let items = pipeline.instances.iter().map(|instance| Item { instance, standing: "stale", record: None });
+    let items = pipeline.instances.iter().map(|instance| Item {
+        instance,
+        standing: "stale",
+        record: None,
+        locked: None,
+    });
     let report = Report {
         pipeline: &pipeline,
         items: items.collect(),

@@ -14,9 +14,26 @@ use crate::space::{Space, read};
 /// Where the launcher has this program run commands: a stand-in for what `run_command` does until it is to stop.
 fn by(space: &Space, command: &str, jobs: usize) -> RunOptions {
     let exe = space.path("program");
-    fs::write(&exe, "#!/bin/sh\n[ \"$1\" = __stage ] && exec /bin/sh -c \"$2\"\n").unwrap();
+    fs::write(
+        &exe,
+        "#!/bin/sh\n[ \"$1\" = __stage ] && /bin/sh -ec \"$2\" && echo '[repro: the command ended well]'\n",
+    )
+    .unwrap();
     fs::set_permissions(&exe, fs::Permissions::from_mode(0o755)).unwrap();
     RunOptions { jobs, exe, launcher: Some(Launcher(command.to_owned())), ..RunOptions::default() }
+}
+
+#[test]
+fn a_launcher_that_loses_the_exit_code_makes_no_result_of_a_command_that_failed() {
+    for (run, failed) in
+        [("echo part > $OUT/x; exit 3", vec![0]), ("printf 'no end of line' | tee $OUT/x", vec![])]
+    {
+        let space = Space::of(vec![("a", run.into(), vec![])]);
+        fs::write(space.path("launch.sh"), "\"$@\" | cat\n").unwrap();
+        let (summary, events) =
+            crate::common::run(&space.pipeline(), &by(&space, "sh \"$PWD\"/launch.sh", 1));
+        assert_eq!(summary.failed, failed, "{events:?}");
+    }
 }
 
 /// A launcher that notes what it was told, and what it was to run.
