@@ -73,7 +73,7 @@ impl Kind for Memory {
     }
 
     fn version(&self) -> u32 {
-        4
+        5
     }
 
     fn roles(&self) -> Roles {

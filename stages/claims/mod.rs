@@ -145,7 +145,7 @@ impl Kind for Claims {
     }
 
     fn version(&self) -> u32 {
-        12
+        13
     }
 
     fn names_stages(&self) -> bool {

@@ -122,7 +122,8 @@ pub(super) fn commands(judged: &[Judged], commands: &[Command]) -> String {
     }
     format!(
         "\nWhat would settle those that are open or not run, with one seed and on one thread (`--profile jpeg` takes the JPEG \
-         copy of the images; where trainings of two commands are the same, they are run once):\n\n\
+         copy of the images; where trainings of two commands are the same, they are run once). Each command leaves its \
+         verdicts in the file `claims.md` of its stage `claims`:\n\n\
          | claims | command | cost |\n|---|---|---:|\n{text}"
     )
 }

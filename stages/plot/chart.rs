@@ -155,6 +155,9 @@ impl Chart {
     pub(super) fn svg(&self) -> Result<String, StageError> {
         let mut text = String::new();
         self.draw(SVGBackend::with_string(&mut text, draw::size(self)))?;
+        // Measured with the embedded font, drawn with the reader's: those that are as wide come first.
+        let text =
+            text.replace("font-family=\"sans-serif\"", "font-family=\"DejaVu Sans, Verdana, sans-serif\"");
         // For readers that do not see it; `&`, `<` and `>` do not occur unescaped in an SVG's title.
         let title = self.title.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         Ok(text.replacen('>', &format!(" role=\"img\">\n<title>{title}</title>"), 1))

@@ -36,8 +36,23 @@ fn the_readme_says_in_words_what_its_tables_say() {
             (ratios.iter().copied().reduce(f64::min), ratios.iter().copied().reduce(f64::max));
         format!("{:.1} to {:.1}", least.expect("a row"), most.expect("a row"))
     };
-    let claims = rows(&page, "overnight/claims");
-    let claims = &claims.iter().find(|row| row[0] == "all").expect("a row")[1];
+    let judged = rows(&page, "overnight/claims");
+    let headline =
+        judged.iter().find(|row| row[0] == "1" && row[1].starts_with("`repro run")).expect("a command");
+    let trained = |trained: &str| {
+        let row = accuracies.iter().find(|row| row[..3] == ["ResNet-110", "origin", trained]).expect("a row");
+        row[3].replace(',', "").parse::<u64>().expect("a number")
+    };
+    let depth = include_str!("../../experiments/depth.toml");
+    let a_seed = depth
+        .split("# Cost: ")
+        .nth(1)
+        .and_then(|rest| rest.split(" CPU-hours a seed").next())
+        .expect("a cost");
+    let shallow =
+        include_str!("../../stages/claims/claims.toml").split("id = \"shallow\"").nth(1).expect("a command");
+    let shallow = shallow.split('"').find(|text| text.ends_with(" CPU-hours")).expect("a cost");
+    let claims = &judged.iter().find(|row| row[0] == "all").expect("a row")[1];
     let bn = "BatchNorm only";
     let said = [
         format!(
@@ -56,6 +71,9 @@ fn the_readme_says_in_words_what_its_tables_say() {
             ratios("everything")
         ),
         format!("[{claims} claims about CIFAR-10](#results)"),
+        format!("it takes [{}](#results)", headline[2]),
+        format!("that is {} values more", trained("as many random weights") - trained("BatchNorm only")),
+        format!("# {shallow}; the whole file is five seeds of {a_seed}"),
     ];
     let words = page.split_whitespace().collect::<Vec<_>>().join(" ");
     for sentence in said {

@@ -46,6 +46,26 @@ fn follow(variant: Variant, mode: Mode) {
     }
 }
 
+/// A reference that is left alone ends elsewhere, as above, but learns as fast.
+#[test]
+fn two_hundred_steps_lose_as_much_as_those_of_a_reference_left_alone() {
+    let spec = spec("resnet8", Variant::Paper, Mode::Bn, 8);
+    let losses = [EngineName::Cpu, EngineName::Reference].map(|name| {
+        let mut engine = engine(&spec, name).unwrap();
+        let mut loss = |step| {
+            engine.step(&batch(spec.seed, step, 8), 0.1).unwrap();
+            engine.take_tally().unwrap().loss
+        };
+        (0..200).map(&mut loss).collect::<Vec<_>>()
+    });
+    let [ours, theirs] =
+        losses.map(|losses| losses.chunks(50).map(|part| part.iter().sum::<f64>()).collect::<Vec<_>>());
+    assert!(theirs[3] < 0.7 * theirs[0], "nothing was learnt: {theirs:?}");
+    for (part, (a, b)) in ours.iter().zip(&theirs).enumerate() {
+        assert!((a / b - 1.0).abs() < 0.03, "steps from {}: {a}, the reference has {b}", 50 * part);
+    }
+}
+
 fn close(tolerance: f64, got: &Tensors, expected: &Tensors) {
     assert!(got.keys().eq(expected.keys()));
     for (name, expected) in expected {

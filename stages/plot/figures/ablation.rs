@@ -76,7 +76,13 @@ fn drawing(
         "trained in several ways, each named by how it differs from the paper's or from that of the reproduction called \
          origin."
     };
-    let caption = format!("Test accuracy of {} {words}{}", network.label(), others("Empty marks", &sources));
+    let chance = if modes.values().flatten().all(|(_, n)| *n == 1) {
+        " One seed each: differences of a point or two may be chance."
+    } else {
+        ""
+    };
+    let caption =
+        format!("Test accuracy of {} {words}{chance}{}", network.label(), others("Empty marks", &sources));
     let chart = Chart {
         title: format!("Which difference costs what? {}", network.label()),
         x: Axis::words("", rows.keys().map(|row| row.name()).collect()),

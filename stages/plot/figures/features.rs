@@ -47,10 +47,11 @@ fn drawing(given: &Given<'_>, places: &Places) -> Drawing {
     let caption = format!(
         "Share of channels behind a ReLU that are zero at 99 % or more of all positions of the test images: features \
          that the network does without.{}",
-        if older && crossed.is_none() {
-            " Those behind the addition of a shortcut carry older features on."
-        } else {
-            ""
+        match crossed {
+            Some(_) => "",
+            None if many => " Counted are all channels, straight behind a BatchNorm or behind an addition.",
+            None if older => " Those behind the addition of a shortcut carry older features on.",
+            None => "",
         }
     );
     let chart = crossed.unwrap_or_else(|| Chart {
