@@ -146,8 +146,10 @@ impl Kind for Evaluate {
         let weights = checkpoint.weights().map_err(failed)?; // compares the initial weights' digest
         // As if every gamma had trained, so that any can be set to zero.
         let set = checkpoint.set().with_gammas();
-        // No room for more images than there are: deep and wide networks need much for each.
-        let batch = Protocol::default().batch.min(data.len(Split::Test)).max(1);
+        // No room for more images than a processor's threads take at once, or than there are: deep and wide networks need
+        // much for each, and no image's numbers depend on the others.
+        let most = if device == Device::Cpu { AT_ONCE * job.resources.threads.max(1) } else { usize::MAX };
+        let batch = Protocol::default().batch.min(most).min(data.len(Split::Test)).max(1);
         let spec = Protocol { batch, ..Protocol::default() }.spec(model, set, Precision::F32);
         let mut trainer = compute::start(job, &spec, &data, device, engine)?;
         let state = checkpoint.state_in(&set, &weights);
@@ -169,6 +171,9 @@ impl Kind for Evaluate {
         write_json(job, "metrics.json", &MetricsFile { subject: &subject, metrics, sizes, classes })
     }
 }
+
+/// Images that a thread of the CPU engine predicts together, at most.
+const AT_ONCE: usize = 16;
 
 /// Goes through the test images, several times.
 struct Looks<'a> {

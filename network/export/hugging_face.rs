@@ -12,6 +12,7 @@ use crate::{
     checkpoint::Checkpoint,
     data::{DEVIATION, MEAN},
     model::Model,
+    trainer::Precision,
 };
 
 /// `rebuild.py`: the streams, the initialisations and the networks of this crate once more, in Python.
@@ -28,6 +29,8 @@ pub struct Card<'a> {
     pub classes: &'a [String],
     /// Share of the test images that it recognises, 0 to 1, where that is known.
     pub accuracy: Option<f64>,
+    /// The precision in which that was measured. The folder's own is float32, and a table of results shows no other's.
+    pub precision: Precision,
     /// SPDX name of the licence of the weights, where there is one.
     pub license: Option<&'a str>,
 }
@@ -87,7 +90,8 @@ fn front_matter(card: &Card<'_>) -> String {
     let (name, dataset) = (quoted(card.name), card.dataset.map(quoted));
     let datasets = dataset.as_ref().map_or(String::new(), |dataset| format!("datasets:\n- {dataset}\n"));
     // A result needs something on which it is one.
-    let results = card.accuracy.zip(dataset).map_or(String::new(), |(accuracy, dataset)| {
+    let accuracy = card.accuracy.filter(|_| card.precision == Precision::F32);
+    let results = accuracy.zip(dataset).map_or(String::new(), |(accuracy, dataset)| {
         format!(
             "model-index:\n\
              - name: {name}\n  \
@@ -127,7 +131,12 @@ fn text(checkpoint: &Checkpoint, card: &Card<'_>, bytes: usize) -> String {
     let percent = 100.0 * trained as f64 / total as f64;
     let full = model.weights_bytes();
     let accuracy = card.accuracy.map_or(String::new(), |accuracy| {
-        format!("It recognises {:.2} % of the test images. ", 100.0 * accuracy)
+        let how = match card.precision {
+            Precision::F32 => "",
+            Precision::Tf32 => ", computed in tf32 as in its training",
+            Precision::Bf16 => ", computed in bf16 as in its training",
+        };
+        format!("It recognises {:.2} % of the test images{how}. ", 100.0 * accuracy)
     });
     format!(
         r#"
@@ -188,9 +197,24 @@ mod tests {
     }
 
     fn files(mode: Mode, accuracy: Option<f64>, license: Option<&str>) -> BTreeMap<&'static str, String> {
+        files_in(Precision::F32, mode, accuracy, license)
+    }
+
+    fn files_in(
+        precision: Precision,
+        mode: Mode,
+        accuracy: Option<f64>,
+        license: Option<&str>,
+    ) -> BTreeMap<&'static str, String> {
         let checkpoint = checkpoint("resnet8", Variant::Paper, mode, INIT);
-        let card =
-            Card { name: "a \"b\": c", dataset: Some("cifar10"), classes: &classes(), accuracy, license };
+        let card = Card {
+            name: "a \"b\": c",
+            dataset: Some("cifar10"),
+            classes: &classes(),
+            accuracy,
+            precision,
+            license,
+        };
         let files = model_folder(&checkpoint, &card).unwrap();
         assert_eq!(files["model.safetensors"], checkpoint.to_bytes().unwrap());
         files.into_iter().map(|(name, bytes)| (name, String::from_utf8_lossy(&bytes).into_owned())).collect()
@@ -207,6 +231,12 @@ mod tests {
         ] {
             assert!(readme.contains(part), "{part:?} is not in {readme}");
         }
+        let half = &files_in(Precision::Bf16, Mode::Bn, Some(0.5), None)["README.md"];
+        assert!(
+            half.contains("It recognises 50.00 % of the test images, computed in bf16 as in its training. "),
+            "{half}"
+        );
+        assert!(!half.contains("model-index"), "{half}");
         let plain = &files(Mode::Bn, None, None)["README.md"];
         for part in ["license", "model-index", "recognises"] {
             assert!(!plain.contains(part), "{part:?} is in {plain}");
@@ -227,7 +257,14 @@ mod tests {
     fn a_class_without_a_name_is_refused() {
         let checkpoint = checkpoint("resnet8", Variant::Paper, Mode::Bn, INIT);
         let classes = &classes()[1..];
-        let card = Card { name: "", dataset: None, classes, accuracy: None, license: None };
+        let card = Card {
+            name: "",
+            dataset: None,
+            classes,
+            accuracy: None,
+            precision: Precision::F32,
+            license: None,
+        };
         let error = model_folder(&checkpoint, &card).unwrap_err().to_string();
         assert!(error.starts_with("9 names of classes for a network with 10 outputs"), "{error}");
     }

@@ -145,6 +145,7 @@ fn write_what_check_py_reads() {
             dataset: Some("cifar10"),
             classes: &classes,
             accuracy: Some(0.5),
+            precision: Precision::F32,
             license: Some("mit"),
         };
         for (file, bytes) in model_folder(&checkpoint, &card).unwrap() {

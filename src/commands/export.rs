@@ -24,6 +24,7 @@ use network::{
         tensorboard::{self, Scalar},
     },
     model::Model,
+    trainer::Precision,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
@@ -154,11 +155,15 @@ impl Trained {
         let description: Description = parse(&read(&path)?, &path)?;
         let last = self.history()?.pop();
         let Model { arch, seed, .. } = &checkpoint.model;
+        let recipe = &self.pipeline.instances[self.id].params.recipe;
+        let precision = recipe.get("precision").and_then(|precision| precision.clone().try_into().ok());
+        let precision = precision.unwrap_or(Precision::F32);
         let card = Card {
             name: &format!("{arch}-{}-seed{seed}", checkpoint.mode),
             dataset: description.is_cifar10().then_some("cifar10"),
             classes: &description.classes,
             accuracy: last.and_then(|row| row.get("test_accuracy")?.as_f64()),
+            precision,
             license: None,
         };
         model_folder(checkpoint, &card).map_err(refused)
