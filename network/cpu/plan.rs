@@ -71,7 +71,7 @@ impl<S: Stored> Sink<'_, S> {
 }
 
 impl<S: Stored> Step<S> {
-    /// What it does and holds. Gradients of features that nothing below wants are made all the same.
+    /// What it does and holds.
     pub(crate) fn plan(&self) -> Plan {
         let mut passes = vec![self.first()];
         for (f, feature) in self.layout.features.iter().enumerate().filter(|(_, f)| !f.readers.is_empty()) {
@@ -80,13 +80,17 @@ impl<S: Stored> Step<S> {
         let last = self.last().0;
         passes.push(self.head_pass(last));
         passes.push(self.head_back_pass(last));
-        for (f, feature) in self.layout.features.iter().enumerate().take(last).rev() {
+        for (f, feature) in
+            self.layout.features.iter().enumerate().take(last).rev().filter(|(f, _)| self.wants(*f))
+        {
             if let Some(read) = self.outputs.again(&self.layout, f) {
                 let readers = &self.layout.features[read].readers;
                 passes.push(Pass { direction: Direction::Again, ..self.forward_pass(read, readers) });
             }
             passes.extend(feature.readers.iter().filter_map(|u| self.filter_pass(*u)));
-            passes.push(self.backward_pass(f, &feature.readers));
+            if f >= self.lowest {
+                passes.push(self.backward_pass(f, &feature.readers));
+            }
         }
         passes.extend(self.filter_pass(0));
         Plan { passes, buffers: self.buffers() }

@@ -37,6 +37,8 @@ pub(crate) struct Step<S: Stored> {
     pub(crate) output: Output,
     /// Logits of the last forward pass, one slice per image.
     pub(crate) logits: Vec<f64>,
+    /// The first feature whose gradient is wanted: nothing trains before it.
+    pub(crate) lowest: usize,
     pub(super) isa: Isa,
     pub(super) layout: Layout,
     pub(super) pool: Pool,
@@ -108,7 +110,22 @@ impl<S: Stored> Step<S> {
         let sums = units.iter().filter_map(|unit| unit.filters.as_ref()).map(|f| f.sums_len(batch)).max();
         let sums = [(); 2].map(|()| Images::new(1, sums.unwrap_or(0)));
         let logits = Vec::new();
-        Ok(Self { units, output, logits, isa, layout, pool, scratch, maps, pooled, route, outputs, sums })
+        let lowest = 0;
+        Ok(Self {
+            units,
+            output,
+            logits,
+            lowest,
+            isa,
+            layout,
+            pool,
+            scratch,
+            maps,
+            pooled,
+            route,
+            outputs,
+            sums,
+        })
     }
 
     /// Runs `work` on each unit and its element of `with`.
@@ -227,17 +244,29 @@ impl<S: Stored> Step<S> {
     ) {
         self.head_back(count, d_logits);
         let mut waiting = None;
-        for f in (0..self.last().0).rev() {
+        for f in (0..self.last().0).rev().filter(|f| self.wants(*f)).collect::<Vec<_>>() {
             if let Some(read) = self.outputs.again(&self.layout, f) {
                 self.read(count, read); // makes the sums again too, which nobody reads
             }
             for reader in 0..self.layout.features[f].readers.len() {
                 waiting = self.filters(count, self.layout.features[f].readers[reader], &load, waiting);
             }
-            self.feature_back(count, f);
+            if f >= self.lowest {
+                self.feature_back(count, f);
+            }
         }
         waiting = self.filters(count, 0, &load, waiting);
         self.finish(waiting);
+    }
+
+    /// The feature in which unit `u` ends.
+    pub(super) fn end_of(&self, u: usize) -> usize {
+        self.layout.end_of(u)
+    }
+
+    /// Is there something to do at feature `f` on the way back: its gradient to make, or those of filters that read it?
+    pub(super) fn wants(&self, f: usize) -> bool {
+        f >= self.lowest || self.layout.features[f].readers.iter().any(|u| self.units[*u].filters.is_some())
     }
 
     /// The gradients of the output layer and of the last feature.

@@ -111,7 +111,7 @@ impl<S: Stored> CpuTrainer<S> {
         };
         let in_part = params.iter().filter(|p| matches!(spec.set.share(p), Share::PerFilter { .. }));
         let mut in_part: Tensors = in_part.map(|p| (p.name.clone(), weights[&p.name].clone())).collect();
-        let step = Step::new(&graph, weights, trained, (spec.batch, again), isa, threads)?;
+        let mut step = Step::new(&graph, weights, trained, (spec.batch, again), isa, threads)?;
         let mut slots: Vec<Vec<Slot>> = step.units.iter().map(|_| Vec::new()).collect();
         let mut output = Vec::new();
         for param in &params {
@@ -135,6 +135,8 @@ impl<S: Stored> CpuTrainer<S> {
                 None => output.push(slot),
             }
         }
+        let train = slots.iter().enumerate().filter(|(_, slots)| !slots.is_empty());
+        step.lowest = train.map(|(u, _)| step.end_of(u)).min().unwrap_or(usize::MAX);
         let running = step.units.iter().map(|u| vec![[0.0, 1.0]; u.gamma.len()]).collect();
         Ok(Self {
             spec: spec.clone(),
