@@ -166,15 +166,20 @@ impl Project {
         }
     }
 
-    /// The recipe of what is there against today's.
+    /// The recipe of what is there against today's. `allow_missing`: the lock file is believed, as by a run.
     ///
     /// # Errors
     /// When the index cannot be read.
-    pub fn explain(&self, pipeline: &Pipeline, id: InstanceId) -> Result<Explanation, EngineError> {
+    pub fn explain(
+        &self,
+        pipeline: &Pipeline,
+        id: InstanceId,
+        allow_missing: bool,
+    ) -> Result<Explanation, EngineError> {
         let (mut state, _) = State::load(self.store.cache())?;
         let then = state.results.get(&key(pipeline, id)).and_then(|entry| self.store.record(entry.recipe));
         let seen = self.look_all(pipeline, None, &mut state);
-        let locked = lockfile::believed(pipeline, false, &self.store, &seen)?;
+        let locked = lockfile::believed(pipeline, allow_missing, &self.store, &seen)?;
         let mut judged = self.judge_all(pipeline, &seen, &locked, &mut state);
         let (mut so_far, mut undecided) = (None, Vec::new());
         if let Standing::Waiting(on) = &judged[id].standing {
@@ -185,7 +190,8 @@ impl Project {
         }
         let Judged { standing, recipe, .. } = judged.swap_remove(id);
         let now = recipe.map(|recipe| recipe.text().to_owned());
-        let then = if standing == Standing::Fresh { now.clone() } else { then.map(|record| record.recipe) };
+        let today = matches!(standing, Standing::Fresh | Standing::Locked);
+        let then = if today { now.clone() } else { then.map(|record| record.recipe) };
         Ok(Explanation { standing, then, now, so_far, undecided })
     }
 

@@ -1,7 +1,7 @@
 //! Tensors as the bytes of a safetensors file, the same bytes every time: metadata and tensors are
 //! sorted (the public crate writes metadata in the order of a hash table). Knows no meaning.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Display, io::Write};
 
 use safetensors::{Dtype, SafeTensors};
 use serde::Serialize;
@@ -34,6 +34,20 @@ pub(crate) fn write(
     scalars: &BTreeMap<String, i64>,
     tensors: &Tensors,
 ) -> Result<Vec<u8>> {
+    let data = 4 * tensors.values().map(|tensor| tensor.data.len()).sum::<usize>();
+    let mut bytes = Vec::with_capacity(data + 8 * scalars.len());
+    write_to(&mut bytes, metadata, scalars, tensors)?;
+    Ok(bytes)
+}
+
+/// Writes that file into `out`, a tensor at a time.
+pub(crate) fn write_to(
+    out: &mut impl Write,
+    metadata: &Metadata,
+    scalars: &BTreeMap<String, i64>,
+    tensors: &Tensors,
+) -> Result<()> {
+    let failed = |e: &dyn Display| Error::Invalid(format!("tensor file: {e}"));
     let mut header = BTreeMap::from([("__metadata__", Entry::Metadata(metadata))]);
     let mut end = 0;
     let mut place = |name, dtype, shape, bytes| {
@@ -47,16 +61,18 @@ pub(crate) fn write(
     for (name, tensor) in tensors {
         place(name, Dtype::F32, &tensor.shape, 4 * tensor.data.len());
     }
-    let mut json = serde_json::to_vec(&header).map_err(|e| Error::Invalid(format!("tensor file: {e}")))?;
+    let mut json = serde_json::to_vec(&header).map_err(|e| failed(&e))?;
     json.resize(json.len().next_multiple_of(8), b' ');
-    let mut bytes = Vec::with_capacity(8 + json.len() + end);
-    bytes.extend_from_slice(&(json.len() as u64).to_le_bytes());
-    bytes.extend_from_slice(&json);
-    bytes.extend(scalars.values().flat_map(|x| x.to_le_bytes()));
-    for tensor in tensors.values() {
-        bytes.extend(tensor.data.iter().flat_map(|x| x.to_le_bytes()));
+    let mut put = |bytes: &[u8]| out.write_all(bytes).map_err(|e| failed(&e));
+    put(&(json.len() as u64).to_le_bytes())?;
+    put(&json)?;
+    for scalar in scalars.values() {
+        put(&scalar.to_le_bytes())?;
     }
-    Ok(bytes)
+    for part in tensors.values().flat_map(|tensor| tensor.data.chunks(1 << 14)) {
+        put(&part.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>())?;
+    }
+    Ok(())
 }
 
 /// Metadata of a file, whose tensors are not read; `what` is named in errors.

@@ -119,6 +119,9 @@ pub(crate) enum Command {
     Explain {
         /// The instance
         instance: String,
+        /// In a clone: believe the lock file, as `repro status` does with this option
+        #[arg(long)]
+        allow_missing: bool,
         /// As JSON
         #[arg(long)]
         json: bool,

@@ -73,7 +73,7 @@ impl Kind for Memory {
     }
 
     fn version(&self) -> u32 {
-        5
+        6
     }
 
     fn roles(&self) -> Roles {

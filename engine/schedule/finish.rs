@@ -229,7 +229,10 @@ impl Run<'_> {
             Ok((now, _)) if now == *recipe => {
                 let path = touched?;
                 let path = path.strip_prefix(&project.root).unwrap_or(&path);
-                let what = format!("`{}` was written to, though it is the same now", path.display());
+                let what = format!(
+                    "`{}` was written to, linked or given another mode, though it is the same now",
+                    path.display()
+                );
                 Some((recipe.digest(), what))
             }
             Ok((now, _)) => {

@@ -28,9 +28,11 @@ pub(super) struct Maps<S: Stored> {
 impl<S: Stored> Maps<S> {
     /// For `batch` images; `train`: do the filters of a unit?
     pub(super) fn new(layout: &Layout, batch: usize, train: impl Fn(usize) -> bool) -> Self {
+        // The last feature, which nothing reads again, too where filters train: what is kept is rounded to how it is kept.
+        let any = (0..layout.units.len()).any(&train);
         let keep = |f: &Feature| {
             let sum = f.joins.is_some() || matches!(f.added, Added::Feature(_));
-            sum && f.readers.iter().any(|u| train(*u))
+            sum && (f.readers.iter().any(|u| train(*u)) || any && f.readers.is_empty())
         };
         let used = |trunk: bool| {
             let of = |(i, (channels, size)): (usize, &(usize, [usize; 2]))| {

@@ -12,10 +12,16 @@ use serde_json::json;
 
 use crate::{args::Global, error::Failure, ui};
 
-pub(super) fn explain(global: &Global, name: &str, json: bool) -> Result<ExitCode, Failure> {
+pub(super) fn explain(
+    global: &Global,
+    name: &str,
+    allow_missing: bool,
+    json: bool,
+) -> Result<ExitCode, Failure> {
     let (pipeline, project) = super::project(global)?;
     let id = super::one(pipeline, name)?;
-    let Explanation { standing, then, now, so_far, undecided } = project.explain(pipeline, id)?;
+    let Explanation { standing, then, now, so_far, undecided } =
+        project.explain(pipeline, id, allow_missing)?;
     let name = &pipeline.instances[id].name;
     if json {
         let undecided = undecided.iter().map(|(from, standing)| {

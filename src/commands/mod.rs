@@ -56,7 +56,9 @@ pub(crate) fn dispatch(args: &mut Args) -> Result<ExitCode, Failure> {
         Command::Status { instances, allow_missing, quiet, json } => {
             status::status(global, instances, *allow_missing, [*quiet, *json])
         }
-        Command::Explain { instance, json } => explain::explain(global, instance, *json),
+        Command::Explain { instance, allow_missing, json } => {
+            explain::explain(global, instance, *allow_missing, *json)
+        }
         Command::Export(args) => export::export(global, args),
         Command::Metrics(metrics @ Metrics { past: false, .. }) => metrics::metrics(global, metrics),
         Command::Metrics(metrics @ Metrics { past: true, .. }) => past::past(global, metrics),

@@ -55,7 +55,7 @@ impl Kind for Plot {
     }
 
     fn version(&self) -> u32 {
-        21
+        22
     }
 
     fn names_stages(&self) -> bool {

@@ -61,6 +61,9 @@ fn what_a_clone_lacks_is_not_made_again_where_the_lock_file_may_be_believed() {
     assert!(project.ends(&["status"], 0).out.contains("stale      train: never ran\n"));
     let status = project.ends(&["status", "--allow-missing", "-S", "figures=['accuracy']"], 0).out;
     assert_eq!(status, "locked     train: what is there is as the lock file says\n1 fresh, 1 locked\n");
+    assert!(project.ends(&["explain", "train"], 0).out.starts_with("train is stale\n"));
+    let explained = project.ends(&["explain", "train", "--allow-missing"], 0).out;
+    assert!(explained.starts_with("train is locked\nthe recipe of its result is today's:\n"), "{explained}");
     assert!(!project.ends(&["metrics"], 0).out.contains("not fresh"));
     project.ends(&["-S", "figures=['accuracy']", "report", "-o", "page.html"], 0);
     let page = project.read("page.html");
@@ -68,6 +71,7 @@ fn what_a_clone_lacks_is_not_made_again_where_the_lock_file_may_be_believed() {
         page.contains("2 instances: 1 fresh, 1 as the lock file says.") && !page.contains("not fresh"),
         "{page}"
     );
+    assert!(page.contains("# by the lock file, recipe ") && page.contains("<td>large</td>"), "{page}");
     // In the middle of a merge it says nothing, and what is shown is shown all the same.
     project.write("pipeline.lock", &format!("<<<<<<< ours\n{lock}"));
     assert!(project.ends(&["metrics"], 0).out.contains("train (not fresh)"));

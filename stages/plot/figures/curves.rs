@@ -88,6 +88,12 @@ fn drawing(
             series.push(Series { label, look: Look { dashes, hollow: set == "train", ..look }, points });
         }
     }
+    // So many lines are found by where they end.
+    let sorted = series.len() > MANY;
+    if sorted {
+        let end = |series: &Series| series.points.last().map_or(f64::NAN, |(_, value, _)| *value);
+        series.sort_by(|a, b| end(b).total_cmp(&end(a)));
+    }
     let mut sources = Vec::new();
     for source in given.published.iter().filter(|_| columns.published) {
         for (line, points) in source.curves(network) {
@@ -108,7 +114,12 @@ fn drawing(
             "Solid lines with empty markers",
         )
     };
-    let caption = format!("{} {sets}{}", columns.caption, others(whose, &sources));
+    let order = if sorted {
+        " Our lines are listed from the one that ends highest to the one that ends lowest."
+    } else {
+        ""
+    };
+    let caption = format!("{} {sets}{order}{}", columns.caption, others(whose, &sources));
     Drawing {
         name: format!("{}-{}", columns.file, crate::plot::file_name(network.name())),
         caption,
