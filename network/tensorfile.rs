@@ -1,7 +1,7 @@
 //! Tensors as the bytes of a safetensors file, the same bytes every time: metadata and tensors are
 //! sorted (the public crate writes metadata in the order of a hash table). Knows no meaning.
 
-use std::{collections::BTreeMap, fmt::Display, io::Write};
+use std::collections::BTreeMap;
 
 use safetensors::{Dtype, SafeTensors};
 use serde::Serialize;
@@ -34,20 +34,25 @@ pub(crate) fn write(
     scalars: &BTreeMap<String, i64>,
     tensors: &Tensors,
 ) -> Result<Vec<u8>> {
-    let data = 4 * tensors.values().map(|tensor| tensor.data.len()).sum::<usize>();
-    let mut bytes = Vec::with_capacity(data + 8 * scalars.len());
-    write_to(&mut bytes, metadata, scalars, tensors)?;
+    let (mut bytes, data) = head(metadata, scalars, tensors)?;
+    bytes.reserve_exact(data);
+    put_data(scalars, tensors, |part| bytes.extend_from_slice(part));
     Ok(bytes)
 }
 
-/// Writes that file into `out`, a tensor at a time.
-pub(crate) fn write_to(
-    out: &mut impl Write,
-    metadata: &Metadata,
-    scalars: &BTreeMap<String, i64>,
-    tensors: &Tensors,
-) -> Result<()> {
-    let failed = |e: &dyn Display| Error::Invalid(format!("tensor file: {e}"));
+/// The BLAKE3 of that file, which is not made.
+pub(crate) fn hash(metadata: &Metadata, tensors: &Tensors) -> Result<blake3::Hash> {
+    let scalars = BTreeMap::new();
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&head(metadata, &scalars, tensors)?.0);
+    put_data(&scalars, tensors, |part| {
+        hasher.update(part);
+    });
+    Ok(hasher.finalize())
+}
+
+/// How it begins, and how many bytes follow.
+fn head(metadata: &Metadata, scalars: &BTreeMap<String, i64>, tensors: &Tensors) -> Result<(Vec<u8>, usize)> {
     let mut header = BTreeMap::from([("__metadata__", Entry::Metadata(metadata))]);
     let mut end = 0;
     let mut place = |name, dtype, shape, bytes| {
@@ -61,18 +66,17 @@ pub(crate) fn write_to(
     for (name, tensor) in tensors {
         place(name, Dtype::F32, &tensor.shape, 4 * tensor.data.len());
     }
-    let mut json = serde_json::to_vec(&header).map_err(|e| failed(&e))?;
+    let mut json = serde_json::to_vec(&header).map_err(|e| Error::Invalid(format!("tensor file: {e}")))?;
     json.resize(json.len().next_multiple_of(8), b' ');
-    let mut put = |bytes: &[u8]| out.write_all(bytes).map_err(|e| failed(&e));
-    put(&(json.len() as u64).to_le_bytes())?;
-    put(&json)?;
-    for scalar in scalars.values() {
-        put(&scalar.to_le_bytes())?;
-    }
+    Ok(([&(json.len() as u64).to_le_bytes(), &json[..]].concat(), end))
+}
+
+/// What follows, in parts.
+fn put_data(scalars: &BTreeMap<String, i64>, tensors: &Tensors, mut put: impl FnMut(&[u8])) {
+    scalars.values().for_each(|scalar| put(&scalar.to_le_bytes()));
     for part in tensors.values().flat_map(|tensor| tensor.data.chunks(1 << 14)) {
-        put(&part.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>())?;
+        put(&part.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>());
     }
-    Ok(())
 }
 
 /// Metadata of a file, whose tensors are not read; `what` is named in errors.
@@ -124,6 +128,7 @@ mod tests {
         assert!(text.starts_with("{\"__metadata__\":{\"a\":\"1\\\"\",\"b\":\"2\"}"), "{text}");
         assert!(read("it", &bytes).unwrap_err().to_string().contains("it: tensor `n` is I64"));
         let bytes = write(&metadata, &BTreeMap::new(), &tensors).unwrap();
+        assert_eq!(hash(&metadata, &tensors).unwrap(), blake3::hash(&bytes));
         assert_eq!(read("it", &bytes).unwrap(), (metadata, tensors));
         for cut in [0, 7, 30, bytes.len() - 1] {
             assert!(read("it", &bytes[..cut]).is_err(), "cut at {cut}");

@@ -202,9 +202,7 @@ const WHAT: &str = "resume state";
 
 /// Of all that [`Training::save`] keeps: a bit that flips in a number would go unnoticed for ever.
 fn digest(metadata: &Metadata, tensors: &Tensors) -> Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    tensorfile::write_to(&mut hasher, metadata, &Default::default(), tensors)?;
-    Ok(hasher.finalize().to_hex().to_string())
+    Ok(tensorfile::hash(metadata, tensors)?.to_hex().to_string())
 }
 
 /// Was what [`Training::save`] made saved within an epoch? No, where it cannot be read.

@@ -244,7 +244,10 @@ impl<S: Stored> Step<S> {
     ) {
         self.head_back(count, d_logits);
         let mut waiting = None;
-        for f in (0..self.last().0).rev().filter(|f| self.wants(*f)).collect::<Vec<_>>() {
+        for f in (0..self.last().0).rev() {
+            if !self.wants(f) {
+                continue;
+            }
             if let Some(read) = self.outputs.again(&self.layout, f) {
                 self.read(count, read); // makes the sums again too, which nobody reads
             }
@@ -257,11 +260,6 @@ impl<S: Stored> Step<S> {
         }
         waiting = self.filters(count, 0, &load, waiting);
         self.finish(waiting);
-    }
-
-    /// The feature in which unit `u` ends.
-    pub(super) fn end_of(&self, u: usize) -> usize {
-        self.layout.end_of(u)
     }
 
     /// Is there something to do at feature `f` on the way back: its gradient to make, or those of filters that read it?
