@@ -197,6 +197,12 @@ impl Layout {
         let ends = |f: &usize| self.ends(*f).any(|end| end == u);
         (0..self.features.len()).find(ends).unwrap_or(self.features.len() - 1)
     }
+
+    /// The first feature whose gradient is wanted, if these units train: none does before it.
+    pub(crate) fn lowest(&self, trains: impl Fn(usize) -> bool) -> usize {
+        let units = (0..self.units.len()).filter(|u| trains(*u));
+        units.map(|u| self.end_of(u)).min().unwrap_or(usize::MAX)
+    }
 }
 
 /// The engine's refusal.

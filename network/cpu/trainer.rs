@@ -135,8 +135,7 @@ impl<S: Stored> CpuTrainer<S> {
                 None => output.push(slot),
             }
         }
-        let train = slots.iter().enumerate().filter(|(_, slots)| !slots.is_empty());
-        step.lowest = train.map(|(u, _)| step.layout.end_of(u)).min().unwrap_or(usize::MAX);
+        step.lowest = step.layout.lowest(|u| !slots[u].is_empty());
         let running = step.units.iter().map(|u| vec![[0.0, 1.0]; u.gamma.len()]).collect();
         Ok(Self {
             spec: spec.clone(),

@@ -8,7 +8,7 @@ use super::stored;
 use crate::{
     Result,
     arch::{Graph, Param, Role},
-    cpu::layout::Layout,
+    cpu::layout::{Layout, Unit},
     init::random_positions,
     mode::Share,
     tensor::Tensors,
@@ -95,6 +95,15 @@ impl Parameters {
             }
         }
         all
+    }
+
+    /// Does anything of unit `u` train?
+    pub(super) fn train(&self, u: usize, unit: &Unit) -> bool {
+        let trains = |name: String| self.at.get(&name).is_some_and(|at| *at < self.trained);
+        let norm = ["weight", "bias"].map(|part| format!("{}.{part}", unit.norm));
+        self.filters[u].trained() > 0
+            || trains(format!("{}.bias", unit.conv.name))
+            || norm.into_iter().any(trains)
     }
 
     fn filter(&mut self, param: Param, spec: &TrainSpec, once: bool, tensor_cores: bool) {

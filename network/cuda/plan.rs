@@ -22,6 +22,8 @@ pub(super) struct Plan {
     pub(super) precision: Precision,
     /// Do convolutions use tensor cores, as far as they can?
     pub(super) tensor_cores: bool,
+    /// The first feature whose gradient is wanted.
+    pub(super) lowest: usize,
 }
 
 impl Plan {
@@ -54,7 +56,8 @@ impl Plan {
             return Err(uncovered("it does not cover networks of 2^32 values".into()));
         }
         let (batch, precision) = (spec.batch.max(1), spec.precision);
-        Ok(Self { layout, parameters, batch, instances, images, precision, tensor_cores })
+        let lowest = layout.lowest(|u| parameters.train(u, &layout.units[u]));
+        Ok(Self { layout, parameters, batch, instances, images, precision, tensor_cores, lowest })
     }
 
     /// Has every map fewer elements than kernels can count (`place` in `maps.cu`)?

@@ -133,9 +133,10 @@ impl Step<'_> {
             if f < last {
                 self.feature_back(f)?;
             }
-            // Filter gradients read lines of their own, and so does nobody that of the image's reader.
-            for u in plan.layout.ends(f) {
-                if plan.filters_train() || u == 0 {
+            // Filter gradients read lines of their own, and nobody makes those of units whose own reads get no gradient.
+            for u in plan.layout.ends(f).filter(|_| f >= plan.lowest) {
+                let alone = plan.layout.units[u].reads.is_none_or(|read| read < plan.lowest);
+                if plan.filters_train() || alone {
                     let values = self.values(u);
                     self.norm_back(u).backward(&mut self.to, values)?;
                 }
@@ -148,6 +149,9 @@ impl Step<'_> {
         let (plan, readers) = (self.plan, &self.plan.layout.features[f].readers);
         for &u in readers {
             self.filters(u, self.memory.feature_again(plan, f))?;
+        }
+        if f < plan.lowest {
+            return Ok(());
         }
         for (i, &u) in readers.iter().enumerate() {
             let (read, last) = (self.memory.back(plan, u), i + 1 == readers.len());

@@ -137,8 +137,9 @@ fn small_networks_train_as_in_pytorch_without_tensor_cores() {
 
 #[test]
 fn steps_in_every_mode_are_those_of_the_cpu_engine() {
-    for (name, mode) in Mode::NAMES {
-        let spec = spec("resnet8", Variant::Origin, mode, 3);
+    let each = Mode::NAMES.map(|(name, mode)| (name, mode, Variant::Origin));
+    for (name, mode, variant) in each.into_iter().chain([("paper", Mode::OutputShortcut, Variant::Paper)]) {
+        let spec = spec("resnet8", variant, mode, 3);
         let Some(mut cuda) = on(&spec, Order::Forward) else { return };
         let mut cpu = engine(&spec, EngineName::Cpu).unwrap();
         let [(own, tally), (expected, expected_tally)] =
