@@ -133,19 +133,23 @@ impl Reporter for ToParent {
 pub fn serve(kinds: &Kinds) -> ExitCode {
     let stop = Arc::<AtomicBool>::default();
     let reporter = |job| ToParent { job, stop: Arc::clone(&stop) };
+    let fail = |message| {
+        reporter(0).failed(&StageError::new(message));
+        ExitCode::FAILURE
+    };
     let orders = match Orders::read(std::io::stdin().lock()) {
         Ok(orders) => orders.job,
-        Err(reason) => {
-            reporter(0).failed(&StageError::new(format!("cannot read the job: {reason}")));
-            return ExitCode::FAILURE;
-        }
+        Err(reason) => return fail(format!("cannot read the job: {reason}")),
     };
     let told = Arc::clone(&stop);
-    std::thread::spawn(move || {
+    let listen = move || {
         let mut rest = [0];
         while matches!(std::io::stdin().lock().read(&mut rest), Ok(1..)) {}
         told.store(true, Ordering::Relaxed);
-    });
+    };
+    if let Err(error) = std::thread::Builder::new().spawn(listen) {
+        return fail(format!("cannot start a thread: {error}"));
+    }
     let mut reporters: Vec<_> = (0..orders.len()).map(reporter).collect();
     if orders.iter().any(|order| order.elsewhere) {
         // What the launcher said before that may end in no line.

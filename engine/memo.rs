@@ -118,11 +118,13 @@ struct Listed {
 
 impl Listed {
     fn digest(&self) -> io::Result<Digest> {
-        if self.link {
-            Ok(Digest::of(fs::read_link(&self.place)?.as_os_str().as_encoded_bytes()))
+        let digest = if self.link {
+            fs::read_link(&self.place).map(|to| Digest::of(to.as_os_str().as_encoded_bytes()))
         } else {
             Digest::of_file(&self.place)
-        }
+        };
+        // Who asked knows the folder only.
+        digest.map_err(|error| io::Error::new(error.kind(), format!("`{}` in it: {error}", self.name)))
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) fn count_into(stop: Arc<AtomicUsize>, told: impl Fn(usize) + Send + '
     let ignored = ignored();
     let heard = [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
     let mut signals = Signals::new(heard)?;
-    std::thread::spawn(move || {
+    std::thread::Builder::new().spawn(move || {
         let mut last: Option<Instant> = None;
         for _ in signals.forever() {
             if last.is_none_or(|last| last.elapsed() > ONE) {
@@ -31,7 +31,7 @@ pub(crate) fn count_into(stop: Arc<AtomicUsize>, told: impl Fn(usize) + Send + '
                 told(stop.fetch_add(1, Ordering::Relaxed) + 1);
             }
         }
-    });
+    })?;
     Ok(())
 }
 

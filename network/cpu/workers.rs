@@ -99,7 +99,9 @@ impl Pool {
             let shared = shared.clone();
             move || attend(&shared, worker)
         };
-        let threads = (1..workers).map(|worker| std::thread::spawn(serve(worker))).collect();
+        // Where the system has no more of them, the others do their work.
+        let start = |worker| std::thread::Builder::new().spawn(serve(worker)).ok();
+        let threads = (1..workers).map_while(start).collect();
         Self { shared, threads, ranges: (0..workers.max(1)).map(|_| Range::default()).collect() }
     }
 
