@@ -19,6 +19,7 @@ use crate::{
     instance::Pipeline,
     memo::{Memo, Remembered, as_it_is},
     pipeline::LoadOptions,
+    place::read_plain,
     project::{Project, Seen},
     state::State,
     store::Folder,
@@ -62,7 +63,7 @@ impl Project {
     /// The number of instances, if nothing is to be done for any of them. `None` means that they must be judged. It
     /// takes no lock: what another run does shows in the stamps.
     pub fn nothing_to_do(&self, question: &Question) -> Option<usize> {
-        let text = fs::read_to_string(self.idle(question)).ok()?;
+        let text = String::from_utf8(read_plain(&self.idle(question)).ok()?).ok()?;
         let mut lines = text.splitn(6, '\n');
         let (head, asked, digest, count) = (lines.next()?, lines.next()?, lines.next()?, lines.next()?);
         if head != HEAD || asked != question.digest.to_string() {

@@ -17,7 +17,7 @@ use crate::{
     error::{Context, EngineError},
     instance::{Instance, InstanceId, Pipeline},
     look::strays,
-    place::write_whole,
+    place::{read_plain, write_whole},
     plan::Found,
     project::Seen,
     recipe::{file_in, write_quoted},
@@ -131,11 +131,15 @@ impl From<&Entry> for Locked {
 
 /// Reads a lock file; one that is missing is empty.
 pub(crate) fn read(place: &Path) -> Result<Lock, EngineError> {
-    let text = match fs::read_to_string(place) {
+    let place_named = place.display().to_string();
+    let text = match read_plain(place) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Lock::new()),
-        read => read.context("read", place)?,
+        Err(error) => return Err(unreadable(&place_named, &error.to_string())),
+        Ok(bytes) => {
+            String::from_utf8(bytes).map_err(|error| unreadable(&place_named, &error.to_string()))?
+        }
     };
-    parse(&text, &place.display().to_string())
+    parse(&text, &place_named)
 }
 
 /// What the lock file says of this profile, by instance. With `allow_missing` it is believed of what is missing, too;
@@ -166,10 +170,18 @@ pub(crate) fn believed(
 
 /// Reads the text of the lock file called `place`.
 pub(crate) fn parse(text: &str, place: &str) -> Result<Lock, EngineError> {
-    toml::from_str(text).map_err(|error| EngineError::User {
-        message: format!("the lock file `{place}` cannot be read: {}", error.message()),
-        hint: "resolve the conflict in it, or delete it: the next run writes it anew".into(),
+    toml::from_str(text).map_err(|error| {
+        let line = |at: usize| text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
+        let at = error.span().map_or_else(String::new, |span| format!("line {}: ", line(span.start)));
+        unreadable(place, &format!("{at}{}", error.message()))
     })
+}
+
+fn unreadable(place: &str, why: &str) -> EngineError {
+    EngineError::User {
+        message: format!("the lock file `{place}` cannot be read: {why}"),
+        hint: "resolve the conflict in it, or delete it: the next run writes it anew".into(),
+    }
 }
 
 /// The part of a lock file that belongs to a profile.
@@ -295,7 +307,11 @@ pub(crate) fn is_one(path: &Path) -> bool {
         let head = HEAD.trim_end().as_bytes();
         Ok::<_, io::Error>(start.split(|&byte| byte == b'\n').any(|line| line.trim_ascii_end() == head))
     };
-    path.extension().is_some_and(|extension| extension == "lock") && begins().is_ok_and(|begins| begins)
+    // A pipe would be waited for.
+    let is_file = || fs::metadata(path).is_ok_and(|meta| meta.is_file());
+    path.extension().is_some_and(|extension| extension == "lock")
+        && is_file()
+        && begins().is_ok_and(|begins| begins)
 }
 
 fn stamp(place: &Path) -> Result<Option<Stamp>, EngineError> {

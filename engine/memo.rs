@@ -20,7 +20,7 @@ use crate::{
     error::{Context, EngineError},
     lockfile,
     look::FINDERS,
-    place::write_whole,
+    place::{read_plain, write_whole},
     plan::Why,
     recipe::{Change, folder_in},
     state::Entry,
@@ -256,7 +256,7 @@ impl Memo {
     /// What is known of a folder's files. A table that cannot be read knows nothing.
     fn known(&mut self, path: &Path) -> Known {
         let unwritten = self.unwritten.remove(path);
-        let read = || serde_json::from_slice(&fs::read(self.table(path)).ok()?).ok();
+        let read = || serde_json::from_slice(&read_plain(&self.table(path)).ok()?).ok();
         unwritten.or_else(read).unwrap_or_default()
     }
 

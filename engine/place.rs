@@ -24,6 +24,15 @@ pub(crate) fn with_parent<T>(path: &Path, mut act: impl FnMut() -> io::Result<T>
     }
 }
 
+/// Reads a file. Whoever reads a pipe waits for somebody who writes to it, for ever.
+pub fn read_plain(path: &Path) -> io::Result<Vec<u8>> {
+    let meta = fs::metadata(path)?;
+    if !meta.is_file() && !meta.is_dir() {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a plain file"));
+    }
+    fs::read(path)
+}
+
 /// Writes a file, and the folder that it is in, as [`replace`] does.
 pub(crate) fn write_whole(place: &Path, bytes: &[u8]) -> Result<(), EngineError> {
     let folder = folder_of(place);

@@ -25,7 +25,7 @@ use crate::{
     record::Record,
     share::{Share, is_empty},
     state::State,
-    store::{Output, Store, lock_of},
+    store::{Output, Store, UNTOUCHED, lock_of},
 };
 
 /// A folder in which pipelines run.
@@ -286,7 +286,7 @@ impl Project {
     }
 
     /// Would the next run of an instance go on from what lies in its scratch folder? A command would not, if what it
-    /// reads was touched since: see `task::Member::hold_scratch`.
+    /// reads was touched before the attempt had ended, as far as anybody knows: see `task::Member::hold_scratch`.
     pub(crate) fn goes_on(
         &self,
         pipeline: &Pipeline,
@@ -301,7 +301,7 @@ impl Project {
         }
         let then = fs::read(lock_of(&self.store.scratch(recipe))).unwrap_or_default();
         let reads = || self.reads(pipeline, id, seen, state);
-        then.is_empty() || then == Self::built_on(&reads()).to_string().as_bytes()
+        [b"", UNTOUCHED].contains(&&*then) || then == Self::built_on(&reads()).to_string().as_bytes()
     }
 
     /// The kind's own files of an instance. Where nothing is in the place of one, it is what was `locked`, and missing.

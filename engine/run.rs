@@ -4,7 +4,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
-    fs,
     os::unix::ffi::OsStringExt,
     path::PathBuf,
     sync::{Arc, atomic::AtomicUsize},
@@ -20,7 +19,7 @@ use crate::{
     lock::Lock,
     lockfile::{self, Locked},
     observer::{Event, Observer},
-    place::write_whole,
+    place::{read_plain, write_whole},
     plan::{Standing, Why},
     project::{Project, Seen, lacking},
     recipe::Recipe,
@@ -180,7 +179,7 @@ impl Project {
         let cache = self.store.cache();
         let note = cache.join("project");
         let root = self.root.as_os_str().as_encoded_bytes();
-        let noted = fs::read(&note).unwrap_or_default();
+        let noted = read_plain(&note).unwrap_or_default();
         if noted == root {
             return Ok(());
         }

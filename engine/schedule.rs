@@ -458,6 +458,7 @@ impl Run<'_> {
         share: &Grant,
     ) -> Result<Member, EngineError> {
         let inputs = self.inputs(id);
+        let anew = self.begins_anew(id, recipe.digest());
         let Plan { project, pipeline, options, .. } = &self.plan;
         let instance = &pipeline.instances[id];
         let draft = project.store.begin()?;
@@ -486,6 +487,7 @@ impl Run<'_> {
             }
         }
         let reads = Project::built_on(reads);
-        Ok(Member { id, order, recipe: recipe.clone(), reads, log: project.log(pipeline, id), draft })
+        let log = project.log(pipeline, id);
+        Ok(Member { id, order, recipe: recipe.clone(), reads, anew, log, draft })
     }
 }

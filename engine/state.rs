@@ -17,7 +17,7 @@ use crate::{
     digest::{Digest, Stamp},
     error::{Context, EngineError},
     memo::{Memo, Remembered},
-    place::write_whole,
+    place::{read_plain, write_whole},
     store::{Folder, Output, Shown},
 };
 
@@ -118,7 +118,7 @@ impl State {
     /// read are passed over: what they said is found out again.
     pub(crate) fn load(cache: &Path) -> Result<(Self, Journal), EngineError> {
         let path = cache.join("state");
-        let bytes = match fs::read(&path) {
+        let bytes = match read_plain(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             read => read.context("read", &path)?,
         };
@@ -196,9 +196,14 @@ impl State {
     }
 }
 
-/// Reads a line of the index.
+/// Reads a line of the index, unless it is not what was written.
 fn read(line: &[u8]) -> Option<Line<'_>> {
-    let mut line = serde_json::from_slice(line).ok()?;
+    let (check, json) = line.split_at_checked(CHECK)?;
+    let json = json.strip_prefix(b" ")?;
+    if checksum(json).as_bytes() != check {
+        return None;
+    }
+    let mut line = serde_json::from_slice(json).ok()?;
     if let Line::Result(_, Cow::Owned(entry)) = &mut line {
         // Most results are one file, and lists are read into room for four: ten thousand times too much.
         entry.files.shrink_to_fit();
@@ -247,8 +252,20 @@ impl Journal {
     }
 }
 
+/// Digits of the digest that a line begins with: a digit that flips in it would be believed for ever.
+const CHECK: usize = 16;
+
+fn checksum(json: &[u8]) -> String {
+    let mut digest = Digest::of(json).to_string();
+    digest.truncate(CHECK);
+    digest
+}
+
 fn encode(line: &Line<'_>, bytes: &mut Vec<u8>, path: &Path) -> Result<(), EngineError> {
-    serde_json::to_writer(&mut *bytes, line).map_err(std::io::Error::other).context("encode", path)?;
+    let json = serde_json::to_vec(line).map_err(std::io::Error::other).context("encode", path)?;
+    bytes.extend_from_slice(checksum(&json).as_bytes());
+    bytes.push(b' ');
+    bytes.extend_from_slice(&json);
     bytes.push(b'\n');
     Ok(())
 }

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     digest::{Digest, Stamp, executable},
     error::{Context, EngineError},
-    place::{clear, with_parent},
+    place::{clear, read_plain, with_parent},
     record::Record,
     share::Share,
 };
@@ -135,6 +135,9 @@ pub(crate) fn digest_in(path: &Path, suffix: &str) -> Option<Digest> {
 pub(crate) fn lock_of(scratch: &Path) -> PathBuf {
     scratch.with_added_extension("lock")
 }
+
+/// What that holds once an attempt has ended of which nobody had touched what it read.
+pub(crate) const UNTOUCHED: &[u8] = b"untouched";
 
 /// A folder for a result in the making; deletes itself unless it is shown.
 #[derive(Debug)]
@@ -274,7 +277,7 @@ impl Store {
     /// The record of a recipe, if it ever ran to its end here. One that is unreadable or damaged is none at all: the
     /// stage then runs again.
     pub(crate) fn record(&self, recipe: Digest) -> Option<Record> {
-        let record: Record = serde_json::from_slice(&fs::read(self.record_path(recipe)).ok()?).ok()?;
+        let record: Record = serde_json::from_slice(&read_plain(&self.record_path(recipe)).ok()?).ok()?;
         (Digest::of(&record.recipe) == recipe && record.is_sound()).then_some(record)
     }
 

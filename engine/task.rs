@@ -84,6 +84,8 @@ pub(crate) struct Member {
     pub(crate) recipe: Recipe,
     /// Of all that it reads, as it was known when this began: the same again only if nobody touched it.
     pub(crate) reads: Digest,
+    /// Is what an earlier attempt left of no use?
+    pub(crate) anew: bool,
     pub(crate) log: PathBuf,
     pub(crate) draft: Draft,
 }
@@ -303,8 +305,8 @@ impl Heard {
 
 impl Member {
     /// Takes hold of its scratch folder, also against what is left of a stage with another name and the same recipe. The
-    /// file that is held tells what the last attempt read. If anything of that was touched since, what a command left in the
-    /// folder may be made of something else, and is emptied. Other kinds look themselves at what they find there.
+    /// file that is held tells what the last attempt read. If anything of that was touched before that ended, what a command
+    /// left in the folder may be made of something else, and is emptied. Other kinds look themselves at what they find there.
     fn hold_scratch(&self, by_shell: bool) -> Result<fs::File, EngineError> {
         let scratch = &self.order.scratch;
         let place = lock_of(scratch);
@@ -314,10 +316,10 @@ impl Member {
         if by_shell && !before.is_empty() {
             end_left_with("SCRATCH", scratch.as_os_str())?;
         }
+        if self.anew {
+            clear(scratch).context("empty", scratch)?;
+        }
         if before != now.as_bytes() {
-            if by_shell && !before.is_empty() {
-                clear(scratch).context("empty", scratch)?;
-            }
             lock.set_len(0).and_then(|()| lock.write_all(now.as_bytes())).context("write", &place)?;
         }
         Ok(lock)

@@ -280,7 +280,7 @@ pub(crate) struct Run {
     /// After a failure, go on with what does not depend on it
     #[arg(short, long)]
     pub(crate) keep_going: bool,
-    /// Run the named instances, or all where none is named, even if they are fresh
+    /// Run the named instances, or all where none is named, even if they are fresh; they begin anew
     #[arg(long)]
     pub(crate) force: bool,
     /// Run the named instances and not what they need

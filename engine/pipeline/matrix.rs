@@ -13,7 +13,7 @@ use super::{
 use crate::instance::{name_of, show};
 
 /// Most combinations that a stage may have.
-const MOST: usize = 1_000_000;
+const MOST: usize = 100_000;
 
 /// Axis -> value.
 pub(super) type Axes = BTreeMap<String, Value>;

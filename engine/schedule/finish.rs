@@ -3,6 +3,7 @@
 
 use std::{
     collections::btree_map,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -22,7 +23,7 @@ use crate::{
     record::Record,
     show::Old,
     state::Entry,
-    store::{Content, Draft},
+    store::{Content, Draft, UNTOUCHED, lock_of},
     task::Made,
 };
 
@@ -164,11 +165,13 @@ impl Run<'_> {
         let made = match result {
             Ok(made) if !stops => *made,
             Err(error) if !(stops || error.interrupted || self.told > 1) => {
+                self.keep_attempt(id, &started);
                 self.release(&[recipe.digest()]);
                 self.plan.project.store.note_failure(recipe.digest(), &error.message);
                 return self.fail(id, error);
             }
             Ok(_) | Err(_) => {
+                self.keep_attempt(id, &started);
                 self.release(&[recipe.digest()]);
                 self.summary.stopped.push(id);
                 self.observer.event(&Event::Stopped { id });
@@ -199,6 +202,16 @@ impl Run<'_> {
             self.summary.ran.push(id);
         } else {
             notes.into_iter().for_each(|line| self.observer.event(&Event::Said { id, line }));
+        }
+    }
+
+    /// What it left to go on from is built on what its recipe says, if nobody touched that until it ended; then it no
+    /// longer matters who does.
+    fn keep_attempt(&mut self, id: InstanceId, started: &Started) {
+        if self.moved_meanwhile(id, started).is_none() {
+            let scratch = self.plan.project.store.scratch(started.recipe.digest());
+            // Best effort: where it cannot be noted, who touches it still matters.
+            let _ = fs::write(lock_of(&scratch), UNTOUCHED);
         }
     }
 

@@ -11,6 +11,7 @@ use std::{
 
 use super::{Plan, Process, Reads, Run, Started, finish::QUIET};
 use crate::{
+    digest::Digest,
     error::EngineError,
     instance::{Instance, InstanceId, Resources},
     kind::{Group, StageError, TAKEN},
@@ -21,6 +22,7 @@ use crate::{
     project::lacking,
     recipe::Recipe,
     resources::Grant,
+    share::is_empty,
     task::Task,
 };
 
@@ -138,6 +140,20 @@ impl Run<'_> {
         let (gpus, launcher) = (share.gpus.clone(), self.plan.options.launcher.clone());
         let task = Task { members, command, gpus, hide, program: self.program.clone(), launcher };
         task.start(Arc::clone(&self.plan.project.store), self.sender.clone())
+    }
+
+    /// Is what an earlier attempt left for this one of no use? That may be hours of work, so it is said.
+    pub(super) fn begins_anew(&mut self, id: InstanceId, recipe: Digest) -> bool {
+        let Plan { project, pipeline, seen, forced, .. } = &self.plan;
+        let forced = forced.contains(&id);
+        let anew = forced || !project.goes_on(pipeline, id, recipe, seen, &self.state);
+        if anew && !is_empty(&project.store.scratch(recipe)) {
+            let why = if forced { "it is forced" } else { "what it reads was touched before that had ended" };
+            let line =
+                format!("it begins anew, though an earlier attempt left something to go on from: {why}");
+            self.observer.event(&Event::Said { id, line });
+        }
+        anew
     }
 
     /// What an instance reads, and what that is known by. Inputs that somebody changed since this run looked at them

@@ -50,6 +50,11 @@ pub(super) fn print(
             })
         };
         ui::json(&differences.iter().map(object).collect());
+    } else if old.is_empty() || new.is_empty() {
+        ui::note(&format!(
+            "nothing was compared: {} no {what}",
+            if new.is_empty() { "here is" } else { "there was" }
+        ));
     } else if differences.is_empty() {
         ui::note(&format!("no {what} is different"));
     } else {

@@ -2,13 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     io::ErrorKind,
     process::ExitCode,
 };
 
 use engine::{
-    digest::Digest, instance::Pipeline, past::Past, plan::Standing, project::Project, record::recordable,
+    digest::Digest, instance::Pipeline, past::Past, place::read_plain, plan::Standing, project::Project,
+    record::recordable,
 };
 use serde_json::{Map, Value, json};
 
@@ -206,7 +206,7 @@ pub(super) fn rows(
     let mut rows = Vec::new();
     for id in super::selected_or_all(pipeline, names)? {
         let path = project.result(pipeline, id).join(FILE);
-        let text = match fs::read(&path) {
+        let text = match read_plain(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             Err(error) => {

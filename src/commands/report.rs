@@ -75,7 +75,10 @@ fn figures_of(folder: &Path, instance: &str) -> Vec<Figure> {
     let entries = list(&folder.join("figures.json")).into_iter();
     let figures = entries.filter_map(|entry| {
         let text = |key: &str| entry.get(key).and_then(Value::as_str).map(str::to_owned);
-        let svg = fs::read(folder.join(format!("{}.svg", text("name")?))).ok()?;
+        let name = text("name")?;
+        // Only what lies beside the list.
+        let name = Path::new(&name).file_name().filter(|file| *file == name.as_str())?;
+        let svg = fs::read(folder.join(name).with_added_extension("svg")).ok()?;
         let (title, caption) = (text("title")?, text("caption")?);
         Some(Figure { instance: instance.to_owned(), title, caption, media: "image/svg+xml", bytes: svg })
     });

@@ -212,6 +212,31 @@ fn what_a_command_goes_on_from_goes_when_what_it_read_was_another_meanwhile() {
 }
 
 #[test]
+fn what_a_command_goes_on_from_stays_when_its_files_are_touched_later_and_goes_when_it_is_forced() {
+    let run = "[ -e $SCRATCH/part ] && cp $SCRATCH/part $OUT/x && exit; cp note $SCRATCH/part; exit 1";
+    let mut space = Space::of(vec![("d", run.to_owned(), vec![])]);
+    space.give("d", "reads", vec!["note"]);
+    let write = || {
+        fs::write(space.path("note"), "A").unwrap();
+        let note = fs::File::options().write(true).open(space.path("note")).unwrap();
+        note.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
+    };
+    write();
+    assert_eq!(space.run().0.failed, [0]);
+    write();
+    space.ran(&["d"], &[]);
+    assert_eq!(read(&space.path("artifacts/d/x")), "A");
+    let forced = RunOptions { force: true, ..RunOptions::default() };
+    let told = |events: &[Event]| {
+        let anew = |event: &Event| matches!(event, Event::Said { line, .. } if line.contains("begins anew"));
+        events.iter().any(anew)
+    };
+    let (first, second) = (space.run_with(&forced), space.run_with(&forced));
+    assert_eq!((first.0.failed, second.0.failed), (vec![0], vec![0]));
+    assert_eq!([told(&first.1), told(&second.1)], [false, true]);
+}
+
+#[test]
 fn a_command_may_shut_its_output_folder() {
     let space = Space::of(vec![("d", "echo 1 > $OUT/x; chmod -R a-w $OUT".to_owned(), vec![])]);
     space.ran(&["d"], &[]);

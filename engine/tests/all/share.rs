@@ -397,12 +397,17 @@ fn what_was_written_last_stays() {
     assert_eq!(push(&three, share.path()).0, ["There", "Nothing"]);
 }
 
+/// As where the runner was killed, and something that the stage reads has been touched since.
+fn touched_meanwhile(space: &Space) {
+    fs::write(scratch(space).with_extension("lock"), "something else").unwrap();
+}
+
 #[test]
 fn what_the_next_run_would_not_go_on_from_makes_way_for_what_others_have() {
     let (one, share) = (half(), TempDir::new().unwrap());
     leave_half(&one);
     push(&one, share.path());
-    fs::write(one.path("w"), "half\n").unwrap();
+    touched_meanwhile(&one);
     let (summary, events) = with(share.path(), &one, &RunOptions::default());
     assert_eq!(summary.ran, [0, 1], "{events:?}");
     assert!(events.contains(&Event::Brought { id: 0 }), "{events:?}");
@@ -413,7 +418,7 @@ fn what_a_stage_would_not_go_on_from_here_it_does_not_elsewhere() {
     let (one, share) = (half(), TempDir::new().unwrap());
     leave_half(&one);
     // The next run here would empty the folder: what lies there may be made of something else.
-    fs::write(one.path("w"), "half\n").unwrap();
+    touched_meanwhile(&one);
     assert_eq!(push(&one, share.path()).0, ["Nothing", "Nothing"]);
     // Nor from what is damaged, or not plain files, or still being written.
     let one = half();
