@@ -163,6 +163,11 @@ impl Dataset {
         self.len(split) == 0
     }
 
+    /// Of all its bytes.
+    pub(crate) fn digest(&self) -> blake3::Hash {
+        blake3::hash((*self.bytes).as_ref())
+    }
+
     /// Class names; labels index them.
     pub fn classes(&self) -> &[String] {
         &self.header.classes

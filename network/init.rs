@@ -155,8 +155,7 @@ pub fn random_positions(seed: u64, param: &Param, k: usize) -> Result<Vec<u32>> 
     let fan_in = param.len() / filters;
     if k == 0 || k > fan_in {
         return Err(Error::Invalid(format!(
-            "k = {k} trained weights per filter do not fit `{}`, whose filters have {fan_in}; \
-             choose k from 1 to what the smallest filters have, those of the first layer or of a 1x1 shortcut",
+            "k = {k} trained weights per filter do not fit `{}`, whose filters have {fan_in}; choose k from 1 to {fan_in}",
             param.name
         )));
     }
@@ -182,7 +181,8 @@ pub fn thin(seed: u64, param: &Param) -> Tensor {
     let mut s = stream(seed, &format!("{} thin", param.name));
     let mut below = |n: usize| s.below(n as u64) as usize;
     let places = [(); 2].map(|()| [below(rows), below(columns)]);
-    let filters = [(); 2].map(|()| below(channels));
+    // The origin has no layer that narrows, for which it would draw filters that are not there.
+    let filters = [(); 2].map(|()| below(channels.min(param.shape[0])));
     let mut data = vec![0.0; param.len()];
     for (filter, [row, column]) in filters.into_iter().zip(places) {
         let value = (0.001 + 0.999 * s.uniform()) as f32;

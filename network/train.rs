@@ -197,7 +197,7 @@ impl Part {
 /// grouped by it, so changing it changes the last bits of a history; and nothing but such a place is one
 /// at which a training may pause.
 const FETCH: usize = 8;
-const FORMAT: &str = "repro resume 3";
+const FORMAT: &str = "repro resume 4";
 const WHAT: &str = "resume state";
 
 /// Of all that [`Training::save`] keeps: a bit that flips in a number would go unnoticed for ever.
@@ -243,7 +243,8 @@ impl Training {
             return Err(Error::Invalid("a batch of 0 images trains nothing".into()));
         }
         let (train, test) = (data.len(Split::Train), data.len(Split::Test));
-        let text = format!("{FORMAT}\n{spec:?}\n{protocol:?}\n{seed} {train} {test} {:?}", data.classes());
+        let images = data.digest();
+        let text = format!("{FORMAT}\n{spec:?}\n{protocol:?}\n{seed} {train} {test} {images}");
         let fingerprint = blake3::hash(text.as_bytes()).to_hex().to_string();
         Ok(Self {
             trainer,
@@ -339,6 +340,12 @@ impl Training {
         else {
             return Ok(self.halt(true));
         };
+        // An infinite variance switches its channel off, and nothing else tells.
+        let values = self.trainer.state()?.values;
+        if let Some((name, _)) = values.iter().find(|(_, tensor)| tensor.data.iter().any(|x| !x.is_finite()))
+        {
+            return Err(diverged(format!("`{name}` is no longer finite: the training has diverged")));
+        }
         let row = Row {
             epoch: epoch + 1,
             learning_rate,

@@ -11,12 +11,12 @@ use candle_core::DType;
 
 use crate::{
     Error, Result,
-    arch::{Arch, Variant},
+    arch::{Arch, Graph, Variant},
     cpu::{self, lanes::Isa},
     cuda::{cards, driver::Card, nvrtc::Places, trainer::CudaTrainer},
     data::Dataset,
     init::Init,
-    mode::TrainSet,
+    mode::{Share, TrainSet},
     plan::Plan,
     reference::Reference,
     tensor::Tensors,
@@ -51,6 +51,21 @@ impl TrainSpec {
     pub fn for_images_of(&self, data: &Dataset) -> Self {
         let most = data.len(Split::Train).max(data.len(Split::Test)).max(1);
         Self { batch: self.batch.min(most), ..self.clone() }
+    }
+
+    /// Has every filter of which some weights are to train as many as that?
+    fn check_k(&self, classes: usize) -> Result<()> {
+        let params = Graph::new(self.arch, self.variant, classes).params();
+        let some = params.iter().filter_map(|param| match self.set.share(param) {
+            Share::PerFilter { k } => Some((param.len() / param.shape[0], k, &param.name)),
+            _ => None,
+        });
+        match some.min() {
+            Some((most, k, name)) if k > most => Err(Error::Invalid(format!(
+                "k = {k} trained weights per filter do not fit `{name}`, whose filters have {most}; choose k from 1 to {most}"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Can a step be made on `batch`, of the training images of `data`?
@@ -225,6 +240,7 @@ pub fn trainer(
     data: Arc<Dataset>,
     choice: &EngineChoice,
 ) -> Result<(Box<dyn Trainer>, Option<String>)> {
+    spec.check_k(data.classes().len())?;
     let reference =
         |data| -> Result<Box<dyn Trainer>> { Ok(Box::new(Reference::new(spec, data, DType::F32)?)) };
     let small = spec.for_images_of(&data);
@@ -239,7 +255,10 @@ pub fn trainer(
         Ok(Box::new(CudaTrainer::new(&small, data, Card::open(&places)?)?))
     };
     match choice.engine {
-        EngineName::Reference => Ok((reference(data)?, None)),
+        EngineName::Reference => {
+            let note = choice.memory.map(|_| "the reference engine fits its buffers to no memory".to_owned());
+            Ok((reference(data)?, note))
+        }
         EngineName::Cpu => cpu(data),
         EngineName::Cuda => Ok((cuda(data)?, None)),
         EngineName::Auto => {
@@ -260,7 +279,8 @@ pub fn trainer(
                     trainer
                 }
                 Err(Error::Unsupported { reason, .. }) => {
-                    let slow = format!("training with the reference engine, which is slow: {reason}");
+                    let slow =
+                        format!("the reference engine computes, which is slow: of the CPU engine, {reason}");
                     let trainer = reference(data).map_err(|error| match error {
                         Error::Unsupported { engine, reason } => {
                             let reasons: Vec<_> = [reason].into_iter().chain(notes.clone()).collect();
@@ -285,7 +305,7 @@ fn over(trainer: &dyn Trainer, memory: Option<usize>) -> Option<String> {
         let [bytes, room] = [bytes, room].map(|bytes| bytes as f64 / 1e6);
         format!(
             "the buffers of a step take {bytes:.1} MB, though all outputs that can be are computed again, and not the \
-             {room:.1} MB that were asked for; a smaller batch takes less"
+             {room:.1} MB that were asked for; a smaller batch takes less (to evaluate, fewer threads)"
         )
     })
 }

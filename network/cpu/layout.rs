@@ -82,30 +82,46 @@ impl Layout {
     ///
     /// # Errors
     /// [`Error::Unsupported`] where operations follow each other in an order that the engine has no
-    /// sweep for.
+    /// sweep for. What is not known to be right is refused: the reference computes it.
     pub(crate) fn new(graph: &Graph) -> Result<Self> {
         let mut layout = Self::default();
         let mut values: Vec<Value> = Vec::with_capacity(graph.nodes.len());
+        let mut reads = vec![0; graph.nodes.len()];
+        graph.nodes.iter().flat_map(|node| &node.inputs).for_each(|&from| reads[from] += 1);
         for (i, node) in graph.nodes.iter().enumerate() {
             let inputs: Vec<Value> = node.inputs.iter().map(|&i| values[i]).collect();
+            let passing = |&from: &NodeId| matches!(values[from], Value::Unit(_) | Value::Sum(..));
+            if node.inputs.iter().any(|from| passing(from) && reads[*from] > 1) {
+                return Err(uncovered("what is read twice before it is rectified"));
+            }
             let value = match (&node.op, inputs.as_slice()) {
                 (Op::Input, _) => Value::Image,
                 (Op::Conv(conv), [Value::Image]) if layout.units.is_empty() => {
                     layout.unit(graph, i, conv, None)?
                 }
                 (Op::Conv(conv), [Value::Feature(f)]) => layout.unit(graph, i, conv, Some(*f))?,
-                (Op::BatchNorm { name, .. }, [Value::Unit(unit)]) => {
+                (Op::BatchNorm { name, .. }, [Value::Unit(unit)]) if !layout.normed(*unit) => {
                     layout.units[*unit].norm.clone_from(name);
                     Value::Unit(*unit)
                 }
-                (Op::Add, [Value::Unit(unit), Value::Unit(side)]) => Value::Sum(*unit, Added::Unit(*side)),
-                (Op::Add, [Value::Unit(unit), Value::Feature(side)]) => {
+                (Op::Add, [Value::Unit(unit), Value::Unit(side)])
+                    if layout.normed(*unit) && layout.normed(*side) =>
+                {
+                    Value::Sum(*unit, Added::Unit(*side))
+                }
+                (Op::Add, [Value::Unit(unit), Value::Feature(side)])
+                    if layout.normed(*unit) && layout.joinable(*side) =>
+                {
                     Value::Sum(*unit, Added::Feature(*side))
                 }
-                (Op::Relu, [Value::Unit(unit)]) => layout.feature(*unit, Added::None),
+                (Op::Relu, [Value::Unit(unit)]) if layout.normed(*unit) => layout.feature(*unit, Added::None),
                 (Op::Relu, [Value::Sum(unit, added)]) => layout.feature(*unit, *added),
                 (Op::MaxPool, [Value::Feature(feature)]) => layout.pool(*feature)?,
-                (Op::GlobalAvgPool, [Value::Feature(feature)]) => Value::Feature(*feature),
+                (Op::GlobalAvgPool, [Value::Feature(feature)])
+                    if feature + 1 == layout.features.len() && i + 2 == graph.nodes.len() =>
+                {
+                    Value::Feature(*feature)
+                }
                 (Op::Linear { name, classes }, [Value::Feature(_)]) => {
                     (layout.output, layout.classes) = (name.clone(), *classes);
                     Value::Image // nothing follows
@@ -114,7 +130,49 @@ impl Layout {
             };
             values.push(value);
         }
+        let last = layout.features.len().saturating_sub(1);
+        let read_well = |(f, feature): (usize, &Feature)| match feature.readers[..] {
+            [] => f == last,
+            [reader] => f != last && !layout.is_projection(reader),
+            _ => layout.forks(feature),
+        };
+        if layout.output.is_empty() || !layout.features.iter().enumerate().all(read_well) {
+            return Err(uncovered("features that are read otherwise than in a chain of blocks"));
+        }
         Ok(layout)
+    }
+
+    /// Has the convolution its BatchNorm?
+    fn normed(&self, unit: usize) -> bool {
+        !self.units[unit].norm.is_empty()
+    }
+
+    /// May feature `f` be added to what comes now? The gradient of a trunk is added to in place, one trunk to a shape.
+    fn joinable(&self, f: usize) -> bool {
+        let feature = &self.features[f];
+        let later =
+            (f + 1..self.features.len()).any(|l| self.trunk(l) && self.features[l].shape == feature.shape);
+        feature.joins.is_none() && !feature.pooled && !later
+    }
+
+    fn is_projection(&self, unit: usize) -> bool {
+        self.features.iter().any(|feature| feature.added == Added::Unit(unit))
+    }
+
+    /// Is this feature read by the first convolution of a block and by its projection, and by nothing else?
+    fn forks(&self, feature: &Feature) -> bool {
+        let of_block = |sum: &Feature| {
+            let Added::Unit(side) = sum.added else { return false };
+            let Some(between) = self.units[sum.unit].reads.map(|f| &self.features[f]) else { return false };
+            let (first, projection) = (&self.units[between.unit].conv, &self.units[side].conv);
+            let plain = between.added == Added::None && between.joins.is_none() && !between.pooled;
+            plain
+                && between.readers == [sum.unit]
+                && feature.readers == [between.unit, side]
+                && (projection.kernel, projection.stride) == (1, first.stride)
+                && first.stride > 1
+        };
+        !feature.pooled && feature.joins.is_none() && self.features.iter().any(of_block)
     }
 
     fn unit(&mut self, graph: &Graph, node: NodeId, conv: &Conv, reads: Option<usize>) -> Result<Value> {
@@ -123,6 +181,9 @@ impl Layout {
         }
         if !conv.cout.is_multiple_of(16) {
             return Err(uncovered("channels that are no multiple of 16"));
+        }
+        if ![1, 3].contains(&conv.kernel) || ![1, 2].contains(&conv.stride) {
+            return Err(uncovered("filters other than 1x1 and 3x3, or strides above 2"));
         }
         let size = |node: NodeId| [graph.nodes[node].shape[1], graph.nodes[node].shape[2]];
         let shape = self.shape((conv.cout, size(node)));
@@ -209,3 +270,7 @@ impl Layout {
 pub(crate) fn uncovered(what: &str) -> Error {
     Error::Unsupported { engine: "cpu", reason: format!("it does not cover {what}; use the reference") }
 }
+
+#[cfg(test)]
+#[path = "layout_tests.rs"]
+mod tests;
