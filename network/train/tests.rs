@@ -129,9 +129,14 @@ impl Trainer for Toy {
 
 /// Three classes of grey images that one byte tells apart, but for its noise.
 fn dataset() -> Arc<Dataset> {
+    images_that_begin_at(0)
+}
+
+/// The same, as bright as this more.
+fn images_that_begin_at(least: u8) -> Arc<Dataset> {
     let images = |n: usize| {
         let labels: Vec<u16> = (0..n).map(|i| (i % 3) as u16).collect();
-        let pixels = (0..n).flat_map(|i| [((i % 3) * 80 + i * 7 % 50) as u8; IMAGE_BYTES]).collect();
+        let pixels = (0..n).flat_map(|i| [least + ((i % 3) * 80 + i * 7 % 50) as u8; IMAGE_BYTES]).collect();
         (labels, pixels)
     };
     let ((train, train_pixels), (test, test_pixels)): ((_, Vec<u8>), (_, Vec<u8>)) =
@@ -264,6 +269,10 @@ fn foreign_and_damaged_states_are_refused() {
         let error = training(other).resume(&saved).unwrap_err().to_string();
         assert_eq!(error, "resume state: it belongs to another training");
     }
+    let brighter = images_that_begin_at(1);
+    let mut other = Training::new(Toy::boxed(&brighter), brighter, &spec(&short()), short(), 1).unwrap();
+    let error = other.resume(&saved).unwrap_err().to_string();
+    assert_eq!(error, "resume state: it belongs to another training");
     assert!(training(short()).resume(&saved[..saved.len() - 1]).is_err());
     assert!(training(short()).resume(b"").is_err());
     let (mut metadata, tensors) = tensorfile::read("", &saved).unwrap();
@@ -346,6 +355,13 @@ fn a_diverged_training_names_its_epoch() {
     let mut training = Training::new(spoilt, data, &spec(&short()), short(), 1).unwrap();
     let error = training.epoch(&mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
     assert!(error.starts_with("epoch 1: on the test images, a logit is NaN"), "{error}");
+    // Losses and logits may be numbers all the same.
+    let data = dataset();
+    let mut infinite = Toy::new("toy", &data);
+    infinite.state.values.insert("running_var".into(), Tensor::new(vec![1], vec![f32::INFINITY]));
+    let mut training = Training::new(Box::new(infinite), data, &spec(&short()), short(), 1).unwrap();
+    let error = training.epoch(&mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
+    assert_eq!(error, "epoch 1: `running_var` is no longer finite: the training has diverged");
 }
 
 #[test]

@@ -19,6 +19,8 @@ use crate::output::failed;
 
 /// Width or height that no image to be resized exceeds.
 const LARGEST: u32 = 16_384;
+/// And its pixels: a few damaged bytes may announce more than a machine decodes in a minute.
+const PIXELS: u64 = 1 << 26;
 const SIZE: u32 = IMAGE_SIZE as u32;
 
 /// Reads `path` into `image` (`3 32 32`). An image of another size is an error, or is resized.
@@ -29,7 +31,9 @@ pub(super) fn decode(path: &Path, resize: bool, image: &mut [u8]) -> Result<(), 
     let bytes = read().map_err(|error| failed("read", path, &error))?;
     let fits = |width: u32, height: u32| match (width, height) {
         (SIZE, SIZE) => Ok(()),
-        _ if resize && width.max(height) <= LARGEST => Ok(()),
+        _ if resize && width.max(height) <= LARGEST && u64::from(width) * u64::from(height) <= PIXELS => {
+            Ok(())
+        }
         _ => Err(Flaw::Size(width, height)),
     };
     let decoded = if bytes.starts_with(&[0xff, 0xd8]) {
@@ -62,10 +66,10 @@ impl Flaw {
     fn of(self, path: &Path, resize: bool) -> StageError {
         let path = path.display();
         match self {
-            Self::Size(width, height) if resize => {
-                StageError::new(format!("`{path}` is {width}x{height}, too large to be resized"))
-                    .hint(format!("the limit is {LARGEST} pixels a side; make it smaller first"))
-            }
+            Self::Size(width, height) if resize => StageError::new(format!(
+                "`{path}` is {width}x{height}, too large to be resized"
+            ))
+            .hint(format!("the limit is {LARGEST} pixels a side and {PIXELS} in all; make it smaller first")),
             Self::Size(width, height) => {
                 StageError::new(format!("`{path}` is {width}x{height}, not {SIZE}x{SIZE}"))
                     .hint("set `resize = true` to have every image resized")
@@ -100,7 +104,7 @@ fn png(bytes: &[u8], fits: impl Fn(u32, u32) -> Result<(), Flaw>) -> Result<RgbI
     let damaged = |error: image::ImageError| Flaw::Damaged(error.to_string());
     let mut reader = ImageReader::with_format(Cursor::new(bytes), ImageFormat::Png);
     let mut limits = Limits::default();
-    limits.max_alloc = Some(8 * u64::from(LARGEST) * u64::from(LARGEST));
+    limits.max_alloc = Some(8 * PIXELS);
     reader.limits(limits);
     let decoder = reader.into_decoder().map_err(damaged)?;
     let (width, height) = decoder.dimensions();

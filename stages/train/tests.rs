@@ -390,6 +390,11 @@ fn every_parameter_that_could_not_work_is_named() {
     let errors = Train.resolve(&wrong.parse().unwrap()).unwrap_err();
     let keys: Vec<_> = errors.iter().map(|e| e.key.as_str()).collect();
     assert_eq!(keys, ["k", "epochs", "batch", "learning_rate", "milestones", "momentum"]);
+    // Trainings compute in f32.
+    let wrong = "learning_rate = 1e39\nfactor = 1e-50\nmomentum = 0.99999999999\nweight_decay = 1e300";
+    let errors = Train.resolve(&wrong.parse().unwrap()).unwrap_err();
+    let keys: Vec<_> = errors.iter().map(|e| e.key.as_str()).collect();
+    assert_eq!(keys, ["learning_rate", "factor", "momentum", "weight_decay"]);
     let errors = Train.resolve(&"batch = 65537".parse().unwrap()).unwrap_err();
     assert_eq!(errors[0].message, "`batch` must be a number from 1 to 65536");
     assert!(Train.resolve(&"batch = 65536".parse().unwrap()).is_ok());

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use engine::run::RunOptions;
+use engine::{gc::GcOptions, project::Project, run::RunOptions};
 
 use crate::space::Space;
 
@@ -45,6 +45,36 @@ fn a_run_that_ran_or_restored_or_did_nothing_is_remembered() {
     space.edit("a", "echo one > $OUT/x");
     space.ran(&[], &["a", "b", "c"]);
     assert_eq!(space.nothing_to_do(), Some(4));
+}
+
+#[test]
+fn no_digit_that_flips_in_the_index_is_believed() {
+    let space = idle();
+    let (index, lock) = (space.path(".repro/state"), space.path("pipeline.lock"));
+    let (whole, locked) = (fs::read(&index).unwrap(), fs::read(&lock).unwrap());
+    let digits = |line: &[u8]| line.windows(12).position(|part| part.iter().all(u8::is_ascii_hexdigit));
+    let mut start = 0;
+    for line in whole.split_inclusive(|&byte| byte == b'\n') {
+        let at = start + 17 + digits(&line[17..]).expect("a digest, behind that of the line");
+        start += line.len();
+        let mut damaged = whole.clone();
+        damaged[at + 5] = if damaged[at + 5] == b'0' { b'1' } else { b'0' };
+        fs::write(&index, damaged).unwrap();
+        fs::write(&lock, &locked).unwrap(); // touched: it is compared with what is shown
+        space.ran(&[], &[]);
+        assert_eq!(fs::read(&lock).unwrap(), locked, "{}", String::from_utf8_lossy(line));
+    }
+}
+
+#[test]
+fn a_pipe_beside_the_files_is_not_waited_for() {
+    let space = idle();
+    for pipe in ["notes/x.lock", "y.lock", ".repro/folders/z"] {
+        assert!(std::process::Command::new("mkfifo").arg(space.path(pipe)).status().unwrap().success());
+    }
+    space.ran(&[], &[]);
+    let options = GcOptions { keep: Duration::ZERO, delete: false, locks: Vec::new() };
+    Project::open(space.folder.path()).unwrap().gc(&options).unwrap();
 }
 
 #[test]

@@ -192,6 +192,14 @@ fn other_sizes_are_an_error_that_names_the_file_unless_resizing_is_asked_for() {
     fs::write(bench.path("images/test/ant/000.png"), jpeg(40, 20)).unwrap();
     let message = bench.fail(FOLDER);
     assert!(message.contains("test/ant/000.png` is 40x20, not 32x32"), "{message}");
+    // Some damaged bytes that announce 16,384 rows of 16,384 pixels are not decoded.
+    let mut huge = jpeg(40, 20);
+    let frame = huge.windows(2).position(|mark| mark == [0xff, 0xc0]).unwrap();
+    huge[frame + 5..frame + 9].copy_from_slice(&[0x40, 0, 0x40, 0]);
+    fs::write(bench.path("images/test/ant/000.png"), huge).unwrap();
+    let message = bench.fail(&format!("{FOLDER}\nresize = true"));
+    assert!(message.contains("test/ant/000.png` is 16384x16384, too large"), "{message}");
+    fs::write(bench.path("images/test/ant/000.png"), jpeg(40, 20)).unwrap();
     bench.run(&format!("{FOLDER}\nresize = true")).unwrap();
     assert!(bench.packed().image(Split::Test, 0)[0] < 20);
 }
