@@ -86,7 +86,7 @@ impl Project {
                 let value = |text: String| value_in(&text).map_or(Value::String(text), recordable);
                 (name, values.into_iter().map(value).collect())
             };
-            let with = with(&records, &makers, at).into_iter().map(values).collect();
+            let with = with(&records, &makers, &shown, at).into_iter().map(values).collect();
             Some(Made {
                 recipe: *recipe,
                 record: record.clone(),
@@ -99,15 +99,18 @@ impl Project {
     }
 }
 
-/// What a result was made with. Where several recipes came to the bytes of an input, it is taken to be of one with the
-/// stage and axes that the reader's recipe names, and of these the last that began before the reader; where none did, the
-/// first that began later, because a stage that is made again may be older than it says.
+/// What a result was made with. Where several recipes came to the bytes of an input, it is taken to be of what is shown,
+/// if the result is, or else of one with the stage and axes that the reader's recipe names, and of these the last that
+/// began before the reader; where none did, the first that began later, because a stage that is made again may be older
+/// than it says.
 fn with(
     records: &[(Digest, Record)],
     makers: &BTreeMap<Digest, Vec<usize>>,
+    shown: &BTreeSet<Digest>,
     result: usize,
 ) -> BTreeMap<String, BTreeSet<String>> {
     let mut with = BTreeMap::<String, BTreeSet<String>>::new();
+    let is_shown = |at: usize| shown.contains(&records[at].0);
     let (mut seen, mut left) = (BTreeSet::from([result]), vec![result]);
     while let Some(at) = left.pop() {
         let record = &records[at].1;
@@ -125,6 +128,7 @@ fn with(
                         let run = &records[*maker].1.run;
                         let (began, before) = (run.started, run.started <= record.run.started);
                         (
+                            is_shown(result) && is_shown(*maker),
                             is_of(&whose, &run.instance),
                             before,
                             if before { began } else { u64::MAX - began },
@@ -226,12 +230,16 @@ mod tests {
         ];
         let mut makers = BTreeMap::<Digest, Vec<usize>>::new();
         records.iter().enumerate().for_each(|(at, one)| makers.entry(one.1.tree).or_default().push(at));
-        let of = |at: usize, name: &str| with(&records, &makers, at).get(name).cloned();
+        let of = |at: usize, name: &str| with(&records, &makers, &BTreeSet::new(), at).get(name).cloned();
         let one = |value: &str| Some(BTreeSet::from([value.to_owned()]));
         assert_eq!(of(2, "make.p"), one("\"two\""));
         assert_eq!(of(4, "make.p"), one("\"three\""));
         assert_eq!((of(5, "make.p"), of(6, "make.p")), (one("\"one\""), one("\"three\"")));
         assert_eq!((of(2, "read.x"), of(2, "kind read")), (one("1"), one("\"command 1\"")));
         assert_eq!(of(2, "pass.x"), None);
+        // What is shown was made of what is shown.
+        let shown = [0, 2].map(|at: usize| records[at].0).into();
+        let of = |at: usize| with(&records, &makers, &shown, at).get("make.p").cloned();
+        assert_eq!((of(2), of(6)), (one("\"one\""), one("\"three\"")));
     }
 }

@@ -161,16 +161,21 @@ impl TrainParams {
 
     /// Everything that the types let through and that could not work.
     fn faults(&self) -> Vec<ParamError> {
-        let size = |x: f64| x.is_finite() && x >= 0.0;
+        // Trainings compute in f32: what that does not hold would be taken for infinity or for nothing.
+        let size = |x: f64| x == 0.0 || (x > 0.0 && (x as f32) > 0.0 && (x as f32).is_finite());
         let checks = [
             ("k", self.k > 0, "a number from 1 on"),
             ("epochs", self.epochs > 0, "a number from 1 on"),
             ("batch", (1..=MOST_IMAGES).contains(&self.batch), "a number from 1 to 65536"),
-            ("learning_rate", size(self.learning_rate), "a number from 0 on"),
+            ("learning_rate", size(self.learning_rate), "a number from 0 on that 32 bits can hold"),
             ("milestones", self.milestones.is_sorted_by(|a, b| a < b), "a list of rising numbers"),
-            ("factor", size(self.factor), "a number from 0 on"),
-            ("momentum", size(self.momentum) && self.momentum < 1.0, "a number from 0 to below 1"),
-            ("weight_decay", size(self.weight_decay), "a number from 0 on"),
+            ("factor", size(self.factor), "a number from 0 on that 32 bits can hold"),
+            (
+                "momentum",
+                size(self.momentum) && (self.momentum as f32) < 1.0,
+                "a number from 0 to below 1, as 32 bits hold it",
+            ),
+            ("weight_decay", size(self.weight_decay), "a number from 0 on that 32 bits can hold"),
         ];
         let wrong = checks.into_iter().filter(|(_, fine, _)| !fine).map(|(key, _, wanted)| ParamError {
             key: key.into(),

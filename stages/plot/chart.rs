@@ -24,6 +24,8 @@ pub(super) struct Axis {
     /// With its unit.
     pub(super) title: String,
     pub(super) scale: Scale,
+    /// Values that it has room for whatever is shown.
+    pub(super) room: Vec<f64>,
 }
 
 /// The dashes of a line.
@@ -95,7 +97,12 @@ impl Series {
 impl Axis {
     /// With numbers along it.
     pub(super) fn linear(title: &str) -> Self {
-        Self { title: title.into(), scale: Scale::Linear }
+        Self::linear_with(title, &[])
+    }
+
+    /// The same, with room for `values`: what differs by less than they do is not to look large.
+    pub(super) fn linear_with(title: &str, values: &[f64]) -> Self {
+        Self { title: title.into(), scale: Scale::Linear, room: values.to_vec() }
     }
 
     /// With powers of ten along it.
@@ -105,12 +112,12 @@ impl Axis {
 
     /// The same, with these named.
     pub(super) fn log_at(title: &str, values: Vec<f64>) -> Self {
-        Self { title: title.into(), scale: Scale::Log(values) }
+        Self { title: title.into(), scale: Scale::Log(values), room: Vec::new() }
     }
 
     /// With words along it.
     pub(super) fn words(title: &str, words: Vec<String>) -> Self {
-        Self { title: title.into(), scale: Scale::Words(words) }
+        Self { title: title.into(), scale: Scale::Words(words), room: Vec::new() }
     }
 }
 

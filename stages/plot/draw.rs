@@ -156,7 +156,14 @@ fn marked(line: &[Point], index: usize, lines: usize) -> impl Iterator<Item = Po
 
 /// The stroke of a line.
 pub(super) fn stroke(look: &Look) -> ShapeStyle {
-    look.color.stroke_width(if look.hollow { 1 } else { 2 })
+    color(look).stroke_width(if look.hollow { 1 } else { 2 })
+}
+
+/// Paler for the numbers of others.
+fn color(look: &Look) -> RGBColor {
+    let RGBColor(red, green, blue) = look.color;
+    let paler = |part: u8| if look.hollow { part + (255 - part) / 3 } else { part };
+    RGBColor(paler(red), paler(green), paler(blue))
 }
 
 /// A marker at `at`. Hollow ones are larger: one of ours on the same spot leaves a ring to be seen.
@@ -164,10 +171,10 @@ pub(super) fn mark<B: DrawingBackend, P>(at: P, look: &Look) -> Mark<P, B> {
     let size = if look.hollow { 3 } else { 2 };
     let shape: Vec<Pixel> = outline(look.marker).iter().map(|(x, y)| (x * size / 2, y * size / 2)).collect();
     let closed: Vec<_> = shape.iter().chain(shape.first()).copied().collect();
-    let inside = if look.hollow { WHITE } else { look.color };
+    let inside = if look.hollow { WHITE } else { color(look) };
     EmptyElement::at(at)
         + Polygon::new(shape, inside.filled())
-        + PathElement::new(closed, look.color.stroke_width(2))
+        + PathElement::new(closed, color(look).stroke_width(2))
 }
 
 /// A marker around (0, 0).

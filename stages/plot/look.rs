@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 
 use plotters::style::RGBColor;
 
-use super::chart::{Dashes, Look, Marker};
+use super::{
+    chart::{Dashes, Look, Marker},
+    published::Source,
+};
 use crate::results::{Line, Values, crossed};
 
 // The Okabe-Ito palette without yellow, which is too pale on white: told apart by colour-blind
-// readers too. Variants of one idea share a colour and differ in dashes and markers.
+// readers too.
 const BLUE: RGBColor = RGBColor(0, 114, 178);
 const VERMILLION: RGBColor = RGBColor(213, 94, 0);
 const GREEN: RGBColor = RGBColor(0, 158, 115);
@@ -18,6 +21,8 @@ const SKY: RGBColor = RGBColor(86, 180, 233);
 const BLACK: RGBColor = RGBColor(0, 0, 0);
 // Of Paul Tol's muted colours.
 const WINE: RGBColor = RGBColor(136, 34, 85);
+const INDIGO: RGBColor = RGBColor(51, 34, 136);
+const OLIVE: RGBColor = RGBColor(153, 153, 51);
 const GREY: RGBColor = RGBColor(120, 120, 120);
 
 const DASHES: [Dashes; 3] = [Dashes::Solid, Dashes::Long, Dashes::Dots];
@@ -28,8 +33,8 @@ const MARKERS: [Marker; 5] =
 pub(super) fn look(line: &Line, twin: usize) -> Look {
     let (color, dashes, marker) = match line.mode() {
         "bn" => (BLUE, Dashes::Solid, Marker::Circle),
-        "gamma" => (BLUE, Dashes::Long, Marker::Triangle),
-        "beta" => (BLUE, Dashes::Dots, Marker::Fall),
+        "gamma" => (INDIGO, Dashes::Long, Marker::Triangle),
+        "beta" => (OLIVE, Dashes::Dots, Marker::Fall),
         "random" => (VERMILLION, Dashes::Solid, Marker::Square),
         "origin-random" => (WINE, Dashes::Long, Marker::Diamond),
         "all" => (GREEN, Dashes::Solid, Marker::Triangle),
@@ -43,6 +48,12 @@ pub(super) fn look(line: &Line, twin: usize) -> Look {
     let marker = MARKERS.iter().position(|m| *m == marker).unwrap_or(0);
     let (dashes, marker) = (DASHES[(dashes + twin) % DASHES.len()], MARKERS[(marker + twin) % MARKERS.len()]);
     Look { color, dashes, marker, hollow: false }
+}
+
+/// The look of a line that others published: its colour says what was trained, its marker who says so. `twin` counts the
+/// lines of the same source before it that train the same.
+pub(super) fn theirs(line: &Line, source: &Source, twin: usize) -> Look {
+    Look { marker: MARKERS[source.place % MARKERS.len()], hollow: true, ..look(line, twin) }
 }
 
 /// Colours for lines of which too many train the same.

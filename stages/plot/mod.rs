@@ -55,7 +55,7 @@ impl Kind for Plot {
     }
 
     fn version(&self) -> u32 {
-        22
+        23
     }
 
     fn names_stages(&self) -> bool {

@@ -21,6 +21,9 @@ pub(super) struct Source {
     pub(super) grade: String,
     /// Where it stands.
     pub(super) source: String,
+    /// Its number in the file.
+    #[serde(skip)]
+    pub(super) place: usize,
     line: Vec<Published>,
     #[serde(default)]
     curve: Vec<Curve>,
@@ -69,8 +72,9 @@ impl Source {
 
 /// The sources called `ids`, in the order of the file.
 pub(super) fn published(ids: &[String]) -> Result<Vec<Source>, StageError> {
-    let file: File = toml::from_str(include_str!("published.toml"))
+    let mut file: File = toml::from_str(include_str!("published.toml"))
         .map_err(|e| StageError::new(format!("published.toml: {e}")))?;
+    file.source.iter_mut().enumerate().for_each(|(place, source)| source.place = place);
     if let Some(id) = ids.iter().find(|id| file.source.iter().all(|source| source.id != **id)) {
         let known: Vec<_> = file.source.iter().map(|source| format!("`{}`", source.id)).collect();
         return Err(StageError::new(format!("`published` names `{id}`, which has no published numbers"))

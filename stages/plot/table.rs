@@ -5,6 +5,7 @@ use std::{
     fmt::Write as _,
 };
 
+use super::ticks::gibibytes;
 use crate::results::{Evaluation, Line, Network, Results, Statistics};
 
 /// Accuracy by network and by what was trained; with both variants of networks, the paper's first. Nothing where no
@@ -86,8 +87,7 @@ pub(super) fn memory(results: &Results) -> Option<String> {
         return None;
     }
     let batch_heads = batches.iter().map(|batch| format!(" {batch} images (MB) |"));
-    let budget_heads =
-        budgets.iter().map(|budget| format!(" most images in {:.2} GB |", *budget as f64 / 1e9));
+    let budget_heads = budgets.iter().map(|budget| format!(" most images in {} |", gibibytes(*budget)));
     let heads: String = batch_heads.chain(budget_heads).collect();
     let rule = "---:|".repeat(batches.len() + budgets.len());
     let mut text = format!("| network | variant | trained |{heads}\n|---|---|---|{rule}\n");

@@ -149,7 +149,7 @@ fn every_figure_has_title_axes_legend_number_of_runs_and_caption() {
             "size-by-depth",
             &["kilobytes (log scale)", "checkpoint: BatchNorm only", "all numbers of the network"],
         ),
-        ("memory-resnet14-paper", &["batch (images)", "buffers (MB)", "images fit 1.07 GB"]),
+        ("memory-resnet14-paper", &["batch (images)", "buffers (MB)", "images fit 1 GiB"]),
     ] {
         assert!(names.contains(&name), "{name} is not in {names:?}");
         let svg = std::fs::read_to_string(out.path().join(format!("{name}.svg"))).unwrap();
@@ -173,8 +173,7 @@ fn every_figure_has_title_axes_legend_number_of_runs_and_caption() {
         "{parameters}"
     );
     let memory = std::fs::read_to_string(out.path().join("memory.md")).unwrap();
-    let heads =
-        "| network | variant | trained | 64 images (MB) | 128 images (MB) | most images in 1.07 GB |\n";
+    let heads = "| network | variant | trained | 64 images (MB) | 128 images (MB) | most images in 1 GiB |\n";
     assert!(memory.starts_with(heads), "{memory}");
     assert!(memory.contains("| ResNet-14 | paper | BatchNorm only | 120 | 240 | 512 |\n"), "{memory}");
     assert_eq!(memory.matches("| ResNet-14 | paper | BatchNorm only |").count(), 1, "seeds take the same");

@@ -24,6 +24,7 @@ impl<'a> Layout<'a> {
             let last = words.len().max(1) as f64 - 0.5;
             return Self { scale, range: (-0.5, last), ticks: (0..words.len()).map(|i| i as f64).collect() };
         }
+        let values = values.chain(axis.room.iter().copied());
         let positions = values.filter_map(|value| position(scale, value));
         let (low, high) =
             positions.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
@@ -98,6 +99,11 @@ fn even((low, high): (f64, f64)) -> Vec<f64> {
     let step = step.unwrap_or(rough);
     let (first, last) = ((low / step).ceil() as i64, (high / step).floor() as i64);
     (first..=last).map(|i| i as f64 * step).collect()
+}
+
+/// Memory as people ask for it.
+pub(super) fn gibibytes(bytes: u64) -> String {
+    format!("{} GiB", brief(bytes as f64 / f64::from(1 << 30)))
 }
 
 /// What is left of a number that a reader needs only about: two digits of a small one.

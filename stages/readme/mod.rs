@@ -94,7 +94,7 @@ impl Kind for Readme {
     }
 
     fn version(&self) -> u32 {
-        10
+        11
     }
 
     fn roles(&self) -> Roles {
@@ -253,10 +253,15 @@ fn read_params(params: &Params) -> Result<ReadmeParams, StageError> {
 /// The figures that `folder` lists, the main one first.
 fn list(folder: &Path) -> Result<Vec<Entry>, StageError> {
     let path = folder.join(LIST);
-    serde_json::from_str(&read(&path)?).map_err(|e| {
-        StageError::new(format!("`{}` is no list of figures: {e}", path.display()))
+    let wrong = |why: String| {
+        StageError::new(format!("`{}` is no list of figures: {why}", path.display()))
             .hint("`figures` wants an instance of kind `plot`")
-    })
+    };
+    let list: Vec<Entry> = serde_json::from_str(&read(&path)?).map_err(|e| wrong(e.to_string()))?;
+    match list.iter().find(|entry| Path::new(&entry.name).file_name() != Some(entry.name.as_ref())) {
+        Some(entry) => Err(wrong(format!("`{}` is not the name of a file beside it", entry.name))),
+        None => Ok(list),
+    }
 }
 
 fn copy(from: &Path, name: &str, to: &Path) -> Result<(), StageError> {

@@ -40,6 +40,9 @@ struct Measured {
     batch: u64,
     threads: u64,
     pass: String,
+    /// Only PyTorch can be.
+    #[serde(default)]
+    compiled: bool,
     runs: Vec<Run>,
 }
 
@@ -62,8 +65,8 @@ impl Measured {
         median(self.runs.iter().map(|run| run.images_per_second))
     }
 
-    fn megabytes(&self) -> f64 {
-        median(self.runs.iter().map(|run| run.rss_growth_bytes)) / 1e6
+    fn megabytes(&self) -> impl Iterator<Item = f64> {
+        self.runs.iter().map(|run| run.rss_growth_bytes / 1e6)
     }
 }
 
@@ -82,6 +85,7 @@ pub(super) fn table(text: &str, path: &Path) -> Result<String, StageError> {
         section.results.first().map(|measured| (Network::new(&measured.arch), measured.variant != "paper"))
     });
     let mut commits = Vec::<(String, Vec<&str>)>::new();
+    let mut plain = Vec::new();
     for section in &sections {
         let Some(threads) = section.results.iter().map(|measured| measured.threads).max() else { continue };
         let processor = &section.machine.processor;
@@ -91,6 +95,9 @@ pub(super) fn table(text: &str, path: &Path) -> Result<String, StageError> {
             continue;
         }
         text.extend(rows);
+        if !section.results.iter().any(|measured| measured.compiled && !measured.runs.is_empty()) {
+            plain.extend(section.results.first().map(|measured| Network::new(&measured.arch).label()));
+        }
         let Machine { processor, cores, torch, commit, date } = &section.machine;
         let day = date.split(' ').next().unwrap_or_default();
         let machine = format!("{processor}, {cores} cores, PyTorch {torch}, {day}");
@@ -111,10 +118,16 @@ pub(super) fn table(text: &str, path: &Path) -> Result<String, StageError> {
         format!("{machine}, commit{} {}", if of.len() == 1 { "" } else { "s" }, of.join(", "))
     });
     let machines: Vec<_> = machines.collect();
+    plain.dedup();
+    let except = if plain.is_empty() {
+        String::new()
+    } else {
+        format!(" (compiled ones not tried: {})", plain.join(", "))
+    };
     let _ = write!(
         text,
         "\nWhole training steps at batch {BATCH} in float32, and what the process grew by. PyTorch's speed is that of its \
-         fastest configuration, its memory that of its most frugal one. It cannot train single weights, so random weights \
+         fastest configuration{except}, its memory the least that it took. It cannot train single weights, so random weights \
          are compared with its training of BatchNorm only. Measured on {}.\n",
         cell(&machines.join("; "))
     );
@@ -126,7 +139,7 @@ fn row(results: &[Measured], mode: &str, threads: u64, processor: &str) -> Optio
     let theirs_mode = if mode == "random" { "bn" } else { mode };
     let theirs = || results.iter().filter(|measured| measured.is("torch", theirs_mode, threads));
     let fastest = theirs().map(Measured::speed).reduce(f64::max)?;
-    let frugal = theirs().map(Measured::megabytes).reduce(f64::min)?;
+    let frugal = theirs().flat_map(Measured::megabytes).reduce(f64::min)?;
     Some(format!(
         "| {} | {} | {} | {threads} | {:.0} | {fastest:.0} | **{:.2}** | {:.0} | {frugal:.0} | {} |\n",
         Network::new(&ours.arch).label(),
@@ -134,7 +147,7 @@ fn row(results: &[Measured], mode: &str, threads: u64, processor: &str) -> Optio
         Line::new(mode, None, Vec::new()).label(),
         ours.speed(),
         ours.speed() / fastest,
-        ours.megabytes(),
+        median(ours.megabytes()),
         cell(processor),
     ))
 }
@@ -158,9 +171,9 @@ mod tests {
                 "threads":{threads},"pass":"train","runs":[{{"images_per_second":{},"rss_growth_bytes":{}}},
                 {{"images_per_second":{},"rss_growth_bytes":{}}}]}}"#,
                 speed - 1.0,
-                megabytes * 1e6,
+                (megabytes - 10.0) * 1e6,
                 speed + 1.0,
-                megabytes * 1e6
+                (megabytes + 10.0) * 1e6
             )
         };
         let results = [
@@ -175,8 +188,9 @@ mod tests {
             format!(r#"{{"resnet32 paper":{{"machine":{machine},"results":[{}]}}}}"#, results.join(","));
         let table = table(&text, "compare.json".as_ref()).unwrap();
         for row in [
-            "| ResNet-32 | paper | BatchNorm only | 2 | 600 | 300 | **2.00** | 200 | 700 | P |\n",
-            "| ResNet-32 | paper | as many random weights | 2 | 500 | 300 | **1.67** | 300 | 700 | P |\n",
+            "| ResNet-32 | paper | BatchNorm only | 2 | 600 | 300 | **2.00** | 200 | 690 | P |\n",
+            "| ResNet-32 | paper | as many random weights | 2 | 500 | 300 | **1.67** | 300 | 690 | P |\n",
+            "fastest configuration (compiled ones not tried: ResNet-32), its memory",
             "P, 2 cores, PyTorch 2, today, commit abc.",
         ] {
             assert!(table.contains(row), "{table}");

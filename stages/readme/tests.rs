@@ -42,6 +42,18 @@ fn publish(params: &Params, result: &Path, project: &Path) -> Result<Vec<PathBuf
 }
 
 #[test]
+fn a_figure_that_does_not_lie_beside_its_list_is_refused() {
+    let (result, project) = result_and_project("<!-- repro:figures --><!-- /repro:figures -->");
+    fs::write(project.path().join("logo.svg"), "<svg/>").unwrap();
+    for name in ["../logo", "/logo", "a/b", "..", ""] {
+        let list = format!(r#"[{{"name":"{name}","title":"t","caption":"c"}}]"#);
+        fs::write(result.path().join(LIST), list).unwrap();
+        let error = publish(&params("publish = true"), result.path(), project.path()).unwrap_err();
+        assert!(error.message.ends_with("is not the name of a file beside it"), "{}", error.message);
+    }
+}
+
+#[test]
 fn blocks_are_replaced_once_and_then_left_alone() {
     let text = "top\n<!-- repro:table -->old<!-- /repro:table -->\n<!-- repro:figures --><!-- /repro:figures -->\n<!-- repro:figure --><!-- /repro:figure -->end";
     let (result, project) = result_and_project(text);

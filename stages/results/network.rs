@@ -31,7 +31,7 @@ impl Family {
     /// Under the axis on which its networks stand.
     pub(crate) fn axis(self) -> &'static str {
         match self {
-            Self::Depth => "depth of the ResNet (layers)",
+            Self::Depth => "depth of the ResNet (layers, not to scale)",
             Self::Width => "ResNet, depth-width (width as a multiple of 16 channels)",
             Self::Vgg => "depth of the VGG network (layers)",
             Self::Other => "network",

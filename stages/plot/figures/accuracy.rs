@@ -2,11 +2,11 @@
 //! the same networks.
 
 use super::{
-    Axis, Chart, Drawing, Given, Places, Series, TOP1, counted, crossed, grouped, look, looks, more_than_one,
-    others, over_places,
+    Axis, Chart, Drawing, Given, Places, Series, Source, TOP1, counted, crossed, grouped, looks,
+    more_than_one, others, over_places,
 };
 use crate::{
-    plot::{chart::Look, ticks::brief},
+    plot::{look, ticks::brief},
     results::{Evaluation, Family, Line},
 };
 
@@ -98,6 +98,9 @@ fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<(usize, Dra
     let published: Vec<_> = given
         .published
         .iter()
+        .filter(|source| {
+            sort.about.is_empty() || source.lines().any(|(line, _)| sort.about.contains(&line.mode()))
+        })
         .flat_map(|source| source.lines().map(move |(line, points)| (source, line, points)))
         .filter(|(_, line, _)| (sort.shows)(line))
         .collect();
@@ -125,8 +128,8 @@ fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<(usize, Dra
         if points.is_empty() {
             continue;
         }
-        let before = published[..index].iter().filter(|(_, other, _)| other.mode() == line.mode()).count();
-        let look = Look { hollow: true, ..look(line, before) };
+        let same = |(of, other, _): &&(&Source, Line, _)| of == source && other.mode() == line.mode();
+        let look = look::theirs(line, source, published[..index].iter().filter(same).count());
         series.push(Series { label: format!("{}: {}", source.label, line.label()), look, points });
         if !sources.contains(source) {
             sources.push(source);

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{Axis, Chart, Drawing, Given, MANY, Series, are_apart, counted, entitled, look, looks, others};
+use super::{Axis, Chart, Drawing, Given, MANY, Series, are_apart, counted, entitled, looks, others};
 use crate::{
-    plot::chart::{Dashes, Look, Marker, Point},
+    plot::{
+        chart::{Dashes, Look, Marker, Point},
+        look,
+    },
     results::{History, Line, Network, Statistics},
 };
 
@@ -98,9 +101,9 @@ fn drawing(
     for source in given.published.iter().filter(|_| columns.published) {
         for (line, points) in source.curves(network) {
             let points = points.iter().map(|(epoch, value)| (*epoch as f64, *value, None)).collect();
-            let look = look(&line, 0);
+            let look = look::theirs(&line, source, 0);
             let dashes = if many { look.dashes } else { Dashes::Solid };
-            let look = Look { hollow: true, dashes, ..look };
+            let look = Look { dashes, ..look };
             series.push(Series { label: format!("{}: {}", source.label, line.label()), look, points });
             sources.push(source);
         }

@@ -116,8 +116,9 @@ pub(super) fn zeroing(given: &Given<'_>) -> Vec<Drawing> {
             "How the test accuracy changes when every scale nearer to zero than a threshold is set to zero, \
                        without more training: at 0 they were not needed."
                 .into();
-        let (title, axis) = ("Cost of setting small scales to zero", "change of test accuracy (points)");
-        let chart = by_threshold(given, places, title, change, axis);
+        let title = "Change when small scales are set to zero";
+        let mut chart = by_threshold(given, places, title, change, "change of test accuracy (points)");
+        chart.y.room = vec![-1.0, 1.0]; // a tenth of a point is ten images
         Drawing { name: format!("zeroing-by-{}", places.family.name()), caption, chart }
     };
     Places::all(given.results).iter().map(drawing).collect()

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{Axis, Chart, Drawing, Given, Series, looks};
-use crate::results::{Line, Memory, Network};
+use crate::{
+    plot::ticks::gibibytes,
+    results::{Line, Memory, Network},
+};
 
 pub(super) fn memory(given: &Given<'_>) -> Vec<Drawing> {
     let mut networks = BTreeMap::<(&Network, &str), BTreeMap<&Line, &Memory>>::new();
@@ -19,14 +22,14 @@ pub(super) fn memory(given: &Given<'_>) -> Vec<Drawing> {
                 buffers.iter().map(|at| (at.batch as f64, at.bytes as f64 / 1e6, None)).collect();
             points.sort_by(|a, b| a.0.total_cmp(&b.0));
             let fits = memory.largest_batch.zip(memory.budget).map_or_else(String::new, |(n, budget)| {
-                format!(" (up to {n} images fit {:.2}\u{a0}GB)", budget as f64 / 1e9)
+                format!(" (up to {n} images fit {})", gibibytes(budget).replace(' ', "\u{a0}"))
             });
             series.push(Series { label: format!("{}{fits}", line.label()), look, points });
         }
         let chart = Chart {
             title: format!("Memory of a training step, {} ({variant})", network.label()),
             x: Axis::linear("batch (images)"),
-            y: Axis::linear("buffers (MB)"),
+            y: Axis::linear_with("buffers (MB)", &[0.0]),
             series,
             rows: false,
         };

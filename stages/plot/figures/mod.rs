@@ -280,5 +280,6 @@ fn others(they: &str, sources: &[&Source]) -> String {
     }
     let how = |grade: &str| if grade == "C" { ", read off the figure" } else { "" };
     let words = sources.iter().map(|s| format!("{} ({}{})", s.label, s.source, how(&s.grade)));
-    format!(" {they} are published by others: {}.", words.collect::<Vec<_>>().join("; "))
+    let shapes = if sources.len() > 1 { ", a shape for each" } else { "" };
+    format!(" {they} are published by others{shapes}: {}.", words.collect::<Vec<_>>().join("; "))
 }
