@@ -80,6 +80,8 @@ impl Project {
         let (state, _) = State::load(cache)?;
         let records = files(&cache.join("records"), options.keep)?;
         if state.damaged() || (state.results.is_empty() && !records.is_empty()) {
+            // What a run with nothing to do goes by, without reading the index.
+            let _ = clear(&cache.join("idle"));
             return Err(EngineError::User {
                 message: format!(
                     "the index `{}` is missing or damaged, so nobody knows what is in use",

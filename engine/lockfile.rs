@@ -131,15 +131,12 @@ impl From<&Entry> for Locked {
 
 /// Reads a lock file; one that is missing is empty.
 pub(crate) fn read(place: &Path) -> Result<Lock, EngineError> {
-    let place_named = place.display().to_string();
-    let text = match read_plain(place) {
+    let bytes = match read_plain(place) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Lock::new()),
-        Err(error) => return Err(unreadable(&place_named, &error.to_string())),
-        Ok(bytes) => {
-            String::from_utf8(bytes).map_err(|error| unreadable(&place_named, &error.to_string()))?
-        }
+        read => read.context("read", place)?,
     };
-    parse(&text, &place_named)
+    let named = place.display().to_string();
+    parse(str::from_utf8(&bytes).map_err(|error| unreadable(&named, &error.to_string()))?, &named)
 }
 
 /// What the lock file says of this profile, by instance. With `allow_missing` it is believed of what is missing, too;

@@ -99,10 +99,10 @@ impl Project {
     }
 }
 
-/// What a result was made with. Where several recipes came to the bytes of an input, it is taken to be of what is shown,
-/// if the result is, or else of one with the stage and axes that the reader's recipe names, and of these the last that
-/// began before the reader; where none did, the first that began later, because a stage that is made again may be older
-/// than it says.
+/// What a result was made with. Where several recipes came to the bytes of an input, it is taken to be of one with the
+/// stage and axes that the reader's recipe names; of these of one that is shown, if the result is; and of these the last
+/// that began before the reader; where none did, the first that began later, because a stage that is made again may be
+/// older than it says.
 fn with(
     records: &[(Digest, Record)],
     makers: &BTreeMap<Digest, Vec<usize>>,
@@ -128,8 +128,8 @@ fn with(
                         let run = &records[*maker].1.run;
                         let (began, before) = (run.started, run.started <= record.run.started);
                         (
-                            is_shown(result) && is_shown(*maker),
                             is_of(&whose, &run.instance),
+                            is_shown(result) && is_shown(*maker),
                             before,
                             if before { began } else { u64::MAX - began },
                             *maker,
@@ -238,7 +238,7 @@ mod tests {
         assert_eq!((of(2, "read.x"), of(2, "kind read")), (one("1"), one("\"command 1\"")));
         assert_eq!(of(2, "pass.x"), None);
         // What is shown was made of what is shown.
-        let shown = [0, 2].map(|at: usize| records[at].0).into();
+        let shown = [0, 2, 6].map(|at: usize| records[at].0).into();
         let of = |at: usize| with(&records, &makers, &shown, at).get("make.p").cloned();
         assert_eq!((of(2), of(6)), (one("\"one\""), one("\"three\"")));
     }

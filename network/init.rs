@@ -155,7 +155,7 @@ pub fn random_positions(seed: u64, param: &Param, k: usize) -> Result<Vec<u32>> 
     let fan_in = param.len() / filters;
     if k == 0 || k > fan_in {
         return Err(Error::Invalid(format!(
-            "k = {k} trained weights per filter do not fit `{}`, whose filters have {fan_in}; choose k from 1 to {fan_in}",
+            "k = {k} trained weights per filter do not fit `{}`, whose filters have {fan_in}",
             param.name
         )));
     }

@@ -20,6 +20,17 @@ impl State {
                 weights.insert(param.name.clone(), init::thin(spec.seed, &param));
             }
         }
+        let some = |param: &Param| match spec.set.share(param) {
+            Share::PerFilter { k } => Some((param.len() / param.shape[0], k, param.name.clone())),
+            _ => None,
+        };
+        if let Some((most, k, name)) = graph.params().iter().filter_map(some).min()
+            && k > most
+        {
+            return Err(Error::Invalid(format!(
+                "k = {k} trained weights per filter do not fit `{name}`, whose filters have {most}; choose k from 1 to {most}"
+            )));
+        }
         let mut state = Self::default();
         for param in graph.params() {
             let Some((name, shape)) = spec.set.slot(&param) else { continue };

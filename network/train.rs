@@ -296,7 +296,7 @@ impl Training {
     }
 
     /// One more epoch, or what is left of one: all training images, then all test images. Asks `watch` before
-    /// each batch whether to go on. [`Error::Diverged`] when the loss is no longer a number.
+    /// each batch whether to go on. [`Error::Diverged`] when the loss, a trained value or a running statistic is not finite.
     pub fn epoch(&mut self, watch: &mut dyn FnMut(&Progress) -> ControlFlow<()>) -> Result<Epoch> {
         self.whole()?;
         self.stopped = true; // until the end is reached

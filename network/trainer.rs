@@ -11,12 +11,12 @@ use candle_core::DType;
 
 use crate::{
     Error, Result,
-    arch::{Arch, Graph, Variant},
+    arch::{Arch, Variant},
     cpu::{self, lanes::Isa},
     cuda::{cards, driver::Card, nvrtc::Places, trainer::CudaTrainer},
     data::Dataset,
     init::Init,
-    mode::{Share, TrainSet},
+    mode::TrainSet,
     plan::Plan,
     reference::Reference,
     tensor::Tensors,
@@ -51,21 +51,6 @@ impl TrainSpec {
     pub fn for_images_of(&self, data: &Dataset) -> Self {
         let most = data.len(Split::Train).max(data.len(Split::Test)).max(1);
         Self { batch: self.batch.min(most), ..self.clone() }
-    }
-
-    /// Has every filter of which some weights are to train as many as that?
-    fn check_k(&self, classes: usize) -> Result<()> {
-        let params = Graph::new(self.arch, self.variant, classes).params();
-        let some = params.iter().filter_map(|param| match self.set.share(param) {
-            Share::PerFilter { k } => Some((param.len() / param.shape[0], k, &param.name)),
-            _ => None,
-        });
-        match some.min() {
-            Some((most, k, name)) if k > most => Err(Error::Invalid(format!(
-                "k = {k} trained weights per filter do not fit `{name}`, whose filters have {most}; choose k from 1 to {most}"
-            ))),
-            _ => Ok(()),
-        }
     }
 
     /// Can a step be made on `batch`, of the training images of `data`?
@@ -240,7 +225,6 @@ pub fn trainer(
     data: Arc<Dataset>,
     choice: &EngineChoice,
 ) -> Result<(Box<dyn Trainer>, Option<String>)> {
-    spec.check_k(data.classes().len())?;
     let reference =
         |data| -> Result<Box<dyn Trainer>> { Ok(Box::new(Reference::new(spec, data, DType::F32)?)) };
     let small = spec.for_images_of(&data);

@@ -12,15 +12,17 @@ use crate::{
     commit::Commit,
     digest::Digest,
     error::EngineError,
-    instance::InstanceId,
+    instance::{Instance, InstanceId},
     kind::StageError,
     look::look,
     observer::Event,
     plan::{Found, Why},
+    process::is_held,
     project::Project,
     publish::publish,
     recipe::{Recipe, changes},
     record::Record,
+    share::is_empty,
     show::Old,
     state::Entry,
     store::{Content, Draft, UNTOUCHED, lock_of},
@@ -208,10 +210,19 @@ impl Run<'_> {
     /// What it left to go on from is built on what its recipe says, if nobody touched that until it ended; then it no
     /// longer matters who does.
     fn keep_attempt(&mut self, id: InstanceId, started: &Started) {
-        if self.moved_meanwhile(id, started).is_none() {
-            let scratch = self.plan.project.store.scratch(started.recipe.digest());
+        let Plan { project, pipeline, options, .. } = &self.plan;
+        let Instance { kind, params, .. } = &pipeline.instances[id];
+        let scratch = project.store.scratch(started.recipe.digest());
+        let lock = lock_of(&scratch);
+        // Who is left over, or may be on another machine, may still write into it.
+        let over = options.launcher.is_none() && !is_held(&lock);
+        if kind.command(params).is_some()
+            && !is_empty(&scratch)
+            && over
+            && self.moved_meanwhile(id, started).is_none()
+        {
             // Best effort: where it cannot be noted, who touches it still matters.
-            let _ = fs::write(lock_of(&scratch), UNTOUCHED);
+            let _ = fs::write(lock, UNTOUCHED);
         }
     }
 

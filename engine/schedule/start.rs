@@ -148,7 +148,11 @@ impl Run<'_> {
         let forced = forced.contains(&id);
         let anew = forced || !project.goes_on(pipeline, id, recipe, seen, &self.state);
         if anew && !is_empty(&project.store.scratch(recipe)) {
-            let why = if forced { "it is forced" } else { "what it reads was touched before that had ended" };
+            let why = if forced {
+                "it is forced"
+            } else {
+                "what it reads may have been touched before that had ended"
+            };
             let line =
                 format!("it begins anew, though an earlier attempt left something to go on from: {why}");
             self.observer.event(&Event::Said { id, line });

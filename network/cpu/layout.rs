@@ -75,6 +75,9 @@ enum Value {
     Unit(usize),
     Sum(usize, Added),
     Feature(usize),
+    /// The average of the last feature.
+    Mean,
+    Logits,
 }
 
 impl Layout {
@@ -116,15 +119,17 @@ impl Layout {
                 }
                 (Op::Relu, [Value::Unit(unit)]) if layout.normed(*unit) => layout.feature(*unit, Added::None),
                 (Op::Relu, [Value::Sum(unit, added)]) => layout.feature(*unit, *added),
-                (Op::MaxPool, [Value::Feature(feature)]) => layout.pool(*feature)?,
+                (Op::MaxPool, [Value::Feature(feature)]) if reads[node.inputs[0]] == 1 => {
+                    layout.pool(*feature)?
+                }
                 (Op::GlobalAvgPool, [Value::Feature(feature)])
                     if feature + 1 == layout.features.len() && i + 2 == graph.nodes.len() =>
                 {
-                    Value::Feature(*feature)
+                    Value::Mean
                 }
-                (Op::Linear { name, classes }, [Value::Feature(_)]) => {
+                (Op::Linear { name, classes }, [Value::Mean]) => {
                     (layout.output, layout.classes) = (name.clone(), *classes);
-                    Value::Image // nothing follows
+                    Value::Logits
                 }
                 (op, _) => return Err(uncovered(&format!("{op:?} at this place"))),
             };
@@ -208,9 +213,9 @@ impl Layout {
     }
 
     fn pool(&mut self, feature: usize) -> Result<Value> {
-        let (channels, size) = self.shapes[self.features[feature].shape];
-        let plain = self.features[feature].added == Added::None && self.features[feature].readers.is_empty();
-        if !plain || size.iter().any(|n| n % 2 != 0) {
+        let Feature { added, pooled, shape, .. } = self.features[feature];
+        let (channels, size) = self.shapes[shape];
+        if added != Added::None || pooled || size.iter().any(|n| n % 2 != 0) {
             return Err(uncovered("max-pooling at this place"));
         }
         let shape = self.shape((channels, size.map(|n| n / 2)));
@@ -268,7 +273,7 @@ impl Layout {
 
 /// The engine's refusal.
 pub(crate) fn uncovered(what: &str) -> Error {
-    Error::Unsupported { engine: "cpu", reason: format!("it does not cover {what}; use the reference") }
+    Error::Unsupported { engine: "cpu", reason: format!("it does not cover {what}") }
 }
 
 #[cfg(test)]

@@ -117,7 +117,7 @@ fn chains_of_layers_and_blocks_are_covered() {
 #[test]
 fn what_would_be_computed_wrongly_is_refused() {
     type Make = fn(&mut Net, NodeId) -> NodeId;
-    let wrong: [(&str, Make); 15] = [
+    let wrong: [(&str, Make); 17] = [
         ("a feature that is added twice", |net, x| {
             let first = net.layer(x, 16, 3, 2);
             let x = net.block(first, 16, 1);
@@ -177,6 +177,16 @@ fn what_would_be_computed_wrongly_is_refused() {
             let x = net.pool(x);
             net.block(x, 32, 2)
         }),
+        ("two poolings", |net, x| {
+            let x = net.layer(x, 16, 3, 1);
+            let x = net.pool(x);
+            net.pool(x)
+        }),
+        ("a pooling that nobody reads", |net, x| {
+            let x = net.layer(x, 16, 3, 1);
+            let _ = net.pool(x);
+            net.layer(x, 16, 3, 2)
+        }),
         ("two BatchNorms", |net, x| {
             let x = net.layer(x, 16, 3, 2);
             let y = net.unit(x, 16, 3, 1);
@@ -204,4 +214,8 @@ fn what_would_be_computed_wrongly_is_refused() {
         let refused = layout(make);
         assert!(matches!(refused, Err(Error::Unsupported { .. })), "{what}");
     }
+    let mut net = Net::new();
+    let x = net.layer(0, 16, 3, 2);
+    net.push(Op::Linear { name: "linear".into(), classes: 10 }, vec![x], [10, 1, 1]);
+    assert!(Layout::new(&Graph { nodes: net.0 }).is_err(), "an output layer that reads no average");
 }

@@ -101,8 +101,9 @@ impl Pool {
         };
         // Where the system has no more of them, the others do their work.
         let start = |worker| std::thread::Builder::new().spawn(serve(worker)).ok();
-        let threads = (1..workers).map_while(start).collect();
-        Self { shared, threads, ranges: (0..workers.max(1)).map(|_| Range::default()).collect() }
+        let threads: Vec<_> = (1..workers).map_while(start).collect();
+        let ranges = (0..=threads.len()).map(|_| Range::default()).collect();
+        Self { shared, threads, ranges }
     }
 
     /// Threads that work, the calling one included.

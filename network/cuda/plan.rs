@@ -44,13 +44,6 @@ impl Plan {
             Error::Unsupported { reason, .. } => uncovered(reason),
             e => e,
         })?;
-        // The second reader's gradient is added where the first one's lies, and so is a shortcut's; a third one's would
-        // be lost.
-        let crowded =
-            |f: &Feature| f.readers.len() > 2 || (f.readers.len() > 1 && (f.joins.is_some() || f.pooled));
-        if layout.features.iter().any(crowded) {
-            return Err(uncovered("it does not cover a shortcut around several readers".into()));
-        }
         let parameters = Parameters::new(&graph, &layout, spec, tensor_cores);
         if parameters.len.max(parameters.packed) > u32::MAX as usize {
             return Err(uncovered("it does not cover networks of 2^32 values".into()));

@@ -50,11 +50,8 @@ pub(super) fn print(
             })
         };
         ui::json(&differences.iter().map(object).collect());
-    } else if old.is_empty() || new.is_empty() {
-        ui::note(&format!(
-            "nothing was compared: {} no {what}",
-            if new.is_empty() { "here is" } else { "there was" }
-        ));
+    } else if old.is_empty() && new.is_empty() {
+        ui::note(&format!("nothing was compared: there is no {what} on either side"));
     } else if differences.is_empty() {
         ui::note(&format!("no {what} is different"));
     } else {

@@ -103,7 +103,9 @@ fn even((low, high): (f64, f64)) -> Vec<f64> {
 
 /// Memory as people ask for it.
 pub(super) fn gibibytes(bytes: u64) -> String {
-    format!("{} GiB", brief(bytes as f64 / f64::from(1 << 30)))
+    let [mebi, gibi] = [20, 30].map(|power| bytes as f64 / f64::from(1 << power));
+    let (size, unit) = if gibi < 0.1 { (mebi, "MiB") } else { (gibi, "GiB") };
+    format!("{} {unit}", number((100.0 * size).round() / 100.0))
 }
 
 /// What is left of a number that a reader needs only about: two digits of a small one.
