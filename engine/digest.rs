@@ -12,6 +12,8 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Visitor};
 
+use crate::place::plain;
+
 /// A BLAKE3 digest; prints as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest(blake3::Hash);
@@ -27,11 +29,7 @@ impl Digest {
     /// # Errors
     /// When it cannot be read, or is no plain file.
     pub(crate) fn of_file(path: &Path) -> io::Result<Self> {
-        let meta = fs::metadata(path)?;
-        // Opening a pipe would wait for somebody who writes to it.
-        if !meta.is_file() && !meta.is_dir() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a plain file"));
-        }
+        let meta = plain(path)?;
         let mut file = fs::File::open(path)?;
         let size = usize::try_from(meta.len()).unwrap_or(usize::MAX);
         // One byte more than there should be, so that the end is seen with the content.

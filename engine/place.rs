@@ -24,12 +24,22 @@ pub(crate) fn with_parent<T>(path: &Path, mut act: impl FnMut() -> io::Result<T>
     }
 }
 
-/// Reads a file. Whoever reads a pipe waits for somebody who writes to it, for ever.
-pub fn read_plain(path: &Path) -> io::Result<Vec<u8>> {
+/// What is known of a file that can be opened: whoever opens a pipe waits for somebody who writes to it, for ever. A
+/// folder passes, and is an error of its own where it is read.
+pub(crate) fn plain(path: &Path) -> io::Result<fs::Metadata> {
     let meta = fs::metadata(path)?;
-    if !meta.is_file() && !meta.is_dir() {
-        return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a plain file"));
+    if meta.is_file() || meta.is_dir() {
+        return Ok(meta);
     }
+    Err(io::Error::new(ErrorKind::InvalidInput, "it is not a plain file"))
+}
+
+/// Reads a file, unless it is none.
+///
+/// # Errors
+/// When the file system refuses, or something else is in its place, such as a pipe.
+pub fn read_plain(path: &Path) -> io::Result<Vec<u8>> {
+    plain(path)?;
     fs::read(path)
 }
 

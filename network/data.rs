@@ -5,7 +5,10 @@
 //! (JSON), zeros up to a multiple of 64, the labels of train and test (2 bytes each), and the
 //! images of train and test (uint8, `N 3 32 32`). Numbers are little endian.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +64,8 @@ pub struct Dataset {
     header: Header,
     labels: usize,
     images: usize,
+    /// Of all its bytes, once somebody asked.
+    digest: OnceLock<blake3::Hash>,
 }
 
 /// The bytes of a packed dataset.
@@ -129,7 +134,7 @@ impl Dataset {
             return Err(bad(&format!("{} bytes are not what its header announces", all.len())));
         }
         let images = labels + 2 * (header.train + header.test);
-        let set = Self { bytes, header, labels, images };
+        let set = Self { bytes, header, labels, images, digest: OnceLock::new() };
         for split in [Split::Train, Split::Test] {
             if let Some(i) =
                 (0..set.len(split)).find(|&i| usize::from(set.label(split, i)) >= set.classes().len())
@@ -163,9 +168,9 @@ impl Dataset {
         self.len(split) == 0
     }
 
-    /// Of all its bytes.
+    /// Of all its bytes. The trainings of a group share a dataset.
     pub(crate) fn digest(&self) -> blake3::Hash {
-        blake3::hash((*self.bytes).as_ref())
+        *self.digest.get_or_init(|| blake3::hash((*self.bytes).as_ref()))
     }
 
     /// Class names; labels index them.

@@ -166,17 +166,19 @@ impl Run<'_> {
         let stops = self.told > 0 && instance.kind.command(&instance.params).is_some();
         let made = match result {
             Ok(made) if !stops => *made,
-            Err(error) if !(stops || error.interrupted || self.told > 1) => {
+            unfinished => {
                 self.keep_attempt(id, &started);
                 self.release(&[recipe.digest()]);
-                self.plan.project.store.note_failure(recipe.digest(), &error.message);
-                return self.fail(id, error);
-            }
-            Ok(_) | Err(_) => {
-                self.keep_attempt(id, &started);
-                self.release(&[recipe.digest()]);
-                self.summary.stopped.push(id);
-                self.observer.event(&Event::Stopped { id });
+                match unfinished {
+                    Err(error) if !(stops || error.interrupted || self.told > 1) => {
+                        self.plan.project.store.note_failure(recipe.digest(), &error.message);
+                        self.fail(id, error);
+                    }
+                    Ok(_) | Err(_) => {
+                        self.summary.stopped.push(id);
+                        self.observer.event(&Event::Stopped { id });
+                    }
+                }
                 return;
             }
         };

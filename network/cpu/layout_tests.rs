@@ -61,6 +61,13 @@ impl Net {
         let side = if stride == 1 { x } else { self.unit(x, cout, 1, stride) };
         self.add(y, side)
     }
+
+    /// Two layers of 16 channels, to which something else than what they read may be added.
+    fn around(&mut self, x: NodeId, side: NodeId) -> NodeId {
+        let y = self.layer(x, 16, 3, 1);
+        let y = self.unit(y, 16, 3, 1);
+        self.add(y, side)
+    }
 }
 
 /// The layout of a network that ends in what `make` answers.
@@ -121,9 +128,7 @@ fn what_would_be_computed_wrongly_is_refused() {
         ("a feature that is added twice", |net, x| {
             let first = net.layer(x, 16, 3, 2);
             let x = net.block(first, 16, 1);
-            let y = net.layer(x, 16, 3, 1);
-            let y = net.unit(y, 16, 3, 1);
-            net.add(y, first)
+            net.around(x, first)
         }),
         ("shortcuts that cross", |net, x| {
             let a = net.layer(x, 16, 3, 2);
@@ -142,9 +147,7 @@ fn what_would_be_computed_wrongly_is_refused() {
         ("a shortcut from before the rectifier", |net, x| {
             let s = net.unit(x, 16, 3, 2);
             let x = net.relu(s);
-            let y = net.layer(x, 16, 3, 1);
-            let y = net.unit(y, 16, 3, 1);
-            net.add(y, s)
+            net.around(x, s)
         }),
         ("two branches of stride 1", |net, x| {
             let x = net.layer(x, 16, 3, 2);

@@ -8,6 +8,7 @@ use crate::{
     cuda::{
         emulation::{Emulated, Order},
         fit::{bytes_needed, largest_batch},
+        plan::Plan,
     },
     data::{Images, pack},
     init::BnInit,
@@ -133,6 +134,22 @@ fn small_networks_train_as_in_pytorch_without_tensor_cores() {
         let case = case.unwrap();
         case.check(&mut CudaTrainer::new(&case.spec(), images(), device).unwrap());
     }
+}
+
+#[test]
+fn the_way_back_ends_where_nothing_trains_before() {
+    let lowest = |mode| {
+        let plan = Plan::new(&spec("resnet8", Variant::Paper, mode, 3), 1, 10, 8, true).unwrap();
+        let projection = |u: &usize| plan.layout.units[*u].conv.shortcut;
+        let first = (0..plan.layout.units.len()).find(projection).unwrap();
+        (plan.lowest, plan.layout.end_of(first))
+    };
+    let (found, first) = lowest(Mode::OutputShortcut);
+    assert!(found == first && found > 0, "{found}");
+    for mode in [Mode::All, Mode::Bn, Mode::Gamma, Mode::Beta, Mode::Random, Mode::BnOutputShortcut] {
+        assert_eq!(lowest(mode).0, 0, "{mode}");
+    }
+    assert_eq!(lowest(Mode::None).0, usize::MAX);
 }
 
 #[test]

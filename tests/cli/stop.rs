@@ -226,6 +226,30 @@ fn what_a_killed_run_left_behind_is_ended_by_the_next() {
     }
 }
 
+/// Nobody saw then what was done to its files until the command ended.
+#[test]
+fn what_a_killed_run_left_is_gone_on_from_only_where_nothing_was_touched_since() {
+    const RUN: &str = "if [ -e $SCRATCH/part ]; then echo went on > $OUT/x; exit; fi; touch $SCRATCH/part; touch started; \
+                       until [ -e go ]; do sleep 0.02; done; echo anew > $OUT/x";
+    for (touched, made) in [(false, "went on\n"), (true, "anew\n")] {
+        let stage = format!("[stage.a]\nkind = 'command'\noutputs = ['x']\ndeps = ['note']\nrun = '{RUN}'\n");
+        let project = TestProject::new(&stage);
+        project.write("note", "1");
+        let run = project.start(&["run"]);
+        project.wait_for("started");
+        run.signal("KILL");
+        run.wait();
+        if touched {
+            project.write("note", "1");
+        }
+        let next = project.start(&["run"]);
+        project.write("go", "");
+        let answer = next.wait();
+        assert_eq!(project.read("artifacts/a/x"), made, "{}", answer.err);
+        assert_eq!(answer.err.contains("begins anew"), touched, "{}", answer.err);
+    }
+}
+
 /// Kills a run whose command, which writes its number to `started`, outlives it; then the run `next` ends that before it
 /// begins.
 #[cfg(target_os = "linux")]
