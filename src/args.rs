@@ -254,11 +254,14 @@ pub(crate) struct Form {
 /// The comparison of two listings.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Diff {
-    /// Show what is different now: from a commit, or from what `--json` once wrote to a file
+    /// Show what is different now, or in another commit: from a commit, or from what `--json` once wrote to a file
     Diff {
-        /// A file, or else a revision as git names it
-        #[arg(value_name = "REV|FILE", default_value = "HEAD")]
-        from: String,
+        /// What was: a file, or else a revision as git names it
+        #[arg(value_name = "OLD", default_value = "HEAD")]
+        old: String,
+        /// What is: such a file or revision, too [default: today's]
+        #[arg(value_name = "NEW")]
+        new: Option<String>,
     },
 }
 
@@ -362,6 +365,7 @@ Examples:
   repro metrics 'evaluate[mode=bn]' --md    of some, for a page
   repro metrics --over seed --sort top1     means over the seeds, the best at the end
   repro metrics diff                        against those of the last commit
+  repro metrics diff v1 main                of two commits
   repro metrics --past evaluate             every evaluation that ever ran here, with what it was made with";
 
 const RUN_EXAMPLES: &str = "\

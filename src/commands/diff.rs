@@ -95,9 +95,9 @@ fn differences<'a>(old: &'a Values, new: &'a Values) -> Vec<Difference<'a>> {
     differences
 }
 
-/// What to compare with, where that is asked.
-pub(super) fn from(listing: &Listing) -> Result<Option<&str>, Failure> {
-    let Some(Diff::Diff { from }) = &listing.diff else { return Ok(None) };
+/// What to compare, where that is asked: the old side, and the new one unless it is today's.
+pub(super) fn sides(listing: &Listing) -> Result<Option<(&str, Option<&str>)>, Failure> {
+    let Some(Diff::Diff { old, new }) = &listing.diff else { return Ok(None) };
     if let Some(name) = listing.instances.first() {
         return Err(Failure::user("`diff` compares all instances").hint(format!("leave out `{name}`")));
     }
@@ -108,18 +108,23 @@ pub(super) fn from(listing: &Listing) -> Result<Option<&str>, Failure> {
             Failure::user("`--json`, `--md` and `--csv` cannot be used with each other").hint("choose one")
         );
     }
-    Ok(Some(from))
+    Ok(Some((old, new.as_deref())))
 }
 
-/// What an earlier call wrote with `--json`, if `from` is a file: objects with `instance` and `key`.
-pub(super) fn from_file(from: &str, key: &str) -> Result<Option<Values>, Failure> {
+/// One side: what an earlier call wrote with `--json`, if it names a file (objects with `instance` and `key`); else
+/// what `at` finds in the revision of that name.
+pub(super) fn side(
+    from: &str,
+    key: &str,
+    at: impl FnOnce(&str) -> Result<Values, Failure>,
+) -> Result<Values, Failure> {
     let path = Path::new(from);
     if !path.is_file() {
-        return Ok(None);
+        return at(from);
     }
     let text = fs::read(path).map_err(|e| Failure::user(format!("cannot read `{}`: {e}", path.display())))?;
     let values = serde_json::from_slice(&text).ok().and_then(|value| values(value, key));
-    values.map(Some).ok_or_else(|| {
+    values.ok_or_else(|| {
         Failure::user(format!("`{from}` is no list of {key} of instances"))
             .hint(format!("write one with `repro {key} --json > FILE`"))
     })

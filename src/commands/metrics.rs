@@ -35,22 +35,14 @@ pub(super) struct Row {
 
 pub(super) fn metrics(global: &Global, options: &Metrics) -> Result<ExitCode, Failure> {
     let Metrics { listing, over, sort, .. } = options;
-    if let Some(from) = diff::from(listing)? {
+    if let Some((old, new)) = diff::sides(listing)? {
         if !over.is_empty() || sort.is_some() {
             return Err(Failure::user("`diff` compares result by result, in order of their names")
                 .hint("leave out `--over` and `--sort`"));
         }
         let (pipeline, project) = super::project(global)?;
-        let old = diff::from_file(from, "metrics")?.map_or_else(|| at(pipeline, &project, from), Ok)?;
-        let rows = rows(pipeline, &project, &super::standings(&project, pipeline)?, &[], &[])?;
-        let stale = rows.iter().filter(|row| !row.fresh).count();
-        let new = rows.into_iter().map(|row| (row.name, row.fields)).collect();
-        if stale > 0 {
-            let are = ui::count(stale, "result is", "results are");
-            ui::note(&format!(
-                "of today's, {are} not fresh: what they show may be of another recipe (`repro status` says why)"
-            ));
-        }
+        let side = |from| diff::side(from, "metrics", |revision| at(pipeline, &project, revision));
+        let (old, new) = (side(old)?, new.map_or_else(|| today(pipeline, &project), side)?);
         return Ok(diff::print(&old, &new, "metric", listing.form, cell));
     }
     let (pipeline, project) = super::project(global)?;
@@ -79,6 +71,19 @@ pub(super) fn metrics(global: &Global, options: &Metrics) -> Result<ExitCode, Fa
         ui::print(&ui::formed(&table, listing.form));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The metrics of the results that are shown, with a word about those that are not fresh.
+fn today(pipeline: &Pipeline, project: &Project) -> Result<Values, Failure> {
+    let rows = rows(pipeline, project, &super::standings(project, pipeline)?, &[], &[])?;
+    let stale = rows.iter().filter(|row| !row.fresh).count();
+    if stale > 0 {
+        let are = ui::count(stale, "result is", "results are");
+        ui::note(&format!(
+            "of today's, {are} not fresh: what they show may be of another recipe (`repro status` says why)"
+        ));
+    }
+    Ok(rows.into_iter().map(|row| (row.name, row.fields)).collect())
 }
 
 /// The metrics of the results that the lock file of a commit names: from the cache, or from the commit

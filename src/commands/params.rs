@@ -18,9 +18,10 @@ use crate::{
 
 pub(super) fn params(global: &Global, listing: &Listing) -> Result<ExitCode, Failure> {
     let pipeline = super::pipeline(global)?;
-    if let Some(from) = diff::from(listing)? {
-        let old = diff::from_file(from, "params")?.map_or_else(|| at(global, from), Ok)?;
-        return Ok(diff::print(&old, &all(pipeline), "parameter", listing.form, ui::cell));
+    if let Some((old, new)) = diff::sides(listing)? {
+        let side = |from| diff::side(from, "params", |revision| at(global, revision));
+        let (old, new) = (side(old)?, new.map_or_else(|| Ok(all(pipeline)), side)?);
+        return Ok(diff::print(&old, &new, "parameter", listing.form, ui::cell));
     }
     let ids = super::selected_or_all(pipeline, &listing.instances)?;
     if listing.form.json {

@@ -105,6 +105,22 @@ fn metrics_are_compared_with_a_commit_and_with_a_file() {
     score[seed=3]  top1            0.6300
     ");
     assert_eq!(project.ends(&["metrics", "diff", "before.json"], 0).out, table);
+    // Of two commits, too, whatever is shown now.
+    git(&project, &["commit", "-q", "-a", "-m", "two"]);
+    assert_eq!(project.ends(&["metrics", "diff", "HEAD~"], 0).out, table);
+    project.edit("pipeline.toml", "rate = 0.6", "rate = 0.9");
+    project.ends(&["run"], 0);
+    for sides in [["HEAD~", "HEAD"], ["before.json", "HEAD"]] {
+        let between = project.ends(&["metrics", "diff", sides[0], sides[1]], 0);
+        assert_eq!((between.out.as_str(), between.err.as_str()), (table.as_str(), ""));
+    }
+    let rates = project.json(&["params", "diff", "HEAD~", "HEAD", "--json"], 0);
+    let of = |d: &&serde_json::Value| d["instance"] == "score[seed=2]" && d["name"] == "values.RATE";
+    let rate = rates.as_array().and_then(|all| all.iter().find(of));
+    assert_eq!(rate.map(|d| (&d["old"], &d["new"])), Some((&0.5.into(), &0.6.into())), "{rates}");
+    project.edit("pipeline.toml", "rate = 0.9", "rate = 0.6");
+    project.ends(&["run"], 0);
+    git(&project, &["reset", "-q", "--soft", "HEAD~"]);
     project.edit("pipeline.toml", "rate = 0.6", "rate = 0.7");
     let stale = project.ends(&["metrics", "diff"], 0);
     assert!(stale.out == table && stale.err.contains("2 results are not fresh"), "{}", stale.err);
