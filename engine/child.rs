@@ -18,7 +18,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use toml::{Table, Value};
+use toml::Value;
 
 use crate::{
     instance::Resources,
@@ -39,8 +39,7 @@ pub(crate) struct Order {
     pub(crate) kind: String,
     pub(crate) instance: String,
     pub(crate) axes: BTreeMap<String, Value>,
-    pub(crate) recipe: Table,
-    pub(crate) settings: Table,
+    pub(crate) params: Params,
     pub(crate) inputs: BTreeMap<String, Vec<Input>>,
     pub(crate) out: PathBuf,
     pub(crate) scratch: PathBuf,
@@ -77,12 +76,7 @@ pub(crate) enum Report {
     Progress(Progress),
     Note(String, Value),
     Machine(Box<Machine>),
-    Failed {
-        message: String,
-        hint: Option<String>,
-        interrupted: bool,
-        integrity: bool,
-    },
+    Failed(StageError),
     /// The job came to its end.
     Finished,
 }
@@ -123,8 +117,7 @@ impl Reporter for ToParent {
         self.send(&Report::Finished);
     }
     fn failed(&mut self, error: &StageError) {
-        let StageError { message, hint, interrupted, integrity } = error.clone();
-        self.send(&Report::Failed { message, hint, interrupted, integrity });
+        self.send(&Report::Failed(error.clone()));
     }
 }
 
@@ -188,12 +181,10 @@ fn prepare<'a>(kinds: &'a Kinds, orders: &[Order]) -> Result<&'a Arc<dyn Kind>, 
 }
 
 fn work(kind: &dyn Kind, orders: &[Order], reporters: &mut [ToParent]) -> Vec<Result<(), StageError>> {
-    let params = |order: &Order| Params { recipe: order.recipe.clone(), settings: order.settings.clone() };
-    let params: Vec<_> = orders.iter().map(params).collect();
-    let jobs = orders.iter().zip(&params).zip(reporters).map(|((order, params), reporter)| Job {
+    let jobs = orders.iter().zip(reporters).map(|(order, reporter)| Job {
         instance: &order.instance,
         axes: &order.axes,
-        params,
+        params: &order.params,
         inputs: &order.inputs,
         out: &order.out,
         scratch: &order.scratch,

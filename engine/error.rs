@@ -106,7 +106,7 @@ impl EngineError {
 fn permit(action: &str, path: &Path) -> String {
     let reads = ["read", "restore from"].contains(&action);
     // What comes to a place, or goes from it, is for the folder to let.
-    let of_folder = ["create", "move aside", "write"].contains(&action);
+    let of_folder = ["create", "delete", "move aside", "remove", "write"].contains(&action);
     let place = if of_folder { path.parent().unwrap_or(path) } else { path };
     let there = place.ancestors().find(|path| path.exists()).filter(|_| !reads).unwrap_or(path);
     let how = if reads { "readable" } else { "writable" };
@@ -145,7 +145,7 @@ mod tests {
         // Also where something is in its place.
         let there = folder.path().join("there");
         std::fs::create_dir(&there).unwrap();
-        for action in ["create", "move aside", "write"] {
+        for action in ["create", "delete", "move aside", "remove", "write"] {
             assert_eq!(refused(action, &there), hint);
         }
     }

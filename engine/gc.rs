@@ -77,7 +77,7 @@ impl Project {
             return Ok(GcReport::default());
         }
         let _lock = if options.delete { Some(Lock::take(cache)?) } else { None };
-        let (state, _) = State::load(cache)?;
+        let state = State::load(cache)?;
         let records = files(&cache.join("records"), options.keep)?;
         if state.damaged() || (state.results.is_empty() && !records.is_empty()) {
             // What a run with nothing to do goes by, without reading the index.

@@ -10,11 +10,11 @@ use crate::{
     digest::Digest,
     error::EngineError,
     instance::Pipeline,
-    lockfile::Locked,
+    lockfile::{self, Locked},
     look::look,
-    plan::{Found, Standing, Why, judge},
+    plan::{Found, Standing, Why},
     project::{Known, Project, Seen},
-    recipe::Recipe,
+    recipe::{Recipe, changes},
     state::{Entry, State},
     store::Store,
 };
@@ -53,6 +53,20 @@ impl Adopted {
 }
 
 impl Project {
+    /// What the index says, what lies in place and how it is judged, for who asks and runs nothing. With `allow_missing`
+    /// the lock file is believed as by a run with that option.
+    pub(crate) fn judged(
+        &self,
+        pipeline: &Pipeline,
+        allow_missing: bool,
+    ) -> Result<(State, Vec<Seen>, Vec<Judged>), EngineError> {
+        let mut state = State::load(self.store.cache())?;
+        let seen = self.look_all(pipeline, None, &mut state);
+        let locked = lockfile::believed(pipeline, allow_missing, &self.store, &seen)?;
+        let judged = self.judge_all(pipeline, &seen, &locked, &mut state);
+        Ok((state, seen, judged))
+    }
+
     /// Judges everything in order, as if nothing were to run. `locked`: what the lock file is believed of, by name.
     pub(crate) fn judge_all(
         &self,
@@ -129,37 +143,36 @@ impl Project {
             Ok(recipe) => recipe,
             Err(why) => return cannot(why),
         };
-        if let Some(found) = self.find(recipe.digest(), seen, locked, state) {
+        let digest = recipe.digest();
+        if seen.found == Found::Intact(digest) {
+            let tree = state.results.get(&seen.key).map(|entry| entry.tree);
+            return Judged { standing: Standing::Fresh, recipe: Some(recipe), tree, found: None };
+        }
+        if let Some(found) = self.find(digest, seen, locked, state) {
             let tree = Some(found.tree);
             return Judged { standing: Standing::Fresh, recipe: Some(recipe), tree, found: Some(found) };
         }
-        let mut cached = None;
-        let mut standing = judge(
-            &recipe,
-            &seen.found,
-            || {
-                cached = self.store.restorable(recipe.digest()).map(|record| record.tree);
-                cached.is_some()
-            },
-            |then| self.store.record(then).map(|record| record.recipe),
-        );
-        let mut taken = None;
-        if let Standing::Stale(whys) = &mut standing {
-            whys.iter_mut().for_each(|why| state.memo.name_files(why));
-            taken = locked.and_then(|locked| locked.partly(recipe.digest(), &self.store.shown(&seen.key)));
-            whys.extend(self.store.failure(recipe.digest()).map(Why::Failed));
-        }
-        if taken.is_some() {
-            standing = Standing::Locked;
-        }
-        if let (Standing::Stale(_), Some(why)) = (&standing, missing) {
+        let touched = match &seen.found {
+            Found::Missing(then, path) if *then == digest => Some(Why::OutputMissing(path.clone())),
+            Found::Altered(then, path) if *then == digest => Some(Why::OutputAltered(path.clone())),
+            _ => None,
+        };
+        let taken = || locked.and_then(|locked| locked.partly(digest, &self.store.shown(&seen.key)));
+        let (standing, tree) = if let Some(record) = self.store.restorable(digest) {
+            (Standing::Restorable(touched), Some(record.tree))
+        } else if let Some(tree) = taken() {
+            (Standing::Locked, Some(tree))
+        } else if let Some(why) = missing {
             return cannot(why);
-        }
-        let tree = match standing {
-            Standing::Fresh => state.results.get(&seen.key).map(|entry| entry.tree),
-            Standing::Restorable(_) => cached,
-            Standing::Locked => taken,
-            Standing::Stale(_) | Standing::Waiting(_) => None,
+        } else {
+            let changed = |then| {
+                let then = self.store.record(then).map(|record| changes(&record.recipe, recipe.text()));
+                Why::Changed(then.unwrap_or_default())
+            };
+            let mut why = touched.unwrap_or_else(|| seen.found.recipe().map_or(Why::NeverRan, changed));
+            state.memo.name_files(&mut why);
+            let failed = self.store.failure(digest).map(Why::Failed);
+            (Standing::Stale([why].into_iter().chain(failed).collect()), None)
         };
         Judged { standing, recipe: Some(recipe), tree, found: None }
     }
@@ -168,10 +181,8 @@ impl Project {
     /// or somebody else put it there. What it is say the cache and the lock file.
     fn find(&self, recipe: Digest, seen: &Seen, locked: Option<&Locked>, state: &State) -> Option<Entry> {
         let place = self.store.shown(&seen.key);
-        match seen.found {
-            Found::Intact(then) if then == recipe => return None,
-            Found::Nothing if fs::symlink_metadata(&place).is_err() => return None,
-            _ => {}
+        if seen.found == Found::Nothing && fs::symlink_metadata(&place).is_err() {
+            return None;
         }
         let recorded = self.store.record(recipe).map(|record| Entry::expected(recipe, &record.outputs));
         let locked = locked.and_then(|locked| Some(Entry::expected(recipe, &locked.whole(recipe)?)));

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
 use crate::{error::EngineError, instance::Resources};
@@ -167,7 +167,7 @@ pub struct RoleSpec {
 }
 
 /// Complete, checked parameters.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Params {
     /// Those that decide the result, every default written out: they are in the recipe.
     pub recipe: Table,
@@ -207,7 +207,7 @@ pub struct Command {
 }
 
 /// Why a stage failed: a sentence, its causes below, and a way out.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error, Serialize, Deserialize)]
 #[error("{message}")]
 pub struct StageError {
     /// What went wrong and where.
@@ -221,7 +221,7 @@ pub struct StageError {
 }
 
 /// One input of a job.
-#[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Input {
     /// The instance that made it.
     pub instance: String,
@@ -289,7 +289,7 @@ pub trait Reporter: Send {
 }
 
 /// A snapshot of progress.
-#[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// Units done.
     pub done: u64,

@@ -13,10 +13,10 @@ use std::{
 use serde::Deserialize;
 
 use crate::{
-    digest::{Digest, Stamp, executable},
+    digest::{Digest, Stamp},
     error::{Context, EngineError},
     instance::{Instance, InstanceId, Pipeline},
-    look::strays,
+    look::{is_same, strays},
     place::{read_plain, write_whole},
     plan::Found,
     project::Seen,
@@ -55,7 +55,7 @@ struct LockedOutput {
 impl Locked {
     /// Did the same recipe come to other files here?
     pub(crate) fn differs(&self, entry: &Entry) -> bool {
-        self.recipe == entry.recipe && self.outputs != Self::from(entry).outputs
+        self.recipe == entry.recipe && !self.outputs().eq(entry.outputs())
     }
 
     /// All files and empty folders, where this recipe made them.
@@ -74,26 +74,21 @@ impl Locked {
     /// The digest of the whole result, where it is believed of what is missing, this recipe made it, at least one of its
     /// files lies in `place`, and all that lies there is what was locked.
     pub(crate) fn partly(&self, recipe: Digest, place: &Path) -> Option<Digest> {
-        let outputs = self.whole(recipe).filter(|_| self.missing)?;
-        let mut strays = strays(place, &Entry::expected(recipe, &outputs)).into_iter();
-        if strays.any(|path| fs::symlink_metadata(path).is_ok()) {
+        let expected = Entry::expected(recipe, &self.whole(recipe).filter(|_| self.missing)?);
+        if strays(place, &expected).into_iter().any(|path| fs::symlink_metadata(path).is_ok()) {
             return None;
         }
         let mut there = 0;
         // Git keeps no empty folders.
-        for output in outputs.iter().filter(|output| !output.path.ends_with('/')) {
-            let path = place.join(&output.path);
+        for file in &expected.files {
+            let path = place.join(&file.path);
             let Ok(meta) = fs::symlink_metadata(&path) else { continue };
-            let same = meta.is_file()
-                && meta.len() == output.size
-                && executable(&meta) == output.executable
-                && Digest::of_file(&path).is_ok_and(|digest| digest == output.digest);
-            if !same {
+            if !is_same(&path, &meta, file) {
                 return None;
             }
             there += 1;
         }
-        (there > 0).then(|| Output::tree(&outputs))
+        (there > 0).then_some(expected.tree)
     }
 
     /// What of it does not lie in `place`: files, and empty folders, whose paths end with `/`.

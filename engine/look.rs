@@ -11,7 +11,7 @@ use crate::{
     digest::{Digest, Stamp, executable},
     plan::Found,
     state::Entry,
-    store::Folder,
+    store::{Folder, Shown},
 };
 
 /// Looks at the result in `place` that `entry` describes. Where files were touched and are the same,
@@ -34,11 +34,7 @@ fn compare(place: &Path, entry: &Entry, now: &mut Option<Entry>) -> Result<(), F
             continue;
         }
         let young = stamp.too_young();
-        let same = meta.is_file()
-            && stamp.size == file.stamp.size
-            && executable(&meta) == file.executable
-            && Digest::of_file(&path).is_ok_and(|digest| digest == file.digest);
-        if !same {
+        if !is_same(&path, &meta, file) {
             return Err(altered(path));
         }
         if !young {
@@ -66,6 +62,14 @@ fn compare(place: &Path, entry: &Entry, now: &mut Option<Entry>) -> Result<(), F
         }
     }
     Ok(())
+}
+
+/// Is the file at `path`, of which `meta` was read, this one? It is read where size and mode are.
+pub(crate) fn is_same(path: &Path, meta: &fs::Metadata, file: &Shown) -> bool {
+    meta.is_file()
+        && meta.len() == file.stamp.size
+        && executable(meta) == file.executable
+        && Digest::of_file(path).is_ok_and(|digest| digest == file.digest)
 }
 
 fn metadata(path: &Path, recipe: Digest) -> Result<fs::Metadata, Found> {

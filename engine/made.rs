@@ -45,7 +45,7 @@ impl Project {
     /// # Errors
     /// When a word names none, or the index or the cache cannot be read.
     pub fn made(&self, words: &[String], file: &str) -> Result<Vec<Made>, EngineError> {
-        let (state, _) = State::load(self.store.cache())?;
+        let state = State::load(self.store.cache())?;
         let recipes = self.store.recipes()?;
         let read = |recipe: Digest| Some((recipe, self.store.record(recipe)?));
         let mut records: Vec<(Digest, Record)> = recipes.into_par_iter().filter_map(read).collect();

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{instance::InstanceId, kind::Progress};
+use crate::{instance::InstanceId, kind::Progress, publish::Change};
 
 /// Something happened to an instance.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,12 +74,14 @@ pub enum Event {
         /// Which.
         id: InstanceId,
     },
-    /// It wrote its result into a file of the project.
+    /// It changed a file of the project that shows its result, or showed one.
     Published {
         /// Which.
         id: InstanceId,
         /// The file.
         path: PathBuf,
+        /// What it did.
+        change: Change,
     },
 }
 

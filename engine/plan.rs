@@ -1,13 +1,8 @@
-//! Where every instance stands before anything runs. The judge is pure: it is told what was found
-//! and touches no file; knows nothing of processes.
+//! Where an instance may stand, and why: the words of [`crate::judge`]. Looks at nothing.
 
 use std::{fmt, path::PathBuf};
 
-use crate::{
-    digest::Digest,
-    instance::InstanceId,
-    recipe::{Change, Recipe, changes},
-};
+use crate::{digest::Digest, instance::InstanceId, recipe::Change};
 
 /// Where an instance stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,32 +112,4 @@ impl Found {
             Self::Intact(recipe) | Self::Missing(recipe, _) | Self::Altered(recipe, _) => Some(*recipe),
         }
     }
-}
-
-/// Judges an instance whose inputs are known. `cached`: the cache holds the whole result of today's
-/// recipe. `then`: the text of the recipe of what is shown, where it is known.
-pub(crate) fn judge(
-    today: &Recipe,
-    found: &Found,
-    cached: impl FnOnce() -> bool,
-    then: impl FnOnce(Digest) -> Option<String>,
-) -> Standing {
-    let digest = today.digest();
-    if *found == Found::Intact(digest) {
-        return Standing::Fresh;
-    }
-    let touched = match found {
-        Found::Missing(recipe, path) if *recipe == digest => Some(Why::OutputMissing(path.clone())),
-        Found::Altered(recipe, path) if *recipe == digest => Some(Why::OutputAltered(path.clone())),
-        _ => None,
-    };
-    if cached() {
-        return Standing::Restorable(touched);
-    }
-    Standing::Stale(vec![touched.unwrap_or_else(|| match found.recipe() {
-        None => Why::NeverRan,
-        Some(recipe) => {
-            Why::Changed(then(recipe).map(|text| changes(&text, today.text())).unwrap_or_default())
-        }
-    })])
 }

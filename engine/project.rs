@@ -130,24 +130,30 @@ impl Project {
     /// # Errors
     /// When the index cannot be read. A damaged one can: what it said is found out again.
     pub fn status(&self, pipeline: &Pipeline, allow_missing: bool) -> Result<Vec<Standing>, EngineError> {
-        let (mut state, _) = State::load(self.store.cache())?;
-        let seen = self.look_all(pipeline, None, &mut state);
-        let locked = lockfile::believed(pipeline, allow_missing, &self.store, &seen)?;
-        let judged = self.judge_all(pipeline, &seen, &locked, &mut state);
-        let (all, judged) = (&seen, judged.into_iter().zip(&seen).enumerate());
-        let stands = |(id, (judged, seen)): (InstanceId, (Judged, &Seen))| {
-            let Judged { mut standing, recipe, .. } = judged;
-            if let (Standing::Stale(whys), Some(recipe)) = (&mut standing, recipe) {
-                let scratch = self.store.scratch(recipe.digest());
-                if is_held(&lock_of(&scratch)) {
-                    whys.push(Why::Running);
-                } else if !is_empty(&scratch) && self.goes_on(pipeline, id, recipe.digest(), all, &state) {
-                    whys.push(Why::Stopped);
-                }
+        let (state, seen, judged) = self.judged(pipeline, allow_missing)?;
+        let stands = |(id, judged)| self.stands(pipeline, id, judged, &seen, &state);
+        Ok(judged.iter().enumerate().map(stands).collect())
+    }
+
+    /// Where an instance stands for who asks: with what is at work on it, and how files of the project show it.
+    fn stands(
+        &self,
+        pipeline: &Pipeline,
+        id: InstanceId,
+        judged: &Judged,
+        seen: &[Seen],
+        state: &State,
+    ) -> Standing {
+        let mut standing = judged.standing.clone();
+        if let (Standing::Stale(whys), Some(recipe)) = (&mut standing, &judged.recipe) {
+            let scratch = self.store.scratch(recipe.digest());
+            if is_held(&lock_of(&scratch)) {
+                whys.push(Why::Running);
+            } else if !is_empty(&scratch) && self.goes_on(pipeline, id, recipe.digest(), seen, state) {
+                whys.push(Why::Stopped);
             }
-            self.published(&pipeline.instances[id], seen, standing)
-        };
-        Ok(judged.map(stands).collect())
+        }
+        self.published(&pipeline.instances[id], &seen[id], standing)
     }
 
     /// Where an instance stands that may also stand in files of the project.
@@ -176,21 +182,20 @@ impl Project {
         id: InstanceId,
         allow_missing: bool,
     ) -> Result<Explanation, EngineError> {
-        let (mut state, _) = State::load(self.store.cache())?;
+        let (mut state, seen, judged) = self.judged(pipeline, allow_missing)?;
+        // The index may know the recipe of what was found in its place by now, which is then today's.
         let then = state.results.get(&key(pipeline, id)).and_then(|entry| self.store.record(entry.recipe));
-        let seen = self.look_all(pipeline, None, &mut state);
-        let locked = lockfile::believed(pipeline, allow_missing, &self.store, &seen)?;
-        let mut judged = self.judge_all(pipeline, &seen, &locked, &mut state);
+        let stands = |id| self.stands(pipeline, id, &judged[id], &seen, &state);
+        let standing = stands(id);
         let (mut so_far, mut undecided) = (None, Vec::new());
-        if let Standing::Waiting(on) = &judged[id].standing {
-            undecided = on.iter().map(|&from| (from, judged[from].standing.clone())).collect();
+        if let Standing::Waiting(on) = &standing {
+            undecided = on.iter().map(|&from| (from, stands(from))).collect();
             let inputs = pipeline.instances[id].needs.iter().map(|need| judged[need.from].tree);
             let (files, _) = self.files(pipeline, id, None, &mut state).unwrap_or_default();
             so_far = Some(Recipe::so_far(pipeline, id, &files, inputs));
         }
-        let Judged { standing, recipe, .. } = judged.swap_remove(id);
-        let now = recipe.map(|recipe| recipe.text().to_owned());
-        let today = matches!(standing, Standing::Fresh | Standing::Locked);
+        let now = judged[id].recipe.as_ref().map(|recipe| recipe.text().to_owned());
+        let today = judged[id].standing.is_current();
         let then = if today { now.clone() } else { then.map(|record| record.recipe) };
         Ok(Explanation { standing, then, now, so_far, undecided })
     }
@@ -200,7 +205,7 @@ impl Project {
     /// # Errors
     /// When the index cannot be read.
     pub fn records(&self, pipeline: &Pipeline) -> Result<Vec<Option<Record>>, EngineError> {
-        let (state, _) = State::load(self.store.cache())?;
+        let state = State::load(self.store.cache())?;
         let shown =
             |id| state.results.get(&key(pipeline, id)).and_then(|entry| self.store.record(entry.recipe));
         Ok((0..pipeline.instances.len()).map(shown).collect())

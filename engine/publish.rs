@@ -26,26 +26,36 @@ pub(crate) fn outdated(
     Ok(wanted.into_iter().filter(|(path, bytes)| fs::read(root.join(path)).ok() != *bytes).collect())
 }
 
-/// Makes it so, and says which files changed, and where those are that had to go: `remove` takes them away, and
-/// knows of one that is of no result where it put it. Those that say already what they should are left alone.
+/// What [`publish`] did to a file of the project.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It shows the result.
+    Wrote,
+    /// It showed none any more, and went; where to, if it was of no result.
+    Removed(Option<PathBuf>),
+}
+
+/// Makes it so, and tells which files it changed. `remove` takes them away, and knows of one that is of no result where
+/// it put it. Those that say already what they should are left alone.
 ///
 /// # Errors
-/// When the kind cannot say what should be there; then nothing is changed. When the file system refuses.
+/// When the kind cannot say what should be there; then nothing is changed. When the file system refuses; what changed
+/// before that was told.
 pub fn publish(
     kind: &dyn Kind,
     params: &Params,
     result: &Path,
     root: &Path,
     remove: &dyn Fn(&Path) -> Result<Option<PathBuf>, EngineError>,
-) -> Result<Vec<(PathBuf, Option<PathBuf>)>, StageError> {
-    let mut changed = Vec::new();
+    tell: &mut dyn FnMut(PathBuf, Change),
+) -> Result<(), StageError> {
     for (path, bytes) in outdated(kind, params, result, root)? {
         let place = root.join(&path);
-        let kept = match bytes {
-            Some(bytes) => write_whole(&place, &bytes).map(|()| None)?,
-            None => remove(&place)?,
+        let change = match bytes {
+            Some(bytes) => write_whole(&place, &bytes).map(|()| Change::Wrote)?,
+            None => Change::Removed(remove(&place)?),
         };
-        changed.push((path, kept));
+        tell(path, change);
     }
-    Ok(changed)
+    Ok(())
 }

@@ -9,7 +9,6 @@ use crate::{
     error::{Context, EngineError},
     instance::{InstanceId, Pipeline},
     judge::Judged,
-    lockfile,
     look::look,
     plan::{Found, Standing},
     process::is_held,
@@ -64,11 +63,8 @@ impl Project {
         share: &Share,
     ) -> Result<Pushed, EngineError> {
         let Share(to) = share;
-        let (mut state, _) = State::load(self.store.cache())?;
-        let seen = self.look_all(pipeline, None, &mut state);
-        // Only to know the recipes of what was made of results that are not whole here.
-        let locked = lockfile::believed(pipeline, true, &self.store, &seen)?;
-        let judged = self.judge_all(pipeline, &seen, &locked, &mut state);
+        // The lock file is believed only to know the recipes of what was made of results that are not whole here.
+        let (state, seen, judged) = self.judged(pipeline, true)?;
         self.adopt_all(pipeline, &judged, &seen)?;
         let (seen, state) = (&seen, &state);
         let mut push = Push { project: self, pipeline, seen, state, share, records: Vec::new(), bytes: 0 };

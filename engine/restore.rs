@@ -53,7 +53,7 @@ impl Store {
         let mut folders = BTreeSet::from([String::new()]);
         for output in outputs {
             let copy = draft.path().join(&output.path);
-            folders.extend(output.path.match_indices('/').map(|(end, _)| output.path[..=end].to_owned()));
+            folders.extend(output.folders().map(str::to_owned));
             if output.is_folder() {
                 fs::create_dir_all(&copy).context("create", &copy)?;
                 continue;

@@ -43,8 +43,6 @@ pub struct RunOptions {
     /// Take the lock file's word for results of today's recipes of which files are missing, where those that are there
     /// are what it says.
     pub allow_missing: bool,
-    /// Run nothing; [`Summary::plan`] says what would happen.
-    pub dry_run: bool,
     /// Run nothing; show what can be restored.
     pub restore_only: bool,
     /// Ask the stages not to use the network.
@@ -84,8 +82,6 @@ pub struct Summary {
     pub damaged: bool,
     /// Did a file of the project change, for a result that it shows?
     pub published: bool,
-    /// With `dry_run`: what is wanted, and where it stands.
-    pub plan: Vec<(InstanceId, Standing)>,
 }
 
 impl Summary {
@@ -114,19 +110,12 @@ impl Project {
         options: &RunOptions,
         observer: &mut dyn Observer,
     ) -> Result<Summary, EngineError> {
-        let wanted = wanted(pipeline, options);
-        let forced: BTreeSet<_> = match (options.force, options.targets.is_empty()) {
-            (false, _) => BTreeSet::new(),
-            (true, true) => wanted.clone(),
-            (true, false) => options.targets.iter().copied().collect(),
-        };
-        if options.dry_run {
-            return self.dry_run(pipeline, options, &wanted, &forced);
-        }
+        let (wanted, forced) = (wanted(pipeline, options), forced(pipeline, options));
         let _lock = Lock::take(self.store.cache())?;
         self.only_here()?;
         self.store.sweep();
-        let (mut state, journal) = State::load(self.store.cache())?;
+        let mut state = State::load(self.store.cache())?;
+        let journal = state.journal(self.store.cache());
         lockfile::check(pipeline, &state)?;
         let seen = self.look_all(pipeline, (!options.only).then_some(&wanted), &mut state);
         let asked = options.question.as_ref().filter(|_| options.targets.is_empty());
@@ -139,7 +128,7 @@ impl Project {
             self.adopt_all(pipeline, &judged, &seen)?;
         }
         let plan = Plan { project: self, pipeline, options, wanted: &wanted, forced, seen: &seen, locked };
-        let Outcome { mut summary, trees, mut state, unequal, journal, result } =
+        let Outcome { mut summary, trees, mut state, unequal, journal } =
             schedule(plan, trees, state, journal, observer);
         let Summary { fresh, ran, restored, taken, failed, stopped, .. } = &mut summary;
         let lists = [fresh, ran, restored, taken, failed, stopped];
@@ -152,17 +141,15 @@ impl Project {
         let mut current: Vec<_> = trees.iter().map(Option::is_some).collect();
         // The lock file keeps its word where that was taken.
         summary.failed.iter().chain(&summary.taken).for_each(|&id| current[id] = false);
-        // What was finished is kept whatever happened; the first error is the one to tell.
-        let kept = journal.map_or(Ok(()), |journal| {
-            let locked = lockfile::write(pipeline, &self.store, &seen, &current, &mut state).map(|others| {
-                for id in others.into_iter().filter(|id| !unequal.contains(id)) {
-                    let line = "the lock file had other bytes for the same recipe".to_owned();
-                    observer.event(&Event::Said { id, line });
-                }
-            });
-            locked.and(state.settle(journal))
+        let journal = journal?;
+        let locked = lockfile::write(pipeline, &self.store, &seen, &current, &mut state).map(|others| {
+            for id in others.into_iter().filter(|id| !unequal.contains(id)) {
+                let line = "the lock file had other bytes for the same recipe".to_owned();
+                observer.event(&Event::Said { id, line });
+            }
         });
-        result.and(kept)?;
+        // The index is kept whatever comes of the lock file; the first error is the one to tell.
+        locked.and(state.settle(journal))?;
         if let Some((question, reads)) = asked
             && summary.exit_code() == 0
             && summary.skipped.is_empty()
@@ -194,16 +181,19 @@ impl Project {
         write_whole(&note, root) // a project may move
     }
 
-    /// What a run would do. It judges like one, and reads what one would restore, so that it is
-    /// right about that too.
-    fn dry_run(
+    /// What a run would do: what is wanted, and where it stands. It judges like a run, and reads what one would restore,
+    /// so that it is right about that too.
+    ///
+    /// # Errors
+    /// When the index or the lock file cannot be read; as [`run`](Self::run) where [`RunOptions::only`] would read what
+    /// is not up to date.
+    pub fn dry_run(
         &self,
         pipeline: &Pipeline,
         options: &RunOptions,
-        wanted: &BTreeSet<InstanceId>,
-        forced: &BTreeSet<InstanceId>,
-    ) -> Result<Summary, EngineError> {
-        let (mut state, _) = State::load(self.store.cache())?;
+    ) -> Result<Vec<(InstanceId, Standing)>, EngineError> {
+        let (wanted, forced) = (&wanted(pipeline, options), &forced(pipeline, options));
+        let mut state = State::load(self.store.cache())?;
         let seen = self.look_all(pipeline, None, &mut state);
         let locked = lockfile::believed(pipeline, options.allow_missing, &self.store, &seen)?;
         let mut adopted = Adopted::default();
@@ -224,7 +214,7 @@ impl Project {
                 }
             }
             if !more || !plan.iter().any(|(_, standing)| matches!(standing, Standing::Stale(_))) {
-                return Ok(Summary { plan, ..Summary::default() });
+                return Ok(plan);
             }
         }
     }
@@ -306,6 +296,15 @@ fn inputs_of_only(
             message: format!("`{}` is needed but not up to date", pipeline.instances[from].name),
             hint: "run without `--only`, or add it to what should run".into(),
         }),
+    }
+}
+
+/// What runs even if it is fresh.
+fn forced(pipeline: &Pipeline, options: &RunOptions) -> BTreeSet<InstanceId> {
+    match (options.force, options.targets.is_empty()) {
+        (false, _) => BTreeSet::new(),
+        (true, true) => wanted(pipeline, options),
+        (true, false) => options.targets.iter().copied().collect(),
     }
 }
 

@@ -56,7 +56,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) forced: BTreeSet<InstanceId>,
     /// What was shown before, by instance.
     pub(crate) seen: &'a [Seen],
-    /// Results that may be taken without some of their files, by instance.
+    /// What the lock file is believed of, by name.
     pub(crate) locked: BTreeMap<String, Locked>,
 }
 
@@ -68,9 +68,8 @@ pub(crate) struct Outcome {
     pub(crate) state: State,
     /// Instances that came out otherwise than the same recipe once did here.
     pub(crate) unequal: BTreeSet<InstanceId>,
-    /// None when finished results could not be made lasting.
-    pub(crate) journal: Option<Journal>,
-    pub(crate) result: Result<(), EngineError>,
+    /// An error when finished results could not be made lasting.
+    pub(crate) journal: Result<Journal, EngineError>,
 }
 
 /// Does it. `trees` are the digests that are known before.
@@ -117,7 +116,7 @@ pub(crate) fn schedule(
         summary: Summary::default(),
         plan,
     };
-    let result = run.all(&receiver);
+    run.all(&receiver);
     // Who waits to say something, to nobody now, would wait for ever, and be waited for below.
     drop(receiver);
     let mut processes = std::mem::take(&mut run.processes);
@@ -128,13 +127,12 @@ pub(crate) fn schedule(
     }
     let Run { summary, trees, state, committer, ended, unequal, observer, .. } = run;
     let (journal, lasting) = committer.finish();
-    let journal = lasting.is_ok().then_some(journal);
     if lasting.is_ok() {
         let mut ended: Vec<_> = ended.into_values().collect();
         ended.sort_unstable_by_key(|ended| ended.number);
         ended.into_iter().for_each(|ended| ended.tell(observer));
     }
-    Outcome { summary, trees, state, unequal, journal, result: lasting.and(result) }
+    Outcome { summary, trees, state, unequal, journal: lasting.map(|()| journal) }
 }
 
 /// A process that runs one stage, or a group.
@@ -224,7 +222,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn all(&mut self, receiver: &Receiver<Message>) -> Result<(), EngineError> {
+    fn all(&mut self, receiver: &Receiver<Message>) {
         let wanted = self.plan.wanted;
         for &id in wanted {
             let needs = &self.plan.pipeline.instances[id].needs;
@@ -252,12 +250,12 @@ impl Run<'_> {
                 continue; // what it reads changed since it was judged
             }
             if self.running.is_empty() && (self.held.is_empty() || !self.may_start()) {
-                return Ok(());
+                return;
             }
             let message = receiver.recv_timeout(Duration::from_millis(50));
             freed = matches!(message, Ok(Message::Done(..) | Message::Lasting(..)));
             match message {
-                Ok(Message::Said(id, line)) => self.observer.event(&Event::Said { id, line }),
+                Ok(Message::Said(id, line)) => self.say(id, line),
                 Ok(Message::Warned(id, line)) => self.observer.event(&Event::Warned { id, line }),
                 Ok(Message::Progress(id, progress)) => self.observer.event(&Event::Progress { id, progress }),
                 Ok(Message::Done(id, result, seconds)) => self.done(id, result, seconds),
@@ -273,6 +271,10 @@ impl Run<'_> {
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
         }
+    }
+
+    fn say(&mut self, id: InstanceId, line: String) {
+        self.observer.event(&Event::Said { id, line });
     }
 
     fn may_start(&self) -> bool {
@@ -377,11 +379,11 @@ impl Run<'_> {
                     "what somebody pushed of it was written later; to go on from that, move `{}` away and run again",
                     here.display()
                 );
-                self.observer.event(&Event::Said { id, line });
+                self.say(id, line);
             }
             Err(error) => {
                 let line = format!("what it could go on from stays where it is: {error}");
-                self.observer.event(&Event::Said { id, line });
+                self.say(id, line);
             }
         }
         if !self.plan.options.restore_only {
@@ -397,15 +399,15 @@ impl Run<'_> {
         };
         if let Some(problem) = problem {
             let line = format!("{problem}; the result is restored");
-            self.observer.event(&Event::Said { id, line });
+            self.say(id, line);
         }
         let store = &self.plan.project.store;
-        let restored = store.restorable(recipe.digest()).map(|record| Ok((store.restore(&record)?, record)));
+        let restored = store.restorable(recipe.digest()).map(|record| store.restore(&record));
         match restored {
-            Some(Ok(((draft, content), record))) => {
+            Some(Ok((draft, content))) => {
                 store.used(recipe.digest());
                 store.forget_attempts(recipe.digest()); // what somebody else brought to its end
-                let shown = self.show(id, recipe.digest(), record.tree, draft, content, None);
+                let shown = self.show(id, recipe.digest(), draft, content, None);
                 let said = match shown {
                     Ok(said) => said,
                     Err(error) => return self.not_shown(id, error),
@@ -414,7 +416,7 @@ impl Run<'_> {
                     self.observer.event(&Event::Restored { id });
                     self.summary.restored.push(id);
                 }
-                said.into_iter().for_each(|line| self.observer.event(&Event::Said { id, line }));
+                said.into_iter().for_each(|line| self.say(id, line));
             }
             Some(Err(error @ (EngineError::Damaged { .. } | EngineError::Beside { .. })))
                 if !self.plan.options.restore_only =>
@@ -466,8 +468,7 @@ impl Run<'_> {
             kind: instance.kind.name().to_owned(),
             instance: instance.name.clone(),
             axes: instance.axes.clone(),
-            recipe: instance.params.recipe.clone(),
-            settings: instance.params.settings.clone(),
+            params: instance.params.clone(),
             inputs,
             out: draft.path().to_owned(),
             scratch: project.store.scratch(recipe.digest()),

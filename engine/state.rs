@@ -39,11 +39,11 @@ impl Entry {
     /// Of a result that may lie somewhere: sizes and digests without times, so that each file is read before it counts.
     pub(crate) fn expected(recipe: Digest, outputs: &[Output]) -> Self {
         let (mut files, mut folders) = (Vec::new(), BTreeSet::from([String::new()]));
-        for Output { path, digest, size, executable } in outputs {
-            folders.extend(path.match_indices('/').map(|(end, _)| path[..=end].to_owned()));
-            if !path.ends_with('/') {
-                let stamp = Stamp { size: *size, ..Stamp::NONE };
-                files.push(Shown { path: path.clone(), digest: *digest, executable: *executable, stamp });
+        for output in outputs {
+            folders.extend(output.folders().map(str::to_owned));
+            if !output.is_folder() {
+                let Output { path, digest, size, executable } = output.clone();
+                files.push(Shown { path, digest, executable, stamp: Stamp { size, ..Stamp::NONE } });
             }
         }
         let folders = folders.into_iter().map(|path| Folder(path, Stamp::NONE)).collect();
@@ -56,14 +56,8 @@ impl Entry {
             let Shown { path, digest, executable, stamp } = file.clone();
             Output { path, digest, size: stamp.size, executable }
         };
-        let empty = |folder: &str| Output {
-            path: folder.to_owned(),
-            digest: Digest::of(""),
-            size: 0,
-            executable: false,
-        };
         let mut outputs: Vec<_> =
-            self.files.iter().map(file).chain(self.empty_folders().map(empty)).collect();
+            self.files.iter().map(file).chain(self.empty_folders().map(Output::empty_folder)).collect();
         outputs.sort_by(|a, b| a.path.cmp(&b.path));
         outputs
     }
@@ -114,9 +108,9 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Reads the index and opens it for more; one that is missing is empty, and lines that cannot be
-    /// read are passed over: what they said is found out again.
-    pub(crate) fn load(cache: &Path) -> Result<(Self, Journal), EngineError> {
+    /// Reads the index; one that is missing is empty, and lines that cannot be read are passed over: what they said is
+    /// found out again.
+    pub(crate) fn load(cache: &Path) -> Result<Self, EngineError> {
         let path = cache.join("state");
         let bytes = match read_plain(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
@@ -135,7 +129,12 @@ impl State {
             ..Self::default()
         };
         read.into_iter().flatten().for_each(|line| state.take(line));
-        Ok((state, Journal { path, whole, file: None }))
+        Ok(state)
+    }
+
+    /// Where more is written, as it was read from `cache`.
+    pub(crate) fn journal(&self, cache: &Path) -> Journal {
+        Journal { path: cache.join("state"), whole: !self.torn, file: None }
     }
 
     fn take(&mut self, line: Line<'_>) {

@@ -53,6 +53,16 @@ impl Output {
         Digest::of_tree(outputs.iter().map(|output| (output.path.as_str(), output.executable, output.digest)))
     }
 
+    /// An empty folder, whose path ends with `/`.
+    pub(crate) fn empty_folder(path: &str) -> Self {
+        Self { path: path.to_owned(), digest: Digest::of(""), size: 0, executable: false }
+    }
+
+    /// The folders that it lies in, or is, but for that of the whole result.
+    pub(crate) fn folders(&self) -> impl Iterator<Item = &str> {
+        self.path.match_indices('/').map(|(end, _)| &self.path[..=end])
+    }
+
     /// Is it an empty folder?
     pub(crate) fn is_folder(&self) -> bool {
         self.path.ends_with('/')
@@ -358,8 +368,7 @@ impl Store {
             }
         }
         if empty && !below.is_empty() {
-            let digest = Digest::of("");
-            content.outputs.push(Output { path: below.to_owned(), digest, size: 0, executable: false });
+            content.outputs.push(Output::empty_folder(below));
         }
         content.folders.push(Folder(below.to_owned(), stamp));
         Ok(())

@@ -379,7 +379,13 @@ impl Member {
             launcher: launcher.clone(),
             threads: self.order.resources.threads,
             gpus: gpus.clone(),
-            settings: self.order.settings.into_iter().map(|(key, value)| (key, recordable(value))).collect(),
+            settings: self
+                .order
+                .params
+                .settings
+                .into_iter()
+                .map(|(key, value)| (key, recordable(value)))
+                .collect(),
             notes,
         };
         let differs = store.record(self.recipe.digest()).and_then(|old| old.unlike(tree, &run));
@@ -444,10 +450,10 @@ impl Heard {
                 self.machine = *machine;
                 self.started = (now(), Instant::now()); // until now it waited for that
             }
-            Report::Failed { .. } if self.failure.is_some() => {} // once more, as its process ends
-            Report::Failed { message, hint, interrupted, integrity } => {
-                self.log(&format!("failed: {message}"));
-                self.failure = Some(StageError { message, hint, interrupted, integrity });
+            Report::Failed(_) if self.failure.is_some() => {} // once more, as its process ends
+            Report::Failed(error) => {
+                self.log(&format!("failed: {error}"));
+                self.failure = Some(error);
             }
             Report::Finished => self.finished = true,
         }

@@ -14,7 +14,6 @@ use crate::{
     error::EngineError,
     instance::{Instance, InstanceId, Pipeline},
     lock::Lock,
-    lockfile,
     look::strays,
     plan::Found,
     project::{Project, key},
@@ -46,7 +45,7 @@ impl Project {
     /// # Errors
     /// When the index cannot be read. What is wrong with a result is no error but a finding.
     pub fn verify(&self, pipeline: &Pipeline) -> Result<Vec<Finding>, EngineError> {
-        let (state, _) = State::load(self.store.cache())?;
+        let state = State::load(self.store.cache())?;
         let others = self.others(pipeline)?;
         let mut files = BTreeMap::<PathBuf, (InstanceId, Digest)>::new();
         // Each once, though several results may share it; and the files that have its content.
@@ -86,7 +85,7 @@ impl Project {
         while !findings.is_empty() {
             // What a run beside this one replaced meanwhile is not damaged. It shows a result some time before it says so.
             let beside = matches!(Lock::take(self.store.cache()), Err(EngineError::Locked { .. }));
-            let (now, _) = State::load(self.store.cache())?;
+            let now = State::load(self.store.cache())?;
             findings.retain(|(id, ..)| {
                 let key = key(pipeline, *id);
                 let what = |state: &State| state.results.get(&key).map(|entry| (entry.recipe, entry.tree));
@@ -106,10 +105,7 @@ impl Project {
     /// In whose place lies the whole result of today's recipe, which the index does not know as that: git put it there,
     /// say. Each of its files has been read then.
     fn others(&self, pipeline: &Pipeline) -> Result<BTreeSet<InstanceId>, EngineError> {
-        let (mut state, _) = State::load(self.store.cache())?;
-        let seen = self.look_all(pipeline, None, &mut state);
-        let locked = lockfile::believed(pipeline, false, &self.store, &seen)?;
-        let judged = self.judge_all(pipeline, &seen, &locked, &mut state);
+        let (_, seen, judged) = self.judged(pipeline, false)?;
         let read =
             |id: &InstanceId| judged[*id].found.is_some() && !matches!(seen[*id].found, Found::Intact(_));
         Ok((0..judged.len()).filter(read).collect())
@@ -120,7 +116,7 @@ impl Project {
     /// # Errors
     /// When the index cannot be read.
     pub fn unknown(&self, pipeline: &Pipeline) -> Result<usize, EngineError> {
-        let (state, _) = State::load(self.store.cache())?;
+        let state = State::load(self.store.cache())?;
         let known = |id: &InstanceId| state.results.contains_key(&key(pipeline, *id));
         Ok((0..pipeline.instances.len()).filter(|id| !known(id)).count())
     }

@@ -12,6 +12,7 @@ use engine::{
     kind::Progress,
     observer::{Event, Observer},
     project::Project,
+    publish::Change,
 };
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
@@ -248,10 +249,9 @@ impl Observer for Watch<'_> {
                 self.note(&format!("brought  {}: what it can go on from", self.name(*id)));
             }
             Event::Failed { id, message, hint } => self.fail(*id, message, hint.as_deref()),
-            Event::Published { path, .. } => {
-                let place = self.pipeline.root.join(path);
-                let word = if place.exists() { "wrote" } else { "removed" };
-                self.note(&format!("{word:<8} {}", ui::path(&place)));
+            Event::Published { path, change, .. } => {
+                let word = if *change == Change::Wrote { "wrote" } else { "removed" };
+                self.note(&format!("{word:<8} {}", ui::path(&self.pipeline.root.join(path))));
             }
         }
     }

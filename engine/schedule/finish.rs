@@ -19,7 +19,7 @@ use crate::{
     plan::{Found, Why},
     process::is_held,
     project::Project,
-    publish::publish,
+    publish::{Change, publish},
     recipe::{Recipe, changes},
     record::Record,
     share::is_empty,
@@ -36,12 +36,12 @@ impl Run<'_> {
         &mut self,
         id: InstanceId,
         recipe: Digest,
-        tree: Digest,
         draft: Draft,
         content: Content,
         record: Option<Record>,
     ) -> Result<Vec<String>, EngineError> {
         let key = self.plan.seen[id].key.clone();
+        let tree = content.tree();
         let (entry, said) = match self.put(id, draft, content) {
             Ok((content, said)) => {
                 let entry = Entry { recipe, tree, files: content.files, folders: content.folders };
@@ -96,7 +96,7 @@ impl Run<'_> {
             project.store.adopt(recipe, &pipeline.instances[id].name, &project.store.shown(&key), &entry)
         {
             let line = format!("it is taken as it lies there, and the cache lacks it: {error}");
-            self.observer.event(&Event::Said { id, line });
+            self.say(id, line);
         }
         self.state.results.insert(key.clone(), entry.clone());
         self.committer.commit(Commit { key, entry: Some(entry), record: None });
@@ -125,19 +125,17 @@ impl Run<'_> {
             let result = self.plan.project.store.shown(&self.plan.seen[id].key);
             let Project { root, store } = self.plan.project;
             let remove = |path: &Path| store.put_away(path, root);
-            match publish(&*instance.kind, &instance.params, &result, root, &remove) {
-                Ok(changed) => {
-                    self.summary.published |= !changed.is_empty();
-                    for (path, kept) in changed {
-                        let line = kept.map(|kept| told((path.clone(), kept)));
-                        self.observer.event(&Event::Published { id, path });
-                        line.into_iter().for_each(|line| self.observer.event(&Event::Said { id, line }));
-                    }
-                }
-                Err(error) => {
-                    self.fail(id, error);
-                    return false;
-                }
+            let mut tell = |path: PathBuf, change: Change| {
+                self.summary.published = true;
+                let kept = if let Change::Removed(Some(kept)) = &change { Some(kept.clone()) } else { None };
+                let line = kept.map(|kept| told((path.clone(), kept)));
+                self.observer.event(&Event::Published { id, path, change });
+                line.into_iter().for_each(|line| self.say(id, line));
+            };
+            let published = publish(&*instance.kind, &instance.params, &result, root, &remove, &mut tell);
+            if let Err(error) = published {
+                self.fail(id, error);
+                return false;
             }
         }
         for dependent in std::mem::take(&mut self.dependents[id]) {
@@ -188,7 +186,7 @@ impl Run<'_> {
             self.show_unrecorded(id, now, draft, content, &what);
             return;
         }
-        let shown = self.show(id, recipe.digest(), record.tree, draft, content, Some(record));
+        let shown = self.show(id, recipe.digest(), draft, content, Some(record));
         let mut notes = match shown {
             Ok(said) => said,
             Err(error) => return self.not_shown(id, error),
@@ -205,7 +203,7 @@ impl Run<'_> {
             self.ended.insert(recipe.digest(), Ended { id, number, seconds, notes });
             self.summary.ran.push(id);
         } else {
-            notes.into_iter().for_each(|line| self.observer.event(&Event::Said { id, line }));
+            notes.into_iter().for_each(|line| self.say(id, line));
         }
     }
 
@@ -282,7 +280,7 @@ impl Run<'_> {
         self.committer.commit(Commit { key, entry: None, record: None });
         let message =
             format!("what it reads changed while it ran ({what}); its result is shown, but does not count");
-        said.into_iter().for_each(|line| self.observer.event(&Event::Said { id, line }));
+        said.into_iter().for_each(|line| self.say(id, line));
         self.plan.project.store.note_failure(now, &message);
         self.fail(id, StageError::new(message).hint(QUIET));
     }

@@ -155,7 +155,7 @@ impl Run<'_> {
             };
             let line =
                 format!("it begins anew, though an earlier attempt left something to go on from: {why}");
-            self.observer.event(&Event::Said { id, line });
+            self.say(id, line);
         }
         anew
     }
@@ -219,13 +219,13 @@ impl Run<'_> {
         };
         let record = store.restorable(recipe).ok_or_else(|| unusable(""))?;
         let (draft, content) = store.restore(&record).map_err(|error| unusable(&because(error)))?;
-        let said = self.show(id, recipe, record.tree, draft, content, None);
+        let said = self.show(id, recipe, draft, content, None);
         // Who made it has done its part: it is the reader that cannot go on.
         let said = said.map_err(|error| unusable(&because(error)))?;
         // Who made it may have a line of its own that is still to come: the reader says it.
         let line = format!("its input {problem}; the result is restored");
         for line in std::iter::once(line).chain(said) {
-            self.observer.event(&Event::Said { id: reader, line });
+            self.say(reader, line);
         }
         Ok(true)
     }

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, process::ExitCode};
 
 use engine::instance::{Instance, Pipeline};
-use serde_json::json;
+use serde_json::{Map, json};
 
 use crate::{args::Global, error::Failure, ui};
 
@@ -36,13 +36,20 @@ fn as_json(pipeline: &Pipeline) -> serde_json::Value {
                 "name": instance.name,
                 "stage": instance.stage,
                 "kind": instance.kind.name(),
-                "axes": instance.axes,
-                "params": instance.params.recipe,
-                "settings": instance.params.settings,
+                "axes": plain(&instance.axes),
+                "params": plain(&instance.params.recipe),
+                "settings": plain(&instance.params.settings),
                 "needs": needs,
             })
         })
         .collect()
+}
+
+/// JSON has no infinity and no NaN: they are their names.
+fn plain<'a>(
+    values: impl IntoIterator<Item = (&'a String, &'a toml::Value)>,
+) -> Map<String, serde_json::Value> {
+    values.into_iter().map(|(name, value)| (name.clone(), super::params::as_json(value))).collect()
 }
 
 fn as_text(pipeline: &Pipeline) -> String {

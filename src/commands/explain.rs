@@ -3,7 +3,6 @@
 use std::{collections::BTreeSet, process::ExitCode};
 
 use engine::{
-    instance::Pipeline,
     plan::{Standing, Why},
     project::Explanation,
     recipe::{Change, UNDECIDED},
@@ -27,8 +26,10 @@ pub(super) fn explain(
         let undecided = undecided.iter().map(|(from, standing)| {
             let name = &pipeline.instances[*from].name;
             let why = match standing {
-                Standing::Stale(whys) => whys.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
-                other => why(pipeline, other),
+                Standing::Stale(whys) => {
+                    super::told(whys).map(ToString::to_string).collect::<Vec<_>>().join("; ")
+                }
+                other => super::why(pipeline, other),
             };
             json!({ "name": name, "standing": super::word(standing), "why": why })
         });
@@ -44,7 +45,7 @@ pub(super) fn explain(
     }
     for (from, standing) in undecided.iter().take(SHOWN) {
         let name = &pipeline.instances[*from].name;
-        ui::line(&format!("  {name} is {}: {}", super::word(standing), why(pipeline, standing)));
+        ui::line(&format!("  {name} is {}: {}", super::word(standing), super::why(pipeline, standing)));
     }
     if undecided.len() > SHOWN {
         ui::line(&format!("  and {} more", undecided.len() - SHOWN));
@@ -78,16 +79,6 @@ pub(super) fn explain(
 
 /// So many of what an instance waits for are named.
 const SHOWN: usize = 10;
-
-/// Why what makes an input has to run first.
-fn why(pipeline: &Pipeline, standing: &Standing) -> String {
-    match standing {
-        Standing::Stale(whys) => super::reasons(whys),
-        Standing::Waiting(on) => format!("for {}", super::names(pipeline, on)),
-        Standing::Restorable(touched) => super::restorable(touched.as_ref(), None),
-        Standing::Fresh | Standing::Locked => String::new(),
-    }
-}
 
 /// Every line of both texts, marked. Recipes are sorted, so that common lines keep their order.
 fn diff(then: &str, now: &str) -> String {

@@ -91,13 +91,9 @@ impl Trained {
             let failure = Failure::user(format!("`{name}` trains no network"));
             return Err(failure.hint("name an instance of kind `train`"));
         }
-        let options = RunOptions {
-            targets: vec![id],
-            allow_missing: args.allow_missing,
-            dry_run: true,
-            ..RunOptions::default()
-        };
-        let plan = project.run(pipeline, &options, &mut Vec::new())?.plan;
+        let options =
+            RunOptions { targets: vec![id], allow_missing: args.allow_missing, ..RunOptions::default() };
+        let plan = project.dry_run(pipeline, &options)?;
         // The curves are committed, the weights are not.
         let whole = args.full.is_some() || args.onnx.is_some() || args.hf.is_some();
         let locked = plan.contains(&(id, Standing::Locked));

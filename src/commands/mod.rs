@@ -212,6 +212,17 @@ fn standings(project: &Project, pipeline: &Pipeline) -> Result<Vec<Standing>, Fa
     Ok(project.status(pipeline, true).or_else(|_| project.status(pipeline, false))?)
 }
 
+/// Why an instance stands where it does; nothing of one that is fresh.
+fn why(pipeline: &Pipeline, standing: &Standing) -> String {
+    match standing {
+        Standing::Fresh => String::new(),
+        Standing::Locked => "what is there is as the lock file says".to_owned(),
+        Standing::Restorable(touched) => restorable(touched.as_ref(), None),
+        Standing::Stale(whys) => reasons(whys),
+        Standing::Waiting(on) => format!("for {}", names(pipeline, on)),
+    }
+}
+
 /// Why an instance is to be restored, from the cache or what lies `beside` it.
 fn restorable(touched: Option<&Why>, beside: Option<&Path>) -> String {
     let beside = beside.map_or_else(String::new, |folder| format!(" or `{}`", folder.display()));

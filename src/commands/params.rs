@@ -78,6 +78,6 @@ fn values(pipeline: &Pipeline, id: InstanceId) -> Map<String, Value> {
 }
 
 /// JSON has no infinity and no NaN: they are their names.
-fn as_json(value: &toml::Value) -> Value {
+pub(super) fn as_json(value: &toml::Value) -> Value {
     json!(recordable(value.clone()))
 }

@@ -41,7 +41,6 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
         force: args.force,
         only: args.only,
         allow_missing: args.allow_missing,
-        dry_run: args.dry_run,
         offline: args.offline,
         exe: if args.launcher.is_some() { super::this_file()? } else { super::this_program()? },
         launcher: args.launcher.clone().map(Launcher),
@@ -49,12 +48,12 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
         question,
         ..RunOptions::default()
     };
-    let summary = watched(&project, pipeline, &options, args.quiet)?;
     if args.dry_run {
-        ui::print(&plan(pipeline, &summary.plan, args.from.as_deref()));
-    } else {
-        say(args, &closing(&summary, started, " not reached"));
+        ui::print(&plan(pipeline, &project.dry_run(pipeline, &options)?, args.from.as_deref()));
+        return Ok(ExitCode::SUCCESS);
     }
+    let summary = watched(&project, pipeline, &options, args.quiet)?;
+    say(args, &closing(&summary, started, " not reached"));
     Ok(ExitCode::from(summary.exit_code()))
 }
 
@@ -66,9 +65,7 @@ pub(super) fn watched(
     quiet: bool,
 ) -> Result<Summary, Failure> {
     let screen = Screen::new(quiet);
-    if !options.dry_run {
-        stoppable(options, &screen)?;
-    }
+    stoppable(options, &screen)?;
     let mut watch = Watch::new(project, pipeline, screen, quiet, wanted(pipeline, options).len());
     let result = project.run(pipeline, options, &mut watch);
     watch.end();
@@ -109,7 +106,7 @@ fn asked_to_stop(level: usize) -> &'static str {
 /// What the run came to: `ran 8, restored 2, 4 fresh in 41.3 s`; `unreached` says what became of the others.
 pub(super) fn closing(summary: &Summary, started: Instant, unreached: &str) -> String {
     let Summary { fresh, ran, restored, taken, failed, stopped, skipped, interrupted, .. } = summary;
-    let moved = [ran, restored, taken, failed, skipped].iter().any(|list| !list.is_empty());
+    let moved = [ran, restored, taken, failed, stopped, skipped].iter().any(|list| !list.is_empty());
     if !moved && !interrupted && !summary.published {
         return nothing(fresh.len(), started);
     }
@@ -148,10 +145,12 @@ fn plan(pipeline: &Pipeline, plan: &[(InstanceId, Standing)], from: Option<&Path
     for (id, standing) in plan {
         let (column, word, why) = match standing {
             Standing::Fresh => (FRESH, "", String::new()),
-            Standing::Stale(whys) if whys.iter().any(fails) => (3, "fail", super::reasons(whys)),
-            Standing::Stale(whys) => (0, "run", super::reasons(whys)),
+            Standing::Stale(whys) => {
+                let (column, word) = if whys.iter().any(fails) { (3, "fail") } else { (0, "run") };
+                (column, word, super::why(pipeline, standing))
+            }
             Standing::Restorable(touched) => (1, "restore", super::restorable(touched.as_ref(), from)),
-            Standing::Locked => (4, "take", "what is there is as the lock file says".to_owned()),
+            Standing::Locked => (4, "take", super::why(pipeline, standing)),
             Standing::Waiting(on) => {
                 (2, "maybe", format!("depends on what comes of {}", super::names(pipeline, on)))
             }

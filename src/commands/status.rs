@@ -66,15 +66,12 @@ fn as_text(pipeline: &Pipeline, all: &[(InstanceId, &Standing)], brief: bool) ->
     for (id, standing) in all {
         let word = super::word(standing);
         counts.iter_mut().filter(|(other, _)| *other == word).for_each(|(_, count)| *count += 1);
-        let why = match standing {
-            Standing::Fresh if brief => continue,
-            Standing::Fresh => String::new(),
-            Standing::Locked => ": what is there is as the lock file says".to_owned(),
-            Standing::Restorable(touched) => format!(": {}", super::restorable(touched.as_ref(), None)),
-            Standing::Stale(whys) => format!(": {}", super::reasons(whys)),
-            Standing::Waiting(on) => format!(": for {}", super::names(pipeline, on)),
-        };
-        text.push_str(&format!("{word:<10} {}{why}\n", pipeline.instances[*id].name));
+        if *standing != &Standing::Fresh {
+            let why = super::why(pipeline, standing);
+            text.push_str(&format!("{word:<10} {}: {why}\n", pipeline.instances[*id].name));
+        } else if !brief {
+            text.push_str(&format!("{word:<10} {}\n", pipeline.instances[*id].name));
+        }
     }
     let counts: Vec<_> = counts
         .iter()

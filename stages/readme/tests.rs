@@ -37,8 +37,9 @@ fn publish(params: &Params, result: &Path, project: &Path) -> Result<Vec<PathBuf
         fs::remove_file(place).unwrap();
         Ok(None)
     };
-    let changed = engine::publish::publish(&Readme, params, result, project, &remove)?;
-    Ok(changed.into_iter().map(|(path, _)| path).collect())
+    let mut changed = Vec::new();
+    engine::publish::publish(&Readme, params, result, project, &remove, &mut |path, _| changed.push(path))?;
+    Ok(changed)
 }
 
 #[test]

@@ -133,8 +133,7 @@ impl Halves {
     /// What a run would do.
     fn plan(&self) -> Vec<(usize, Standing)> {
         let project = Project::open(self.space.folder.path()).unwrap();
-        let dry = RunOptions { dry_run: true, ..RunOptions::default() };
-        project.run(&self.space.pipeline(), &dry, &mut Vec::new()).unwrap().plan
+        project.dry_run(&self.space.pipeline(), &RunOptions::default()).unwrap()
     }
 
     /// There is nothing to do only where the dry run says so of every stage.

@@ -32,12 +32,20 @@ fn push(from: &Space, to: &Path) -> (Vec<String>, u64) {
 }
 
 /// Brings a clone up to date with what lies in a folder.
+fn beside(share: &Path, clone: &Space) -> Project {
+    Project::open_beside(clone.folder.path(), Some(Share::open(share).unwrap())).unwrap()
+}
+
 fn with(share: &Path, clone: &Space, options: &RunOptions) -> (Summary, Vec<Event>) {
-    let share = Some(Share::open(share).unwrap());
-    let project = Project::open_beside(clone.folder.path(), share).unwrap();
     let mut events = Vec::new();
-    let summary = project.run(&clone.pipeline(), options, &mut events).unwrap();
+    let summary = beside(share, clone).run(&clone.pipeline(), options, &mut events).unwrap();
     (summary, events)
+}
+
+/// Where all would stand for a run.
+fn dry_run(share: &Path, clone: &Space) -> Vec<Standing> {
+    let plan = beside(share, clone).dry_run(&clone.pipeline(), &RunOptions::default()).unwrap();
+    plan.into_iter().map(|(_, standing)| standing).collect()
 }
 
 fn pull(share: &Path, clone: &Space) -> (Summary, Vec<Event>) {
@@ -91,9 +99,7 @@ fn what_nobody_has_is_run_and_what_follows_from_it_is_taken() {
     one.ran(&["a", "b", "c", "d"], &[]);
     push(&one, share.path());
     two.edit("a", "echo other > $OUT/x"); // of which b keeps the same letter
-    let dry = RunOptions { dry_run: true, ..RunOptions::default() };
-    let (plan, _) = with(share.path(), &two, &dry);
-    let standings: Vec<_> = plan.plan.iter().map(|(_, standing)| standing.clone()).collect();
+    let standings = dry_run(share.path(), &two);
     assert!(matches!(standings[0], Standing::Stale(_)), "{standings:?}");
     assert!(matches!(standings[1], Standing::Waiting(_)), "{standings:?}");
     assert_eq!(standings[3], Standing::Restorable(None));
@@ -174,8 +180,8 @@ fn what_is_damaged_here_is_taken_from_others() {
         fs::remove_file(object).unwrap();
         fs::write(object, content).unwrap();
     }
-    let (plan, _) = with(share.path(), &one, &RunOptions { dry_run: true, ..RunOptions::default() });
-    assert!(plan.plan.iter().all(|(_, standing)| matches!(standing, Standing::Restorable(_))), "{plan:?}");
+    let standings = dry_run(share.path(), &one);
+    assert!(standings.iter().all(|standing| matches!(standing, Standing::Restorable(_))), "{standings:?}");
     assert_eq!(pull(share.path(), &one).0.restored, [0, 1, 2, 3]);
     assert_eq!((read(&damaged), read(&one.path("artifacts/d/x"))), ("alone\n".into(), "alone\n".into()));
 }
