@@ -77,6 +77,7 @@ impl Project {
             return Ok(GcReport::default());
         }
         let _lock = if options.delete { Some(Lock::take(cache)?) } else { None };
+        self.only_here()?;
         let state = State::load(cache)?;
         let records = files(&cache.join("records"), options.keep)?;
         if state.damaged() || (state.results.is_empty() && !records.is_empty()) {
@@ -113,12 +114,9 @@ impl Project {
             let needed = digest_in(&file.path, "").is_some_and(|digest| objects.contains(&digest));
             sort(file, needed);
         }
-        for (name, found) in [
-            ("scratch", attempts as fn(&Path, Duration) -> _),
-            ("replaced", wholes),
-            ("failed", files),
-            ("idle", files),
-        ] {
+        for (name, found) in
+            [("scratch", attempts as fn(&Path, Duration) -> _), ("failed", files), ("idle", files)]
+        {
             for file in found(&cache.join(name), options.keep)? {
                 let young = file.young;
                 sort(file, young);

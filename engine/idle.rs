@@ -106,13 +106,12 @@ impl Project {
         let _ = self.store.leave(&self.idle(question), text.as_bytes());
     }
 
-    /// Everything that is shown, the index and the lock file, with their stamps.
+    /// Everything that is shown, the index, what git is to ignore, and the lock file, with their stamps.
     fn names(&self, pipeline: &Pipeline, seen: &[Seen], state: &State) -> Option<Vec<(String, Stamp)>> {
         let mut names = Vec::with_capacity(2 * seen.len() + 2);
         // The pipeline may have been found through a link, the project never is.
-        for (root, place) in
-            [(&pipeline.root, pipeline.lock_file()), (&self.root, self.store.cache().join("state"))]
-        {
+        let own = ["state", ".gitignore"].map(|name| (&self.root, self.store.cache().join(name)));
+        for (root, place) in [(&pipeline.root, pipeline.lock_file())].into_iter().chain(own) {
             let name = place.strip_prefix(root).ok()?.to_str()?;
             let meta = fs::symlink_metadata(&place).ok()?;
             // A link does not tell what happens behind it.

@@ -118,6 +118,6 @@ pub struct Resources {
 }
 
 /// A name as part of an environment variable.
-pub(crate) fn variable(name: &str) -> String {
+pub fn variable(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
 }

@@ -2,6 +2,7 @@
 //! no stage, and none of the programs that do that.
 
 use std::{
+    env,
     ffi::OsStr,
     io::{self, Read as _, Stdin, Write as _},
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
@@ -46,8 +47,13 @@ impl Launcher {
 /// How a shell is given the text of a command: the first line of it that fails ends it.
 pub(crate) const SHELL_OPTIONS: &str = "-ec";
 
+/// The variable with a word that no other process was given, for [`end`].
+pub(crate) const END: &str = "REPRO_END";
+
 /// The end of what a launched command says, if its exit code is zero: whether a launcher passes that on is not known.
-pub(crate) const ENDED_WELL: &[u8] = b"[repro: the command ended well]";
+pub(crate) fn end(unlike: &str) -> String {
+    format!("[repro: the command ended well: {unlike}]")
+}
 
 /// What a launcher starts for a command: runs the command line `run`, and ends with its exit code. The end of the standard
 /// input asks the command to stop, by SIGTERM: launchers pass that end on, and where they are sent a signal they kill.
@@ -65,7 +71,8 @@ pub fn run_command(run: &OsStr) -> ExitCode {
         Err(error) => return failed("listen to signals", error),
     };
     let mut shell = Command::new("/bin/sh");
-    let mut child = match shell.arg(SHELL_OPTIONS).arg(run).stdin(Stdio::null()).process_group(0).spawn() {
+    shell.arg(SHELL_OPTIONS).arg(run).env_remove(END).stdin(Stdio::null()).process_group(0);
+    let mut child = match shell.spawn() {
         Ok(child) => child,
         Err(error) => return failed("start `/bin/sh`", error),
     };
@@ -86,8 +93,7 @@ pub fn run_command(run: &OsStr) -> ExitCode {
         // As a shell says it of a signal.
         Ok(status) => {
             if status.success() {
-                let mut out = io::stdout().lock();
-                let _ = out.write_all(ENDED_WELL).and_then(|()| out.write_all(b"\n"));
+                let _ = writeln!(io::stdout().lock(), "{}", end(&env::var(END).unwrap_or_default()));
             }
             let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
             code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)

@@ -229,7 +229,7 @@ pub(crate) fn write(
         }
         let mut locked = entry(id).map(Locked::from);
         if let Some(locked) = &mut locked {
-            locked.files = files_of(instance, locked.recipe, old.as_ref(), store);
+            locked.files = files_of(instance, locked.recipe, (&seen[id], old.as_ref()), store);
         }
         new.extend(locked.or(old).map(|locked| (instance.name.clone(), locked)));
     }
@@ -260,22 +260,24 @@ pub(crate) fn write(
     Ok(others)
 }
 
-/// What an instance read besides its inputs: what its recipe says, and as it was locked where the record of that is lost.
+/// What an instance read besides its inputs: what its recipe says, today's or that of its record, and as it was locked
+/// where that is lost.
 fn files_of(
     instance: &Instance,
     recipe: Digest,
-    old: Option<&Locked>,
+    (seen, old): (&Seen, Option<&Locked>),
     store: &Store,
 ) -> BTreeMap<String, Digest> {
     let paths = instance.kind.files(&instance.params);
     if paths.is_empty() {
         return BTreeMap::new();
     }
-    let Some(record) = store.record(recipe) else {
+    let today = seen.foreseen_as(recipe).map(|today| today.text().to_owned());
+    let Some(text) = today.or_else(|| store.record(recipe).map(|record| record.recipe)) else {
         return old.filter(|old| old.recipe == recipe).map(|old| old.files.clone()).unwrap_or_default();
     };
     let paths = paths.iter().filter_map(|path| path.to_str());
-    paths.filter_map(|path| Some((path.to_owned(), file_in(&record.recipe, path)?))).collect()
+    paths.filter_map(|path| Some((path.to_owned(), file_in(&text, path)?))).collect()
 }
 
 /// The lock files of the project in `root`, as far as they can be found. Hidden folders and what stages made

@@ -163,8 +163,7 @@ impl Memo {
     pub(crate) fn write_tables(&mut self) -> Result<(), EngineError> {
         for (path, known) in std::mem::take(&mut self.unwritten) {
             let table = self.table(&path);
-            let bytes = serde_json::to_vec(&known).map_err(io::Error::other).context("encode", &table)?;
-            write_whole(&table, &bytes)?;
+            write_whole(&table, &encode(&known).context("encode", &table)?)?;
         }
         Ok(())
     }
@@ -256,7 +255,7 @@ impl Memo {
     /// What is known of a folder's files. A table that cannot be read knows nothing.
     fn known(&mut self, path: &Path) -> Known {
         let unwritten = self.unwritten.remove(path);
-        let read = || serde_json::from_slice(&read_plain(&self.table(path)).ok()?).ok();
+        let read = || decode(&read_plain(&self.table(path)).ok()?);
         unwritten.or_else(read).unwrap_or_default()
     }
 
@@ -267,6 +266,17 @@ impl Memo {
             self.learned.insert(path.to_owned());
         }
     }
+}
+
+/// A table as it is written: a line with the digest of the rest, so that no digit that flips in it is believed.
+fn encode(known: &Known) -> io::Result<Vec<u8>> {
+    let text = serde_json::to_string(known).map_err(io::Error::other)?;
+    Ok(format!("{}\n{text}", Digest::of(&text)).into_bytes())
+}
+
+fn decode(bytes: &[u8]) -> Option<Known> {
+    let (digest, text) = str::from_utf8(bytes).ok()?.split_once('\n')?;
+    if digest == Digest::of(text).to_string() { serde_json::from_str(text).ok() } else { None }
 }
 
 /// The files below a folder, sorted by name, without those that are [`foreign`].
@@ -380,12 +390,21 @@ mod tests {
         assert_eq!(memo.all().count(), 1);
         // Who would read this table would hear nonsense of every file.
         let table = memo.table("data".as_ref());
-        let mut known: Known = serde_json::from_slice(&fs::read(&table).unwrap()).unwrap();
+        let mut known = decode(&fs::read(&table).unwrap()).unwrap();
         assert_eq!(known.len(), 100);
         known.values_mut().for_each(|(_, digest)| *digest = Digest::of("nonsense"));
-        fs::write(&table, serde_json::to_vec(&known).unwrap()).unwrap();
+        fs::write(&table, encode(&known).unwrap()).unwrap();
         let truth = Memo::default().digest(root, "data".as_ref()).unwrap();
         assert_eq!(memo.digest(root, "data".as_ref()).unwrap(), truth);
+        // And nobody hears what a flipped digit says.
+        let whole = encode(&known).unwrap();
+        let flipped = String::from_utf8(whole.clone()).unwrap();
+        let at = flipped.rfind(|c: char| c.is_ascii_digit()).unwrap();
+        let digit = if &flipped[at..=at] == "1" { "2" } else { "1" };
+        assert!(
+            decode(&whole).is_some()
+                && decode(format!("{}{digit}{}", &flipped[..at], &flipped[at + 1..]).as_bytes()).is_none()
+        );
         // One changed file: the others are known from the table.
         fs::write(data.join("train/7"), "other").unwrap();
         assert_ne!(memo.digest(root, "data".as_ref()).unwrap(), truth);
@@ -434,7 +453,7 @@ mod tests {
         fs::File::options().write(true).open(data.join("a")).unwrap().set_modified(later).unwrap();
         assert_eq!(learned(root).all().count(), 0);
         let table = fs::read(Memo::new(&root.join("cache")).table("data".as_ref())).unwrap();
-        let known: Known = serde_json::from_slice(&table).unwrap();
+        let known = decode(&table).unwrap();
         assert_eq!(known["a"].0, Stamp::NONE);
     }
 

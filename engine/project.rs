@@ -85,6 +85,11 @@ struct Foreseen {
 }
 
 impl Seen {
+    /// Today's recipe, if it is known before anything is judged and is this one.
+    pub(crate) fn foreseen_as(&self, recipe: Digest) -> Option<&Recipe> {
+        self.foreseen.as_ref().map(|foreseen| &foreseen.recipe).filter(|today| today.digest() == recipe)
+    }
+
     /// Today's recipe with these inputs, where it is known already. It holds as long as nothing has
     /// run: a stage may write a file that another one reads.
     pub(crate) fn foreseen(&self, inputs: &[Digest]) -> Option<&Recipe> {

@@ -63,6 +63,7 @@ impl Project {
         share: &Share,
     ) -> Result<Pushed, EngineError> {
         let Share(to) = share;
+        self.only_here()?;
         // The lock file is believed only to know the recipes of what was made of results that are not whole here.
         let (state, seen, judged) = self.judged(pipeline, true)?;
         self.adopt_all(pipeline, &judged, &seen)?;

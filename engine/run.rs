@@ -113,6 +113,7 @@ impl Project {
         let (wanted, forced) = (wanted(pipeline, options), forced(pipeline, options));
         let _lock = Lock::take(self.store.cache())?;
         self.only_here()?;
+        write_whole(&self.store.cache().join("project"), self.root.as_os_str().as_encoded_bytes())?; // a project may move
         self.store.sweep();
         let mut state = State::load(self.store.cache())?;
         let journal = state.journal(self.store.cache());
@@ -162,7 +163,7 @@ impl Project {
     }
 
     /// Refuses a cache that another project has too, by a link: its index says what is shown in one project.
-    fn only_here(&self) -> Result<(), EngineError> {
+    pub(crate) fn only_here(&self) -> Result<(), EngineError> {
         let cache = self.store.cache();
         let note = cache.join("project");
         let root = self.root.as_os_str().as_encoded_bytes();
@@ -178,7 +179,7 @@ impl Project {
                 hint: "give each project a `.repro` of its own: remove the link here, and the next run makes one".into(),
             });
         }
-        write_whole(&note, root) // a project may move
+        Ok(())
     }
 
     /// What a run would do: what is wanted, and where it stands. It judges like a run, and reads what one would restore,

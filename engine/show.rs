@@ -13,17 +13,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::{
-    event::Timespec,
-    fs::{AtFlags, CWD, Timestamps, UTIME_NOW, utimensat},
-};
-
 use crate::{
     digest::{Digest, Stamp},
     error::{Context, EngineError},
     lockfile::Locked,
     look::FINDERS,
-    place::{clear, passable, with_parent},
+    place::{clear, open_folder, passable, with_parent},
     project::shortened,
     state::Entry,
     store::{Content, Draft, Folder, Shown, Store, stamp},
@@ -92,6 +87,10 @@ impl Store {
         passable(place, "results are to be shown in it")?;
         let kept = self.foreign(place, old, content).map(|path| (place.join(path), self.kept(key)));
         let mut away = kept.as_ref().map_or_else(|| self.temporary(), |(_, kept)| kept.clone());
+        // Who may not write in a folder cannot move it into another; whether they could now, moving it tells.
+        if place.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
+            let _ = open_folder(place);
+        }
         let mut moved = with_parent(&away, || fs::rename(place, &away));
         if moved.as_ref().is_err_and(crosses) {
             if let Some((_, kept)) = &kept {
@@ -108,9 +107,6 @@ impl Store {
             return Err(error).context("create", place);
         }
         // Best effort: the new result is in its place, and what stays behind is cleared by a later run.
-        if let Some((_, kept)) = &kept {
-            touch(kept);
-        }
         if kept.as_ref().is_none_or(|(_, kept)| *kept != away) {
             let _ = clear(&away);
         }
@@ -167,11 +163,10 @@ impl Store {
         } else {
             moved.context("move aside", file)?;
         }
-        touch(&kept);
         Ok(Some(kept))
     }
 
-    /// A place where nothing is, for what people made in a result's; the collection of garbage finds it in due time.
+    /// A place where nothing is, for what people made in a result's; nobody but them deletes it.
     fn kept(&self, key: &str) -> PathBuf {
         let mut name = key.replace('/', "~");
         if name.len() > 200 {
@@ -189,15 +184,6 @@ fn in_the_way(kind: ErrorKind) -> bool {
 
 fn crosses(error: &io::Error) -> bool {
     error.kind() == ErrorKind::CrossesDevices
-}
-
-/// Lets the age of what is kept count from now: what nobody had touched for long would be garbage at once. A link
-/// counts as itself, and nothing is opened, for it may be a pipe.
-fn touch(kept: &Path) {
-    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
-    let times = Timestamps { last_access: now, last_modification: now };
-    // Best effort: it only decides how long it is kept.
-    let _ = utimensat(CWD, kept, &times, AtFlags::SYMLINK_NOFOLLOW);
 }
 
 /// Copies the result in `draft` to `new`. The content gets the stamps of the copies.
@@ -239,8 +225,6 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
-
     use super::*;
 
     #[test]
@@ -276,24 +260,19 @@ mod tests {
     }
 
     #[test]
-    fn the_age_of_what_is_put_away_counts_from_then_and_it_takes_the_place_of_nothing() {
+    fn what_is_put_away_takes_the_place_of_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::new(folder.path(), None);
         let (file, link) = (folder.path().join("mine"), folder.path().join("link"));
         fs::write(&file, "mine").unwrap();
-        fs::File::options().write(true).open(&file).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
         symlink("nowhere", &link).unwrap();
-        let then = Timespec { tv_sec: 1, tv_nsec: 0 };
-        let then = Timestamps { last_access: then, last_modification: then };
-        utimensat(CWD, &link, &then, AtFlags::SYMLINK_NOFOLLOW).unwrap();
         let replaced = store.cache().join("replaced");
         fs::create_dir_all(&replaced).unwrap();
         symlink("nowhere", replaced.join("mine~1")).unwrap();
-        let yesterday = SystemTime::now() - Duration::from_secs(24 * 60 * 60);
         for (what, place) in [(file, "mine~2"), (link, "link~1")] {
             let kept = store.put_away(&what, folder.path()).unwrap().unwrap();
             assert_eq!(kept, replaced.join(place));
-            assert!(fs::symlink_metadata(&kept).unwrap().modified().unwrap() > yesterday, "{place}");
+            assert!(fs::symlink_metadata(&kept).is_ok(), "{place}");
         }
         assert!(fs::symlink_metadata(replaced.join("mine~1")).unwrap().is_symlink());
     }

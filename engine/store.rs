@@ -454,8 +454,10 @@ impl Store {
     /// Writes a file below the cache by one rename. Nothing waits for the disk: a crash of the system may leave it cut.
     pub(crate) fn leave(&self, place: &Path, bytes: &[u8]) -> Result<(), EngineError> {
         let temporary = self.temporary();
-        with_parent(&temporary, || fs::write(&temporary, bytes)).context("write", &temporary)?;
-        with_parent(place, || fs::rename(&temporary, place)).context("create", place)
+        let written = with_parent(&temporary, || fs::write(&temporary, bytes)).context("write", &temporary);
+        let moved = || with_parent(place, || fs::rename(&temporary, place)).context("create", place);
+        // Best effort: what is left of it is swept later.
+        written.and_then(|()| moved()).inspect_err(|_| drop(fs::remove_file(&temporary)))
     }
 
     /// Notes that a record was of use just now, for the collection of garbage.

@@ -1,6 +1,8 @@
 //! A process that does one stage's job, or those of a group: start it, listen to it, take the results
 //! into the cache. Unaware of the pipeline's shape and of what else runs.
 
+mod hear;
+
 use std::{
     collections::BTreeMap,
     env,
@@ -12,7 +14,7 @@ use std::{
         unix::process::{CommandExt, ExitStatusExt},
     },
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Command, ExitStatus, Stdio},
     sync::{Arc, mpsc::SyncSender},
     thread::JoinHandle,
     time::Instant,
@@ -20,17 +22,18 @@ use std::{
 
 use toml::Value;
 
+use self::hear::{Heard, How, listen};
 use crate::{
-    child::{Order, Orders, Report},
+    child::{Order, Orders},
     digest::Digest,
     error::{Context, EngineError},
     instance::{InstanceId, show, variable},
     kind::{self, HIDDEN, Input, Progress, StageError},
-    launcher::{ENDED_WELL, Launcher, SHELL_OPTIONS},
+    launcher::{END, Launcher, SHELL_OPTIONS, end},
     leavings::{drop_others, left_in},
     machine::Machine,
     place::{clear, open_folder, with_parent},
-    process::{ProcessGroup, Running, end_left_with, follow, last_lines, open_held, open_log, spawn},
+    process::{ProcessGroup, Running, end_left_with, last_lines, open_held, open_log, spawn},
     program::Program,
     recipe::Recipe,
     record::{Facts, Record, now, recordable},
@@ -113,6 +116,10 @@ impl Task {
             }
         };
         let lists = self.prepare(&mut process, &store)?;
+        // A command's own words must not be taken for those that say that it ended well.
+        let unlike = store.temporary().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let ends_with = (self.command.is_some() && self.launcher.is_some()).then(|| end(&unlike));
+        process.env(END, unlike);
         process.process_group(0).stdout(Stdio::piped()).stderr(errors);
         process.stdin(if shell { Stdio::null() } else { Stdio::piped() });
         let orders = if self.command.is_some() {
@@ -144,6 +151,7 @@ impl Task {
             let Self { members, command, gpus, launcher, .. } = self;
             let (launched, launcher) = (launcher.is_some(), launcher.map(|launcher| launcher.0));
             let (together, by_shell) = (members.len(), command.is_some());
+            let how = How { reports: !by_shell, launched, ends_with };
             let errors = (members[0].log.clone(), before);
             let run = Ran { gpus, launcher, errors, together, by_shell };
             let outputs = command.map_or_else(Vec::new, |command| command.outputs);
@@ -159,9 +167,8 @@ impl Task {
                 // The scheduler only stops listening when the run has ended.
                 let _ = sender.send(Message::Done(id, result.map(Box::new), seconds));
             };
-            let status = listen(&mut child, &group, [!by_shell, launched], &mut heard, &sender, |heard| {
-                conclude(heard, Ok(None))
-            });
+            let status =
+                listen(&mut child, &group, &how, &mut heard, &sender, |heard| conclude(heard, Ok(None)));
             for heard in heard.into_iter().flatten() {
                 conclude(heard, status.as_ref().map(|status| Some(*status)));
             }
@@ -346,11 +353,10 @@ impl Member {
                 return Ok(());
             };
             let left = left_in(self.draft.path()).context("read", self.draft.path())?;
-            let output = output.display();
-            Err(EngineError::Output {
-                message: format!("it ended well but did not make its output `{output}`; it left {left}"),
-                hint: hint.into(),
-            })
+            let output = output.display().to_string();
+            let message = format!("it ended well but did not make its output `{output}`; it left {left}");
+            let hint = if output.contains('*') { "`outputs` are plain names, no patterns" } else { hint };
+            Err(EngineError::Output { message, hint: hint.into() })
         };
         whole()?;
         let mut dropped = Vec::new();
@@ -405,99 +411,6 @@ fn lines(inputs: &[Input]) -> OsString {
         lines.push(&input.dir);
     }
     lines
-}
-
-/// What a process said of one stage.
-struct Heard {
-    member: Member,
-    log: fs::File,
-    /// Of its scratch folder.
-    lock: fs::File,
-    notes: BTreeMap<String, Value>,
-    /// What it runs on, where it had to say so.
-    machine: Machine,
-    /// When it began.
-    started: (u64, Instant),
-    failure: Option<StageError>,
-    finished: bool,
-}
-
-impl Heard {
-    fn new(member: Member, log: fs::File, lock: fs::File, started: (u64, Instant)) -> Self {
-        let (notes, machine) = (BTreeMap::new(), Machine::default());
-        Self { member, log, lock, notes, machine, started, failure: None, finished: false }
-    }
-
-    /// In one write: the process writes its errors to the same file.
-    fn log(&mut self, line: &str) {
-        let _ = self.log.write_all(format!("{line}\n").as_bytes());
-    }
-
-    fn hear(&mut self, report: Report, to: &SyncSender<Message>) {
-        let id = self.member.id;
-        match report {
-            Report::Said(line) => {
-                self.log(&line);
-                let _ = to.send(Message::Said(id, line));
-            }
-            Report::Warned(line) => {
-                self.log(&line);
-                let _ = to.send(Message::Warned(id, line));
-            }
-            Report::Progress(progress) => drop(to.send(Message::Progress(id, progress))),
-            Report::Note(key, value) => drop(self.notes.insert(key, value)),
-            Report::Machine(machine) => {
-                self.machine = *machine;
-                self.started = (now(), Instant::now()); // until now it waited for that
-            }
-            Report::Failed(_) if self.failure.is_some() => {} // once more, as its process ends
-            Report::Failed(error) => {
-                self.log(&format!("failed: {error}"));
-                self.failure = Some(error);
-            }
-            Report::Finished => self.finished = true,
-        }
-    }
-}
-
-/// Listens to the child until it has ended, and says how it did. What has come to its end while others go on is handed to
-/// `conclude` at once: it need not wait for them, and is not lost with them. The last one waits for the process, which may
-/// hold a card until it has ended.
-fn listen(
-    child: &mut Child,
-    group: &ProcessGroup,
-    [reports, launched]: [bool; 2],
-    heard: &mut [Option<Heard>],
-    to: &SyncSender<Message>,
-    conclude: impl Fn(Heard),
-) -> io::Result<ExitStatus> {
-    let hear = |line: &[u8]| {
-        let last = line.strip_suffix(ENDED_WELL).filter(|_| launched && !reports);
-        let line = last.unwrap_or(line);
-        if let (Some(_), Some(Some(of))) = (last, heard.first_mut()) {
-            of.finished = true;
-        }
-        if (reports || last.is_some()) && line.is_empty() {
-            return; // what a launcher says before that may end in no line
-        }
-        let report = if reports { serde_json::from_slice::<(usize, Report)>(line).ok() } else { None };
-        let first = heard.iter().position(Option::is_some).unwrap_or(0);
-        let said = || (first, Report::Said(String::from_utf8_lossy(line).trim_end().to_owned()));
-        let (job, report) = report.filter(|(job, _)| *job < heard.len()).unwrap_or_else(said);
-        let others = heard.iter().flatten().count() > 1;
-        let Some(of) = &mut heard[job] else { return };
-        of.hear(report, to);
-        if others && (of.finished || of.failure.is_some()) {
-            heard[job].take().into_iter().for_each(&conclude);
-        }
-    };
-    let followed = child.stdout.take().map_or(Ok(()), |stdout| follow(stdout, group, launched, hear));
-    if followed.is_err() {
-        // Its stages have failed: it must not go on beside what comes next.
-        group.kill();
-    }
-    let status = group.wait(child);
-    followed.and(status)
 }
 
 #[cfg(test)]

@@ -45,6 +45,7 @@ impl Project {
     /// # Errors
     /// When the index cannot be read. What is wrong with a result is no error but a finding.
     pub fn verify(&self, pipeline: &Pipeline) -> Result<Vec<Finding>, EngineError> {
+        self.only_here()?;
         let state = State::load(self.store.cache())?;
         let others = self.others(pipeline)?;
         let mut files = BTreeMap::<PathBuf, (InstanceId, Digest)>::new();
@@ -67,6 +68,10 @@ impl Project {
         }
         let problem = |path: &Path, expected: Digest| match Digest::of_file(path) {
             Ok(digest) if digest == expected => None,
+            Ok(digest) if self.store.object(digest) != path && self.store.object(digest).exists() => Some(
+                "its content is that of another result; where a run was killed, the next one settles that"
+                    .to_owned(),
+            ),
             Ok(_) => Some("its content is not what was recorded".to_owned()),
             Err(error) => Some(error.to_string()),
         };

@@ -41,7 +41,7 @@ pub struct TrainSpec {
     pub weight_decay: f32,
     /// Largest batch that [`Trainer::step`] will be given.
     pub batch: usize,
-    /// Storage of activations.
+    /// What activations are stored as, and on a card what is multiplied.
     pub precision: Precision,
 }
 

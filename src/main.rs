@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         );
     }
     signals::hear_children();
+    signals::outlive_limits();
     let mut args = args::parse();
     match commands::dispatch(&mut args) {
         Ok(code) => code,

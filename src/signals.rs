@@ -10,7 +10,7 @@ use std::{
 };
 
 use signal_hook::{
-    consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM},
+    consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGXFSZ},
     iterator::Signals,
 };
 
@@ -33,6 +33,13 @@ pub(crate) fn count_into(stop: Arc<AtomicUsize>, told: impl Fn(usize) + Send + '
         }
     })?;
     Ok(())
+}
+
+/// A file that may grow no more is an error where it is written, as on a full disk, and not the end of this program. What it
+/// starts hears of it as before.
+pub(crate) fn outlive_limits() {
+    // Where that is refused it ends, as before.
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
 }
 
 /// Undoes that the end of a child is ignored, as some programs leave it to those that they start: then nobody could wait

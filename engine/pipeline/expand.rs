@@ -14,7 +14,7 @@ use super::{
     hint::did_you_mean,
     matrix::{self, Axes, Matrix},
     overlay::RESERVED,
-    params::{mentions, substitute},
+    params::{mentions, no_axes, substitute},
     parse::{Data, Entries, Entry, Node, Span, a, check_name, in_order, table},
     schema::{Fact, Facts},
     sweep,
@@ -290,6 +290,10 @@ fn resources_of(stage: &Entries, params: &Table, diagnostics: &mut Diagnostics) 
         if !["gpus", "memory", "threads"].contains(&key.as_str()) {
             let hint = did_you_mean(key, ["gpus", "memory", "threads"]);
             diagnostics.add(&entry.key, format!("`resources` has no `{key}`"), hint);
+            continue;
+        }
+        let axes = sweep::matrix_of(stage).into_iter().flat_map(Entries::keys);
+        if !no_axes(&entry.node, &format!("`{key}`"), axes, params, diagnostics) {
             continue;
         }
         let value = substitute(&entry.node, &Axes::new(), params, diagnostics);

@@ -164,11 +164,12 @@ pub(super) fn set(
     let result = match path.as_slice() {
         ["stage", name, rest @ ..] => match document.stages.get_mut(*name) {
             Some(Entry { node: Node { data: Data::Table(stage), .. }, .. }) => {
+                let behind = axis_behind(stage, rest);
+                let rest = behind.as_ref().map_or_else(|| rest.to_vec(), |axis| vec!["matrix", axis]);
                 let axis = rest.last().copied().unwrap_or_default();
                 let before = sweep::matrix_of(stage).and_then(|axes| axes.get(axis)).map(|a| a.node.clone());
-                let set = set_stage(stage, rest, value, kinds, facts);
-                sweep::pass_on(document, (name, axis), before.as_ref(), kinds, facts);
-                set
+                set_stage(name, stage, &rest, value, kinds, facts)
+                    .and_then(|()| sweep::pass_on(document, (name, axis), before.as_ref(), kinds, facts))
             }
             _ => Err((
                 format!("there is no stage `{name}`"),
@@ -206,7 +207,7 @@ fn of_stage(document: &Document, path: &[&str], facts: &Facts) -> Option<String>
     Some(format!("a parameter of a stage is set by its name: `stage.{name}.{}`", path.join(".")))
 }
 
-type Refusal = (String, Option<String>);
+pub(super) type Refusal = (String, Option<String>);
 
 fn set_param(params: &mut Entries, path: &[&str], value: Value) -> Result<(), Refusal> {
     let names = names(params);
@@ -225,8 +226,14 @@ fn set_param(params: &mut Entries, path: &[&str], value: Value) -> Result<(), Re
         let Data::Table(entries) = &mut node.data else { return Err(unknown()) };
         node = &mut entries.get_mut(*key).ok_or_else(unknown)?.node;
     }
+    if let (Data::Table(_), Value::Table(new)) = (&node.data, &value) {
+        // Each as by itself, so that none is new.
+        return new.iter().try_for_each(|(key, value)| {
+            let path: Vec<&str> = path.iter().copied().chain([key.as_str()]).collect();
+            set_param(params, &path, value.clone())
+        });
+    }
     match (&mut node.data, Node::given(value)) {
-        (Data::Table(old), Node { data: Data::Table(new), .. }) => merge(old, new),
         (Data::Table(_), _) => return Err((format!("`{}` is a table", path.join(".")), None)),
         (Data::Leaf(_), Node { data: Data::List(_), .. }) => {
             let hint = format!("sweep a stage's parameter: `-S stage.NAME.{}=...`", path[path.len() - 1]);
@@ -259,7 +266,37 @@ fn as_list(node: Node) -> Node {
     }
 }
 
+/// The axis of a stage that a parameter of it, or a part of one, is: what is set is that axis.
+fn axis_behind(stage: &Entries, path: &[&str]) -> Option<String> {
+    let [between @ .., last] = path else { return None };
+    if RESERVED.contains(&path[0]) {
+        return None;
+    }
+    let mut entries = stage;
+    for key in between {
+        let Data::Table(inner) = &entries.get(*key)?.node.data else { return None };
+        entries = inner;
+    }
+    let name = leaf(entries.get(*last)?)?.as_str()?.strip_prefix("${")?.strip_suffix('}')?;
+    sweep::matrix_of(stage)?.contains_key(name).then(|| name.to_owned())
+}
+
+/// Refused: what only combinations that are written out whole have, or would lack.
+fn check_included(name: &str, stage: &Entries, axis: &str) -> Result<(), Refusal> {
+    let Some(axes) = sweep::matrix_of(stage) else { return Ok(()) };
+    if sweep::included(axes).is_empty() || axes.contains_key(axis) {
+        return Ok(());
+    }
+    let hint =
+        format!("leave that out, `-S 'stage.{name}.matrix.include=[]'` before this, or change the file");
+    Err((
+        format!("the `include` of `{name}` writes its combinations out, and `{axis}` is no list beside it"),
+        Some(hint),
+    ))
+}
+
 fn set_stage(
+    name: &str,
     stage: &mut Entries,
     path: &[&str],
     value: Value,
@@ -271,9 +308,21 @@ fn set_stage(
         [] => return Err(("it names no parameter".into(), Some("write `stage.NAME.key=value`".into()))),
         [key] if !RESERVED.contains(key) => {
             let kind = stage.get("kind").and_then(leaf).and_then(Value::as_str).unwrap_or("");
-            let takes_list = facts.get(kind).is_none_or(|fact| fact.takes_list(key));
+            let is_list = matches!(node.data, Data::List(_));
+            let fact = facts.get(kind);
+            let takes_list = fact.is_none_or(|fact| fact.takes_list(key));
+            // What it takes as `${key}`.
+            let is_taken = fact.is_some_and(|fact| fact.closed && !fact.properties.contains_key(*key))
+                && stage.values().any(|entry| mentions(&entry.node, key));
             let is_axis = sweep::matrix_of(stage).is_some_and(|axes| axes.contains_key(*key));
-            if is_axis || (matches!(node.data, Data::List(_)) && !takes_list) {
+            let of_included =
+                |node: &Node| matches!(&node.data, Data::Table(axes) if axes.contains_key(*key));
+            if is_axis
+                || is_taken
+                || (is_list && !takes_list)
+                || sweep::matrix_of(stage).is_some_and(|axes| sweep::included(axes).iter().any(of_included))
+            {
+                check_included(name, stage, key)?;
                 if !is_axis && kinds.get(kind).is_some_and(|kind| kind.sees_axes()) && !used(stage, key) {
                     let hint = format!(
                         "write `${{{key}}}` where it should count, or give the stage the axis in the file"
@@ -282,11 +331,16 @@ fn set_stage(
                 }
                 stage.remove(*key);
                 put(axes(stage)?, key, as_list(node));
+            } else if fact.is_some_and(|fact| fact.is_list(key)) {
+                put(stage, key, as_list(node));
             } else {
                 put(stage, key, node);
             }
         }
         ["matrix", axis] => {
+            if !["exclude", "include"].contains(axis) {
+                check_included(name, stage, axis)?;
+            }
             stage.remove(*axis);
             put(axes(stage)?, axis, as_list(node));
         }
@@ -297,7 +351,6 @@ fn set_stage(
             return Err((format!("the stage has no value `{key}`"), Some(hint)));
         }
         [between @ .., last] => {
-            let is_axis = sweep::matrix_of(stage).is_some_and(|axes| axes.contains_key(*last));
             let mut entries = &mut *stage;
             for key in between {
                 let entry = entries
@@ -311,13 +364,10 @@ fn set_stage(
             // Several values for one make an axis of its name.
             let one =
                 !RESERVED.contains(&path[0]) && entries.get(*last).is_some_and(|entry| leaf(entry).is_some());
-            let variable = Value::String(format!("${{{last}}}"));
-            let swept = entries.get(*last).and_then(leaf) == Some(&variable);
             if one && matches!(node.data, Data::List(_)) {
-                put(entries, last, Node::given(variable));
+                put(entries, last, Node::given(Value::String(format!("${{{last}}}"))));
+                check_included(name, stage, last)?;
                 put(axes(stage)?, last, node);
-            } else if is_axis && swept {
-                put(axes(stage)?, last, as_list(node));
             } else {
                 put(entries, last, node);
             }
@@ -377,14 +427,19 @@ pub(super) fn plain(node: Node) -> Value {
 /// `0..5` without its end, `0..=5` with it.
 fn range(text: &str) -> Option<Result<Value, Refusal>> {
     let (start, end) = text.split_once("..")?;
-    let start: i64 = start.trim().parse().ok()?;
-    let end: i64 = match end.strip_prefix('=') {
-        Some(last) => last.trim().parse::<i64>().ok()?.checked_add(1)?,
-        None => end.trim().parse().ok()?,
-    };
-    if end <= start || end.checked_sub(start).is_none_or(|n| n > LONGEST) {
+    let (end, with_end) = end.strip_prefix('=').map_or((end, false), |last| (last, true));
+    let [start, end] = [start.trim(), end.trim()];
+    let refused = |why: &str| {
         let hint = "a range is `FIRST..END` without its end, or `FIRST..=LAST`".into();
-        return Some(Err((format!("the range `{text}` is empty or longer than {LONGEST}"), Some(hint))));
+        Some(Err((format!("the range `{text}` {why}"), Some(hint))))
+    };
+    let (Ok(start), Ok(end)) = (start.parse::<i64>(), end.parse::<i64>()) else {
+        let numbers = [start, end].iter().all(|bound| bound.parse::<f64>().is_ok());
+        return if numbers { refused("is not one of whole numbers") } else { None };
+    };
+    let end = if with_end { end.saturating_add(1) } else { end };
+    if end <= start || end.checked_sub(start).is_none_or(|n| n > LONGEST) {
+        return refused(&format!("is empty or longer than {LONGEST}"));
     }
     Some(Ok(Value::Array((start..end).map(Value::Integer).collect())))
 }

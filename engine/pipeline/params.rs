@@ -158,6 +158,23 @@ pub(super) fn names(params: &Entries) -> Vec<String> {
     out
 }
 
+/// An error where `what` refers to an axis: it is the same for all instances of a stage.
+pub(super) fn no_axes<'a>(
+    node: &Node,
+    what: &str,
+    axes: impl IntoIterator<Item = &'a String>,
+    params: &Table,
+    diagnostics: &mut Diagnostics,
+) -> bool {
+    let axis = axes.into_iter().find(|axis| find_value(params, axis).is_none() && mentions(node, axis));
+    if let Some(axis) = axis {
+        let message =
+            format!("{what} is the same for all instances of a stage: it cannot use the axis `{axis}`");
+        diagnostics.add(&node.span, message, Some("write the value, or take it from `[params]`".into()));
+    }
+    axis.is_none()
+}
+
 /// The value of a stage's node, its references answered from `axes`, then `params`.
 pub(super) fn substitute(
     node: &Node,

@@ -19,7 +19,16 @@ pub(super) struct Fact {
 }
 
 impl Fact {
-    /// Is the parameter's own value a list?
+    /// Is the parameter a list, and never a single value?
+    pub(super) fn is_list(&self, key: &str) -> bool {
+        let kind = self.properties.get(key).and_then(|property| property.get("type"));
+        kind.is_some_and(|kind| match kind {
+            Value::Array(kinds) => kinds.iter().all(|kind| kind == "array" || kind == "null"),
+            one => one == "array",
+        })
+    }
+
+    /// May the parameter's own value be a list?
     pub(super) fn takes_list(&self, key: &str) -> bool {
         let is = |value: &Value| value == "array";
         self.properties.get(key).and_then(|property| property.get("type")).is_some_and(|kind| match kind {

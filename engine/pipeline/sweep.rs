@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    overlay::{RESERVED, axes, leaf, plain, put},
+    overlay::{RESERVED, Refusal, axes, leaf, plain, put},
     params::mentions,
     parse::{Data, Document, Entries, Entry, Node},
     schema::Facts,
@@ -12,21 +12,24 @@ use super::{
 use crate::kind::{Kinds, Roles};
 
 /// Gives `axis` as `stage` has it now to all that hang on it, one instance each, and did not have it or had it as
-/// `stage` had it before. Not where it would set a parameter, or be missing in what the matrix includes.
+/// `stage` had it before. Not where it would set a parameter. Refused where values would be lost without a word.
 pub(super) fn pass_on(
     document: &mut Document,
     (stage, axis): (&str, &str),
     before: Option<&Node>,
     kinds: &Kinds,
     facts: &Facts,
-) {
+) -> Result<(), Refusal> {
     if ["exclude", "include"].contains(&axis) {
-        return;
+        return Ok(());
     }
-    let Some(Data::Table(swept)) = document.stages.get(stage).map(|entry| &entry.node.data) else { return };
-    let Some(now) = matrix_of(swept).and_then(|axes| axes.get(axis)) else { return };
+    let swept = stage;
+    let Some(Data::Table(stage)) = document.stages.get(stage).map(|entry| &entry.node.data) else {
+        return Ok(());
+    };
+    let Some(now) = matrix_of(stage).and_then(|axes| axes.get(axis)) else { return Ok(()) };
     let (now, before) = (now.node.clone(), before.cloned().map(plain));
-    let mut last = vec![stage.to_owned()];
+    let mut last = vec![swept.to_owned()];
     let axes_of: BTreeMap<String, BTreeSet<String>> = document
         .stages
         .iter()
@@ -40,23 +43,43 @@ pub(super) fn pass_on(
         })
         .collect();
     let users = users(document);
-    let mut given = BTreeSet::from([stage.to_owned()]);
+    let mut given = BTreeSet::from([swept.to_owned()]);
     while let Some(from) = last.pop() {
         for name in users.get(&from).into_iter().flatten().filter(|name| !given.contains(*name)) {
             let Some(Data::Table(stage)) = document.stages.get_mut(name).map(|entry| &mut entry.node.data)
             else {
                 continue;
             };
-            let had = matrix_of(stage).and_then(|axes| axes.get(axis)).map(|entry| plain(entry.node.clone()));
+            let there = matrix_of(stage).and_then(|axes| axes.get(axis));
+            let (had, of_the_file) = (
+                there.map(|entry| plain(entry.node.clone())),
+                there.is_some_and(|entry| entry.key.is_some()),
+            );
             let kind = stage.get("kind").and_then(leaf).and_then(toml::Value::as_str).unwrap_or_default();
             let sets =
                 had.is_none() && facts.get(kind).is_some_and(|fact| fact.properties.contains_key(axis));
             let others = axes_of.get(&from).cloned().unwrap_or_default();
-            if had == before
-                && !sets
-                && !other_use(stage, axis)
-                && needs_one(stage, &from, kind, kinds, &others)
-            {
+            if sets || !needs_one(stage, &from, kind, kinds, &others) {
+                continue;
+            }
+            if had != before {
+                if before.is_none() && of_the_file {
+                    return Err((
+                        format!(
+                            "`{name}` has an axis `{axis}` of its own, with which what is swept would be paired, not crossed"
+                        ),
+                        Some(format!(
+                            "give `{swept}` an axis of another name in the file: `matrix = {{ {swept}_{axis} = [...] }}` and `{axis} = \"${{{swept}_{axis}}}\"`"
+                        )),
+                    ));
+                }
+            } else if let Some(why) = no_room(stage, axis) {
+                // What takes one input or many would take them all.
+                let several = matches!(&now.data, Data::List(values) if values.len() > 1);
+                if several && kinds.get(kind).is_some_and(|kind| kind.sees_axes()) && why != Room::Value {
+                    return Err(lost(name, &from, axis, why));
+                }
+            } else {
                 let Ok(axes) = axes(stage) else { continue };
                 put(axes, axis, now.clone());
                 last.push(name.clone());
@@ -64,6 +87,26 @@ pub(super) fn pass_on(
         }
         given.extend(last.iter().cloned());
     }
+    Ok(())
+}
+
+fn lost(name: &str, from: &str, axis: &str, why: Room) -> Refusal {
+    let (what, hint) = if why == Room::Include {
+        (
+            format!("its `include` leaves no room for the axis `{axis}`"),
+            format!(
+                "leave that out, `-S 'stage.{name}.matrix.include=[]'` before this, or give it the axis in the file"
+            ),
+        )
+    } else {
+        (
+            format!("it uses `${{{axis}}}` for something else"),
+            format!(
+                "if each is to have the value of what it needs, say so before this: `-S 'stage.{name}.{axis}=...'`"
+            ),
+        )
+    };
+    (format!("`{name}` needs one `{from}` and would get all of them at once: {what}"), Some(hint))
 }
 
 /// The stages that name each stage under `needs`, in order.
@@ -99,12 +142,35 @@ pub(super) fn matrix_of(stage: &Entries) -> Option<&Entries> {
     if let Data::Table(axes) = &stage.get("matrix")?.node.data { Some(axes) } else { None }
 }
 
-/// Would the axis do more than tell inputs apart, or be missing in what the matrix includes?
-fn other_use(stage: &Entries, axis: &str) -> bool {
-    let mut parameters = stage.iter().filter(|(key, _)| !RESERVED.contains(&key.as_str()));
+/// Why a stage cannot have an axis that only tells inputs apart.
+#[derive(PartialEq)]
+enum Room {
+    /// It has a parameter, or a value, of that name.
+    Value,
+    /// It refers to another thing of that name.
+    Mention,
+    /// What the matrix includes would lack it.
+    Include,
+}
+
+fn no_room(stage: &Entries, axis: &str) -> Option<Room> {
+    let parameters = || stage.iter().filter(|(key, _)| !RESERVED.contains(&key.as_str()));
     let part = |node: &Node| matches!(&node.data, Data::Table(parts) if parts.contains_key(axis));
-    parameters.any(|(key, entry)| key == axis || part(&entry.node) || mentions(&entry.node, axis))
-        || matrix_of(stage).is_some_and(|axes| axes.contains_key("include"))
+    if parameters().any(|(key, entry)| key == axis || part(&entry.node)) {
+        Some(Room::Value)
+    } else if parameters().any(|(_, entry)| mentions(&entry.node, axis)) {
+        Some(Room::Mention)
+    } else {
+        matrix_of(stage).is_some_and(|axes| !included(axes).is_empty()).then_some(Room::Include)
+    }
+}
+
+/// The combinations that a matrix adds.
+pub(super) fn included(axes: &Entries) -> &[Node] {
+    match axes.get("include").map(|entry| &entry.node.data) {
+        Some(Data::List(all)) => all,
+        _ => &[],
+    }
 }
 
 /// Does each instance of the stage need a single one of `from`, which has these other axes? A kind that takes as many as

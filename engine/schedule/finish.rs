@@ -5,6 +5,7 @@ use std::{
     collections::btree_map,
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use super::{Ended, Plan, Run, Started};
@@ -130,7 +131,8 @@ impl Run<'_> {
                 let kept = if let Change::Removed(Some(kept)) = &change { Some(kept.clone()) } else { None };
                 let line = kept.map(|kept| told((path.clone(), kept)));
                 self.observer.event(&Event::Published { id, path, change });
-                line.into_iter().for_each(|line| self.say(id, line));
+                // While it runs, what is only said of it may not be shown.
+                line.into_iter().for_each(|line| self.observer.event(&Event::Warned { id, line }));
             };
             let published = publish(&*instance.kind, &instance.params, &result, root, &remove, &mut tell);
             if let Err(error) = published {
@@ -214,11 +216,20 @@ impl Run<'_> {
         let Instance { kind, params, .. } = &pipeline.instances[id];
         let scratch = project.store.scratch(started.recipe.digest());
         let lock = lock_of(&scratch);
-        // Who is left over, or may be on another machine, may still write into it.
-        let over = options.launcher.is_none() && !is_held(&lock);
+        // Who is left over, or may be on another machine, may still write into it. What another thread is just starting has
+        // all that is open here for a moment, too.
+        let is_over = || {
+            let let_go = |_| {
+                !is_held(&lock) || {
+                    std::thread::sleep(Duration::from_millis(10));
+                    false
+                }
+            };
+            options.launcher.is_none() && (0..5).any(let_go)
+        };
         if kind.command(params).is_some()
             && !is_empty(&scratch)
-            && over
+            && is_over()
             && self.moved_meanwhile(id, started).is_none()
         {
             // Best effort: where it cannot be noted, who touches it still matters.

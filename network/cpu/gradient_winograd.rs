@@ -276,7 +276,7 @@ unsafe fn gradient_transform<L: Lanes>(g: [L; M]) -> [L; N] {
 /// # Safety
 /// As [`Lanes::splat`].
 #[inline(always)]
-unsafe fn filter_transform<L: Lanes>(s: [L; N]) -> [L; 3] {
+unsafe fn filter_transform_back<L: Lanes>(s: [L; N]) -> [L; 3] {
     // SAFETY: the caller's promise.
     let [quarter, sixth, twelfth, twenty_fourth] =
         unsafe { [L::splat(0.25), L::splat(1.0 / 6.0), L::splat(1.0 / 12.0), L::splat(1.0 / 24.0)] };
@@ -311,13 +311,13 @@ unsafe fn unpack_on<L: Lanes>(this: &WinogradGradient, total: &[f32], out: &mut 
                     let point = (y * N + x) * channels * filters;
                     *value = L::load(total.as_ptr().add(point + place * TOGETHER + inside));
                 }
-                for (y, value) in filter_transform(column).into_iter().enumerate() {
+                for (y, value) in filter_transform_back(column).into_iter().enumerate() {
                     tile[y][x] = value;
                 }
             }
             let mut weights = [[0.0f32; LANES]; 9];
             for (y, row) in tile.into_iter().enumerate() {
-                for (x, value) in filter_transform(row).into_iter().enumerate() {
+                for (x, value) in filter_transform_back(row).into_iter().enumerate() {
                     value.store(weights[y * 3 + x].as_mut_ptr());
                 }
             }

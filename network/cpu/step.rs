@@ -68,7 +68,7 @@ pub(crate) struct Output {
 impl<S: Stored> Step<S> {
     /// Packs the filters of `graph` from `values` and makes all buffers for `batch` images; `trained`
     /// says which weights of the convolution of a name train. Outputs of the first `again` of
-    /// [`Layout::repeatable`] are not kept but computed again.
+    /// [`Layout::repeatable`] share a place for each shape; all but the last one in it are computed again.
     ///
     /// # Errors
     /// Where the engine does not cover the graph, a value is missing, or `trained` errs.

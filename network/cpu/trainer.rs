@@ -49,7 +49,6 @@ pub(crate) fn open(
 pub(crate) struct CpuTrainer<S: Stored> {
     spec: TrainSpec,
     data: Arc<Dataset>,
-    isa: Isa,
     step: Step<S>,
     /// What trains of each unit.
     slots: Vec<Vec<Slot>>,
@@ -60,7 +59,6 @@ pub(crate) struct CpuTrainer<S: Stored> {
     tally: Tally,
     d_logits: Vec<f64>,
     normalization: [[f32; 256]; 3],
-    threads: usize,
 }
 
 impl<S: Stored> CpuTrainer<S> {
@@ -140,7 +138,6 @@ impl<S: Stored> CpuTrainer<S> {
         Ok(Self {
             spec: spec.clone(),
             data,
-            isa,
             step,
             slots,
             output,
@@ -148,7 +145,6 @@ impl<S: Stored> CpuTrainer<S> {
             tally: Tally::default(),
             d_logits: Vec::new(),
             normalization: data::normalization(),
-            threads: threads.max(1),
         })
     }
 
@@ -264,7 +260,7 @@ impl<S: Stored> Trainer for CpuTrainer<S> {
         self.tally += tally;
         self.follow();
         let sgd = Sgd { rate, momentum: self.spec.momentum, weight_decay: self.spec.weight_decay };
-        let isa = self.isa;
+        let isa = self.step.isa;
         self.step.update(&mut self.slots, |unit, slots| {
             for slot in slots.iter_mut() {
                 let gradient = slot.gradient(unit);
@@ -330,7 +326,7 @@ impl<S: Stored> Trainer for CpuTrainer<S> {
             slot.values = state.values[&slot.name].clone();
             slot.velocity.copy_from_slice(&state.momentum[&slot.name].data);
         }
-        let isa = self.isa;
+        let isa = self.step.isa;
         self.step.update(&mut self.slots, |unit, slots| {
             slots.iter_mut().for_each(|slot| slot.apply(isa, unit));
         });
@@ -355,7 +351,8 @@ impl<S: Stored> Trainer for CpuTrainer<S> {
             0 => String::new(),
             again => format!(", {again} outputs computed again"),
         };
-        format!("cpu engine, {}, {} threads, {}{again}", self.isa, self.threads, S::NAME)
+        let (isa, threads) = (self.step.isa, self.step.pool.workers());
+        format!("cpu engine, {isa}, {threads} threads, {}{again}", S::NAME)
     }
 
     fn plan(&self) -> Option<Plan> {

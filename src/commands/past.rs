@@ -5,7 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-use engine::{digest::Digest, made::Made, pipeline, project::Project};
+use engine::{digest::Digest, instance::variable, made::Made, pipeline, project::Project};
 use serde_json::{Map, Value, json};
 
 use super::metrics::{self, FILE};
@@ -72,18 +72,20 @@ fn table(rows: &[Row], whole: bool) -> Vec<Vec<String>> {
     let numbers = |name: &str| rows.iter().map(|row| row.fields.get(name)).collect::<Vec<_>>();
     let mut fields = metrics::columns(rows.iter().map(|row| &row.fields));
     fields.retain(|name| rows.len() == 1 || !exact(name) || varies(&numbers(name)));
-    let said: Vec<_> = fields.iter().copied().filter(exact).map(numbers).collect();
+    let said: Vec<_> = fields.iter().copied().filter(exact).map(|name| (name, numbers(name))).collect();
     let names: BTreeSet<&String> = rows.iter().flat_map(|row| row.with.keys()).collect();
     let columns =
         names.into_iter().map(|name| (name, rows.iter().map(|row| row.with.get(name)).collect::<Vec<_>>()));
     let columns: Vec<_> = columns.filter(|(name, values)| tells_apart(rows, name, values)).collect();
-    // An axis is often the parameter of another stage.
-    let with = columns.iter().enumerate().filter(|(at, (_, values))| {
-        let others = columns.iter().enumerate().filter(|(other, _)| other != at);
+    // An axis is often the parameter of another stage. What has another name may have the same values by chance.
+    let with = columns.iter().enumerate().filter(|(at, (name, values))| {
+        let same = |other: &str| alike(name) == alike(other);
+        let others = columns.iter().enumerate().filter(|(other, (name, _))| other != at && same(name));
         let said_there = |(other, (_, there)): (usize, &(&String, Vec<_>))| {
             is_part(values, there) && (other < *at || !is_part(there, values))
         };
-        !said.iter().any(|there| is_part(values, there)) && !others.into_iter().any(said_there)
+        let in_metrics = said.iter().any(|(name, there)| same(name) && is_part(values, there));
+        !in_metrics && !others.into_iter().any(said_there)
     });
     let with: Vec<_> = with.map(|(_, (name, _))| *name).collect();
     let heading = ["made (UTC)", "shown", "commit", "instance"].into_iter();
@@ -115,6 +117,11 @@ fn tells_apart(rows: &[Row], name: &str, values: &[Option<&Value>]) -> bool {
     let among =
         rows.iter().zip(values).filter(|(row, value)| value.is_some() || row.with.contains_key(&stage));
     varies(&among.map(|(_, value)| *value).collect::<Vec<_>>())
+}
+
+/// The last part of a name, as it is spelt in variables too: `train.learning_rate`, `eval.values.LEARNING_RATE`.
+fn alike(name: &str) -> String {
+    variable(name.rsplit('.').next().unwrap_or(name))
 }
 
 /// Does another column say all that this one says?

@@ -145,7 +145,7 @@ impl Kind for Claims {
     }
 
     fn version(&self) -> u32 {
-        14
+        15
     }
 
     fn names_stages(&self) -> bool {

@@ -33,14 +33,17 @@ impl Rule {
     /// Is it kept? `known` are the networks that were run: their place among the claim's, and the
     /// evidence for each quantity.
     pub(super) fn is_kept(&self, known: &[(usize, Vec<Evidence>)]) -> bool {
-        let mean = |of: &[Evidence], index: usize| of[index].value.mean;
+        // A bound counts, and 100 times a share is a little off: of 0.553 it is 55.300000000000004.
+        let tidy = |value: f64| (value * 1e9).round() / 1e9;
+        let mean = |of: &[Evidence], index: usize| tidy(of[index].value.mean);
+        let difference = |of: &[Evidence]| tidy(mean(of, 0) - mean(of, 1));
         let steps = |kept: fn(f64, f64) -> bool| {
             known.windows(2).all(|pair| kept(mean(&pair[0].1, 0), mean(&pair[1].1, 0)))
         };
         match self {
-            Self::Greater { by, .. } => known.iter().all(|(_, of)| mean(of, 0) - mean(of, 1) > *by),
+            Self::Greater { by, .. } => known.iter().all(|(_, of)| difference(of) > *by),
             Self::Difference { low, high, .. } => {
-                known.iter().all(|(_, of)| (*low..=*high).contains(&(mean(of, 0) - mean(of, 1))))
+                known.iter().all(|(_, of)| (*low..=*high).contains(&difference(of)))
             }
             Self::Within { low, high, .. } => {
                 known.iter().all(|(_, of)| (*low..=*high).contains(&mean(of, 0)))
@@ -106,13 +109,20 @@ mod tests {
         let two = "left = { mode = 'bn' }, right = { mode = 'all' }";
         let one = "what = { mode = 'bn' }";
         type Networks = &'static [&'static [f64]]; // of each the means
-        let rules: [(String, Networks, Networks); 9] = [
+        let rules: [(String, Networks, Networks); 12] = [
             (format!("greater = {{ {two}, by = 5.0 }}"), &[&[10.1, 5.0]], &[&[10.0, 5.0]]),
             (format!("greater = {{ {two}, by = 0.0 }}"), &[&[2.0, 1.0]], &[&[2.0, 1.0], &[1.0, 2.0]]),
             (format!("difference = {{ {two}, low = 1.0, high = 2.0 }}"), &[&[6.0, 5.0]], &[&[5.5, 5.0]]),
             (format!("difference = {{ {two}, low = 1.0, high = 2.0 }}"), &[&[7.0, 5.0]], &[&[7.5, 5.0]]),
             (format!("within = {{ {one}, low = 1.0, high = 2.0 }}"), &[&[2.0]], &[&[2.1]]),
             (format!("within = {{ {one}, low = 1.0, high = 2.0 }}"), &[&[1.0]], &[&[0.9]]),
+            (format!("within = {{ {one}, low = 1.0, high = 55.3 }}"), &[&[100.0 * 0.553]], &[&[55.3001]]),
+            (format!("greater = {{ {two}, by = 0.3 }}"), &[&[0.4, 0.0]], &[&[0.1 + 0.2, 0.0]]),
+            (
+                format!("difference = {{ {two}, low = 0.0, high = 0.3 }}"),
+                &[&[0.1 + 0.2, 0.0]],
+                &[&[0.4, 0.0]],
+            ),
             (format!("rises = {{ {one} }}"), &[&[1.0], &[2.0]], &[&[1.0], &[1.0]]),
             (format!("falls = {{ {one} }}"), &[&[2.0], &[1.0]], &[&[1.0], &[1.0]]),
             (format!("equal = {{ {one}, values = [3, 4] }}"), &[&[3.0], &[4.0]], &[&[3.0], &[3.0]]),

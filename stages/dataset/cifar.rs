@@ -51,6 +51,7 @@ pub(super) fn files(params: &BinaryParams) -> Vec<PathBuf> {
 pub(super) fn collect(params: &BinaryParams, job: &mut Job<'_>) -> Result<Collected, StageError> {
     let folder = params.place.folder(job)?;
     let read = |(name, _): &(&str, &str)| {
+        params.place.whole(name, job)?;
         let path = folder.join(name);
         fs::read(&path).map_err(|error| failed("read", &path, &error))
     };

@@ -55,7 +55,7 @@ impl Kind for Plot {
     }
 
     fn version(&self) -> u32 {
-        23
+        24
     }
 
     fn names_stages(&self) -> bool {
@@ -91,6 +91,10 @@ impl Kind for Plot {
 
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
         let params: PlotParams = job.params()?;
+        if job.inputs.is_empty() {
+            return Err(StageError::new(format!("`{}` has nothing to draw", job.instance))
+                .hint("give it `needs`: `histories`, `metrics`, `models`, `memory`, or some of them"));
+        }
         let results = Results::read(job)?;
         let published = published::published(&params.published)?;
         let given = Given { results: &results, published: &published };

@@ -105,6 +105,32 @@ fn folders() -> (tempfile::TempDir, tempfile::TempDir) {
     (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap())
 }
 
+/// A mode that knows no `k` has one training, however many values a sweep or a matrix gave it.
+#[test]
+fn one_training_counts_once_whatever_k_it_has() {
+    let (given, out) = folders();
+    let (mut inputs, mut random) = (Vec::new(), Vec::new());
+    for seed in 0..2 {
+        let one = run(given.path(), "resnet14", "bn", seed, 0.4 + f64::from(seed) * 0.2, 1120);
+        let other = run(given.path(), "resnet14", "random", seed, 0.3, 1120);
+        for k in 1..4 {
+            let with = |input: &Input| {
+                let mut input = input.clone();
+                input.axes.insert("k".into(), toml::Value::Integer(k));
+                input
+            };
+            inputs.push(with(&one));
+            random.push(with(&other));
+        }
+    }
+    inputs.append(&mut random);
+    draw(inputs, "", out.path()).unwrap();
+    let table = std::fs::read_to_string(out.path().join("table.md")).unwrap();
+    assert!(table.contains("| BatchNorm only | 1,120 | 50.00 | 14.14 | 2 |"), "{table}");
+    // Of these the files say that k is 2: the axes do not agree, and all count.
+    assert!(table.contains("| as many random weights | 1,120 | 30.00 | 0.00 | 6 |"), "{table}");
+}
+
 #[test]
 fn every_figure_has_title_axes_legend_number_of_runs_and_caption() {
     let (given, out) = folders();

@@ -108,25 +108,79 @@ struct Marker<'a> {
     range: Range<usize>,
 }
 
-/// Those of a page, but for those in code, which explain what they look like.
+/// Those of a page, but for those in code, which explain what they look like: between fences, indented by four spaces or
+/// a tab, between backticks.
 fn markers_in(text: &str) -> Vec<Marker<'_>> {
     const OPEN: &str = "<!-- ";
     const CLOSE: &str = " -->";
-    let (mut found, mut in_code, mut start) = (Vec::new(), false, 0);
+    let (mut found, mut code, mut start) = (Vec::new(), None::<Fence>, 0);
     for line in text.split_inclusive('\n') {
-        let is_fence = ["```", "~~~"].iter().any(|fence| line.trim_start().starts_with(fence));
-        in_code ^= is_fence;
-        for (at, _) in line.match_indices(OPEN).filter(|_| !in_code && !is_fence) {
+        code = code.filter(|open| !open.quoted || line.starts_with('>')); // a quotation ends what it began
+        let mut is_code = code.is_some() || line.starts_with("    ") || line.starts_with('\t');
+        match (&code, Fence::of(line)) {
+            (None, Some((fence, _))) => code = Some(fence),
+            (Some(open), Some((fence, true))) if fence.closes(open) => code = None,
+            _ => {}
+        }
+        is_code |= code.is_some();
+        for (at, _) in line.match_indices(OPEN).filter(|(at, _)| !is_code && !in_backticks(line, *at)) {
             let Some((comment, _)) = line[at + OPEN.len()..].split_once(CLOSE) else { continue };
             let (ends, marker) = comment.strip_prefix('/').map_or((false, comment), |rest| (true, rest));
-            // A backtick before one opens code.
-            let name = marker.strip_prefix("repro:").filter(|_| !line[..at].ends_with('`'));
+            let name = marker.strip_prefix("repro:");
             let end = at + OPEN.len() + comment.len() + CLOSE.len();
             found.extend(name.map(|name| Marker { name, ends, range: start + at..start + end }));
         }
         start += line.len();
     }
     found
+}
+
+/// A line that begins or ends code.
+struct Fence {
+    mark: char,
+    length: usize,
+    quoted: bool,
+}
+
+impl Fence {
+    /// That of a line, and whether nothing stands behind it; none where what stands there makes it no fence.
+    fn of(line: &str) -> Option<(Self, bool)> {
+        let body = line.trim_start_matches([' ', '\t', '>']);
+        let mark = body.chars().next().filter(|mark| ['`', '~'].contains(mark))?;
+        let behind = body.trim_start_matches(mark);
+        let length = body.len() - behind.len();
+        let is_fence = length >= 3 && !(mark == '`' && behind.contains('`'));
+        is_fence.then(|| (Self { mark, length, quoted: line.starts_with('>') }, behind.trim().is_empty()))
+    }
+
+    fn closes(&self, open: &Self) -> bool {
+        self.mark == open.mark && self.length >= open.length
+    }
+}
+
+/// Does `at` lie between backticks of the line? As many end it as began it.
+fn in_backticks(line: &str, at: usize) -> bool {
+    let runs = |from: usize| {
+        let tick = from + line[from..].find('`')?;
+        let length = line[tick..].bytes().take_while(|byte| *byte == b'`').count();
+        Some((tick, length))
+    };
+    let mut from = 0;
+    while let Some((open, length)) = runs(from).filter(|(open, _)| *open < at) {
+        from = open + length;
+        let mut next = from;
+        while let Some((close, other)) = runs(next) {
+            next = close + other;
+            if other == length {
+                if close > at {
+                    return true;
+                }
+                from = next;
+                break;
+            }
+        }
+    }
+    false
 }
 
 /// Does `text` have a block of `stage` called `name`?
@@ -227,6 +281,23 @@ mod tests {
         assert_eq!(filled(&block("\r\n")), block("\r\n\r\na\r\nb\r\n\r\n"));
         assert_eq!(filled(&block("").repeat(2)), block("\n\na\nb\n\n").repeat(2));
         assert!(!has(code, "", "table") && has(&block(""), "", "table"));
+        // Whatever code looks like, words in it are the author's.
+        let mine = "<!-- repro:table --> mine <!-- /repro:table -->";
+        for code in [
+            format!("````markdown\n```\n{mine}\n```\n````\n"),
+            format!("~~~\n```\n{mine}\n~~~\n"),
+            format!("> ```\n> {mine}\n"),
+            format!("\n    {mine}\n\t{mine}\n"),
+            format!("`x {mine} y` and ``` `` {mine} ` ```\n"),
+        ] {
+            assert_eq!(filled(&code), code);
+            let page = format!("{code}{}\n", block(""));
+            assert_eq!(filled(&page), format!("{code}{}\n", block("\n\na\nb\n\n")), "{page}");
+        }
+        // And what is none hides no block.
+        for text in ["```sh``` is\n", "~~~\n```\n~~~\n", "a ` alone\n", "```\n``\n```` \n"] {
+            assert!(has(&format!("{text}{}", block("")), "", "table"), "{text}");
+        }
     }
 
     #[test]

@@ -142,6 +142,19 @@ fn without_publish_the_readme_stays() {
 }
 
 #[test]
+fn what_changed_before_a_page_that_cannot_be_written_is_told() {
+    let block = "<!-- repro:table --><!-- /repro:table -->";
+    let (result, project) = result_and_project(block);
+    fs::create_dir_all(project.path().join("docs/figures/loss-curves.svg")).unwrap();
+    let (mut told, nothing) = (Vec::new(), |_: &Path| Ok(None));
+    let params = params("publish = true");
+    let mut tell = |path: PathBuf, change| told.push((path, change));
+    let done = engine::publish::publish(&Readme, &params, result.path(), project.path(), &nothing, &mut tell);
+    done.unwrap_err();
+    assert_eq!(told, [(PathBuf::from("README.md"), engine::publish::Change::Wrote)]);
+}
+
+#[test]
 fn a_block_without_end_is_an_error_that_changes_nothing() {
     let (result, project) = result_and_project("<!-- repro:table -->\nmine");
     let error = publish(&params("publish = true"), result.path(), project.path()).unwrap_err();

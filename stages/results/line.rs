@@ -89,6 +89,11 @@ impl Line {
         self.k.is_none_or(|k| k == AS_MANY)
     }
 
+    /// Is its mode one of ours? A command may call its own what it likes.
+    pub(crate) fn is_of_a_mode(&self) -> bool {
+        self.mode.parse::<Mode>().is_ok()
+    }
+
     /// Are BatchNorm's scales trained?
     pub(crate) fn trains_scales(&self) -> bool {
         self.mode.parse::<Mode>().is_ok_and(|mode| mode.train_set(Variant::Paper, 0).gamma)

@@ -211,9 +211,11 @@ impl Results {
             let model: Model = json(input, "model.json")?.ok_or_else(|| missing(input, "model.json"))?;
             models.insert((network(input, &model.subject), model.subject.variant), model.parameters);
         }
+        let evaluations: Vec<_> = evaluations.collect::<Result<_, _>>()?;
+        let histories: Vec<_> = histories.collect::<Result<_, _>>()?;
         Ok(Self {
-            evaluations: evaluations.collect::<Result<_, _>>()?,
-            histories: histories.collect::<Result<_, _>>()?,
+            evaluations: once(evaluations, |run| (&run.network, &run.line, &run.axes)),
+            histories: once(histories, |history| (&history.network, &history.line, &history.axes)),
             memory: memory.collect::<Result<_, _>>()?,
             models,
             repeated: job.inputs.iter().filter(|(_, of)| repeat(of)).map(|(role, _)| role.clone()).collect(),
@@ -248,6 +250,20 @@ impl Results {
         };
         variants.iter().rev().map(|variant| ((*variant).to_owned(), part(variant))).collect()
     }
+}
+
+/// Runs that differ in an axis `k` alone are one training where a mode does not know `k`: the first stands for all.
+fn once<T>(runs: Vec<T>, whose: impl Fn(&T) -> (&Network, &Line, &Axes)) -> Vec<T> {
+    let mut seen = BTreeSet::new();
+    let is_first = |run: &T| {
+        let (network, line, axes) = whose(run);
+        let counts = |axis: &str| axis != "k" || !line.is_of_a_mode() || line.k().is_some();
+        let axes = axes.iter().filter(|(axis, _)| counts(axis));
+        let axes: Vec<_> = axes.map(|(axis, value)| (axis.clone(), plain(value))).collect();
+        seen.insert((network.clone(), line.clone(), axes))
+    };
+    let first: Vec<_> = runs.iter().map(is_first).collect();
+    runs.into_iter().zip(first).filter_map(|(run, first)| first.then_some(run)).collect()
 }
 
 /// What tells the lines of a role apart.

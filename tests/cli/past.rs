@@ -33,6 +33,20 @@ fn told(project: &TestProject, words: &[&str]) -> Vec<String> {
 }
 
 #[test]
+fn what_changes_together_is_told_of_both() {
+    let project = TestProject::new(
+        "[params]\ndepth = 2\nwidth = 2\n[stage.t]\nkind = 'command'\noutputs = ['metrics.json']\n\
+         run = 'echo \"{\\\"acc\\\": 0.$DEPTH$WIDTH, \\\"trained\\\": $WIDTH}\" > $OUT/metrics.json'\n\
+         values = { DEPTH = '${depth}', WIDTH = '${width}' }\n",
+    );
+    project.ends(&["run"], 0);
+    project.ends(&["run", "-S", "depth=4", "-S", "width=4"], 0);
+    let out = project.ends(&["metrics", "--past"], 0).out;
+    let heading: Vec<_> = out.lines().next().unwrap_or_default().split_whitespace().skip(4).collect();
+    assert_eq!(heading, ["instance", "t.values.DEPTH", "t.values.WIDTH", "trained", "acc"], "{out}");
+}
+
+#[test]
 fn results_of_earlier_settings_stand_beside_those_of_today() {
     let project = TestProject::new(FITS);
     project.write("offset.txt", "1");

@@ -87,6 +87,50 @@ fn what_is_swept_goes_through_a_chain_of_commands() {
     assert_eq!(project.read("artifacts/score/seed=0/metrics.json"), "{\"acc\": 2}\n");
 }
 
+/// What a setting would lose without a word is refused, with a way out that works.
+#[test]
+fn a_sweep_loses_nothing_of_what_it_asks_for() {
+    let project = TestProject::new(
+        "[params]\nrate = 1\ntable = { list = [1, 2], value = 3 }\n\
+         [stage.fit]\nkind = 'command'\nrun = 'echo $RATE > $OUT/x'\noutputs = ['x']\nvalues = { RATE = '${rate}' }\n\
+         [stage.prep]\nkind = 'command'\nrun = 'echo $N > $OUT/x'\noutputs = ['x']\nvalues = { N = 3 }\n\
+         [stage.score]\nkind = 'command'\nrun = 'echo ${rate}: $(cat $IN_F/x) > $OUT/x'\noutputs = ['x']\nneeds = { f = 'fit' }\n\
+         [stage.named]\nkind = 'command'\nrun = 'cat $IN_P/x > $OUT/x; echo $AXIS_NAME >> $OUT/x'\noutputs = ['x']\nneeds = { p = 'prep' }\n\
+         matrix = { include = [{ name = 'a', n = 1 }] }\n\
+         [stage.seeds]\nkind = 'command'\nrun = 'cat $IN_P/x > $OUT/x'\noutputs = ['x']\nneeds = { p = 'prep' }\n\
+         values = { LR = '${lr}' }\nmatrix = { N = [1, 2], lr = [0.1] }\n",
+    );
+    let refused = |set: &str, says: &str| {
+        let told = project.ends(&["-S", set, "status"], 2).err;
+        assert!(told.contains(says), "{set}: {told}");
+    };
+    refused("stage.fit.rate=[1, 2]", "`score` needs one `fit` and would get all of them at once");
+    refused("stage.fit.rate=[1, 2]", "`-S 'stage.score.rate=...'`");
+    project.ends(&["-S", "stage.score.rate=[1, 2]", "-S", "stage.fit.rate=[1, 2]", "run", "score"], 0);
+    assert_eq!(project.read("artifacts/score,rate=2/x"), "2: 2\n");
+    refused("stage.prep.values.M=[1, 2]", "the stage has no value `M`");
+    refused("stage.prep.values.N=[1, 2]", "its `include` leaves no room for the axis `N`");
+    refused("stage.named.n=[1, 2]", "`n` is no list beside it");
+    refused("stage.named.matrix.other=[1, 2]", "`other` is no list beside it");
+    let without = ["-S", "stage.named.matrix.include=[]", "-S", "stage.prep.values.N=[1, 2]"];
+    let told = project.ends(&[&without[..], &["status"]].concat(), 2).err;
+    assert!(told.contains("`seeds` has an axis `N` of its own"), "{told}");
+    assert!(told.contains("`matrix = { prep_N = [...] }` and `N = \"${prep_N}\"`"), "{told}");
+    refused("table={zz=5}", "`[params]` has no `table.zz`");
+    refused("table={value=[5]}", "`table.value` is one value, not a list");
+    project.ends(&["-S", "table={list=5}", "status"], 0);
+    for range in ["0.1..0.5", "0..=9223372036854775807"] {
+        refused(&format!("stage.prep.values.N={range}"), &format!("the range `{range}` is"));
+    }
+    // A value that is an axis is set by either name, and a single value of what is taken is a list of one.
+    project.ends(&["-S", "stage.seeds.values.LR=[0.2, 0.3]", "run", "seeds"], 0);
+    assert_eq!(project.read("artifacts/seeds/N=2,lr=0.3/x"), "3\n");
+    project.ends(&["-S", "stage.fit.rate=7", "run", "fit"], 0);
+    assert_eq!(project.read("artifacts/fit,rate=7/x"), "7\n");
+    project.edit("pipeline.toml", "lr = [0.1] }", "lr = [0.1] }\nresources = { threads = '${N}' }");
+    refused("rate=1", "`threads` is the same for all instances of a stage: it cannot use the axis `N`");
+}
+
 #[test]
 fn a_result_of_an_axis_that_the_file_no_longer_has_makes_way_and_comes_back() {
     let text = "[stage.a]\nkind = 'command'\nrun = 'echo $AXIS_N > $OUT/x'\noutputs = ['x']\n";

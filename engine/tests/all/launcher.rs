@@ -16,7 +16,7 @@ fn by(space: &Space, command: &str, jobs: usize) -> RunOptions {
     let exe = space.path("program");
     fs::write(
         &exe,
-        "#!/bin/sh\n[ \"$1\" = __stage ] && /bin/sh -ec \"$2\" && echo '[repro: the command ended well]'\n",
+        "#!/bin/sh\n[ \"$1\" = __stage ] && /bin/sh -ec \"$2\" && echo \"[repro: the command ended well: $REPRO_END]\"\n",
     )
     .unwrap();
     fs::set_permissions(&exe, fs::Permissions::from_mode(0o755)).unwrap();

@@ -42,6 +42,7 @@ impl<S: Stored> Step<S> {
         let ([a, b], [c, d]) = (x_of.as_ref().map_or([None; 2], Source::parts), g_of.parts());
         let maps_read = [a, b, c, d];
         let place = waiting.map_or(0, |waiting| 1 - waiting.place);
+        assert!(sums[place].size() >= filters.sums_len(count), "the place is too small for the sums");
         let first_item = usize::from(late.is_some());
         pool.each(scratch, count.div_ceil(group) + first_item, |item, own| {
             if let (Some(late), 0) = (&late, item) {

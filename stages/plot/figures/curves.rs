@@ -113,7 +113,7 @@ fn drawing(
         ("All lines: the test images, which it never learns from.", "Lines with empty markers")
     } else {
         (
-            "Solid lines: the test images, which it never learns from; dotted lines: the training images.",
+            "Solid lines: the test images, which it never learns from; dotted lines: the training images, augmented, as it learnt from them during that pass.",
             "Solid lines with empty markers",
         )
     };

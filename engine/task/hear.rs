@@ -1,0 +1,125 @@
+//! What a process says of the stages that it runs, and when each has come to its end.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Write as _},
+    process::{Child, ExitStatus},
+    sync::mpsc::SyncSender,
+    time::Instant,
+};
+
+use toml::Value;
+
+use super::{Member, Message};
+use crate::{
+    child::Report,
+    kind::StageError,
+    machine::Machine,
+    process::{ProcessGroup, follow},
+    record::now,
+};
+
+/// What a process said of one stage.
+pub(super) struct Heard {
+    pub(super) member: Member,
+    pub(super) log: fs::File,
+    /// Of its scratch folder.
+    pub(super) lock: fs::File,
+    pub(super) notes: BTreeMap<String, Value>,
+    /// What it runs on, where it had to say so.
+    pub(super) machine: Machine,
+    /// When it began.
+    pub(super) started: (u64, Instant),
+    pub(super) failure: Option<StageError>,
+    pub(super) finished: bool,
+}
+
+impl Heard {
+    pub(super) fn new(member: Member, log: fs::File, lock: fs::File, started: (u64, Instant)) -> Self {
+        let (notes, machine) = (BTreeMap::new(), Machine::default());
+        Self { member, log, lock, notes, machine, started, failure: None, finished: false }
+    }
+
+    /// In one write: the process writes its errors to the same file.
+    fn log(&mut self, line: &str) {
+        let _ = self.log.write_all(format!("{line}\n").as_bytes());
+    }
+
+    fn hear(&mut self, report: Report, to: &SyncSender<Message>) {
+        let id = self.member.id;
+        match report {
+            Report::Said(line) => {
+                self.log(&line);
+                let _ = to.send(Message::Said(id, line));
+            }
+            Report::Warned(line) => {
+                self.log(&line);
+                let _ = to.send(Message::Warned(id, line));
+            }
+            Report::Progress(progress) => drop(to.send(Message::Progress(id, progress))),
+            Report::Note(key, value) => drop(self.notes.insert(key, value)),
+            Report::Machine(machine) => {
+                self.machine = *machine;
+                self.started = (now(), Instant::now()); // until now it waited for that
+            }
+            Report::Failed(_) if self.failure.is_some() => {} // once more, as its process ends
+            Report::Failed(error) => {
+                self.log(&format!("failed: {error}"));
+                self.failure = Some(error);
+            }
+            Report::Finished => self.finished = true,
+        }
+    }
+}
+
+/// How a process tells what it has to say.
+pub(super) struct How {
+    /// In reports, a line each; or in words of its own.
+    pub(super) reports: bool,
+    /// Did a launcher start it?
+    pub(super) launched: bool,
+    /// With which words at the end of a line, if only these say that it ended well.
+    pub(super) ends_with: Option<String>,
+}
+
+/// Listens to the child until it has ended, and says how it did. What has come to its end while others go on is handed to
+/// `conclude` at once: it need not wait for them, and is not lost with them. The last one waits for the process, which may
+/// hold a card until it has ended.
+pub(super) fn listen(
+    child: &mut Child,
+    group: &ProcessGroup,
+    how: &How,
+    heard: &mut [Option<Heard>],
+    to: &SyncSender<Message>,
+    conclude: impl Fn(Heard),
+) -> io::Result<ExitStatus> {
+    let How { reports, launched, ends_with } = how;
+    let hear = |line: &[u8]| {
+        let last = ends_with.as_ref().and_then(|end| line.strip_suffix(end.as_bytes()));
+        let line = last.unwrap_or(line);
+        if let (Some(_), Some(Some(of))) = (last, heard.first_mut()) {
+            of.finished = true;
+        }
+        if (*reports || last.is_some()) && line.is_empty() {
+            return; // what a launcher says before that may end in no line
+        }
+        let report = if *reports { serde_json::from_slice::<(usize, Report)>(line).ok() } else { None };
+        let first = heard.iter().position(Option::is_some).unwrap_or(0);
+        let said = || (first, Report::Said(String::from_utf8_lossy(line).trim_end().to_owned()));
+        let (job, report) = report.filter(|(job, _)| *job < heard.len()).unwrap_or_else(said);
+        let others = heard.iter().flatten().count() > 1;
+        let Some(of) = &mut heard[job] else { return };
+        of.hear(report, to);
+        if others && (of.finished || of.failure.is_some()) {
+            heard[job].take().into_iter().for_each(&conclude);
+        }
+    };
+    let followed = child.stdout.take().map_or(Ok(()), |stdout| follow(stdout, group, *launched, hear));
+    if followed.is_err() {
+        // Its stages have failed: it must not go on beside what comes next.
+        group.kill();
+    }
+    let status = group.wait(child);
+    followed.and(status)
+}
