@@ -150,8 +150,8 @@ fn what_changed_before_a_page_that_cannot_be_written_is_told() {
     let params = params("publish = true");
     let mut tell = |path: PathBuf, change| told.push((path, change));
     let done = engine::publish::publish(&Readme, &params, result.path(), project.path(), &nothing, &mut tell);
-    done.unwrap_err();
-    assert_eq!(told, [(PathBuf::from("README.md"), engine::publish::Change::Wrote)]);
+    let error = done.unwrap_err();
+    assert_eq!(told, [(PathBuf::from("README.md"), engine::publish::Change::Wrote)], "{error}");
 }
 
 #[test]
