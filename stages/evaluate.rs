@@ -5,11 +5,12 @@
 use engine::kind::{Job, Kind, ParamError, Params, Progress, RoleSpec, Roles, StageError};
 use network::{
     Error,
+    arch::Graph,
     checkpoint::Checkpoint,
     data::Dataset,
     evaluate::{Metrics, evaluate},
     features::{Features, features, no_zeros, rectifiers},
-    gamma::{Gammas, THRESHOLDS, Zeroing, gammas, zero_small},
+    gamma::{GammaStatistics, Gammas, THRESHOLDS, Zeroing, gammas, zero_small},
     mode::Mode,
     train::Protocol,
     trainer::{Precision, Split, State, Trainer},
@@ -159,11 +160,11 @@ impl Kind for Evaluate {
         let rectifiers = rectifiers(&model.graph());
         let mut zeros = no_zeros(&rectifiers);
         let metrics = looks.look(job, &state, Some(&mut zeros))?;
-        let zeroing = looks.without_small_gammas(job, state, &metrics, &checkpoint)?;
+        let (graph, gammas) = (model.graph(), gammas(&model.graph(), &weights).map_err(failed)?);
+        let zeroing = looks.without_small_gammas(job, state, &metrics, (&graph, &gammas.all))?;
 
         let features = features(&rectifiers, &zeros, metrics.examples);
         write_json(job, "features.json", &FeaturesFile { subject: &subject, features })?;
-        let gammas = gammas(&model.graph(), &weights).map_err(failed)?;
         write_json(job, "gamma.json", &GammaFile { subject: &subject, gammas, zeroing })?;
         let checkpoint_bytes = checkpoint.to_bytes().map_err(failed)?.len();
         let sizes = Sizes { checkpoint_bytes, weights_bytes: model.weights_bytes() };
@@ -213,15 +214,13 @@ impl Looks<'_> {
         job: &mut Job<'_>,
         mut state: State,
         whole: &Metrics,
-        checkpoint: &Checkpoint,
+        (graph, before): (&Graph, &GammaStatistics),
     ) -> Result<Vec<Zeroing>, StageError> {
-        let graph = checkpoint.model.graph();
-        let before = gammas(&graph, &state.values).map_err(failed)?.all;
         let shares = [before.below_001, before.below_005, before.below_01];
         let (mut top1, mut loss) = (whole.top1, whole.loss);
         let mut zeroing = Vec::new();
         for (threshold, zeroed) in THRESHOLDS.into_iter().zip(shares) {
-            if zero_small(&graph, &mut state, threshold) {
+            if zero_small(graph, &mut state, threshold) {
                 Metrics { top1, loss, .. } = self.look(job, &state, None)?;
             } else {
                 self.done += 1;

@@ -290,7 +290,7 @@ impl Work {
         let training = Training::new(trainer, data.clone(), spec, protocol.clone(), *seed);
         let mut training = training.map_err(failed)?;
         if let Some(bytes) = read(&saved)? {
-            go_on(&mut *job.reporter, &mut training, &bytes)?;
+            go_on(&mut *job.reporter, &mut training, &saved, &bytes)?;
         }
         let mut watch =
             watch::Watch::new(data.len(Split::Train), protocol.epochs, within, training.history());
@@ -320,15 +320,28 @@ impl Work {
     }
 }
 
-/// From what an earlier run saved, if that can be used.
-fn go_on(reporter: &mut dyn Reporter, training: &mut Training, saved: &[u8]) -> Result<(), StageError> {
+/// From what an earlier run saved at `place`, if that can be used. If not, it is put aside: a card that is used with another
+/// compiler rounds otherwise, and the one that saved it may come back.
+fn go_on(
+    reporter: &mut dyn Reporter,
+    training: &mut Training,
+    place: &Path,
+    saved: &[u8],
+) -> Result<(), StageError> {
     match training.resume(saved) {
         Ok(()) if saved_within_epoch(saved) => {
             reporter.say(&format!("going on within epoch {}", training.history().len() + 1));
         }
         Ok(()) => reporter.say(&format!("going on after epoch {}", training.history().len())),
         Err(reason @ (Error::Malformed(_) | Error::Invalid(_))) => {
-            reporter.warn(&format!("what an earlier run saved cannot be used ({reason}); starting anew"));
+            let digest = engine::digest::Digest::of(saved).to_string();
+            let aside = place.with_extension(format!("{}.aside", &digest[..8]));
+            let kept = match fs::rename(place, &aside) {
+                Ok(()) => format!("; it is kept in `{}`", aside.display()),
+                Err(_) => String::new(), // it is overwritten, then
+            };
+            reporter
+                .warn(&format!("what an earlier run saved cannot be used ({reason}); starting anew{kept}"));
         }
         Err(error) => return Err(failed(error)),
     }

@@ -103,14 +103,7 @@ unsafe fn add_on<L: Lanes>(
             let place = Place { image: id / per_image, y: id % per_image / across * M, x: id % across * M };
             // SAFETY: a place inside the images; tile t of a group fits the scratch.
             unsafe {
-                load_tile::<L>(
-                    this.channels,
-                    x.as_ptr(),
-                    this.size,
-                    place,
-                    spectra.add(t * row(this.channels)),
-                    stride(this.channels, GROUP),
-                );
+                load_tile::<L>(this, x.as_ptr(), place, spectra.add(t * row(this.channels)));
                 load_gradient::<L>(this, g.as_ptr(), place, gradients.add(t * row(this.filters)));
             }
         }
@@ -126,25 +119,19 @@ unsafe fn add_on<L: Lanes>(
     }
 }
 
-/// Transforms one tile of every channel block into `spectra`, 36 rows `stride` apart.
+/// Transforms one tile of every channel block into `spectra[36][stride]`.
 ///
 /// # Safety
 /// `input` holds the padded image of `place`, `spectra` 36 rows.
 #[inline(always)]
-unsafe fn load_tile<L: Lanes>(
-    channels: usize,
-    input: *const f32,
-    [rows, columns]: [usize; 2],
-    place: Place,
-    spectra: *mut f32,
-    stride: usize,
-) {
-    let (rows, columns) = (rows + 2, columns + 2);
+unsafe fn load_tile<L: Lanes>(this: &WinogradGradient, input: *const f32, place: Place, spectra: *mut f32) {
+    let ([rows, columns], blocks) = (this.size.map(|n| n + 2), this.channels / LANES);
+    let stride = stride(this.channels, GROUP);
     let inside = place.y + N <= rows && place.x + N <= columns;
-    for block in 0..channels / LANES {
+    for block in 0..blocks {
         // SAFETY: rows and columns of the padded plane are checked where the tile overhangs.
         unsafe {
-            let plane = input.add((place.image * (channels / LANES) + block) * rows * columns * LANES);
+            let plane = input.add((place.image * blocks + block) * rows * columns * LANES);
             let first = plane.add((place.y * columns + place.x) * LANES);
             let out = spectra.add(block * LANES);
             if inside {

@@ -93,12 +93,11 @@ pub fn look() -> Result<Driver> {
     let failed = |error| explain("the CUDA driver did not start", error);
     result::init().map_err(failed)?;
     let cuda = serves(version().map_err(failed)?)?;
-    let cards = (0..result::device::get_count().map_err(failed)?).map(card);
-    let cards = cards.collect::<Result<Vec<_>, _>>().map_err(|error| explain("cannot ask a card", error))?;
-    if cards.is_empty() {
-        return Err(explain("the CUDA driver did not start", DriverError(CUresult::CUDA_ERROR_NO_DEVICE)));
-    }
-    Ok(Driver { cuda, cards })
+    let mut cards = (0..result::device::get_count().map_err(failed)?).map(card);
+    // The first is the one that is used; a broken one beside it need not be in its way.
+    let first = cards.next().unwrap_or(Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)));
+    let first = first.map_err(|error| explain("cannot ask the first card", error))?;
+    Ok(Driver { cuda, cards: std::iter::once(first).chain(cards.flatten()).collect() })
 }
 
 /// The major version of CUDA that the driver serves, also where it shows no card; nothing without one.

@@ -111,7 +111,7 @@ impl Card {
 
     /// What names the machine code of `source`.
     fn key(&self, source: &Source) -> Hash {
-        cubins::key(source, &self.arch, &self.nvrtc.version(), &OPTIONS)
+        cubins::key(source, &self.arch, &self.nvrtc.build(), &OPTIONS)
     }
 
     /// Fails unless `bytes` bytes from `address` on lie in one allocation.

@@ -113,6 +113,12 @@ impl Nvrtc {
         Ok(Self { library, _builtins, version: [major.cast_unsigned(), minor.cast_unsigned()], place })
     }
 
+    /// Its version and the size of its file, which tells its updates apart.
+    pub(super) fn build(&self) -> String {
+        let size = std::fs::metadata(&self.place).map_or(0, |meta| meta.len());
+        format!("{} {size}", self.version())
+    }
+
     /// Its version, `13.0`.
     pub fn version(&self) -> String {
         format!("{}.{}", self.version[0], self.version[1])

@@ -253,10 +253,14 @@ fn a_damaged_or_foreign_state_is_named_and_left_aside() {
         (flipped, "it is damaged"),
     ] {
         fs::create_dir_all(root.path().join("c.scratch")).unwrap();
-        fs::write(root.path().join("c.scratch").join(saved_by("cpu")), bad).unwrap();
+        fs::write(root.path().join("c.scratch").join(saved_by("cpu")), &bad).unwrap();
         let said = train(&root, "c", "").said;
-        let told = |line: &String| line.contains(why) && line.ends_with("starting anew");
-        assert!(said.iter().any(told), "{said:?}");
+        let told = said
+            .iter()
+            .find(|line| line.contains(why) && line.contains("starting anew"))
+            .unwrap_or_else(|| panic!("{said:?}"));
+        let kept = told.split('`').rev().nth(1).unwrap();
+        assert!(kept.ends_with(".aside") && fs::read(kept).unwrap() == bad, "{said:?}");
         assert_eq!(bytes(&root, "c"), bytes(&root, "a"));
     }
 }
