@@ -7,9 +7,9 @@
 //! 3. its result was made, restored or replaced by another within the last [`GcOptions::keep`].
 //!
 //! An object is kept when a kept record names it, or a result that is shown, or a lock file. Scratch folders of
-//! interrupted stages (each as a whole, with its lock), what had to make way for results, notes on failures, logs of
-//! stages without a result, tables of folders that no stage reads, and what runs with nothing to do are known by are kept
-//! as long as rule 3 says.
+//! interrupted stages (each as a whole, with its lock), notes on failures, logs of stages without a result, tables of
+//! folders that no stage reads, and what runs with nothing to do are known by are kept as long as rule 3 says. What had to
+//! make way for results, because people had made it, is theirs to delete.
 //! Everything else in those folders goes. Losing a record never loses a result that is shown: it only means
 //! that going back to that configuration runs again.
 
@@ -113,6 +113,9 @@ impl Project {
         for file in files(&cache.join("objects"), options.keep)? {
             let needed = digest_in(&file.path, "").is_some_and(|digest| objects.contains(&digest));
             sort(file, needed);
+        }
+        for file in wholes(&cache.join("replaced"), options.keep)? {
+            sort(file, true);
         }
         for (name, found) in
             [("scratch", attempts as fn(&Path, Duration) -> _), ("failed", files), ("idle", files)]

@@ -112,8 +112,10 @@ impl Project {
     ) -> Result<Summary, EngineError> {
         let (wanted, forced) = (wanted(pipeline, options), forced(pipeline, options));
         let _lock = Lock::take(self.store.cache())?;
-        self.only_here()?;
-        write_whole(&self.store.cache().join("project"), self.root.as_os_str().as_encoded_bytes())?; // a project may move
+        if !self.only_here()? {
+            let root = self.root.as_os_str().as_encoded_bytes();
+            write_whole(&self.store.cache().join("project"), root)?; // a project may move
+        }
         self.store.sweep();
         let mut state = State::load(self.store.cache())?;
         let journal = state.journal(self.store.cache());
@@ -162,24 +164,27 @@ impl Project {
         Ok(summary)
     }
 
-    /// Refuses a cache that another project has too, by a link: its index says what is shown in one project.
-    pub(crate) fn only_here(&self) -> Result<(), EngineError> {
+    /// Refuses a cache that another project has too, by a link: its index says what is shown in one project. Is it noted that
+    /// this is the one?
+    pub(crate) fn only_here(&self) -> Result<bool, EngineError> {
         let cache = self.store.cache();
         let note = cache.join("project");
         let root = self.root.as_os_str().as_encoded_bytes();
         let noted = read_plain(&note).unwrap_or_default();
         if noted == root {
-            return Ok(());
+            return Ok(true);
         }
         let other = PathBuf::from(OsString::from_vec(noted));
         let same = |other: PathBuf| Some(other.canonicalize().ok()? == cache.canonicalize().ok()?);
-        if !other.as_os_str().is_empty() && same(other.join(".repro")) == Some(true) {
+        // Whoever moved a project may have left a link in its place.
+        let is_this = other.canonicalize().is_ok_and(|other| other == self.root);
+        if !other.as_os_str().is_empty() && !is_this && same(other.join(".repro")) == Some(true) {
             return Err(EngineError::User {
                 message: format!("`{}` is also the cache of the project in `{}`", cache.display(), other.display()),
                 hint: "give each project a `.repro` of its own: remove the link here, and the next run makes one".into(),
             });
         }
-        Ok(())
+        Ok(false)
     }
 
     /// What a run would do: what is wanted, and where it stands. It judges like a run, and reads what one would restore,

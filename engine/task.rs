@@ -119,7 +119,10 @@ impl Task {
         // A command's own words must not be taken for those that say that it ended well.
         let unlike = store.temporary().file_name().unwrap_or_default().to_string_lossy().into_owned();
         let ends_with = (self.command.is_some() && self.launcher.is_some()).then(|| end(&unlike));
-        process.env(END, unlike);
+        match &ends_with {
+            Some(_) => process.env(END, unlike),
+            None => process.env_remove(END),
+        };
         process.process_group(0).stdout(Stdio::piped()).stderr(errors);
         process.stdin(if shell { Stdio::null() } else { Stdio::piped() });
         let orders = if self.command.is_some() {

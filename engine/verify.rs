@@ -68,10 +68,6 @@ impl Project {
         }
         let problem = |path: &Path, expected: Digest| match Digest::of_file(path) {
             Ok(digest) if digest == expected => None,
-            Ok(digest) if self.store.object(digest) != path && self.store.object(digest).exists() => Some(
-                "its content is that of another result; where a run was killed, the next one settles that"
-                    .to_owned(),
-            ),
             Ok(_) => Some("its content is not what was recorded".to_owned()),
             Err(error) => Some(error.to_string()),
         };

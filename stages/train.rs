@@ -2,9 +2,17 @@
 //! [`network::train`]; here are the parameters and the file from which a killed training
 //! goes on. Of engines it knows the names.
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{
+    ffi::OsStr,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use engine::kind::{Group, Job, Kind, ParamError, Params, Reporter, RoleSpec, Roles, StageError};
+use engine::{
+    digest::Digest,
+    kind::{Group, Job, Kind, ParamError, Params, Reporter, RoleSpec, Roles, StageError},
+};
 use network::{
     Error,
     arch::Variant,
@@ -289,9 +297,7 @@ impl Work {
         }
         let training = Training::new(trainer, data.clone(), spec, protocol.clone(), *seed);
         let mut training = training.map_err(failed)?;
-        if let Some(bytes) = read(&saved)? {
-            go_on(&mut *job.reporter, &mut training, &saved, &bytes)?;
-        }
+        go_on(&mut *job.reporter, &mut training, &saved)?;
         let mut watch =
             watch::Watch::new(data.len(Split::Train), protocol.epochs, within, training.history());
         while !training.finished() {
@@ -321,31 +327,68 @@ impl Work {
 }
 
 /// From what an earlier run saved at `place`, if that can be used. If not, it is put aside: a card that is used with another
-/// compiler rounds otherwise, and the one that saved it may come back.
-fn go_on(
+/// compiler rounds otherwise, and the one that saved it may come back. Then this goes on from what was put aside.
+fn go_on(reporter: &mut dyn Reporter, training: &mut Training, place: &Path) -> Result<(), StageError> {
+    let asides = asides(place);
+    let Some(saved) = read(place)? else { return go_on_from_one_of(&asides, reporter, training).map(drop) };
+    let Err(reason) = resume(reporter, training, &saved)? else { return Ok(()) };
+    let aside = place.with_extension(format!("{}{ASIDE}", &Digest::of(&saved).to_string()[..8]));
+    let kept = match fs::rename(place, &aside) {
+        Ok(()) => format!("; it is kept in `{}`", aside.display()),
+        Err(_) => String::new(), // it is overwritten, then
+    };
+    reporter.warn(&format!("what an earlier run saved cannot be used ({reason}){kept}"));
+    if !go_on_from_one_of(&asides, reporter, training)? {
+        reporter.warn("starting anew");
+    }
+    Ok(())
+}
+
+/// How what was put aside ends.
+const ASIDE: &str = ".aside";
+
+/// What was put aside at `place`, sorted.
+fn asides(place: &Path) -> Vec<PathBuf> {
+    let stem = format!("{}.", place.file_stem().unwrap_or_default().to_string_lossy());
+    let folder = place.parent().and_then(|folder| fs::read_dir(folder).ok());
+    let all = folder.into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_aside = |name: &str| name.starts_with(&stem) && name.ends_with(ASIDE);
+    let mut asides: Vec<_> =
+        all.filter(|path| path.file_name().and_then(OsStr::to_str).is_some_and(is_aside)).collect();
+    asides.sort();
+    asides
+}
+
+fn go_on_from_one_of(
+    asides: &[PathBuf],
     reporter: &mut dyn Reporter,
     training: &mut Training,
-    place: &Path,
+) -> Result<bool, StageError> {
+    for aside in asides {
+        if let Some(saved) = read(aside)?
+            && resume(reporter, training, &saved)?.is_ok()
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Goes on from what was `saved`; why not, where that cannot be used.
+fn resume(
+    reporter: &mut dyn Reporter,
+    training: &mut Training,
     saved: &[u8],
-) -> Result<(), StageError> {
+) -> Result<Result<(), Error>, StageError> {
     match training.resume(saved) {
         Ok(()) if saved_within_epoch(saved) => {
             reporter.say(&format!("going on within epoch {}", training.history().len() + 1));
         }
         Ok(()) => reporter.say(&format!("going on after epoch {}", training.history().len())),
-        Err(reason @ (Error::Malformed(_) | Error::Invalid(_))) => {
-            let digest = engine::digest::Digest::of(saved).to_string();
-            let aside = place.with_extension(format!("{}.aside", &digest[..8]));
-            let kept = match fs::rename(place, &aside) {
-                Ok(()) => format!("; it is kept in `{}`", aside.display()),
-                Err(_) => String::new(), // it is overwritten, then
-            };
-            reporter
-                .warn(&format!("what an earlier run saved cannot be used ({reason}); starting anew{kept}"));
-        }
+        Err(reason @ (Error::Malformed(_) | Error::Invalid(_))) => return Ok(Err(reason)),
         Err(error) => return Err(failed(error)),
     }
-    Ok(())
+    Ok(Ok(()))
 }
 
 fn failed(error: Error) -> StageError {

@@ -164,7 +164,7 @@ pub(super) fn set(
     let result = match path.as_slice() {
         ["stage", name, rest @ ..] => match document.stages.get_mut(*name) {
             Some(Entry { node: Node { data: Data::Table(stage), .. }, .. }) => {
-                let behind = axis_behind(stage, rest);
+                let behind = axis_behind(stage, rest, matches!(value, Value::Array(_)));
                 let rest = behind.as_ref().map_or_else(|| rest.to_vec(), |axis| vec!["matrix", axis]);
                 let axis = rest.last().copied().unwrap_or_default();
                 let before = sweep::matrix_of(stage).and_then(|axes| axes.get(axis)).map(|a| a.node.clone());
@@ -250,7 +250,13 @@ fn used(stage: &Entries, axis: &str) -> bool {
     let variable = format!("AXIS_{}", variable(axis));
     let runs =
         |entry: &Entry| leaf(entry).and_then(Value::as_str).is_some_and(|text| text.contains(&variable));
-    stage.contains_key(axis) || stage.values().any(|entry| runs(entry) || mentions(&entry.node, axis))
+    let mut parameters = parameters(stage);
+    stage.contains_key(axis) || parameters.any(|entry| runs(entry) || mentions(&entry.node, axis))
+}
+
+/// A stage's entries that are its kind's.
+fn parameters(stage: &Entries) -> impl Iterator<Item = &Entry> {
+    stage.iter().filter(|(key, _)| !RESERVED.contains(&key.as_str())).map(|(_, entry)| entry)
 }
 
 /// The `values` of a command.
@@ -258,16 +264,18 @@ fn values(stage: &Entries) -> Option<&Entries> {
     if let Data::Table(entries) = &stage.get("values")?.node.data { Some(entries) } else { None }
 }
 
-/// One value where a list is asked for is a list of one.
+/// One value where a list is asked for is a list of one. What a reference stands for may be a list itself.
 fn as_list(node: Node) -> Node {
-    match node.data {
+    match &node.data {
         Data::List(_) => node,
+        Data::Leaf(Value::String(text)) if text.starts_with("${") && text.ends_with('}') => node,
         _ => Node { span: None, data: Data::List(vec![node]) },
     }
 }
 
-/// The axis of a stage that a parameter of it, or a part of one, is: what is set is that axis.
-fn axis_behind(stage: &Entries, path: &[&str]) -> Option<String> {
+/// The axis of a stage that a parameter of it, or a part of one, is by name: what is set is that axis. One that only a
+/// variable would be named alike for (`RATE = "${rate}"`) is meant where there are `several` values, which need an axis.
+fn axis_behind(stage: &Entries, path: &[&str], several: bool) -> Option<String> {
     let [between @ .., last] = path else { return None };
     if RESERVED.contains(&path[0]) {
         return None;
@@ -278,7 +286,8 @@ fn axis_behind(stage: &Entries, path: &[&str]) -> Option<String> {
         entries = inner;
     }
     let name = leaf(entries.get(*last)?)?.as_str()?.strip_prefix("${")?.strip_suffix('}')?;
-    sweep::matrix_of(stage)?.contains_key(name).then(|| name.to_owned())
+    let is_meant = name == *last || (several && variable(name) == variable(last));
+    (is_meant && sweep::matrix_of(stage)?.contains_key(name)).then(|| name.to_owned())
 }
 
 /// Refused: what only combinations that are written out whole have, or would lack.
@@ -287,8 +296,11 @@ fn check_included(name: &str, stage: &Entries, axis: &str) -> Result<(), Refusal
     if sweep::included(axes).is_empty() || axes.contains_key(axis) {
         return Ok(());
     }
-    let hint =
-        format!("leave that out, `-S 'stage.{name}.matrix.include=[]'` before this, or change the file");
+    let hint = if axes.keys().any(|axis| !["exclude", "include"].contains(&axis.as_str())) {
+        format!("leave that out, `-S 'stage.{name}.matrix.include=[]'` before this, or change the file")
+    } else {
+        "change the file: give the matrix lists instead of `include`".to_owned()
+    };
     Err((
         format!("the `include` of `{name}` writes its combinations out, and `{axis}` is no list beside it"),
         Some(hint),
@@ -313,7 +325,7 @@ fn set_stage(
             let takes_list = fact.is_none_or(|fact| fact.takes_list(key));
             // What it takes as `${key}`.
             let is_taken = fact.is_some_and(|fact| fact.closed && !fact.properties.contains_key(*key))
-                && stage.values().any(|entry| mentions(&entry.node, key));
+                && parameters(stage).any(|entry| mentions(&entry.node, key));
             let is_axis = sweep::matrix_of(stage).is_some_and(|axes| axes.contains_key(*key));
             let of_included =
                 |node: &Node| matches!(&node.data, Data::Table(axes) if axes.contains_key(*key));
@@ -330,7 +342,7 @@ fn set_stage(
                     return Err((format!("nothing of the stage is `{key}` or uses it"), Some(hint)));
                 }
                 stage.remove(*key);
-                put(axes(stage)?, key, as_list(node));
+                put_axis(stage, key, as_list(node))?;
             } else if fact.is_some_and(|fact| fact.is_list(key)) {
                 put(stage, key, as_list(node));
             } else {
@@ -342,7 +354,7 @@ fn set_stage(
                 check_included(name, stage, axis)?;
             }
             stage.remove(*axis);
-            put(axes(stage)?, axis, as_list(node));
+            put_axis(stage, axis, as_list(node))?;
         }
         ["values", key] if values(stage).is_none_or(|known| !known.contains_key(*key)) => {
             let known = values(stage).into_iter().flat_map(Entries::keys).map(String::as_str);
@@ -351,6 +363,9 @@ fn set_stage(
             return Err((format!("the stage has no value `{key}`"), Some(hint)));
         }
         [between @ .., last] => {
+            if !RESERVED.contains(&path[0]) && matches!(node.data, Data::List(_)) {
+                check_included(name, stage, last)?;
+            }
             let mut entries = &mut *stage;
             for key in between {
                 let entry = entries
@@ -366,13 +381,18 @@ fn set_stage(
                 !RESERVED.contains(&path[0]) && entries.get(*last).is_some_and(|entry| leaf(entry).is_some());
             if one && matches!(node.data, Data::List(_)) {
                 put(entries, last, Node::given(Value::String(format!("${{{last}}}"))));
-                check_included(name, stage, last)?;
-                put(axes(stage)?, last, node);
+                put_axis(stage, last, node)?;
             } else {
                 put(entries, last, node);
             }
         }
     }
+    Ok(())
+}
+
+/// An axis that is no longer the file's.
+fn put_axis(stage: &mut Entries, axis: &str, node: Node) -> Result<(), Refusal> {
+    axes(stage)?.insert(axis.to_owned(), Entry { key: None, node });
     Ok(())
 }
 

@@ -63,7 +63,7 @@ pub(super) fn pass_on(
                 continue;
             }
             if had != before {
-                if before.is_none() && of_the_file {
+                if before.is_none() && of_the_file && had.as_ref() != Some(&plain(now.clone())) {
                     return Err((
                         format!(
                             "`{name}` has an axis `{axis}` of its own, with which what is swept would be paired, not crossed"
@@ -75,7 +75,7 @@ pub(super) fn pass_on(
                 }
             } else if let Some(why) = no_room(stage, axis) {
                 // What takes one input or many would take them all.
-                let several = matches!(&now.data, Data::List(values) if values.len() > 1);
+                let several = !matches!(&now.data, Data::List(values) if values.len() == 1);
                 if several && kinds.get(kind).is_some_and(|kind| kind.sees_axes()) && why != Room::Value {
                     return Err(lost(name, &from, axis, why));
                 }

@@ -15,6 +15,7 @@ use super::{Member, Message};
 use crate::{
     child::Report,
     kind::StageError,
+    launcher::{END, end},
     machine::Machine,
     process::{ProcessGroup, follow},
     record::now,
@@ -100,6 +101,13 @@ pub(super) fn listen(
         let line = last.unwrap_or(line);
         if let (Some(_), Some(Some(of))) = (last, heard.first_mut()) {
             of.finished = true;
+        }
+        if let (Some(_), Some(Some(of))) = (ends_with, heard.first_mut())
+            && line.ends_with(end("").as_bytes())
+        {
+            let message =
+                format!("the launcher does not pass the variable `{END}` on, which says that it ended well");
+            of.failure = Some(StageError::new(message).hint("let it pass the whole environment on"));
         }
         if (*reports || last.is_some()) && line.is_empty() {
             return; // what a launcher says before that may end in no line

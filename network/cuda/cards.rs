@@ -21,6 +21,8 @@ pub struct Driver {
     pub cuda: [u32; 2],
     /// The cards, in its order; those that `CUDA_VISIBLE_DEVICES` hides are not among them.
     pub cards: Vec<CardInfo>,
+    /// How many more there are, and cannot be asked.
+    pub silent: usize,
 }
 
 /// A card.
@@ -93,11 +95,14 @@ pub fn look() -> Result<Driver> {
     let failed = |error| explain("the CUDA driver did not start", error);
     result::init().map_err(failed)?;
     let cuda = serves(version().map_err(failed)?)?;
-    let mut cards = (0..result::device::get_count().map_err(failed)?).map(card);
+    let count = result::device::get_count().map_err(failed)?;
+    let mut cards = (0..count).map(card);
     // The first is the one that is used; a broken one beside it need not be in its way.
     let first = cards.next().unwrap_or(Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)));
     let first = first.map_err(|error| explain("cannot ask the first card", error))?;
-    Ok(Driver { cuda, cards: std::iter::once(first).chain(cards.flatten()).collect() })
+    let cards: Vec<_> = std::iter::once(first).chain(cards.flatten()).collect();
+    let silent = usize::try_from(count).unwrap_or(0) - cards.len();
+    Ok(Driver { cuda, cards, silent })
 }
 
 /// The major version of CUDA that the driver serves, also where it shows no card; nothing without one.

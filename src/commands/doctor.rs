@@ -129,6 +129,9 @@ impl Cuda {
                         format!("{}, {}, capability {capability}", card.name, BinaryBytes(card.memory)),
                     );
                 }
+                if driver.silent > 0 {
+                    line("card", format!("{} more, of which the driver says nothing", driver.silent));
+                }
             }
             Err(missing) => line("CUDA driver", format!("none: {missing}")),
         }

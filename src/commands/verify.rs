@@ -44,7 +44,8 @@ pub(super) fn verify(global: &Global, json: bool) -> Result<ExitCode, Failure> {
             (_, 0) => "what was damaged is mended; a disk that damages files should be checked".to_owned(),
             _ => {
                 format!(
-                    "{left} damaged or missing; delete what is there, and `repro run` restores or makes anew what is needed"
+                    "{left} damaged or missing; what a run that was killed had not noted yet, the next one settles; else \
+                     delete what is there, and `repro run` restores or makes anew what is needed"
                 )
             }
         });

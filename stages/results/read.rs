@@ -214,8 +214,12 @@ impl Results {
         let evaluations: Vec<_> = evaluations.collect::<Result<_, _>>()?;
         let histories: Vec<_> = histories.collect::<Result<_, _>>()?;
         Ok(Self {
-            evaluations: once(evaluations, |run| (&run.network, &run.line, &run.axes)),
-            histories: once(histories, |history| (&history.network, &history.line, &history.axes)),
+            evaluations: once(evaluations, |run| {
+                (&run.instance, &run.line, &run.axes, format!("{:?}", run.metrics))
+            }),
+            histories: once(histories, |run| {
+                (&run.instance, &run.line, &run.axes, format!("{:?}", run.rows))
+            }),
             memory: memory.collect::<Result<_, _>>()?,
             models,
             repeated: job.inputs.iter().filter(|(_, of)| repeat(of)).map(|(role, _)| role.clone()).collect(),
@@ -252,15 +256,16 @@ impl Results {
     }
 }
 
-/// Runs that differ in an axis `k` alone are one training where a mode does not know `k`: the first stands for all.
-fn once<T>(runs: Vec<T>, whose: impl Fn(&T) -> (&Network, &Line, &Axes)) -> Vec<T> {
+/// Runs of a stage that differ in an axis `k` alone are one training where a mode does not know `k`, and have the same
+/// numbers: the first stands for all. `told` are instance, line, axes and numbers.
+fn once<T>(runs: Vec<T>, told: impl Fn(&T) -> (&String, &Line, &Axes, String)) -> Vec<T> {
     let mut seen = BTreeSet::new();
     let is_first = |run: &T| {
-        let (network, line, axes) = whose(run);
+        let (instance, line, axes, numbers) = told(run);
         let counts = |axis: &str| axis != "k" || !line.is_of_a_mode() || line.k().is_some();
         let axes = axes.iter().filter(|(axis, _)| counts(axis));
         let axes: Vec<_> = axes.map(|(axis, value)| (axis.clone(), plain(value))).collect();
-        seen.insert((network.clone(), line.clone(), axes))
+        seen.insert((stage_of(instance).to_owned(), axes, numbers))
     };
     let first: Vec<_> = runs.iter().map(is_first).collect();
     runs.into_iter().zip(first).filter_map(|(run, first)| first.then_some(run)).collect()
@@ -333,8 +338,7 @@ fn line(input: &Input, said: &Subject, telling: Telling<'_>) -> Line {
     let others = input.axes.iter().filter(|(axis, _)| telling.axes.contains(*axis));
     let mut others: Vec<_> = others.map(|(axis, value)| (axis.clone(), Value(plain(value)))).collect();
     if telling.stage {
-        let stage = input.instance.split('[').next().unwrap_or_default();
-        others.push((STAGE.to_owned(), Value(stage.to_owned())));
+        others.push((STAGE.to_owned(), Value(stage_of(&input.instance).to_owned())));
     }
     Line::new(&mode, k, others)
 }
@@ -363,6 +367,10 @@ fn repeat(inputs: &[Input]) -> bool {
         let axes = input.axes.iter().map(|(axis, value)| (axis, plain(value)));
         !seen.insert(axes.collect::<Vec<_>>())
     })
+}
+
+fn stage_of(instance: &str) -> &str {
+    instance.split('[').next().unwrap_or_default()
 }
 
 fn plain(value: &toml::Value) -> String {

@@ -112,7 +112,7 @@ fn a_sweep_loses_nothing_of_what_it_asks_for() {
     refused("stage.prep.values.N=[1, 2]", "its `include` leaves no room for the axis `N`");
     refused("stage.named.n=[1, 2]", "`n` is no list beside it");
     refused("stage.named.matrix.other=[1, 2]", "`other` is no list beside it");
-    let without = ["-S", "stage.named.matrix.include=[]", "-S", "stage.prep.values.N=[1, 2]"];
+    let without = ["-S", "stage.named.matrix.include=[]", "-S", "stage.prep.values.N=[1, 3]"];
     let told = project.ends(&[&without[..], &["status"]].concat(), 2).err;
     assert!(told.contains("`seeds` has an axis `N` of its own"), "{told}");
     assert!(told.contains("`matrix = { prep_N = [...] }` and `N = \"${prep_N}\"`"), "{told}");
@@ -127,6 +127,14 @@ fn a_sweep_loses_nothing_of_what_it_asks_for() {
     assert_eq!(project.read("artifacts/seeds/N=2,lr=0.3/x"), "3\n");
     project.ends(&["-S", "stage.fit.rate=7", "run", "fit"], 0);
     assert_eq!(project.read("artifacts/fit,rate=7/x"), "7\n");
+    // What only uses an axis is no axis, and keeps it.
+    project.edit("pipeline.toml", "LR = '${lr}' }", "LR = '${lr}', WARM = '${lr}' }");
+    let told = project.ends(&["-S", "stage.seeds.values.WARM=[3, 4]", "status", "seeds"], 0).out;
+    assert!(told.contains("seeds[N=2,WARM=4,lr=0.1]"), "{told}");
+    let told = project.ends(&["-S", "stage.seeds.values.WARM=3", "status", "seeds"], 0).out;
+    assert!(told.contains("seeds[N=2,lr=0.1]"), "{told}");
+    // Nor is what the matrix or the resources take from `[params]`.
+    refused("stage.fit.threads=4", "has no parameter `threads`");
     project.edit("pipeline.toml", "lr = [0.1] }", "lr = [0.1] }\nresources = { threads = '${N}' }");
     refused("rate=1", "`threads` is the same for all instances of a stage: it cannot use the axis `N`");
 }

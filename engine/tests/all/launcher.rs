@@ -36,6 +36,16 @@ fn a_launcher_that_loses_the_exit_code_makes_no_result_of_a_command_that_failed(
     }
 }
 
+#[test]
+fn a_launcher_that_passes_nothing_on_is_told_of_what_is_missing() {
+    let space = Space::of(vec![("a", "echo 1 > $OUT/x".into(), vec![])]);
+    fs::write(space.path("launch.sh"), "exec env -i PATH=\"$PATH\" OUT=\"$OUT\" \"$@\"\n").unwrap();
+    let (summary, events) = crate::common::run(&space.pipeline(), &by(&space, "sh \"$PWD\"/launch.sh", 1));
+    assert_eq!(summary.failed, [0], "{events:?}");
+    let told = |event: &Event| matches!(event, Event::Failed { message, .. } if message.contains("does not pass the variable `REPRO_END` on"));
+    assert!(events.iter().any(told), "{events:?}");
+}
+
 /// A launcher that notes what it was told, and what it was to run.
 const NOTING: &str = "\
     echo \"$REPRO_STAGE ${REPRO_THREADS-none} ${REPRO_GPUS-none} ${REPRO_MEMORY_MIB-none} $1 $2\" >> launched\n\
