@@ -1,4 +1,4 @@
-//! Where an instance may stand, and why: the words of [`crate::judge`]. Looks at nothing.
+//! Where an instance may stand, and why: the words of the judge. Looks at nothing.
 
 use std::{fmt, path::PathBuf};
 
