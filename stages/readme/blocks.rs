@@ -6,6 +6,7 @@ use std::{
 };
 
 use engine::kind::StageError;
+use pulldown_cmark::{Event, Parser};
 
 use crate::plot::Entry;
 
@@ -68,19 +69,9 @@ pub(super) fn check(
 ) -> Result<(), StageError> {
     let page = page.display();
     let mut within: Option<&str> = None;
-    for Marker { name, ends, indented, .. } in markers_in(text) {
+    for Marker { name, ends, .. } in markers_in(text) {
         let [open, close] = around(name);
         let (whose, block) = name.rsplit_once('/').unwrap_or(("", name));
-        if indented && whose == stage && makes(block) {
-            let marker = if ends { close } else { open };
-            return Err(StageError::new(format!(
-                "{page} has `{marker}` behind four spaces, where it may be code"
-            ))
-            .hint("move the block to the left; what only explains it goes between fences (```)"));
-        }
-        if indented {
-            continue;
-        }
         if let Some(outer) = within.filter(|outer| !ends || *outer != name) {
             let [opened, end] = around(outer);
             let what = if ends { close } else { open };
@@ -114,108 +105,35 @@ struct Marker<'a> {
     /// The stage's name and the block's.
     name: &'a str,
     ends: bool,
-    /// By so much that it may be code.
-    indented: bool,
     /// Bytes of the text.
     range: Range<usize>,
 }
 
-/// Those of a page, but for those in code, which explain what they look like: between fences or backticks.
+/// Those of a page, but for those in code, which explain what they look like. What is code, Markdown says.
 fn markers_in(text: &str) -> Vec<Marker<'_>> {
     const OPEN: &str = "<!-- ";
     const CLOSE: &str = " -->";
-    let (mut found, mut code, mut start) = (Vec::new(), None::<Fence>, 0);
-    for line in text.split_inclusive('\n') {
-        let quoted = line.trim_start_matches(' ').starts_with('>');
-        code = code.filter(|open| !open.quoted || quoted); // a quotation ends what it began
-        let mut is_code = code.is_some();
-        match (&code, Fence::of(line, code.as_ref())) {
-            (None, Some((fence, _))) => code = Some(fence),
-            (Some(open), Some((fence, true))) if fence.closes(open) => code = None,
-            _ => {}
+    let mut found = Vec::new();
+    for (event, range) in Parser::new(text).into_offset_iter() {
+        if !matches!(event, Event::Html(_) | Event::InlineHtml(_)) {
+            continue;
         }
-        is_code |= code.is_some();
-        let indented = line.starts_with("    ") || line.starts_with('\t');
-        for (at, _) in line.match_indices(OPEN).filter(|(at, _)| !is_code && !in_backticks(line, *at)) {
-            let Some((comment, _)) = line[at + OPEN.len()..].split_once(CLOSE) else { continue };
+        let html = &text[range.clone()];
+        for (at, _) in html.match_indices(OPEN) {
+            let Some((comment, _)) = html[at + OPEN.len()..].split_once(CLOSE) else { continue };
             let (ends, marker) = comment.strip_prefix('/').map_or((false, comment), |rest| (true, rest));
-            let name = marker.strip_prefix("repro:");
-            let end = at + OPEN.len() + comment.len() + CLOSE.len();
-            found.extend(name.map(|name| Marker { name, ends, indented, range: start + at..start + end }));
+            let start = range.start + at;
+            let end = start + OPEN.len() + comment.len() + CLOSE.len();
+            found.extend(marker.strip_prefix("repro:").map(|name| Marker { name, ends, range: start..end }));
         }
-        start += line.len();
     }
     found
-}
-
-/// A line that begins or ends code.
-struct Fence {
-    mark: char,
-    length: usize,
-    /// Columns before it.
-    indent: usize,
-    quoted: bool,
-}
-
-impl Fence {
-    /// That of a line, and whether nothing stands behind it; none where what stands there makes it no fence. It may begin
-    /// in a quotation or a list, and ends where it began, if it is `open`.
-    fn of(line: &str, open: Option<&Self>) -> Option<(Self, bool)> {
-        let mut body = line.trim_start_matches([' ', '\t']);
-        let quoted = body.starts_with('>') && open.is_none_or(|open| open.quoted);
-        if quoted {
-            body = body.trim_start_matches([' ', '\t', '>']);
-        }
-        if open.is_none() {
-            let item =
-                body.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix(['-', '*', '+', '.', ')']);
-            body = item.filter(|rest| rest.starts_with(' ')).map_or(body, str::trim_start);
-        }
-        let mark = body.chars().next().filter(|mark| ['`', '~'].contains(mark))?;
-        let behind = body.trim_start_matches(mark);
-        let length = body.len() - behind.len();
-        let is_fence = length >= 3 && !(mark == '`' && behind.contains('`'));
-        let indent = if quoted { 0 } else { line.len() - body.len() };
-        is_fence.then(|| (Self { mark, length, indent, quoted }, behind.trim().is_empty()))
-    }
-
-    fn closes(&self, open: &Self) -> bool {
-        self.mark == open.mark && self.length >= open.length && self.indent <= open.indent + 3
-    }
-}
-
-/// Does `at` lie between backticks of the line? As many end it as began it.
-fn in_backticks(line: &str, at: usize) -> bool {
-    let runs = |from: usize| {
-        let tick = from + line[from..].find('`')?;
-        let length = line[tick..].bytes().take_while(|byte| *byte == b'`').count();
-        Some((tick, length))
-    };
-    let mut from = 0;
-    while let Some((open, length)) = runs(from).filter(|(open, _)| *open < at) {
-        from = open + length;
-        if line[..open].ends_with('\\') {
-            continue; // it stands for itself
-        }
-        let mut next = from;
-        while let Some((close, other)) = runs(next) {
-            next = close + other;
-            if other == length {
-                if close > at {
-                    return true;
-                }
-                from = next;
-                break;
-            }
-        }
-    }
-    false
 }
 
 /// Does `text` have a block of `stage` called `name`?
 pub(super) fn has(text: &str, stage: &str, name: &str) -> bool {
     let name = full_name(stage, name);
-    markers_in(text).iter().any(|marker| marker.name == name && !marker.indented)
+    markers_in(text).iter().any(|marker| marker.name == name)
 }
 
 /// `text` with `content` in each block of `stage` called `name`; unchanged where there is none.
@@ -228,7 +146,7 @@ pub(super) fn replace(
 ) -> Result<String, StageError> {
     let name = full_name(stage, name);
     let (mut replaced, mut from) = (String::new(), 0);
-    let mut markers = markers_in(text).into_iter().filter(|marker| !marker.indented);
+    let mut markers = markers_in(text).into_iter();
     while let Some(open) = markers.find(|marker| marker.name == name && !marker.ends) {
         let Some(close) = markers.next().filter(|marker| marker.name == name && marker.ends) else {
             let [open, close] = around(&name);
@@ -294,9 +212,6 @@ mod tests {
         ] {
             assert_eq!(says(&text, ""), Some(format!("README.md has {told}")), "{text}");
         }
-        let hidden = "README.md has `<!-- repro:table -->` behind four spaces, where it may be code";
-        assert_eq!(says(&format!("    {table}"), "").as_deref(), Some(hidden));
-        assert_eq!(says(&format!("\t{others}"), ""), None);
         let ended = "README.md has `<!-- /repro:table -->` but no `<!-- repro:table -->` before it";
         assert_eq!(says("<!-- /repro:table -->", "").as_deref(), Some(ended));
     }
@@ -319,6 +234,7 @@ mod tests {
             format!("````markdown\n```\n{mine}\n```\n````\n"),
             format!("~~~\n```\n{mine}\n~~~\n"),
             format!("> ```\n> {mine}\n"),
+            format!("\n    {mine}\n\t{mine}\n"),
             format!("```\n> ```\n{mine}\n```\n"),
             format!(" > ```\n > {mine}\n\n"),
             format!("- ```sh\n  {mine}\n  ```\n"),

@@ -259,6 +259,14 @@ fn a_damaged_or_foreign_state_is_named_and_left_aside() {
         let kept = told.split('`').rev().nth(1).unwrap();
         assert!(kept.ends_with(".aside") && fs::read(kept).unwrap() == bad, "{said:?}");
         assert!(said.contains(&"starting anew".to_owned()), "{said:?}");
+        // Whoever saved it comes back: what fits is gone on from, whatever lies in its place.
+        let fits = fs::read(root.path().join("c.scratch").join(saved_by("cpu"))).unwrap();
+        fs::write(root.path().join("c.scratch/resume-cpu.00000000.aside"), fits).unwrap();
+        fs::write(root.path().join("c.scratch").join(saved_by("cpu")), "nonsense").unwrap();
+        let said = train(&root, "c", "").said;
+        assert!(said.iter().any(|line| line.starts_with("going on ")), "{said:?}");
+        assert_eq!(bytes(&root, "c"), bytes(&root, "a"));
+        fs::remove_dir_all(root.path().join("c.scratch")).unwrap();
         assert_eq!(bytes(&root, "c"), bytes(&root, "a"));
     }
 }

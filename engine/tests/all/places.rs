@@ -1,9 +1,9 @@
 //! Odd places: other file systems, pipes, files where folders belong, long names.
 #![allow(clippy::print_stderr)] // says what it skips
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path, process::Command};
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path, process::Command, time::Duration};
 
-use engine::{observer::Event, project::Project, run::RunOptions};
+use engine::{gc::GcOptions, observer::Event, project::Project, run::RunOptions};
 
 use crate::space::{Space, read};
 
@@ -46,14 +46,46 @@ fn two_projects_cannot_have_one_cache_but_a_project_may_move() {
     one.ran(&["a", "b", "c", "d"], &[]);
     std::os::unix::fs::symlink(one.path(".repro"), two.path(".repro")).unwrap();
     let project = Project::open(two.folder.path()).unwrap();
-    let refused =
-        project.run(&two.pipeline(), &RunOptions::default(), &mut Vec::new()).unwrap_err().to_string();
-    assert!(refused.contains("is also the cache of the project in"), "{refused}");
+    let gc = GcOptions { keep: Duration::ZERO, delete: true, locks: Vec::new() };
+    for refused in [
+        project.run(&two.pipeline(), &RunOptions::default(), &mut Vec::new()).unwrap_err(),
+        project.gc(&gc).unwrap_err(),
+        project.verify(&two.pipeline()).unwrap_err(),
+    ] {
+        let told = refused.to_string();
+        assert!(told.contains("is also the cache of the project in"), "{told}");
+    }
     fs::remove_file(two.path(".repro")).unwrap();
     for part in [".repro", "artifacts"] {
         fs::rename(one.path(part), two.path(part)).unwrap();
     }
     two.ran(&[], &[]);
+    // Whose it is, is noted once.
+    let noted = || fs::metadata(two.path(".repro/project")).unwrap().ino();
+    let before = noted();
+    two.ran(&[], &[]);
+    assert_eq!(noted(), before);
+}
+
+/// What was read is known without records, and the next run writes what keeps the cache out of git.
+#[test]
+fn what_somebody_deletes_of_the_cache_is_made_again() {
+    let mut space = Space::new();
+    space.give("d", "reads", vec!["note"]);
+    fs::write(space.path("note"), "A").unwrap();
+    space.ran(&["a", "b", "c", "d"], &[]);
+    let lock = read(&space.path("pipeline.lock"));
+    fs::remove_dir_all(space.path(".repro/records")).unwrap();
+    fs::remove_file(space.path("pipeline.lock")).unwrap();
+    space.ran(&[], &[]);
+    assert!(lock.contains("note") && read(&space.path("pipeline.lock")) == lock);
+    std::thread::sleep(Duration::from_millis(100)); // until the file is old enough to be known by its stamp
+    space.ran(&[], &[]);
+    assert_eq!(space.nothing_to_do(), Some(4));
+    fs::remove_file(space.path(".repro/.gitignore")).unwrap();
+    assert_eq!(space.nothing_to_do(), None);
+    space.ran(&[], &[]);
+    assert!(space.path(".repro/.gitignore").exists());
 }
 
 #[test]
