@@ -260,12 +260,10 @@ fn same_variables(name: &str, stage: &Entries, diagnostics: &mut Diagnostics) {
         let mut known = BTreeMap::new();
         let mut words = in_order(entries);
         words.retain(|(word, _)| !["exclude", "include"].contains(word));
-        if let Some(Entry { node: Node { data: Data::List(included), .. }, .. }) = entries.get("include") {
-            words.extend(included.iter().flat_map(|node| match &node.data {
-                Data::Table(entries) => in_order(entries),
-                _ => Vec::new(),
-            }));
-        }
+        words.extend(sweep::included(entries).iter().flat_map(|node| match &node.data {
+            Data::Table(entries) => in_order(entries),
+            _ => Vec::new(),
+        }));
         for (word, entry) in words {
             // A role also has lists of its inputs.
             let lists = ["_LIST", "_JSON"].into_iter().filter(|_| key == "needs");

@@ -251,12 +251,12 @@ fn used(stage: &Entries, axis: &str) -> bool {
     let runs =
         |entry: &Entry| leaf(entry).and_then(Value::as_str).is_some_and(|text| text.contains(&variable));
     let mut parameters = parameters(stage);
-    stage.contains_key(axis) || parameters.any(|entry| runs(entry) || mentions(&entry.node, axis))
+    stage.contains_key(axis) || parameters.any(|(_, entry)| runs(entry) || mentions(&entry.node, axis))
 }
 
 /// A stage's entries that are its kind's.
-fn parameters(stage: &Entries) -> impl Iterator<Item = &Entry> {
-    stage.iter().filter(|(key, _)| !RESERVED.contains(&key.as_str())).map(|(_, entry)| entry)
+pub(super) fn parameters(stage: &Entries) -> impl Iterator<Item = (&String, &Entry)> {
+    stage.iter().filter(|(key, _)| !RESERVED.contains(&key.as_str()))
 }
 
 /// The `values` of a command.
@@ -325,7 +325,7 @@ fn set_stage(
             let takes_list = fact.is_none_or(|fact| fact.takes_list(key));
             // What it takes as `${key}`.
             let is_taken = fact.is_some_and(|fact| fact.closed && !fact.properties.contains_key(*key))
-                && parameters(stage).any(|entry| mentions(&entry.node, key));
+                && parameters(stage).any(|(_, entry)| mentions(&entry.node, key));
             let is_axis = sweep::matrix_of(stage).is_some_and(|axes| axes.contains_key(*key));
             let of_included =
                 |node: &Node| matches!(&node.data, Data::Table(axes) if axes.contains_key(*key));

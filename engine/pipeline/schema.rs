@@ -19,22 +19,21 @@ pub(super) struct Fact {
 }
 
 impl Fact {
-    /// Is the parameter a list, and never a single value?
-    pub(super) fn is_list(&self, key: &str) -> bool {
-        let kind = self.properties.get(key).and_then(|property| property.get("type"));
-        kind.is_some_and(|kind| match kind {
-            Value::Array(kinds) => kinds.iter().all(|kind| kind == "array" || kind == "null"),
-            one => one == "array",
-        })
-    }
-
     /// May the parameter's own value be a list?
     pub(super) fn takes_list(&self, key: &str) -> bool {
-        let is = |value: &Value| value == "array";
-        self.properties.get(key).and_then(|property| property.get("type")).is_some_and(|kind| match kind {
-            Value::Array(kinds) => kinds.iter().any(is),
-            one => is(one),
-        })
+        self.types(key).contains(&"array")
+    }
+
+    /// Is it one, and never a single value?
+    pub(super) fn is_list(&self, key: &str) -> bool {
+        self.takes_list(key) && self.types(key).iter().all(|kind| ["array", "null"].contains(kind))
+    }
+
+    fn types(&self, key: &str) -> Vec<&str> {
+        match self.properties.get(key).and_then(|property| property.get("type")) {
+            Some(Value::Array(kinds)) => kinds.iter().filter_map(Value::as_str).collect(),
+            one => one.and_then(Value::as_str).into_iter().collect(),
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    overlay::{RESERVED, Refusal, axes, leaf, plain, put},
+    overlay::{Refusal, axes, leaf, parameters, plain, put},
     params::mentions,
     parse::{Data, Document, Entries, Entry, Node},
     schema::Facts,
@@ -15,7 +15,7 @@ use crate::kind::{Kinds, Roles};
 /// `stage` had it before. Not where it would set a parameter. Refused where values would be lost without a word.
 pub(super) fn pass_on(
     document: &mut Document,
-    (stage, axis): (&str, &str),
+    (swept, axis): (&str, &str),
     before: Option<&Node>,
     kinds: &Kinds,
     facts: &Facts,
@@ -23,8 +23,7 @@ pub(super) fn pass_on(
     if ["exclude", "include"].contains(&axis) {
         return Ok(());
     }
-    let swept = stage;
-    let Some(Data::Table(stage)) = document.stages.get(stage).map(|entry| &entry.node.data) else {
+    let Some(Data::Table(stage)) = document.stages.get(swept).map(|entry| &entry.node.data) else {
         return Ok(());
     };
     let Some(now) = matrix_of(stage).and_then(|axes| axes.get(axis)) else { return Ok(()) };
@@ -154,11 +153,10 @@ enum Room {
 }
 
 fn no_room(stage: &Entries, axis: &str) -> Option<Room> {
-    let parameters = || stage.iter().filter(|(key, _)| !RESERVED.contains(&key.as_str()));
     let part = |node: &Node| matches!(&node.data, Data::Table(parts) if parts.contains_key(axis));
-    if parameters().any(|(key, entry)| key == axis || part(&entry.node)) {
+    if parameters(stage).any(|(key, entry)| key == axis || part(&entry.node)) {
         Some(Room::Value)
-    } else if parameters().any(|(_, entry)| mentions(&entry.node, axis)) {
+    } else if parameters(stage).any(|(_, entry)| mentions(&entry.node, axis)) {
         Some(Room::Mention)
     } else {
         matrix_of(stage).is_some_and(|axes| !included(axes).is_empty()).then_some(Room::Include)

@@ -42,7 +42,7 @@ impl Run<'_> {
         record: Option<Record>,
     ) -> Result<Vec<String>, EngineError> {
         let key = self.plan.seen[id].key.clone();
-        let tree = content.tree();
+        let tree = record.as_ref().map_or_else(|| content.tree(), |record| record.tree);
         let (entry, said) = match self.put(id, draft, content) {
             Ok((content, said)) => {
                 let entry = Entry { recipe, tree, files: content.files, folders: content.folders };
