@@ -25,6 +25,7 @@ pub(super) enum Measure {
     Train,
     SmallGamma,
     Dead,
+    DeadAfterBn,
     #[serde(rename = "zeroing-001")]
     Zeroing001,
     #[serde(rename = "zeroing-005")]
@@ -52,21 +53,51 @@ pub(super) struct Quantity {
 #[derive(Clone, Debug)]
 pub(super) struct Evidence {
     pub(super) value: Statistics,
-    /// Whose results.
-    pub(super) instances: Vec<String>,
+    pub(super) runs: Vec<Run>,
+}
+
+/// What one result says of it.
+#[derive(Clone, Debug)]
+pub(super) struct Run {
+    pub(super) value: f64,
+    /// Runs of one seed begin with the same weights and see the same images in the same order.
+    seed: Option<String>,
+    pub(super) instance: String,
+}
+
+impl Evidence {
+    /// Nothing where no run has a number.
+    pub(super) fn of(runs: impl Iterator<Item = Run>) -> Option<Self> {
+        let runs: Vec<_> = runs.filter(|run| run.value.is_finite()).collect();
+        Some(Self { value: Statistics::of(runs.iter().map(|run| run.value))?, runs })
+    }
+
+    /// How far it lies above `other`: seed by seed where they share any, else mean above mean.
+    pub(super) fn above(&self, other: &Self) -> Statistics {
+        let of_seed =
+            |run: &Run| other.runs.iter().find(|other| run.seed.is_some() && other.seed == run.seed);
+        let pairs = self.runs.iter().filter_map(|run| Some(run.value - of_seed(run)?.value));
+        let apart = self.value.mean - other.value.mean;
+        Statistics::of(pairs).unwrap_or(Statistics { mean: apart, sd: 0.0, n: 1 })
+    }
 }
 
 impl Measure {
     /// Does it change while a network is trained? Then only the whole protocol settles a claim.
     pub(super) fn is_trained(self) -> bool {
-        use Measure::{Dead, SmallGamma, Top1, Train, Zeroing001, Zeroing005};
-        matches!(self, Top1 | Train | SmallGamma | Dead | Zeroing001 | Zeroing005)
+        use Measure::{Dead, DeadAfterBn, SmallGamma, Top1, Train, Zeroing001, Zeroing005};
+        matches!(self, Top1 | Train | SmallGamma | Dead | DeadAfterBn | Zeroing001 | Zeroing005)
+    }
+
+    /// Does it say how much something changes? Such numbers have a sign.
+    pub(super) fn is_change(self) -> bool {
+        matches!(self, Self::Zeroing001 | Self::Zeroing005)
     }
 
     /// Written behind the number, and digits after the point.
     pub(super) fn unit(self) -> (&'static str, usize) {
         match self {
-            Self::Top1 | Self::Train | Self::SmallGamma | Self::Dead => (" %", 1),
+            Self::Top1 | Self::Train | Self::SmallGamma | Self::Dead | Self::DeadAfterBn => (" %", 1),
             Self::TrainedShare | Self::CheckpointShare => (" %", 2),
             Self::Zeroing001 | Self::Zeroing005 => (" points", 2),
             Self::Trained | Self::Parameters | Self::LargestBatch => ("", 0),
@@ -85,6 +116,7 @@ impl Measure {
             Self::Top1 => Some(run.top1()),
             Self::SmallGamma => Some(100.0 * run.gammas.as_ref()?.all.below_001),
             Self::Dead => Some(100.0 * run.features.as_ref()?.all.dead_99),
+            Self::DeadAfterBn => Some(100.0 * run.features.as_ref()?.after_bn.as_ref()?.dead_99),
             Self::Zeroing001 => zeroing(0.01),
             Self::Zeroing005 => zeroing(0.05),
             Self::Trained => Some(metrics.trained? as f64),
@@ -106,12 +138,12 @@ impl Quantity {
         };
         if matches!(self.of, Measure::Buffers | Measure::LargestBatch) {
             let memory = results.memory.iter().filter(|m| meant(&m.network, &m.line, &m.variant));
-            return collect(memory.filter_map(|m| {
+            return Evidence::of(memory.filter_map(|m| {
                 let value = match self.of {
                     Measure::Buffers => m.buffers.iter().find(|b| b.batch == BATCH)?.bytes as f64 / 1e6,
                     _ => m.largest_batch.filter(|_| m.budget == Some(BUDGET))? as f64,
                 };
-                Some((value, m.instance.clone()))
+                Some(Run { value, seed: None, instance: m.instance.clone() })
             }));
         }
         if self.of == Measure::Train {
@@ -125,16 +157,19 @@ impl Quantity {
             };
             let histories = results.histories.iter();
             let histories = histories.filter(|h| meant(&h.network, &h.line, &h.variant) && counts(&h.axes));
-            return collect(histories.filter_map(|h| {
+            return Evidence::of(histories.filter_map(|h| {
                 let last = h.rows.last()?.values.get("train_accuracy")?;
-                Some((100.0 * last, h.instance.clone()))
+                Some(Run { value: 100.0 * last, seed: seed(&h.axes), instance: h.instance.clone() })
             }));
         }
         let runs = results.evaluations.iter().filter(|run| {
             meant(&run.network, &run.line, &run.metrics.subject.variant)
                 && (!self.of.is_trained() || is_whole(run))
         });
-        collect(runs.filter_map(|run| Some((self.of.of(run)?, run.instance.clone()))))
+        Evidence::of(runs.filter_map(|run| {
+            let value = self.of.of(run)?;
+            Some(Run { value, seed: seed(&run.axes), instance: run.instance.clone() })
+        }))
     }
 }
 
@@ -144,7 +179,38 @@ fn is_whole(run: &Evaluation) -> bool {
     metrics.steps == STEPS && metrics.examples == EXAMPLES && metrics.classes == CLASSES
 }
 
-fn collect(found: impl Iterator<Item = (f64, String)>) -> Option<Evidence> {
-    let (values, instances): (Vec<_>, Vec<_>) = found.unzip();
-    Some(Evidence { value: Statistics::of(values)?, instances })
+fn seed(axes: &Axes) -> Option<String> {
+    axes.get("seed").map(ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Evidence {
+        /// What runs say that have these seeds.
+        pub(in super::super) fn of_seeds(runs: &[(f64, Option<&str>)]) -> Self {
+            let run = |(value, seed): &(f64, Option<&str>)| {
+                let (seed, instance) = (seed.map(str::to_owned), String::new());
+                Run { value: *value, seed, instance }
+            };
+            Self::of(runs.iter().map(run)).unwrap()
+        }
+    }
+
+    #[test]
+    fn differences_are_those_of_one_seed_where_two_share_any() {
+        let of = Evidence::of_seeds;
+        let two = of(&[(46.0, Some("0")), (50.0, Some("1"))]);
+        for (other, mean, n) in [
+            (&[(30.0, Some("0"))][..], 16.0, 1),
+            (&[(31.0, Some("1")), (30.0, Some("0"))], 17.5, 2),
+            (&[(30.0, Some("7"))], 18.0, 1),
+            (&[(30.0, None)], 18.0, 1),
+        ] {
+            let above = two.above(&of(other));
+            assert_eq!((above.mean, above.n), (mean, n), "{other:?}");
+        }
+        assert!(Evidence::of(std::iter::empty()).is_none());
+    }
 }

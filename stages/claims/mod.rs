@@ -5,11 +5,16 @@ mod evidence;
 mod rule;
 mod table;
 
+use std::collections::BTreeSet;
+
 use engine::kind::{Job, Kind, ParamError, Params, RoleSpec, Roles, StageError};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use self::{evidence::Evidence, rule::Rule};
+use self::{
+    evidence::{Evidence, Quantity},
+    rule::Rule,
+};
 use crate::{
     output::{write, write_json},
     params::resolve,
@@ -40,11 +45,21 @@ struct Claim {
     #[serde(default)]
     networks: Vec<String>,
     least: Option<usize>,
+    /// With fewer it stays open.
+    #[serde(default = "one")]
+    seeds: usize,
     rule: Rule,
+    /// Told besides, and not judged.
+    #[serde(default)]
+    also: Vec<Quantity>,
     /// The id of a [`Command`].
     settled_by: String,
     /// What else a reader must know to take the verdict as it is meant.
     note: Option<String>,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// What would settle a claim, as `claims.toml` has it.
@@ -91,19 +106,13 @@ struct Judged {
     source: String,
     variant: String,
     rule: String,
-    /// Networks that were run, of those that the claim names.
-    networks: [usize; 2],
-    verdict: Verdict,
+    #[serde(flatten)]
+    outcome: Outcome,
     /// Our numbers, by network.
     numbers: Vec<String>,
-    /// The instances that they come from.
-    evidence: Vec<String>,
     /// Of a claim that was run.
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<String>,
-    /// Does it speak of what a training comes to? Counts and sizes are known without one.
-    #[serde(skip)]
-    is_trained: bool,
     /// What would settle it otherwise.
     #[serde(skip)]
     settled_by: String,
@@ -119,22 +128,36 @@ pub struct Words {
 }
 
 /// What of a line of `claims.json` words are made of.
-#[derive(Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Outcome {
     verdict: Verdict,
+    /// Networks that were run, of those that the claim names.
     #[serde(default)]
     networks: [usize; 2],
+    /// Of a claim about what a training comes to; counts and sizes are known without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seeds: Option<Seeds>,
+    /// The instances that show it.
     #[serde(default)]
     evidence: Vec<String>,
+}
+
+/// The seeds behind a verdict.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Seeds {
+    /// Of the number that fewest were run for.
+    run: usize,
+    /// Without which nothing is decided.
+    wanted: usize,
 }
 
 impl Words {
     /// Of a line of `claims.json`; nothing where it has another form.
     #[must_use]
     pub fn of(line: &serde_json::Value) -> Option<Self> {
-        let Outcome { verdict, networks, evidence } = Outcome::deserialize(line).ok()?;
-        let (decided, of) = table::verdict(verdict, networks);
-        let evidence = table::evidence(&evidence, str::to_owned).unwrap_or_default();
+        let outcome = Outcome::deserialize(line).ok()?;
+        let (decided, of) = table::decided(&outcome);
+        let evidence = table::evidence(&outcome.evidence, str::to_owned).unwrap_or_default();
         Some(Self { verdict: format!("{decided}{of}"), evidence })
     }
 }
@@ -145,7 +168,7 @@ impl Kind for Claims {
     }
 
     fn version(&self) -> u32 {
-        15
+        16
     }
 
     fn names_stages(&self) -> bool {
@@ -198,35 +221,45 @@ impl Claim {
                 quantities.iter().map(|of| of.evidence(results, network, &self.variant)).collect();
             known.extend(found.map(|found| (place, found)));
         }
-        let least = self.least.unwrap_or(networks.len());
-        let verdict = if !self.rule.is_kept(&known) {
-            Verdict::DoesNotHold
-        } else if known.is_empty() {
+        let fewest = known.iter().flat_map(|(_, found)| found).map(|evidence| evidence.value.n).min();
+        let seeds = fewest.filter(|_| quantities.iter().any(|of| of.of.is_trained()));
+        let seeds = seeds.map(|run| Seeds { run, wanted: self.seeds });
+        let verdict = if known.is_empty() {
             Verdict::NotRun
-        } else if known.len() < least {
+        } else if seeds.is_some_and(|seeds| seeds.run < seeds.wanted) {
+            Verdict::Open
+        } else if !self.rule.is_kept(&known) {
+            Verdict::DoesNotHold
+        } else if known.len() < self.least.unwrap_or(networks.len()) {
             Verdict::Open
         } else {
             Verdict::Holds
         };
         let note = if known.is_empty() { None } else { self.note.clone() };
-        let numbers =
-            known.iter().map(|(place, found)| table::numbers(&networks[*place], &quantities, found));
-        let mut evidence: Vec<_> =
-            known.iter().flat_map(|(_, found)| found.iter().flat_map(|e| e.instances.clone())).collect();
-        evidence.sort();
-        evidence.dedup();
+        let numbers = known.iter().map(|(place, found)| {
+            let network = &networks[*place];
+            let told = self.also.iter();
+            let told: Vec<_> =
+                told.filter_map(|of| Some((of, of.evidence(results, network, &self.variant)?))).collect();
+            table::numbers(network, &self.rule, found, &told)
+        });
+        let numbers = numbers.collect();
+        let instances = known.iter().flat_map(|(_, found)| found).flat_map(|evidence| &evidence.runs);
+        let instances: BTreeSet<_> = instances.map(|run| run.instance.clone()).collect();
         Judged {
             id: self.id.clone(),
             statement: self.statement.clone(),
             source: self.source.clone(),
             variant: self.variant.clone(),
             rule: self.rule.words(),
-            networks: [known.len(), networks.len()],
-            verdict,
-            numbers: numbers.collect(),
-            evidence,
+            outcome: Outcome {
+                verdict,
+                networks: [known.len(), networks.len()],
+                seeds,
+                evidence: instances.into_iter().collect(),
+            },
+            numbers,
             note,
-            is_trained: quantities.iter().any(|of| of.of.is_trained()),
             settled_by: self.settled_by.clone(),
         }
     }

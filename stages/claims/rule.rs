@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::evidence::{Evidence, Measure, Quantity};
+use crate::results::Statistics;
 
 /// A rule.
 #[derive(Clone, Debug, Deserialize)]
@@ -33,10 +34,8 @@ impl Rule {
     /// Is it kept? `known` are the networks that were run: their place among the claim's, and the
     /// evidence for each quantity.
     pub(super) fn is_kept(&self, known: &[(usize, Vec<Evidence>)]) -> bool {
-        // A bound counts, and 100 times a share is a little off: of 0.553 it is 55.300000000000004.
-        let tidy = |value: f64| (value * 1e9).round() / 1e9;
         let mean = |of: &[Evidence], index: usize| tidy(of[index].value.mean);
-        let difference = |of: &[Evidence]| tidy(mean(of, 0) - mean(of, 1));
+        let difference = |of: &[Evidence]| tidy(of[0].above(&of[1]).mean);
         let steps = |kept: fn(f64, f64) -> bool| {
             known.windows(2).all(|pair| kept(mean(&pair[0].1, 0), mean(&pair[1].1, 0)))
         };
@@ -44,6 +43,10 @@ impl Rule {
             Self::Greater { by, .. } => known.iter().all(|(_, of)| difference(of) > *by),
             Self::Difference { low, high, .. } => {
                 known.iter().all(|(_, of)| (*low..=*high).contains(&difference(of)))
+            }
+            // Changes up and down would make a mean that says that nothing changes.
+            Self::Within { what, .. } if what.of.is_change() => {
+                known.iter().all(|(_, of)| self.inside(&of[0]) == Some(of[0].runs.len()))
             }
             Self::Within { low, high, .. } => {
                 known.iter().all(|(_, of)| (*low..=*high).contains(&mean(of, 0)))
@@ -55,6 +58,20 @@ impl Rule {
                 known.iter().all(|(place, of)| value(place) == Some(mean(of, 0)))
             }
         }
+    }
+
+    /// How far the left lies above the right, where that is what decides.
+    pub(super) fn apart(&self, found: &[Evidence]) -> Option<Statistics> {
+        match (self, found) {
+            (Self::Greater { .. } | Self::Difference { .. }, [left, right]) => Some(left.above(right)),
+            _ => None,
+        }
+    }
+
+    /// How many of the runs lie within the rule's bounds by themselves, where bounds decide.
+    pub(super) fn inside(&self, of: &Evidence) -> Option<usize> {
+        let Self::Within { low, high, .. } = self else { return None };
+        Some(of.runs.iter().filter(|run| (*low..=*high).contains(&tidy(run.value))).count())
     }
 
     /// In words, for the JSON file.
@@ -73,6 +90,9 @@ impl Rule {
             Self::Difference { left, right, low, high } => {
                 format!("{} is {low} to {high} above {}", name(left), name(right))
             }
+            Self::Within { what, low, high } if what.of.is_change() => {
+                format!("{} is {low} to {high} with each seed", name(what))
+            }
             Self::Within { what, low, high } => format!("{} is {low} to {high}", name(what)),
             Self::Rises { what } => format!("{} grows from each network to the next", name(what)),
             Self::Falls { what } => format!("{} shrinks from each network to the next", name(what)),
@@ -81,15 +101,21 @@ impl Rule {
     }
 }
 
+/// A bound counts, and 100 times a share is a little off: of 0.553 it is 55.300000000000004.
+fn tidy(value: f64) -> f64 {
+    (value * 1e9).round() / 1e9
+}
+
 /// What a measure is, in words.
 pub(super) fn measure(of: Measure) -> &'static str {
     match of {
         Measure::Top1 => "test accuracy",
         Measure::Train => "training accuracy",
-        Measure::SmallGamma => "share of scales below 0.01",
+        Measure::SmallGamma => "share of scales within 0.01 of zero",
         Measure::Dead => "share of dead channels",
-        Measure::Zeroing001 => "change of accuracy without scales below 0.01",
-        Measure::Zeroing005 => "change of accuracy without scales below 0.05",
+        Measure::DeadAfterBn => "share of dead channels straight behind a BatchNorm",
+        Measure::Zeroing001 => "change of accuracy without scales within 0.01 of zero",
+        Measure::Zeroing005 => "change of accuracy without scales within 0.05 of zero",
         Measure::Trained => "trained values",
         Measure::Parameters => "parameters",
         Measure::TrainedShare => "trained share of parameters",
@@ -102,7 +128,6 @@ pub(super) fn measure(of: Measure) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::Statistics;
 
     #[test]
     fn each_rule_is_kept_by_what_it_says_and_broken_by_the_rest() {
@@ -128,8 +153,7 @@ mod tests {
             (format!("equal = {{ {one}, values = [3, 4] }}"), &[&[3.0], &[4.0]], &[&[3.0], &[3.0]]),
         ];
         let known = |networks: Networks| -> Vec<(usize, Vec<Evidence>)> {
-            let evidence =
-                |mean: &f64| Evidence { value: Statistics::of(vec![*mean]).unwrap(), instances: Vec::new() };
+            let evidence = |value: &f64| Evidence::of_seeds(&[(*value, None)]);
             networks.iter().map(|of| of.iter().map(evidence).collect()).enumerate().collect()
         };
         for (rule, kept, broken) in rules {

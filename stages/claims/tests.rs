@@ -91,7 +91,7 @@ fn claims_have_names_of_their_own_and_rules_for_their_networks() {
 #[test]
 fn without_results_nothing_is_claimed() {
     let (_, table) = judge(Vec::new());
-    assert!(table.contains("| the origin | 16 | 0 | 0 | 16 |\n") && !table.contains("**"), "{table}");
+    assert!(table.contains("| the origin | 16 | 0 | 0 | 0 | 16 |\n") && !table.contains("**"), "{table}");
     assert!(table.contains("\n| 1 | `repro run -f experiments/depth.toml -S 'seeds=[0]'"), "{table}");
 }
 
@@ -110,13 +110,13 @@ fn a_rule_decides_and_the_numbers_stand_beside() {
     assert_eq!(verdict("bn-beats-random"), "holds");
     assert_eq!(verdict("bn-resnet32"), "holds");
     assert_eq!(verdict("bn-rises-with-depth"), "does-not-hold");
-    assert_eq!(verdict("none-guesses"), "does-not-hold");
+    assert_eq!(verdict("none-guesses"), "open", "one seed says little of what is drawn");
     assert_eq!(verdict("gamma-quarter-at-zero"), "holds");
     assert_eq!(verdict("zeroing-costs-nothing"), "holds");
     assert_eq!(verdict("zeroing-005"), "does-not-hold");
     assert_eq!(verdict("bn-reaches-82"), "not-run");
     assert_eq!(verdict("origin-bn-beats-random"), "not-run");
-    let numbers = "ResNet-32: BatchNorm only 58.0 ± 1.4 % (n = 2); as many random weights 41.0 % (n = 1)";
+    let numbers = "ResNet-32: BatchNorm only 58.0 ± 1.4 % (n = 2); as many random weights 41.0 % (n = 1); difference 17.0 points (n = 1)";
     assert!(table.contains(numbers), "{table}");
     let settle = table.split("What would settle").nth(1).unwrap();
     assert!(
@@ -165,8 +165,40 @@ fn dead_channels_count_by_their_share() {
         let share = |dead: f64| serde_json::json!({ "dead_99": dead });
         let features = serde_json::json!({ "all": share(dead), "after_bn": share(0.9) });
         std::fs::write(bn.dir.join("features.json"), features.to_string()).unwrap();
-        assert_eq!(judge(vec![bn]).0("third-disabled"), verdict, "{dead}");
+        let (of, table) = judge(vec![bn]);
+        assert_eq!(of("third-disabled"), verdict, "{dead}");
+        let told = "; BatchNorm only, share of dead channels straight behind a BatchNorm 90.0 % (n = 1) (`";
+        assert!(table.contains(told), "{table}");
     }
+}
+
+#[test]
+fn what_is_drawn_is_judged_with_all_its_seeds() {
+    let root = tempfile::tempdir().unwrap();
+    let none = |top1| run(root.path(), "resnet14", "paper", "none", top1, 62_560);
+    let mut runs: Vec<_> = [0.07, 0.08, 0.1, 0.11].map(none).into();
+    let of = |runs: &[Input]| judge(runs.to_vec());
+    let (verdict, table) = of(&runs);
+    assert_eq!(verdict("none-guesses"), "open");
+    assert!(table.contains("(n = 4, 3 within the bounds)") && table.contains(", 4 of 5 seeds |"), "{table}");
+    assert!(table.contains("-S 'modes=[\"none\"]'"), "{table}");
+    runs.push(none(0.06));
+    assert_eq!(of(&runs).0("none-guesses"), "holds", "on average");
+    assert_eq!(of(&runs[..1]).0("none-guesses"), "open", "a single one breaks nothing either");
+}
+
+#[test]
+fn changes_count_seed_by_seed() {
+    let root = tempfile::tempdir().unwrap();
+    let bn = [0.57, 0.58].map(|top1| run(root.path(), "resnet32", "paper", "bn", top1, 62_560));
+    for (change, input) in ["-0.004", "0.004"].into_iter().zip(&bn) {
+        let file = input.dir.join("gamma.json");
+        let text = std::fs::read_to_string(&file).unwrap().replace("-0.0004", change);
+        std::fs::write(file, text).unwrap();
+    }
+    let (verdict, table) = judge(bn.into());
+    assert_eq!(verdict("zeroing-costs-nothing"), "does-not-hold", "though the mean is 0");
+    assert!(table.contains("within 0.01 of zero 0.00 ± 0.57 points (n = 2, 0 within the bounds)"), "{table}");
 }
 
 #[test]
@@ -272,19 +304,21 @@ fn buffers_count_at_the_batch_of_the_protocol_and_batches_by_their_size() {
 fn words_of_a_line_are_those_of_the_table() {
     let root = tempfile::tempdir().unwrap();
     let paper = |mode, top1| run(root.path(), "resnet14", "paper", mode, top1, 62_560);
-    let inputs = vec![paper("bn", 0.47), paper("random", 0.33), paper("none", 0.07)];
+    let one = ["none", "output+shortcut"].map(|mode| paper(mode, 0.07));
+    let inputs = [&[paper("bn", 0.47), paper("random", 0.33)][..], &one].concat();
     let (line, table) = lines([("metrics", inputs)]);
     let words = |id: &str| Words::of(&line(id)).unwrap();
-    assert_eq!(words("bn-beats-random").verdict, "holds so far, 1 of 4 networks");
+    assert_eq!(words("bn-beats-random").verdict, "holds so far, 1 of 4 networks, one seed");
     assert_eq!(words("bn-beats-random").evidence, "evaluate[resnet14,bn] and 1 more");
     assert_eq!(words("bn-rises-with-depth").verdict, "open, 1 of 7 networks");
-    assert_eq!(words("none-guesses").verdict, "does not hold, 1 of 4 networks");
+    assert_eq!(words("none-guesses").verdict, "open, 1 of 4 networks, 1 of 5 seeds");
+    assert_eq!(words("so-resnet14").verdict, "does not hold, one seed");
     assert_eq!(words("none-guesses").evidence, "evaluate[resnet14,none]");
     let open = words("bn-reaches-82");
     assert_eq!((&*open.verdict, &*open.evidence), ("not run", ""));
     for cells in [
-        "(`evaluate[resnet14,bn]` and 1 more) | **holds so far**, 1 of 4 networks |",
-        "(`evaluate[resnet14,none]`) | **does not hold**, 1 of 4 networks |",
+        "(`evaluate[resnet14,bn]` and 1 more) | **holds so far**, 1 of 4 networks, one seed |",
+        "(`evaluate[resnet14,output+shortcut]`) | **does not hold**, one seed |",
         "| open, 1 of 7 networks |",
         "| – | not run |",
     ] {

@@ -37,6 +37,9 @@ struct PlotParams {
     /// Whose published numbers stand beside ours: `paper`, `tdtce`, `latkam`, `vishal-v`, `origin`.
     #[serde(default)]
     published: Vec<String>,
+    /// What tells our numbers from the published ones, for the captions of figures that have both.
+    #[serde(default)]
+    remark: String,
 }
 
 /// A line of `figures.json`.
@@ -55,7 +58,7 @@ impl Kind for Plot {
     }
 
     fn version(&self) -> u32 {
-        24
+        25
     }
 
     fn names_stages(&self) -> bool {
@@ -97,7 +100,7 @@ impl Kind for Plot {
         }
         let results = Results::read(job)?;
         let published = published::published(&params.published)?;
-        let given = Given { results: &results, published: &published };
+        let given = Given { results: &results, published: &published, remark: &params.remark };
         let mut list = Vec::new();
         for figure in if params.figures.is_empty() { &Figure::ALL[..] } else { &params.figures } {
             let drawings = figure.draw(&given);

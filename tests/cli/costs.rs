@@ -2,7 +2,11 @@
 //! what the pipelines train. The files say it in their first lines, and a file that says something else fails here: by more
 //! than a tenth, which is what one measurement differs from the next.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use engine::instance::{Instance, Pipeline};
 use network::{
@@ -287,7 +291,10 @@ fn each_claim_names_a_command_that_settles_it_and_what_that_costs() {
         let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
         let pipeline = with(&root.join(word(command, "file")), &sets);
         assert!(pipeline.instances.iter().any(|instance| instance.kind.name() == "claims"), "{id}");
-        let cost = format!("{} CPU-hours", round(hours(&speeds, &pipeline).values().sum()));
+        let seeds = pipeline.instances.iter().filter_map(|instance| instance.axes.get("seed"));
+        let seeds = seeds.map(ToString::to_string).collect::<BTreeSet<_>>().len();
+        let hours = hours(&speeds, &pipeline).values().sum::<f64>() * seeds as f64;
+        let cost = format!("{} CPU-hours", round(hours));
         if !says(&word(command, "cost"), &cost) {
             wrong.push(format!("the cost of `{id}` is \"{cost}\""));
         }
@@ -301,6 +308,10 @@ fn each_claim_names_a_command_that_settles_it_and_what_that_costs() {
                 .get("least")
                 .map_or(networks.len() as i64, |least| least.as_integer().expect("a number"));
             let made = networks.iter().filter(whole).count() as i64;
+            let wanted = claim.get("seeds").map_or(1, |seeds| seeds.as_integer().expect("a number"));
+            if wanted > seeds as i64 {
+                wrong.push(format!("`{id}` leaves `{}` open: {seeds} of {wanted} seeds", word(claim, "id")));
+            }
             if made < least {
                 wrong.push(format!("`{id}` leaves `{}` open: {made} of {least} networks", word(claim, "id")));
             }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Axis, Chart, Drawing, Given, Series, TOP1, counted, grouped_all, look, others};
+use super::{Axis, Chart, Drawing, Given, Series, TOP1, counted, grouped_all, look};
 use crate::{
     plot::chart::{Dashes, Look, Point},
     results::{Departure, Evaluation, Line, Network, Statistics},
@@ -81,8 +81,11 @@ fn drawing(
     } else {
         ""
     };
-    let caption =
-        format!("Test accuracy of {} {words}{chance}{}", network.label(), others("Empty marks", &sources));
+    let caption = format!(
+        "Test accuracy of {} {words}{chance}{}",
+        network.label(),
+        given.others("Empty marks", &sources)
+    );
     let chart = Chart {
         title: format!("Which difference costs what? {}", network.label()),
         x: Axis::words("", rows.keys().map(|row| row.name()).collect()),

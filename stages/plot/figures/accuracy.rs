@@ -3,7 +3,7 @@
 
 use super::{
     Axis, Chart, Drawing, Given, Places, Series, Source, TOP1, counted, crossed, grouped, looks,
-    more_than_one, others, over_places,
+    more_than_one, over_places,
 };
 use crate::{
     plot::{look, ticks::brief},
@@ -143,7 +143,11 @@ fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<(usize, Dra
     };
     let drawing = Drawing {
         name: format!("{}-by-{}", sort.file, family.name()),
-        caption: format!("{}{thinned}{}", sort.caption, others("Thin lines with empty markers", &sources)),
+        caption: format!(
+            "{}{thinned}{}",
+            sort.caption,
+            given.others("Thin lines with empty markers", &sources)
+        ),
         chart: Chart {
             title: places.title(sort.title),
             x: places.axis(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Axis, Chart, Drawing, Given, MANY, Series, are_apart, counted, entitled, looks, others};
+use super::{Axis, Chart, Drawing, Given, MANY, Series, are_apart, counted, entitled, looks};
 use crate::{
     plot::{
         chart::{Dashes, Look, Marker, Point},
@@ -122,7 +122,7 @@ fn drawing(
     } else {
         ""
     };
-    let caption = format!("{} {sets}{order}{}", columns.caption, others(whose, &sources));
+    let caption = format!("{} {sets}{order}{}", columns.caption, given.others(whose, &sources));
     Drawing {
         name: format!("{}-{}", columns.file, crate::plot::file_name(network.name())),
         caption,

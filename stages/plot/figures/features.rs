@@ -46,7 +46,7 @@ fn drawing(given: &Given<'_>, places: &Places) -> Drawing {
     let crossed = crossed::chart(&groups, title, |run| Some(100.0 * all(run)?), axis);
     let caption = format!(
         "Share of channels behind a ReLU that are zero at 99 % or more of all positions of the test images: features \
-         that the network does without.{}",
+         that are hardly ever active.{}",
         match crossed {
             Some(_) => "",
             None if many => " Counted are all channels, straight behind a BatchNorm or behind an addition.",

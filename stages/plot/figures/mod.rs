@@ -95,7 +95,7 @@ impl Figure {
             let published = given.published.iter().filter(|source| source.variant == *variant);
             let published: Vec<_> = published.cloned().collect();
             for Drawing { name, caption, mut chart } in
-                self.drawings(&Given { results, published: &published })
+                self.drawings(&Given { results, published: &published, ..*given })
             {
                 chart.title = format!("{} ({})", chart.title, whose(variant));
                 all.push(Drawing { name: format!("{name}-{variant}"), caption, chart });
@@ -131,6 +131,23 @@ impl Figure {
 pub(super) struct Given<'a> {
     pub(super) results: &'a Results,
     pub(super) published: &'a [Source],
+    /// Of what tells our numbers from the published ones; empty where nothing is said.
+    pub(super) remark: &'a str,
+}
+
+impl Given<'_> {
+    /// Who published what `they` show; nothing where nobody did.
+    fn others(&self, they: &str, sources: &[&Source]) -> String {
+        if sources.is_empty() {
+            return String::new();
+        }
+        let how = |grade: &str| if grade == "C" { ", read off the figure to about 0.4 points" } else { "" };
+        let words = sources.iter().map(|s| format!("{} ({}{})", s.label, s.source, how(&s.grade)));
+        let words = words.collect::<Vec<_>>().join("; ");
+        let shapes = if sources.len() > 1 { ", a shape for each" } else { "" };
+        let remark = if self.remark.is_empty() { String::new() } else { format!(" {}", self.remark) };
+        format!(" {they} are published by others{shapes}: {words}.{remark}")
+    }
 }
 
 /// A chart, the name of its files, and what one sees on it.
@@ -271,15 +288,4 @@ fn counted(label: &str, runs: &[usize]) -> String {
         (Some(least), Some(most)) => format!("{label} (n\u{a0}=\u{a0}{least}\u{a0}to\u{a0}{most})"),
         _ => label.to_owned(),
     }
-}
-
-/// Who published what `they` show; nothing where nobody did.
-fn others(they: &str, sources: &[&Source]) -> String {
-    if sources.is_empty() {
-        return String::new();
-    }
-    let how = |grade: &str| if grade == "C" { ", read off the figure" } else { "" };
-    let words = sources.iter().map(|s| format!("{} ({}{})", s.label, s.source, how(&s.grade)));
-    let shapes = if sources.len() > 1 { ", a shape for each" } else { "" };
-    format!(" {they} are published by others{shapes}: {}.", words.collect::<Vec<_>>().join("; "))
 }

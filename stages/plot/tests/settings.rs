@@ -23,9 +23,16 @@ fn an_ablation_has_a_row_for_each_difference_between_the_papers_protocol_and_the
         setting(given.path(), "d", 0.57, ["paper", "uniform", "variant", "0.0001"]),
         setting(given.path(), "e", 0.56, ["paper", "uniform", "variant", "0.0"]),
     ];
-    let params = "figures = [\"ablation\"]\npublished = [\"paper\", \"origin\"]";
+    let params =
+        "figures = [\"ablation\"]\npublished = [\"paper\", \"origin\"]\nremark = \"Ours are small.\"";
     let list = draw(inputs.clone(), params, out.path()).unwrap();
     assert_eq!(list[0].name, "ablation-resnet32");
+    assert!(list[0].caption.contains("read off the figure to about 0.4 points"), "{}", list[0].caption);
+    assert!(list[0].caption.ends_with(". Ours are small."), "{}", list[0].caption);
+    let (_, elsewhere) = folders();
+    let alone =
+        draw(inputs.clone(), "figures = [\"ablation\"]\nremark = \"Ours are small.\"", elsewhere.path());
+    assert!(!alone.unwrap()[0].caption.contains("small"), "nothing beside ours");
     let svg = std::fs::read_to_string(out.path().join("ablation-resnet32.svg")).unwrap();
     let text = svg.lines().filter(|line| !line.starts_with('<')).collect::<Vec<_>>().join(" ");
     let text = text.replace("&apos;", "'");
