@@ -9,7 +9,7 @@ use super::{
     rule::{Rule, measure},
 };
 use crate::{
-    plot::table::cell,
+    plot::table::{cell, code},
     results::{Line, Network, Statistics},
 };
 
@@ -54,8 +54,12 @@ pub(super) fn verdicts(judged: &[Judged]) -> String {
         let Outcome { verdict, evidence: instances, .. } = &claim.outcome;
         let (decided, of) = decided(&claim.outcome);
         let bold = if verdict.is_settled() { "**" } else { "" };
-        let numbers = if claim.numbers.is_empty() { "–".into() } else { cell(&claim.numbers.join("<br>")) };
-        let shown = evidence(instances, |instance| format!("`{}`", cell(instance)));
+        let numbers = if claim.numbers.is_empty() {
+            "–".into()
+        } else {
+            claim.numbers.iter().map(|of| cell(of)).collect::<Vec<_>>().join("<br>")
+        };
+        let shown = evidence(instances, |instance| format!("`{}`", code(instance)));
         let shown = shown.map_or_else(String::new, |shown| format!(" ({shown})"));
         let (statement, source) = (cell(&claim.statement), cell(&claim.source));
         let _ = writeln!(

@@ -117,9 +117,19 @@ pub(super) fn memory(results: &Results) -> Option<String> {
     Some(text)
 }
 
-/// A text that leaves a table whole.
+/// A text that leaves a table whole, and the page around it: no tag, and no marker that a block could end at.
 pub(crate) fn cell(text: &str) -> String {
+    code(&plain(text))
+}
+
+/// The same of what stands in backticks, where nothing but `|` means anything.
+pub(crate) fn code(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
+}
+
+/// A text without a tag.
+pub(crate) fn plain(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;")
 }
 
 /// With commas between thousands.
@@ -133,4 +143,15 @@ pub(crate) fn grouped(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_breaks_a_table_or_ends_a_block() {
+        assert_eq!(cell("a|b\n<!-- /repro:table --> &"), "a\\|b &lt;!-- /repro:table --> &amp;");
+        assert_eq!(code("a|b<c&"), "a\\|b<c&");
+    }
 }

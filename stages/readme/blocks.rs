@@ -8,7 +8,7 @@ use std::{
 use engine::kind::StageError;
 use pulldown_cmark::{Event, Parser};
 
-use crate::plot::Entry;
+use crate::plot::{Entry, table::plain};
 
 /// The main figure with its caption.
 pub(super) fn figure(list: &[Entry], prefix: &str) -> String {
@@ -16,7 +16,8 @@ pub(super) fn figure(list: &[Entry], prefix: &str) -> String {
 }
 
 fn one(entry: &Entry, prefix: &str) -> String {
-    format!("![{}]({prefix}{}.svg)\n\n*{}*\n", entry.title, entry.name, entry.caption.replace('*', "\\*"))
+    let [title, caption] = [&entry.title, &entry.caption].map(|text| plain(text));
+    format!("![{title}]({prefix}{}.svg)\n\n*{}*\n", entry.name, caption.replace('*', "\\*"))
 }
 
 /// The main figure, the others folded away.
@@ -266,5 +267,14 @@ mod tests {
         assert!(text.starts_with("![A](x/a.svg)\n\n*Seen.*\n\n<details>"), "{text}");
         assert!(text.contains("More figures (1)") && text.contains("![B](x/b.svg)"), "{text}");
         assert!(!figures(&[entry("a")], "").contains("details"));
+    }
+
+    #[test]
+    fn a_text_of_a_figure_ends_no_block_and_is_no_tag() {
+        let evil = |name: &str| format!("{name} <!-- /repro:figure --> <b> & so");
+        let entry = Entry { name: "a".into(), title: evil("t"), caption: evil("c") };
+        let text = figure(&[entry], "");
+        let plain = "&lt;!-- /repro:figure --> &lt;b> &amp; so";
+        assert_eq!(text, format!("![t {plain}](a.svg)\n\n*c {plain}*\n"));
     }
 }

@@ -94,7 +94,7 @@ impl Kind for Readme {
     }
 
     fn version(&self) -> u32 {
-        11
+        12
     }
 
     fn roles(&self) -> Roles {
