@@ -29,9 +29,13 @@ impl Digest {
     /// # Errors
     /// When it cannot be read, or is no plain file.
     pub(crate) fn of_file(path: &Path) -> io::Result<Self> {
-        let meta = plain(path)?;
-        let mut file = fs::File::open(path)?;
-        let size = usize::try_from(meta.len()).unwrap_or(usize::MAX);
+        plain(path)?;
+        Self::of_open(&mut fs::File::open(path)?)
+    }
+
+    /// Of what an open file has from here on.
+    pub(crate) fn of_open(file: &mut fs::File) -> io::Result<Self> {
+        let size = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
         // One byte more than there should be, so that the end is seen with the content.
         let mut block = vec![0; size.saturating_add(1).min(4 << 20)];
         let mut hasher = blake3::Hasher::new();

@@ -2,9 +2,9 @@
 //! neither the cache nor what the files hold.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{self, ErrorKind, Write},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -22,6 +22,18 @@ pub(crate) fn with_parent<T>(path: &Path, mut act: impl FnMut() -> io::Result<T>
         }
         (done, _) => done,
     }
+}
+
+/// Makes a file with at most this mode, and the folder that it is in, to be written and read through what this returns.
+/// Whatever has its name already stays as it is, also a link that somebody laid there to lead elsewhere: that is an error.
+pub(crate) fn create_new(path: &Path, mode: u32) -> io::Result<File> {
+    with_parent(path, || File::options().read(true).write(true).create_new(true).mode(mode).open(path))
+}
+
+/// Copies the content of a file into an open one; a cheap clone where the system can.
+pub(crate) fn copy_into(from: &Path, to: &mut File) -> io::Result<()> {
+    plain(from)?;
+    io::copy(&mut File::open(from)?, to).map(drop)
 }
 
 /// What is known of a file that can be opened: whoever opens a pipe waits for somebody who writes to it, for ever. A

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::{self, ErrorKind},
+    io::{self, ErrorKind, Seek as _},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use crate::{
     digest::Digest,
     error::{Context, EngineError},
-    place::with_parent,
+    place::{copy_into, with_parent},
     recipe::Recipe,
     record::{Facts, Record, now},
     state::Entry,
@@ -126,12 +126,13 @@ impl Store {
 
     /// Makes an object again of `place`, if that has its content.
     pub(crate) fn refill(&self, digest: Digest, place: &Path) -> Result<(), EngineError> {
-        self.put(digest, |temporary| {
-            fs::copy(place, temporary)?;
-            if Digest::of_file(temporary)? != digest {
-                return Err(io::Error::other("it has another content"));
+        self.put(digest, |object| {
+            copy_into(place, object)?;
+            object.rewind()?;
+            match Digest::of_open(object)? == digest {
+                true => Ok(()),
+                false => Err(io::Error::other("it has another content")),
             }
-            fs::set_permissions(temporary, fs::Permissions::from_mode(0o444))
         })
     }
 }

@@ -9,8 +9,8 @@
 use std::{
     collections::BTreeSet,
     fs,
+    hash::{BuildHasher, RandomState},
     io::{self, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::SystemTime,
@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     digest::{Digest, Stamp, executable},
     error::{Context, EngineError},
-    place::{clear, read_plain, with_parent},
+    place::{clear, copy_into, create_new, read_plain, with_parent},
     record::Record,
     share::Share,
 };
@@ -120,7 +120,8 @@ impl Content {
 pub(crate) struct Store {
     cache: PathBuf,
     artifacts: PathBuf,
-    /// What tells its names in `drafts/` from those of everybody else, on every machine.
+    /// What tells its names in `drafts/` from those of everybody else, on every machine. Nobody can foresee it, to lay
+    /// something in their place in a folder that many write to.
     signature: String,
     drafts: AtomicU64,
     /// Where what is not here is looked for.
@@ -174,8 +175,8 @@ impl Store {
     }
 
     pub(crate) fn at(cache: PathBuf, artifacts: PathBuf) -> Self {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let signature = format!("{}-{:x}", std::process::id(), since.as_nanos());
+        let chance = RandomState::new().hash_one(SystemTime::now());
+        let signature = format!("{}-{chance:x}", std::process::id());
         Self { cache, artifacts, signature, drafts: AtomicU64::new(0), beside: None }
     }
 
@@ -384,14 +385,9 @@ impl Store {
         let (digest, put) = if stamp.size < SMALL {
             let bytes = fs::read(place).map_err(unreadable)?;
             let digest = Digest::of(&bytes);
-            let write = |temporary: &Path| {
-                let mut file =
-                    fs::OpenOptions::new().write(true).create_new(true).mode(0o444).open(temporary)?;
-                file.write_all(&bytes)
-            };
             // Same digest, same size: there already. Another size means damage, and is replaced.
             let there = self.holds(digest, bytes.len() as u64);
-            (digest, if there { Ok(()) } else { self.put(digest, write) })
+            (digest, if there { Ok(()) } else { self.put(digest, |object| object.write_all(&bytes)) })
         } else {
             let digest = Digest::of_file(place).map_err(unreadable)?;
             let there = self.holds(digest, stamp.size);
@@ -414,26 +410,23 @@ impl Store {
     /// Makes an object of the file at `place`, which had that digest as long as its stamp was this one: what is written to
     /// meanwhile would lie in the cache under a digest that it does not have.
     fn put_copy(&self, digest: Digest, place: &Path, stamp: Stamp) -> Result<(), EngineError> {
-        self.put(digest, |temporary| {
-            fs::copy(place, temporary)?;
-            if !is_as(place, stamp) {
-                return Err(io::Error::other("what was copied has changed meanwhile"));
+        self.put(digest, |object| {
+            copy_into(place, object)?;
+            match is_as(place, stamp) {
+                true => Ok(()),
+                false => Err(io::Error::other("what was copied has changed meanwhile")),
             }
-            fs::set_permissions(temporary, fs::Permissions::from_mode(0o444))
         })
     }
 
-    /// Makes an object beside the cache and moves it in.
+    /// Makes an object beside the cache, which nobody may write to, and moves it in.
     pub(crate) fn put(
         &self,
         digest: Digest,
-        mut write: impl FnMut(&Path) -> io::Result<()>,
+        write: impl FnOnce(&mut fs::File) -> io::Result<()>,
     ) -> Result<(), EngineError> {
         let (temporary, place) = (self.temporary(), self.object(digest));
-        let made = with_parent(&temporary, || write(&temporary));
-        // A clone has the time of what it was made of, and would seem left behind.
-        #[cfg(target_os = "macos")]
-        let made = made.and_then(|()| fs::File::open(&temporary)?.set_modified(std::time::SystemTime::now()));
+        let made = create_new(&temporary, 0o444).and_then(|mut object| write(&mut object));
         let made = made.context("write", &temporary);
         let moved = made
             .and_then(|()| with_parent(&place, || fs::rename(&temporary, &place)).context("create", &place));
@@ -454,7 +447,8 @@ impl Store {
     /// Writes a file below the cache by one rename. Nothing waits for the disk: a crash of the system may leave it cut.
     pub(crate) fn leave(&self, place: &Path, bytes: &[u8]) -> Result<(), EngineError> {
         let temporary = self.temporary();
-        let written = with_parent(&temporary, || fs::write(&temporary, bytes)).context("write", &temporary);
+        let written = create_new(&temporary, 0o666).and_then(|mut file| file.write_all(bytes));
+        let written = written.context("write", &temporary);
         let moved = || with_parent(place, || fs::rename(&temporary, place)).context("create", place);
         // Best effort: what is left of it is swept later.
         written.and_then(|()| moved()).inspect_err(|_| drop(fs::remove_file(&temporary)))
@@ -478,20 +472,4 @@ fn is_as(place: &Path, stamp: Stamp) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_written_to_after_its_digest_was_taken_is_no_object() {
-        let folder = tempfile::tempdir().unwrap();
-        let (store, place) = (Store::new(folder.path(), None), folder.path().join("output"));
-        fs::write(&place, "old").unwrap();
-        let (digest, before) = (Digest::of("old"), stamp(&place).unwrap());
-        fs::write(&place, "newer").unwrap();
-        assert!(store.put_copy(digest, &place, before).is_err());
-        assert!(!store.object(digest).exists());
-        let now = stamp(&place).unwrap();
-        store.put_copy(Digest::of("newer"), &place, now).unwrap();
-        assert_eq!(fs::read_to_string(store.object(Digest::of("newer"))).unwrap(), "newer");
-    }
-}
+mod tests;

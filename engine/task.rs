@@ -32,7 +32,7 @@ use crate::{
     launcher::{END, Launcher, SHELL_OPTIONS, end},
     leavings::{drop_others, left_in},
     machine::Machine,
-    place::{clear, open_folder, with_parent},
+    place::{clear, create_new, open_folder},
     process::{ProcessGroup, Running, end_left_with, last_lines, open_held, open_log, spawn},
     program::Program,
     recipe::Recipe,
@@ -233,7 +233,7 @@ impl Task {
             let known = serde_json::Value::from_iter(known).to_string();
             for (ending, text) in [("LIST", text.as_encoded_bytes()), ("JSON", known.as_bytes())] {
                 let list = store.temporary();
-                with_parent(&list, || fs::write(&list, text)).context("write", &list)?;
+                create_new(&list, 0o666).and_then(|mut file| file.write_all(text)).context("write", &list)?;
                 process.env(format!("{name}_{ending}"), &list);
                 lists.0.push(list);
             }
