@@ -35,9 +35,7 @@ impl Machine {
     /// Looks around, for a project in `root`; `versions` is what the program says of itself.
     pub(crate) fn look(root: &Path, versions: &BTreeMap<String, String>) -> Self {
         let git = |arguments: &[&str]| {
-            let mut git = Command::new("git");
-            git.arg("--no-optional-locks").arg("-C").arg(root).args(arguments);
-            let output = output(&mut git).ok()?;
+            let output = output(git(root).arg("--no-optional-locks").args(arguments)).ok()?;
             output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
         };
         let mut versions = versions.clone();
@@ -69,6 +67,17 @@ impl Machine {
         let Self { versions, commit, dirty, .. } = self.clone();
         Self { versions, commit, dirty, ..hardware }
     }
+}
+
+/// A call of git in `folder`, which may have come from anybody: with the files of a bare repository in it, which can be
+/// committed like others, git would take its configuration from there, and start the programs that this names.
+pub fn git(folder: &Path) -> Command {
+    let mut git = Command::new("git");
+    for setting in ["safe.bareRepository=explicit", "core.fsmonitor=false", "log.showSignature=false"] {
+        git.args(["-c", setting]);
+    }
+    git.arg("-C").arg(folder);
+    git
 }
 
 /// The processor's name.

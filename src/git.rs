@@ -1,10 +1,8 @@
 //! Files as a commit has them, asked of git. Knows nothing of what they hold.
 
-use std::{
-    collections::BTreeSet,
-    path::Path,
-    process::{Command, Output},
-};
+use std::{collections::BTreeSet, path::Path, process::Output};
+
+use engine::machine;
 
 use crate::error::Failure;
 
@@ -79,7 +77,7 @@ fn refused(word: &str, output: &Output) -> Failure {
 }
 
 fn git(folder: &Path, words: &[&str]) -> Result<Output, Failure> {
-    Command::new("git").arg("-C").arg(folder).args(words).output().map_err(|e| {
+    machine::git(folder).args(words).output().map_err(|e| {
         let hint = "install git; `metrics diff` and `params diff` also take a file that `--json` wrote";
         Failure::user(format!("cannot start `git`: {e}")).hint(hint)
     })

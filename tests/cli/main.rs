@@ -19,6 +19,7 @@ mod project;
 mod read;
 mod readme;
 mod run;
+mod safety;
 mod schema;
 mod share;
 mod stop;
