@@ -23,10 +23,10 @@ use std::{
 use crate::{
     digest::Digest,
     error::{Context, EngineError},
+    held::is_held,
     lock::Lock,
     lockfile,
     place::clear,
-    process::is_held,
     project::Project,
     state::State,
     store::{Store, digest_in},

@@ -18,6 +18,7 @@ mod commit;
 pub mod digest;
 pub mod error;
 pub mod gc;
+mod held;
 pub mod idle;
 pub mod instance;
 mod judge;

@@ -8,11 +8,14 @@ use std::{
 
 use crate::{
     error::{Context, EngineError},
-    place::passable,
+    place::{passable, read_plain},
 };
 
 /// A process that a run was starting when it was killed has a copy of the lock until it has become another program.
 const PATIENCE: Duration = Duration::from_millis(300);
+
+/// What keeps all of the cache out of git.
+const IGNORED: &str = "# Made by `repro`.\n*\n";
 
 /// Held while it lives; the system releases it when the process ends, however it ends.
 #[derive(Debug)]
@@ -38,10 +41,11 @@ impl Lock {
             passable(&path, "the cache is to be in it")?;
             return Err(error).context("create", cache);
         }
+        refuse_foreign(cache)?;
         let ignored = cache.join(".gitignore");
         if !ignored.exists() {
             // A courtesy; what cannot be written here is said about something that matters.
-            let _ = fs::write(&ignored, "# Made by `repro`.\n*\n");
+            let _ = fs::write(&ignored, IGNORED);
         }
         let file = File::options().create(true).append(true).open(&path).context("open", &path)?;
         let started = Instant::now();
@@ -56,6 +60,37 @@ impl Lock {
             }
         }
     }
+}
+
+/// Refuses a cache in which a link lies, as a clone may bring one: what it leads to would be emptied, replaced or deleted
+/// as part of the cache. One in place of the cache itself may lead to another disk, but to no folder of something else.
+pub(crate) fn refuse_foreign(cache: &Path) -> Result<(), EngineError> {
+    let refused = |message, hint: &str| Err(EngineError::User { message, hint: hint.into() });
+    let mut empty = true;
+    for entry in
+        cache.is_dir().then(|| fs::read_dir(cache).context("read", cache)).transpose()?.into_iter().flatten()
+    {
+        let entry = entry.context("read", cache)?;
+        empty = false;
+        if entry.file_type().context("read", cache)?.is_symlink() {
+            let link = entry.path();
+            let message =
+                format!("`{}` is a link, and the cache would be written through it", link.display());
+            return refused(message, "delete it; a link may stand in place of `.repro` itself");
+        }
+    }
+    let ours = || {
+        let marked = read_plain(&cache.join(".gitignore")).is_ok_and(|text| text == IGNORED.as_bytes());
+        marked || cache.join("project").exists()
+    };
+    if !empty && cache.is_symlink() && !ours() {
+        let message = format!("`{}` is a link to a folder that holds something else", cache.display());
+        return refused(
+            message,
+            "let it lead to an empty folder; or remove it, and the next run makes a folder",
+        );
+    }
+    Ok(())
 }
 
 #[cfg(test)]

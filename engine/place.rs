@@ -46,6 +46,11 @@ pub(crate) fn plain(path: &Path) -> io::Result<fs::Metadata> {
     Err(io::Error::new(ErrorKind::InvalidInput, "it is not a plain file"))
 }
 
+/// The link in place of `path`, or of a folder on its way from `top`, which may be one itself.
+pub fn link_below<'a>(top: &Path, path: &'a Path) -> Option<&'a Path> {
+    path.ancestors().take_while(|part| *part != top).find(|part| part.is_symlink())
+}
+
 /// Reads a file, unless it is none.
 ///
 /// # Errors

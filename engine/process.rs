@@ -3,7 +3,7 @@
 
 use std::{
     ffi::OsStr,
-    fs::{self, File, TryLockError},
+    fs::{self, File},
     io::{self, Read, Seek as _, SeekFrom},
     os::{
         fd::{AsFd, OwnedFd},
@@ -24,17 +24,14 @@ use rustix::{
     },
 };
 
-use crate::{
-    error::{Context, EngineError},
-    place::with_parent,
-};
+use crate::error::EngineError;
 
 /// The longest line that is kept together.
 const LONGEST: usize = 1 << 20;
 
 /// How long an earlier process may take to end once it is asked to, and then once it is killed. What a launcher started on
 /// another machine ends only if the launcher is asked.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A running process and its group.
 pub(crate) struct Running {
@@ -125,50 +122,6 @@ impl ProcessGroup {
     }
 }
 
-/// Opens a file for a process to inherit, so that the lock that is taken on it lasts as long as anything of the
-/// process does: also when the runner was killed and left it behind. Such a leftover is ended here; it would disturb the
-/// stage's next try.
-pub(crate) fn open_held(path: &Path) -> Result<File, EngineError> {
-    let open = || File::options().read(true).append(true).create(true).open(path);
-    let file = with_parent(path, open).context("open", path)?;
-    let started = Instant::now();
-    let mut asked = false;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::Error(error)) => return Err(error).context("lock", path),
-            Err(TryLockError::WouldBlock) if started.elapsed() < 2 * PATIENCE => {
-                if started.elapsed() > PATIENCE {
-                    end_leftovers(path, Signal::KILL);
-                } else if !std::mem::replace(&mut asked, true) {
-                    end_leftovers(path, Signal::TERM);
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            Err(TryLockError::WouldBlock) => {
-                return Err(EngineError::User {
-                    message: format!("a process of an earlier run still holds `{}`", path.display()),
-                    hint: "end that process, then run again".into(),
-                });
-            }
-        }
-    }
-}
-
-/// Does any process hold the file? See [`open_held`], which takes nobody for a leftover who only asks.
-pub(crate) fn is_held(path: &Path) -> bool {
-    File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
-}
-
-/// Opens the log at `path` as [`open_held`] does; empty, unless the stage goes on from what it has.
-pub(crate) fn open_log(path: &Path, goes_on: bool) -> Result<File, EngineError> {
-    let log = open_held(path)?;
-    if !goes_on && log.metadata().context("read", path)?.len() > 0 {
-        log.set_len(0).context("empty", path)?;
-    }
-    Ok(log)
-}
-
 /// The last few lines of a log, which may be huge, after its first bytes, which are of an earlier attempt.
 pub(crate) fn last_lines(log: &Path, before: u64) -> Vec<String> {
     const BYTES: u64 = 4096;
@@ -190,7 +143,7 @@ pub(crate) fn output(process: &mut Command) -> io::Result<Output> {
     spawn(process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()), &[])?.wait_with_output()
 }
 
-/// Starts a process that holds the locks of all these files, whatever it does with them; see [`open_held`].
+/// Starts a process that holds the locks of all these files, whatever it does with them; see [`open_held`](crate::held::open_held).
 pub(crate) fn spawn(process: &mut Command, held: &[&File]) -> io::Result<Child> {
     // Nothing else of this program must start one meanwhile: that would hold them too.
     let _one = one_by_one();
@@ -240,7 +193,7 @@ fn inherit(held: &[&File], yes: bool) {
 
 /// Gives this signal to the processes of others that have the file open for writing. It is known by its number: the way to
 /// it may lead through links.
-fn end_leftovers(held: &Path, signal: Signal) {
+pub(crate) fn end_leftovers(held: &Path, signal: Signal) {
     let identity = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
     let Some(held) = identity(held) else { return };
     signal_others(signal, |process| {

@@ -7,11 +7,12 @@ use crate::{
     commit::sync,
     digest::Digest,
     error::{Context, EngineError},
+    held::is_held,
     instance::{InstanceId, Pipeline},
     judge::Judged,
+    lock::refuse_foreign,
     look::look,
     plan::{Found, Standing},
-    process::is_held,
     project::{Project, Seen},
     record::Record,
     restore::check,
@@ -63,6 +64,7 @@ impl Project {
         share: &Share,
     ) -> Result<Pushed, EngineError> {
         let Share(to) = share;
+        refuse_foreign(self.store.cache())?; // without the lock, which asks the same: results are taken in
         self.only_here()?;
         // The lock file is believed only to know the recipes of what was made of results that are not whole here.
         let (state, seen, judged) = self.judged(pipeline, true)?;

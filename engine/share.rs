@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     digest::{Digest, Stamp},
     error::{Context, EngineError},
+    held::is_held,
     place::{clear, with_parent},
-    process::is_held,
     record::{Record, are_sound},
     restore::check,
     store::{Content, Folder, Output, Store, is_temporary, lock_of},

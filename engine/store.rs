@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     digest::{Digest, Stamp, executable},
     error::{Context, EngineError},
+    held::no_link,
     place::{clear, copy_into, create_new, read_plain, with_parent},
     record::Record,
     share::Share,
@@ -222,7 +223,8 @@ impl Store {
             Ok(()) => clear(&away), // what stays behind is swept at the start of the next run
             Err(_) if fs::symlink_metadata(scratch).is_err() => Ok(()),
             Err(_) => {
-                fs::write(lock_of(scratch), "nothing")?;
+                let mut lock = no_link().write(true).create(true).truncate(true).open(lock_of(scratch))?;
+                lock.write_all(b"nothing")?;
                 clear(scratch)
             }
         }
@@ -256,11 +258,7 @@ impl Store {
     /// Deletes what interrupted runs left in the making; what a program that still runs makes beside this one, such as
     /// `push`, stays.
     pub(crate) fn sweep(&self) {
-        let drafts = self.cache.join("drafts");
-        if fs::symlink_metadata(&drafts).is_ok_and(|meta| meta.is_symlink()) {
-            let _ = clear(&drafts);
-        }
-        for draft in fs::read_dir(drafts).into_iter().flatten().flatten() {
+        for draft in fs::read_dir(self.cache.join("drafts")).into_iter().flatten().flatten() {
             let name = draft.file_name();
             let pid =
                 name.to_str().and_then(|name| name.split('-').next()?.parse().ok()).and_then(Pid::from_raw);

@@ -27,13 +27,14 @@ use crate::{
     child::{Order, Orders},
     digest::Digest,
     error::{Context, EngineError},
+    held::{open_held, open_log},
     instance::{InstanceId, show, variable},
     kind::{self, HIDDEN, Input, Progress, StageError},
     launcher::{END, Launcher, SHELL_OPTIONS, end},
     leavings::{drop_others, left_in},
     machine::Machine,
     place::{clear, create_new, open_folder},
-    process::{ProcessGroup, Running, end_left_with, last_lines, open_held, open_log, spawn},
+    process::{ProcessGroup, Running, end_left_with, last_lines, spawn},
     program::Program,
     recipe::Recipe,
     record::{Facts, Record, now, recordable},
@@ -100,9 +101,11 @@ impl Task {
         store: Arc<Store>,
         sender: SyncSender<Message>,
     ) -> Result<(Running, JoinHandle<()>), EngineError> {
-        let locks = self.members.iter().map(|member| member.hold_scratch(self.command.is_some()));
+        let locks =
+            self.members.iter().map(|member| member.hold_scratch(store.cache(), self.command.is_some()));
         let locks = locks.collect::<Result<Vec<_>, _>>()?;
-        let logs = self.members.iter().map(|member| open_log(&member.log, !is_empty(&member.order.scratch)));
+        let log = |member: &Member| open_log(store.cache(), &member.log, !is_empty(&member.order.scratch));
+        let logs = self.members.iter().map(log);
         let logs = logs.collect::<Result<Vec<_>, _>>()?;
         let errors = logs[0].try_clone().context("open", &self.members[0].log)?;
         let before = errors.metadata().context("read", &self.members[0].log)?.len();
@@ -317,16 +320,16 @@ impl Member {
     /// Takes hold of its scratch folder, also against what is left of a stage with another name and the same recipe. The
     /// file that is held tells what the last attempt read. If anything of that was touched before that ended, what a command
     /// left in the folder may be made of something else, and is emptied. Other kinds look themselves at what they find there.
-    fn hold_scratch(&self, by_shell: bool) -> Result<fs::File, EngineError> {
+    fn hold_scratch(&self, cache: &Path, by_shell: bool) -> Result<fs::File, EngineError> {
         let scratch = &self.order.scratch;
         let place = lock_of(scratch);
-        let mut lock = open_held(&place)?;
+        let mut lock = open_held(cache, &place)?;
         let (mut before, now) = (Vec::new(), self.reads.to_string());
         lock.read_to_end(&mut before).context("read", &place)?;
         if by_shell && !before.is_empty() {
             end_left_with("SCRATCH", scratch.as_os_str())?;
         }
-        if self.anew {
+        if self.anew || scratch.is_symlink() {
             clear(scratch).context("empty", scratch)?;
         }
         if before != now.as_bytes() {

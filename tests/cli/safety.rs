@@ -1,6 +1,6 @@
 //! What others laid into a project's folder, as a clone may bring it, harms nobody who works there.
 
-use std::fs;
+use std::{fs, os::unix::fs::symlink};
 
 use crate::project::TestProject;
 
@@ -24,4 +24,74 @@ fn git_starts_no_program_that_a_bare_repository_in_the_folder_names() {
     project.ends(&["run"], 0);
     project.ends(&["metrics", "diff", "HEAD"], 2);
     assert!(!ran.exists());
+}
+
+#[test]
+fn no_link_in_the_cache_leads_to_what_somebody_has_elsewhere() {
+    let theirs = tempfile::tempdir().unwrap();
+    let (file, folder) = (theirs.path().join("file"), theirs.path().join("folder"));
+    let before = || {
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(&file, "theirs").unwrap();
+        fs::write(folder.join("one.log"), "theirs").unwrap();
+    };
+    before();
+    let same = || {
+        let names = |folder| fs::read_dir(folder).unwrap().count();
+        let read = |path| fs::read_to_string(path).unwrap();
+        (read(&file), read(&folder.join("one.log"))) == ("theirs".into(), "theirs".into())
+            && (names(theirs.path()), names(&folder)) == (2, 1)
+    };
+    let refused = |link: &str, to: &std::path::Path, said: &str| {
+        let project = TestProject::new(ONE);
+        let link = project.path(link);
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        symlink(to, &link).unwrap();
+        let pushed = project.path("pushed");
+        for words in [&["run"][..], &["verify"], &["gc", "--apply"], &["push", pushed.to_str().unwrap()]] {
+            let answer = project.ends(words, 2);
+            assert!(answer.err.contains(said) && answer.err.contains("help: "), "{words:?} {}", answer.err);
+            assert!(same(), "{words:?}");
+        }
+    };
+    let inside = "is a link, and the cache would be written through it";
+    for name in ["project", "state", "lock", ".gitignore"] {
+        refused(&format!(".repro/{name}"), &file, inside);
+    }
+    for name in ["drafts", "objects", "records", "logs", "scratch", "failed", "folders", "idle", "replaced"] {
+        refused(&format!(".repro/{name}"), &folder, inside);
+    }
+    refused(".repro", theirs.path(), "is a link to a folder that holds something else");
+}
+
+#[test]
+fn what_stages_hold_in_the_cache_is_opened_through_no_link() {
+    let theirs = tempfile::tempdir().unwrap();
+    let file = theirs.path().join("seed=0.log");
+    fs::write(&file, "theirs").unwrap();
+    let project = TestProject::new(&format!("{ONE}matrix = {{ seed = [0] }}\n"));
+    project.edit("pipeline.toml", "echo 1 >", "echo 2 > $SCRATCH/seed=0.log; echo 1 >");
+    project.ends(&["run"], 0);
+    let records = walkdir::WalkDir::new(project.path(".repro/records")).min_depth(2).into_iter().flatten();
+    let record = records.map(walkdir::DirEntry::into_path).next().unwrap();
+    let first = record.parent().unwrap().file_name().unwrap().to_str().unwrap();
+    let recipe = format!("{first}{}", record.file_stem().unwrap().to_str().unwrap());
+    let [log, logs, lock] =
+        [".repro/logs/one/seed=0.log", ".repro/logs/one", &format!(".repro/scratch/{recipe}.lock")]
+            .map(|place| project.path(place));
+    for (link, to) in [(&log, file.as_path()), (&logs, theirs.path()), (&lock, &file)] {
+        let _ = fs::remove_dir_all(link).or_else(|_| fs::remove_file(link));
+        symlink(to, link).unwrap();
+        let told = project.ends(&["run", "--force"], 1).err;
+        assert!(told.contains(&format!("{}` is a link", link.display())), "{told}");
+        assert!(told.contains("help: delete it, then run again"), "{told}");
+        fs::remove_file(link).unwrap();
+    }
+    // A command writes into its scratch folder.
+    symlink(theirs.path(), lock.with_extension("")).unwrap();
+    for made in ["artifacts", ".repro/objects"] {
+        fs::remove_dir_all(project.path(made)).unwrap();
+    }
+    assert_eq!(project.ends(&["run"], 0).out.split(' ').next(), Some("ran"));
+    assert_eq!(fs::read_to_string(&file).unwrap(), "theirs");
 }
