@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, ErrorKind, Write},
+    io::{self, ErrorKind, Read as _, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -58,6 +58,22 @@ pub fn link_below<'a>(top: &Path, path: &'a Path) -> Option<&'a Path> {
 pub fn read_plain(path: &Path) -> io::Result<Vec<u8>> {
     plain(path)?;
     fs::read(path)
+}
+
+/// Reads a file of at most so many bytes, unless it is none.
+///
+/// # Errors
+/// As [`read_plain`], and when the file is larger.
+pub fn read_at_most(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    plain(path)?;
+    let mut bytes = Vec::new();
+    // Some files tell no length and have no end.
+    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        let message = format!("it has more than {} MiB", most >> 20);
+        return Err(io::Error::new(ErrorKind::FileTooLarge, message));
+    }
+    Ok(bytes)
 }
 
 /// Writes a file, and the folder that it is in, as [`replace`] does.

@@ -3,12 +3,16 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read as _},
+    io::{self, ErrorKind, Read as _},
     path::Path,
     process::ExitCode,
 };
 
-use engine::{record::Record, store::Output};
+use engine::{
+    place::{link_below, read_at_most},
+    record::Record,
+    store::Output,
+};
 use serde_json::Value;
 
 use super::{export::save, metrics};
@@ -16,6 +20,7 @@ use crate::{
     args::Global,
     error::Failure,
     report::{Figure, HEAD, Item, Report},
+    ui,
 };
 
 pub(super) fn report(global: &Global, output: &Path) -> Result<ExitCode, Failure> {
@@ -36,9 +41,10 @@ pub(super) fn report(global: &Global, output: &Path) -> Result<ExitCode, Failure
         match instance.kind.name() {
             "plot" => {
                 figures.extend(figures_of(&folder, &name));
-                tables.extend(fs::read_to_string(folder.join("table.md")).ok().map(|text| rows(&text)));
+                let table = read(&folder, "table.md");
+                tables.extend(table.map(|text| rows(&String::from_utf8_lossy(&text))));
             }
-            "claims" => claims.push((name, list(&folder.join("claims.json")))),
+            "claims" => claims.push((name, list(&folder, "claims.json"))),
             "command" => others.extend(images_in(&folder, &name, records[id].as_ref(), &mut room)),
             _ => {}
         }
@@ -72,13 +78,13 @@ fn holds_something_else(path: &Path) -> bool {
 
 /// The figures of a result, as far as they can be read.
 fn figures_of(folder: &Path, instance: &str) -> Vec<Figure> {
-    let entries = list(&folder.join("figures.json")).into_iter();
+    let entries = list(folder, "figures.json").into_iter();
     let figures = entries.filter_map(|entry| {
         let text = |key: &str| entry.get(key).and_then(Value::as_str).map(str::to_owned);
         let name = text("name")?;
         // Only what lies beside the list.
         let name = Path::new(&name).file_name().filter(|file| *file == name.as_str())?;
-        let svg = fs::read(folder.join(name).with_added_extension("svg")).ok()?;
+        let svg = read(folder, &format!("{}.svg", name.to_str()?))?;
         let (title, caption) = (text("title")?, text("caption")?);
         Some(Figure { instance: instance.to_owned(), title, caption, media: "image/svg+xml", bytes: svg })
     });
@@ -111,7 +117,7 @@ fn images_in(folder: &Path, instance: &str, record: Option<&Record>, room: &mut 
         let ending = Path::new(&output.path).extension()?.to_str()?.to_ascii_lowercase();
         let (_, media) = MEDIA.into_iter().find(|(known, _)| *known == ending)?;
         *room = room.checked_sub(output.size).filter(|_| output.size <= LARGEST)?;
-        let bytes = fs::read(folder.join(&output.path)).ok()?;
+        let bytes = read(folder, &output.path)?;
         let [title, caption] = [(); 2].map(|()| output.path.clone());
         Some(Figure { instance: instance.to_owned(), title, caption, media, bytes })
     };
@@ -119,6 +125,25 @@ fn images_in(folder: &Path, instance: &str, record: Option<&Record>, room: &mut 
 }
 
 /// The entries of a JSON list; none where there is no such file.
-fn list(path: &Path) -> Vec<Value> {
-    fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+fn list(folder: &Path, name: &str) -> Vec<Value> {
+    read(folder, name).and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}
+
+/// A file of the result in `folder`, if it is there. A page that others get must show nothing else: a link in a result,
+/// as a clone may bring one, could lead to whatever there is.
+fn read(folder: &Path, name: &str) -> Option<Vec<u8>> {
+    const LARGEST: u64 = 32 << 20;
+    let path = folder.join(name);
+    let read = match link_below(folder, &path) {
+        Some(_) => Err(io::Error::other("a link leads to it")),
+        None => read_at_most(&path, LARGEST),
+    };
+    match read {
+        Ok(bytes) => Some(bytes),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => {
+            ui::note(&format!("warning: `{}` cannot be read ({error}); it is left out", ui::path(&path)));
+            None
+        }
+    }
 }

@@ -95,3 +95,42 @@ fn what_stages_hold_in_the_cache_is_opened_through_no_link() {
     assert_eq!(project.ends(&["run"], 0).out.split(' ').next(), Some("ran"));
     assert_eq!(fs::read_to_string(&file).unwrap(), "theirs");
 }
+
+#[test]
+fn a_report_shows_nothing_that_is_no_part_of_a_result() {
+    const IMAGES: &str = "[stage.one]\nkind = \"command\"\noutputs = [\"a.png\", \"b/c.png\", \"d.png\"]\n\
+                          run = \"cd $OUT; mkdir b; for x in a.png b/c.png d.png; do echo $x > $x; done\"\n";
+    let theirs = tempfile::tempdir().unwrap();
+    fs::write(theirs.path().join("c.png"), "secret").unwrap();
+    let project = TestProject::new(IMAGES);
+    project.ends(&["run"], 0);
+    // A whole result may lie somewhere else.
+    let [place, far] = ["artifacts/one", "far"].map(|name| project.path(name));
+    fs::rename(&place, &far).unwrap();
+    symlink(&far, &place).unwrap();
+    let images = || {
+        let noted = project.ends(&["report"], 0).err;
+        (project.read("report.html").matches("data:image/png").count(), noted)
+    };
+    assert_eq!(images(), (3, String::new()));
+    let file = far.join("a.png");
+    fs::remove_file(&file).unwrap();
+    symlink(theirs.path().join("c.png"), &file).unwrap();
+    fs::remove_dir_all(far.join("b")).unwrap();
+    symlink(theirs.path(), far.join("b")).unwrap();
+    let (count, noted) = images();
+    assert_eq!(
+        (count, noted.matches("cannot be read (a link leads to it); it is left out").count()),
+        (1, 2),
+        "{noted}"
+    );
+    // Nor what has no end.
+    fs::remove_file(far.join("d.png")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(far.join("d.png")).status().unwrap().success());
+    let (count, noted) = images();
+    assert!(count == 0 && noted.contains("d.png` cannot be read (it is not a plain file)"), "{noted}");
+    fs::remove_file(far.join("d.png")).unwrap();
+    fs::File::create(far.join("d.png")).unwrap().set_len(33 << 20).unwrap();
+    let (count, noted) = images();
+    assert!(count == 0 && noted.contains("d.png` cannot be read (it has more than 32 MiB)"), "{noted}");
+}
