@@ -8,6 +8,7 @@ mod commands;
 mod error;
 mod git;
 mod measure;
+mod owner;
 mod report;
 mod signals;
 mod ui;

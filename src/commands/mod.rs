@@ -38,7 +38,7 @@ use engine::{
 use crate::{
     args::{Args, Command, FILE, Global, Metrics},
     error::Failure,
-    ui,
+    owner, ui,
 };
 
 /// Does what the command line says.
@@ -46,6 +46,17 @@ pub(crate) fn dispatch(args: &mut Args) -> Result<ExitCode, Failure> {
     if let Some(directory) = &args.global.directory {
         std::env::set_current_dir(directory)
             .map_err(|e| Failure::user(format!("cannot work in `{}`: {e}", directory.display())))?;
+    }
+    // Not of those that have nothing to do with a project.
+    if !matches!(
+        args.command,
+        Command::Plan(_)
+            | Command::Bench { .. }
+            | Command::Doctor { .. }
+            | Command::Schema
+            | Command::Completions { .. }
+    ) {
+        owner::check(&args.global.file)?;
     }
     if let Some(file) = above(&args.global.file) {
         args.global.file = file;

@@ -134,3 +134,35 @@ fn a_report_shows_nothing_that_is_no_part_of_a_result() {
     let (count, noted) = images();
     assert!(count == 0 && noted.contains("d.png` cannot be read (it has more than 32 MiB)"), "{noted}");
 }
+
+/// Only root can give files to others.
+#[test]
+fn a_project_above_that_belongs_to_another_user_is_not_taken() {
+    const NOBODY: u32 = 65_534;
+    let project = TestProject::new(ONE);
+    fs::create_dir(project.path("sub")).unwrap();
+    project.write("sub/own.toml", ONE);
+    let sub = ["-C", "sub", "status"];
+    let named = ["-f", "sub/own.toml", "status"];
+    project.ends(&sub, 0);
+    let give = |name: &str, to: u32| std::os::unix::fs::chown(project.path(name), Some(to), None);
+    if give("pipeline.toml", NOBODY).is_err() {
+        return;
+    }
+    for words in [&sub, &named] {
+        let told = project.ends(words, 2).err;
+        assert!(told.contains("pipeline.toml` belongs to another user"), "{told}");
+        assert!(told.contains("help: if you trust them, work there: `-C /"), "{told}");
+    }
+    project.ends(&["status"], 0);
+    project.ends(&["-C", "sub", "schema"], 0);
+    // Whose file is asked for is believed.
+    give("sub/own.toml", NOBODY).unwrap();
+    project.ends(&named, 0);
+    give("sub/own.toml", 0).unwrap();
+    // Nor a cache of theirs.
+    fs::remove_file(project.path("pipeline.toml")).unwrap();
+    fs::create_dir(project.path(".repro")).unwrap();
+    give(".repro", NOBODY).unwrap();
+    assert!(project.ends(&named, 2).err.contains(".repro` belongs to another user"));
+}
