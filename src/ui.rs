@@ -13,9 +13,17 @@ use crate::{
     error::{Failure, Message},
 };
 
-/// Results go to stdout. A reader that has gone away (`| head`) is no error; anything else ends the program, or
-/// what was written would be taken for the whole.
+/// Results for people go to stdout: some of it others may have written, such as a name.
 pub(crate) fn print(text: &str) {
+    raw(&visible(text, KEPT));
+}
+
+/// What of control characters people need.
+const KEPT: &str = "\n\t";
+
+/// Results as they are, for programs and where all of it is harmless. A reader that has gone away (`| head`) is no error;
+/// anything else ends the program, or what was written would be taken for the whole.
+pub(crate) fn raw(text: &str) {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -38,11 +46,15 @@ pub(crate) fn line(text: &str) {
 
 /// A result for programs.
 pub(crate) fn json(value: &serde_json::Value) {
-    line(&format!("{value:#}"));
+    raw(&format!("{value:#}\n"));
 }
 
 /// News on the way to a result go to stderr.
 pub(crate) fn note(text: &str) {
+    tell(&visible(text, KEPT));
+}
+
+fn tell(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
@@ -50,7 +62,7 @@ pub(crate) fn note(text: &str) {
 pub(crate) fn failure(failure: &Failure) {
     match &failure.message {
         Message::Text(text) => note(&format!("error: {text}")),
-        Message::Load(error) => note(&load_error(error, &renderer())),
+        Message::Load(error) => tell(&load_error(error, &renderer())), // with colours
     }
     if let Some(hint) = &failure.hint {
         note(&format!("help: {hint}"));
@@ -133,11 +145,15 @@ pub(crate) fn formed(lines: &[Vec<String>], form: Form) -> String {
 
 /// A text that somebody else wrote, without what would do something to a terminal; such characters `but` those.
 pub(crate) fn visible(text: &str, but: &str) -> String {
-    let shown = |c: char| {
-        let harmless = !c.is_control() || but.contains(c);
-        if harmless { String::from(c) } else { c.escape_default().to_string() }
-    };
-    text.chars().map(shown).collect()
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && !but.contains(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
 }
 
 fn as_markdown(table: &[Vec<String>]) -> String {
@@ -169,9 +185,15 @@ fn renderer() -> Renderer {
 /// The mistakes of a pipeline file, each with its place, its line and a caret; of many the first.
 fn load_error(error: &LoadError, renderer: &Renderer) -> String {
     const MOST: usize = 20;
-    let file = error.file.display().to_string();
-    let told = error.diagnostics.iter().take(MOST);
-    let mut rendered: Vec<_> = told.map(|d| renderer.render(&[group(d, &file, &error.source)])).collect();
+    let file = visible(&error.file.display().to_string(), "");
+    // The renderer shows others of a file's control characters by itself. Spans count bytes: these are two, too.
+    let source = error.source.replace(|c| matches!(c, '\u{80}'..='\u{9f}'), "·");
+    let told = error.diagnostics.iter().take(MOST).map(|d| Diagnostic {
+        message: visible(&d.message, KEPT),
+        hint: d.hint.as_ref().map(|hint| visible(hint, KEPT)),
+        span: d.span.clone(),
+    });
+    let mut rendered: Vec<_> = told.map(|d| renderer.render(&[group(&d, &file, &source)])).collect();
     let more = error.diagnostics.len().saturating_sub(MOST);
     if more > 0 {
         rendered.push(format!("and at least {more} more"));

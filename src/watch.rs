@@ -33,12 +33,11 @@ impl Screen {
         Self(live.then(MultiProgress::new))
     }
 
-    /// A line that stays. Some of it a stage may have said.
+    /// A line that stays.
     pub(crate) fn note(&self, text: &str) {
-        let text = ui::visible(text, "\n\t");
         match &self.0 {
-            Some(live) => live.suspend(|| ui::note(&text)),
-            None => ui::note(&text),
+            Some(live) => live.suspend(|| ui::note(text)),
+            None => ui::note(text),
         }
     }
 }
@@ -109,7 +108,7 @@ impl<'a> Watch<'a> {
             live.insert_before(&self.whole, bar("  {wide_msg}"))
         });
         if let Some(line) = &line {
-            line.set_message(self.name(id).to_owned());
+            line.set_message(ui::visible(self.name(id), ""));
         }
         let told = line.is_some();
         self.running.insert(id, Stage { line, first: None, printed: Instant::now(), percent: None, told });
@@ -166,7 +165,7 @@ impl<'a> Watch<'a> {
     fn show(&mut self, id: InstanceId, text: String) {
         let Some(stage) = self.running.get_mut(&id) else { return };
         match &stage.line {
-            Some(line) => line.set_message(text),
+            Some(line) => line.set_message(ui::visible(&text, "")),
             None if stage.printed.elapsed() >= PLAIN_EVERY => {
                 stage.printed = Instant::now();
                 self.tell_start(id);

@@ -9,6 +9,6 @@ use crate::{args::Args, error::Failure, ui};
 pub(super) fn completions(shell: clap_complete::Shell) -> Result<ExitCode, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Args::command(), "repro", &mut script);
-    ui::print(&String::from_utf8_lossy(&script));
+    ui::raw(&String::from_utf8_lossy(&script));
     Ok(ExitCode::SUCCESS)
 }

@@ -12,9 +12,9 @@ pub(super) fn dag(global: &Global, mermaid: bool, dot: bool, json: bool) -> Resu
     if json {
         ui::json(&as_json(pipeline));
     } else if mermaid {
-        ui::print(&as_mermaid(pipeline));
+        ui::raw(&as_mermaid(pipeline));
     } else if dot {
-        ui::print(&as_dot(pipeline));
+        ui::raw(&as_dot(pipeline));
     } else {
         ui::print(&as_text(pipeline));
     }

@@ -58,7 +58,7 @@ pub(super) fn print(
         let cell = if form.csv { ui::whole } else { cell };
         let lines = differences.iter().map(|d| line(d, cell));
         let heading = ["instance", what, "old", "new", "change"].map(str::to_owned);
-        ui::print(&ui::formed(&std::iter::once(heading.to_vec()).chain(lines).collect::<Vec<_>>(), form));
+        ui::raw(&ui::formed(&std::iter::once(heading.to_vec()).chain(lines).collect::<Vec<_>>(), form));
     }
     ExitCode::SUCCESS
 }

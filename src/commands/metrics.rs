@@ -68,7 +68,7 @@ pub(super) fn metrics(global: &Global, options: &Metrics) -> Result<ExitCode, Fa
         ));
     } else {
         let table = if listing.form.csv { csv(&rows) } else { table(&rows) };
-        ui::print(&ui::formed(&table, listing.form));
+        ui::raw(&ui::formed(&table, listing.form));
     }
     Ok(ExitCode::SUCCESS)
 }

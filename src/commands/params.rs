@@ -36,7 +36,7 @@ pub(super) fn params(global: &Global, listing: &Listing) -> Result<ExitCode, Fai
         let line = |(key, value): (String, Value)| vec![name.clone(), key, cell(&value)];
         lines.extend(values(pipeline, id).into_iter().map(line));
     }
-    ui::print(&ui::formed(&lines, listing.form));
+    ui::raw(&ui::formed(&lines, listing.form));
     Ok(ExitCode::SUCCESS)
 }
 

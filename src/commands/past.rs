@@ -46,7 +46,7 @@ pub(super) fn past(global: &Global, options: &Metrics) -> Result<ExitCode, Failu
     } else if rows.is_empty() {
         ui::note(&format!("no such result in the cache has a `{FILE}`"));
     } else {
-        ui::print(&ui::formed(&table(&rows, listing.form.csv), listing.form));
+        ui::raw(&ui::formed(&table(&rows, listing.form.csv), listing.form));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -166,3 +166,28 @@ fn a_project_above_that_belongs_to_another_user_is_not_taken() {
     give(".repro", NOBODY).unwrap();
     assert!(project.ends(&named, 2).err.contains(".repro` belongs to another user"));
 }
+
+#[test]
+fn nothing_that_others_wrote_does_something_to_a_terminal() {
+    let matrix = r#"matrix = { word = ["a\u001b[2Jb\u009bc"] }"#;
+    let project = TestProject::new(&format!("{ONE}{matrix}\n"));
+    let harmless = |text: &str| !text.contains(|c: char| c.is_control() && !"\n\t".contains(c));
+    let shown = r"one[word=a\u{1b}[2Jb\u{9b}c]";
+    let shows = |words: &[&str], code| {
+        let answer = project.ends(words, code);
+        let told = format!("{}{}", answer.out, answer.err);
+        assert!(harmless(&told) && told.contains(shown), "{words:?} {told:?}");
+    };
+    for (words, code) in
+        [(&["status"][..], 0), (&["run", "--dry-run"], 0), (&["run"], 0), (&["explain", "one"], 0)]
+    {
+        shows(words, code);
+    }
+    shows(&["explain", "one[word=a\u{1b}[2Jb\u{9b}c]x"], 2);
+    shows(&["dag"], 0);
+    // For programs it is what it is.
+    assert_eq!(project.json(&["status", "--json"], 0)[0]["instance"], "one[word=a\u{1b}[2Jb\u{9b}c]");
+    project.edit("pipeline.toml", "kind =", "\"ki\\u001bnd\u{9b}\" = 1 # \u{9b}\nkind =");
+    let told = project.ends(&["status"], 2).err;
+    assert!(harmless(&told) && told.contains("ki"), "{told:?}");
+}
