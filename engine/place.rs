@@ -84,7 +84,8 @@ pub(crate) fn write_whole(place: &Path, bytes: &[u8]) -> Result<(), EngineError>
 }
 
 /// Writes a file so that it is there whole or not at all, also when the machine goes down. Where a link leads to
-/// it, it is the file behind the link that is written; it keeps its mode. A link that leads nowhere makes way.
+/// it, it is the file behind the link that is written; it keeps its mode. A link that leads nowhere makes way,
+/// and a new file has what the process may give to new files.
 ///
 /// # Errors
 /// When the file system refuses; then what was there is as it was.
@@ -93,11 +94,13 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => path.to_owned(),
         place => place?,
     };
-    let mode = fs::metadata(&place).map_or(fs::Permissions::from_mode(0o644), |there| there.permissions());
-    let mut file = tempfile::Builder::new().permissions(mode.clone()).tempfile_in(folder_of(&place))?;
+    let kept = fs::metadata(&place).ok().map(|there| there.permissions());
+    let mode = kept.clone().unwrap_or(fs::Permissions::from_mode(0o666));
+    let mut file = tempfile::Builder::new().permissions(mode).tempfile_in(folder_of(&place))?;
     file.write_all(bytes)?;
-    // What the process may not give to new files is left out at first.
-    file.as_file().set_permissions(mode)?;
+    if let Some(kept) = kept {
+        file.as_file().set_permissions(kept)?;
+    }
     file.as_file().sync_data()?;
     file.persist(&place).map_err(|e| e.error)?;
     Ok(())

@@ -5,7 +5,6 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{self, ErrorKind, Seek as _},
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -14,7 +13,7 @@ use rustix::io::Errno;
 use crate::{
     digest::Digest,
     error::{Context, EngineError},
-    place::{copy_into, with_parent},
+    place::{copy_into, create_new},
     recipe::Recipe,
     record::{Facts, Record, now},
     state::Entry,
@@ -59,11 +58,10 @@ impl Store {
                 continue;
             }
             let object = self.object(output.digest);
-            if let Err(error) = with_parent(&copy, || fs::copy(&object, &copy)) {
+            let mode = if output.executable { 0o777 } else { 0o666 };
+            if let Err(error) = create_new(&copy, mode).and_then(|mut copy| copy_into(&object, &mut copy)) {
                 return Err(unusable(object, error));
             }
-            let mode = if output.executable { 0o755 } else { 0o644 };
-            fs::set_permissions(&copy, fs::Permissions::from_mode(mode)).context("write", &copy)?;
             let Output { path, digest, executable, .. } = output.clone();
             content.files.push(Shown { path, digest, executable, stamp: stamp(&copy)? });
             if let Err(error) = check(&object, &copy, output.digest) {

@@ -1,6 +1,9 @@
 //! What others laid into a project's folder, as a clone may bring it, harms nobody who works there.
 
-use std::{fs, os::unix::fs::symlink};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+};
 
 use crate::project::TestProject;
 
@@ -190,4 +193,34 @@ fn nothing_that_others_wrote_does_something_to_a_terminal() {
     project.edit("pipeline.toml", "kind =", "\"ki\\u001bnd\u{9b}\" = 1 # \u{9b}\nkind =");
     let told = project.ends(&["status"], 2).err;
     assert!(harmless(&told) && told.contains("ki"), "{told:?}");
+}
+
+#[test]
+fn new_files_are_readable_for_whom_the_umask_lets() {
+    let project = TestProject::new(&ONE.replace("$OUT/x", "$OUT/x; chmod 755 $OUT/x"));
+    project.write("page.html", "");
+    let run = |umask: &str, words: &str| {
+        let line = format!("umask {umask}; exec '{}' {words}", env!("CARGO_BIN_EXE_repro"));
+        let answer = project.start_as(std::process::Command::new("/bin/sh").args(["-c", &line])).wait();
+        assert_eq!(answer.code, Some(0), "{}", answer.err);
+    };
+    let mode = |name: &str| fs::metadata(project.path(name)).unwrap().permissions().mode() & 0o777;
+    for (umask, plain, executable) in [("077", 0o600, 0o700), ("002", 0o664, 0o775)] {
+        let _ = fs::remove_file(project.path("pipeline.lock"));
+        run(umask, "run");
+        fs::remove_dir_all(project.path("artifacts")).unwrap();
+        run(umask, "run");
+        assert_eq!((mode("pipeline.lock"), mode("artifacts/one/x")), (plain, executable), "{umask}");
+        run(umask, "report -o new.html");
+        assert_eq!(mode("new.html"), plain);
+        fs::remove_file(project.path("new.html")).unwrap();
+    }
+    let objects = walkdir::WalkDir::new(project.path(".repro/objects")).min_depth(2).into_iter().flatten();
+    let modes: Vec<_> =
+        objects.map(|object| object.metadata().unwrap().permissions().mode() & 0o777).collect();
+    assert_eq!(modes, [0o400]);
+    // What is there keeps its own.
+    fs::set_permissions(project.path("page.html"), fs::Permissions::from_mode(0o640)).unwrap();
+    run("077", "report -o page.html");
+    assert_eq!(mode("page.html"), 0o640);
 }
