@@ -107,9 +107,19 @@ pub(super) fn check(params: &Params) -> Result<(), Vec<ParamError>> {
         let url = url.as_str().unwrap_or_default();
         if !url.starts_with("https://") && !url.starts_with("http://") {
             fault(key, format!("`{url}` is no address"), "write `https://...`; for a file, set `archive`");
+        } else if authority(url).contains('@') {
+            let hint = "records, logs and reports show addresses: leave out what stands before the `@`; or fetch the \
+                        file by other means and set `archive`";
+            fault(key, "an address must have no user name and no password in it".into(), hint);
         }
     }
     if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+/// What of an address says who asks whom.
+fn authority(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.split(['/', '?', '#', '\\']).next().unwrap_or_default()
 }
 
 /// Fetches, checks and reads the archive.

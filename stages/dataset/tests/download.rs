@@ -54,6 +54,14 @@ fn parameters_that_could_not_work_are_all_named() {
     );
     let keys: Vec<_> = errors.into_iter().map(|error| error.key).collect();
     assert_eq!(keys, ["sha256", "bytes", "timeout", "url", "mirrors"]);
+    // What is in an address is shown wherever that is.
+    let told = refused(
+        "source = 'cifar10'\nurl = 'https://me:secret@x/y'\nmirrors = ['http://me@x', 'http://x/@y?@#@']",
+    );
+    let keys: Vec<_> = told.iter().map(|error| error.key.as_str()).collect();
+    assert_eq!(keys, ["url", "mirrors"]);
+    let said = |error: &ParamError| format!("{}{}", error.message, error.hint.as_deref().unwrap_or_default());
+    assert!(told.iter().all(|error| !said(error).contains("secret")));
 }
 
 #[test]
