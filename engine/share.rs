@@ -26,6 +26,9 @@ use crate::{
 /// What somebody else began to copy longer ago than this is not being copied any more; and clocks do not differ by more.
 const LONG: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// No record, and no list of what a stage can go on from, is larger: each names a file in about 150 bytes.
+const LARGEST: u64 = 64 << 20;
+
 /// By one of these folders it is known: a program that copied it may have left out the other, if that was empty.
 const PARTS: [&str; 2] = ["records", "unfinished"];
 
@@ -139,13 +142,13 @@ impl Share {
 
     /// The record of a recipe, if it is one that can be used.
     pub(crate) fn record(&self, recipe: Digest) -> Option<Record> {
-        is_file(&self.0.record_path(recipe)).then(|| self.0.record(recipe))?
+        is_list(&self.0.record_path(recipe)).then(|| self.0.record(recipe))?
     }
 
     /// What a stage with that recipe can go on from, if it is whole.
     pub(crate) fn attempt(&self, recipe: Digest) -> Option<Attempt> {
         let place = self.attempt_place(recipe);
-        let text = is_file(&place).then(|| fs::read(&place))?.ok()?;
+        let text = is_list(&place).then(|| fs::read(&place))?.ok()?;
         let attempt: Attempt = serde_json::from_slice(&text).ok()?;
         // Of a clock that is wrong nothing would ever be later.
         let soon =
@@ -252,9 +255,9 @@ fn last_written(folder: &Path) -> i64 {
     entries.filter_map(|entry| Some(Stamp::of(&entry.metadata().ok()?).mtime_ns)).max().unwrap_or(0)
 }
 
-/// Whoever reads a pipe waits for somebody who writes to it.
-fn is_file(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file())
+/// Whoever reads a pipe waits for somebody who writes to it, and what is too large takes all the memory.
+fn is_list(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() <= LARGEST)
 }
 
 /// Refuses what is no path but the address of a place that other programs reach, such as `s3://bucket` or `host:folder`.

@@ -447,3 +447,17 @@ fn what_a_stage_would_not_go_on_from_here_it_does_not_elsewhere() {
     assert!(said(&events)[0].starts_with("what it could go on from stays where it is: "), "{events:?}");
     two.ran(&["a", "b"], &[]);
 }
+
+#[test]
+fn what_is_too_large_to_be_a_record_is_not_read() {
+    let [one, two] = [(); 2].map(|()| Space::of(vec![("a", "echo one > $OUT/x".to_owned(), vec![])]));
+    let share = TempDir::new().unwrap();
+    one.ran(&["a"], &[]);
+    push(&one, share.path());
+    let (record, _) = files(&share.path().join("records")).remove(0);
+    // JSON may end in as many blanks as there is room for.
+    let mut file = fs::File::options().append(true).open(record).unwrap();
+    std::io::copy(&mut std::io::Read::take(std::io::repeat(b' '), 64 << 20), &mut file).unwrap();
+    let (summary, _) = pull(share.path(), &two);
+    assert_eq!((summary.restored, summary.skipped), (vec![], vec![0]));
+}
