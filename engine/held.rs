@@ -63,7 +63,8 @@ pub(crate) fn open_held(cache: &Path, path: &Path) -> Result<File, EngineError> 
 
 /// Does any process hold the file? See [`open_held`], which takes nobody for a leftover who only asks.
 pub(crate) fn is_held(path: &Path) -> bool {
-    File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    let file = plain(path).and_then(|_| File::open(path));
+    file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// Opens the log at `path` as [`open_held`] does; empty, unless the stage goes on from what it has.

@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -19,6 +18,7 @@ use crate::{
     lockfile::{self, Locked},
     look::look,
     memo::{and_links, as_it_is, result_as_it_is},
+    place::read_plain,
     plan::{Found, Standing, Why},
     publish::outdated,
     recipe::Recipe,
@@ -309,7 +309,7 @@ impl Project {
         if instance.kind.command(&instance.params).is_none() {
             return true;
         }
-        let then = fs::read(lock_of(&self.store.scratch(recipe))).unwrap_or_default();
+        let then = read_plain(&lock_of(&self.store.scratch(recipe))).unwrap_or_default();
         let reads = || self.reads(pipeline, id, seen, state);
         [b"", UNTOUCHED].contains(&&*then) || then == Self::built_on(&reads()).to_string().as_bytes()
     }

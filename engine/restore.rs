@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use crate::{
     digest::Digest,
     error::{Context, EngineError},
-    place::{copy_into, create_new},
+    place::{copy_into, create_new, plain},
     recipe::Recipe,
     record::{Facts, Record, now},
     state::Entry,
@@ -146,7 +146,7 @@ const LOST: &[Errno] = &[
 /// What it means that `object` could not be copied. One that a disk does not give back is deleted, or every run
 /// would end here; nothing else is a reason to.
 fn unusable(object: PathBuf, error: io::Error) -> EngineError {
-    let read = fs::File::open(&object).and_then(|mut file| io::copy(&mut file, &mut io::sink()));
+    let read = plain(&object).and_then(|_| io::copy(&mut fs::File::open(&object)?, &mut io::sink()));
     let lost = |error: &io::Error| {
         let code = Errno::from_io_error(error);
         error.kind() == ErrorKind::NotFound || code.is_some_and(|code| LOST.contains(&code))

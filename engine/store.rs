@@ -242,7 +242,7 @@ impl Store {
 
     /// Why a recipe came to nothing the last time.
     pub(crate) fn failure(&self, recipe: Digest) -> Option<String> {
-        fs::read_to_string(self.failed(recipe)).ok()
+        String::from_utf8(read_plain(&self.failed(recipe)).ok()?).ok()
     }
 
     pub(crate) fn object(&self, digest: Digest) -> PathBuf {
@@ -308,7 +308,7 @@ impl Store {
 
     /// The content of an object, unless it is missing or damaged.
     pub(crate) fn content(&self, digest: Digest) -> Option<Vec<u8>> {
-        fs::read(self.object(digest)).ok().filter(|content| Digest::of(content) == digest)
+        read_plain(&self.object(digest)).ok().filter(|content| Digest::of(content) == digest)
     }
 
     /// The record of a recipe whose objects are all there, at their size, or beside.

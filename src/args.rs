@@ -135,9 +135,9 @@ pub(crate) enum Command {
     Params(Listing),
     /// Write everything about the results of the pipeline, under its profile, into one HTML file that needs no network
     Report {
-        /// The file, which is replaced
-        #[arg(short, long, value_name = "FILE", default_value = "report.html")]
-        output: PathBuf,
+        /// The file, which is replaced [default: report.html]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
     },
     /// Read every result of the pipeline, under its profile, and compare it with its digest; exit with 3 when one is
     /// damaged

@@ -41,3 +41,19 @@ fn a_link_in_the_place_of_a_draft_leads_nobody_elsewhere() {
     }
     assert_eq!(fs::read_to_string(&theirs).unwrap(), "theirs");
 }
+
+#[test]
+fn nobody_waits_for_a_pipe_in_the_cache() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path(), None);
+    let digest = Digest::of("x");
+    let lock = lock_of(&store.scratch(digest));
+    for place in [store.object(digest), store.failed(digest), lock.clone()] {
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&place).status().unwrap().success());
+    }
+    assert_eq!((store.content(digest), store.failure(digest)), (None, None));
+    assert!(!crate::held::is_held(&lock));
+    let output = Output { path: "x".into(), digest, size: 1, executable: false };
+    assert!(store.draw(&[output]).is_err());
+}

@@ -74,7 +74,7 @@ pub(crate) fn dispatch(args: &mut Args) -> Result<ExitCode, Failure> {
         Command::Metrics(metrics @ Metrics { past: false, .. }) => metrics::metrics(global, metrics),
         Command::Metrics(metrics @ Metrics { past: true, .. }) => past::past(global, metrics),
         Command::Params(listing) => params::params(global, listing),
-        Command::Report { output } => report::report(global, output),
+        Command::Report { output } => report::report(global, output.as_deref()),
         Command::Verify { json } => verify::verify(global, *json),
         Command::Gc { apply, keep_days, json } => gc::gc(global, *apply, *keep_days, *json),
         Command::Push { folder, instances } => push::push(global, folder, instances),

@@ -23,7 +23,14 @@ use crate::{
     ui,
 };
 
-pub(super) fn report(global: &Global, output: &Path) -> Result<ExitCode, Failure> {
+pub(super) fn report(global: &Global, output: Option<&Path>) -> Result<ExitCode, Failure> {
+    const DEFAULT: &str = "report.html";
+    // A clone may bring one that leads anywhere.
+    if output.is_none() && Path::new(DEFAULT).is_symlink() {
+        let hint = format!("delete it; or write through it by `-o {DEFAULT}`");
+        return Err(Failure::user(format!("`{DEFAULT}` is a link")).hint(hint));
+    }
+    let output = output.unwrap_or(Path::new(DEFAULT));
     if holds_something_else(output) {
         let message = format!("`{}` is there already, and is no report", output.display());
         return Err(Failure::user(message).hint("name another file, or delete it first"));

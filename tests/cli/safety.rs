@@ -224,3 +224,17 @@ fn new_files_are_readable_for_whom_the_umask_lets() {
     run("077", "report -o page.html");
     assert_eq!(mode("page.html"), 0o640);
 }
+
+#[test]
+fn a_report_goes_through_a_link_only_where_that_is_named() {
+    let project = TestProject::new(ONE);
+    symlink("new.html", project.path("report.html")).unwrap();
+    let told = project.ends(&["report"], 2).err;
+    assert!(told.contains("`report.html` is a link") && told.contains("by `-o report.html`"), "{told}");
+    assert!(!project.path("new.html").exists());
+    project.write("new.html", "");
+    project.ends(&["report"], 2);
+    assert_eq!(project.read("new.html"), "");
+    project.ends(&["report", "-o", "report.html"], 0);
+    assert!(project.read("new.html").starts_with("<!"));
+}
