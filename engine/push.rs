@@ -10,7 +10,6 @@ use crate::{
     held::is_held,
     instance::{InstanceId, Pipeline},
     judge::Judged,
-    lock::refuse_foreign,
     look::look,
     plan::{Found, Standing},
     project::{Project, Seen},
@@ -64,7 +63,6 @@ impl Project {
         share: &Share,
     ) -> Result<Pushed, EngineError> {
         let Share(to) = share;
-        refuse_foreign(self.store.cache())?; // without the lock, which asks the same: results are taken in
         self.only_here()?;
         // The lock file is believed only to know the recipes of what was made of results that are not whole here.
         let (state, seen, judged) = self.judged(pipeline, true)?;

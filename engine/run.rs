@@ -16,7 +16,7 @@ use crate::{
     instance::{InstanceId, Pipeline},
     judge::{Adopted, Judged},
     launcher::Launcher,
-    lock::Lock,
+    lock::{Lock, refuse_foreign},
     lockfile::{self, Locked},
     observer::{Event, Observer},
     place::{read_plain, write_whole},
@@ -165,9 +165,10 @@ impl Project {
     }
 
     /// Refuses a cache that another project has too, by a link: its index says what is shown in one project. Is it noted that
-    /// this is the one?
+    /// this is the one? Nor is it written to through links, also by who takes no lock.
     pub(crate) fn only_here(&self) -> Result<bool, EngineError> {
         let cache = self.store.cache();
+        refuse_foreign(cache)?;
         let note = cache.join("project");
         let root = self.root.as_os_str().as_encoded_bytes();
         let noted = read_plain(&note).unwrap_or_default();

@@ -101,8 +101,9 @@ fn figures_of(folder: &Path, instance: &str) -> Vec<Figure> {
 /// The rows of a table in Markdown.
 fn rows(text: &str) -> Vec<Vec<String>> {
     let lines = text.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
-    // A bar in a cell has a backslash before it.
-    let cells = |line: &str| line.split(" | ").map(|cell| cell.replace("\\|", "|")).collect();
+    // As `plot` writes what would mean something else there.
+    let plain = |cell: &str| cell.replace("\\|", "|").replace("&lt;", "<").replace("&amp;", "&");
+    let cells = |line: &str| line.split(" | ").map(plain).collect();
     lines.map(cells).collect()
 }
 

@@ -172,27 +172,25 @@ fn a_project_above_that_belongs_to_another_user_is_not_taken() {
 
 #[test]
 fn nothing_that_others_wrote_does_something_to_a_terminal() {
-    let matrix = r#"matrix = { word = ["a\u001b[2Jb\u009bc"] }"#;
-    let project = TestProject::new(&format!("{ONE}{matrix}\n"));
-    let harmless = |text: &str| !text.contains(|c: char| c.is_control() && !"\n\t".contains(c));
-    let shown = r"one[word=a\u{1b}[2Jb\u{9b}c]";
-    let shows = |words: &[&str], code| {
+    let project = TestProject::new(&format!("{ONE}deps = [\"no\\u001b[2J\\u009b\"]\n"));
+    let shows = |words: &[&str], code, shown: &str| {
         let answer = project.ends(words, code);
         let told = format!("{}{}", answer.out, answer.err);
-        assert!(harmless(&told) && told.contains(shown), "{words:?} {told:?}");
+        let acts = |c: char| c.is_control() && !"\n\t".contains(c);
+        assert!(!told.contains(acts) && told.contains(shown), "{words:?} {told:?}");
     };
+    let shown = r"it reads `no\u{1b}[2J\u{9b}`";
     for (words, code) in
-        [(&["status"][..], 0), (&["run", "--dry-run"], 0), (&["run"], 0), (&["explain", "one"], 0)]
+        [(&["status"][..], 0), (&["run", "--dry-run"], 0), (&["run"], 1), (&["explain", "one"], 0)]
     {
-        shows(words, code);
+        shows(words, code, shown);
     }
-    shows(&["explain", "one[word=a\u{1b}[2Jb\u{9b}c]x"], 2);
-    shows(&["dag"], 0);
+    shows(&["explain", "on\u{1b}[2J"], 2, r"`on\u{1b}[2J`");
     // For programs it is what it is.
-    assert_eq!(project.json(&["status", "--json"], 0)[0]["instance"], "one[word=a\u{1b}[2Jb\u{9b}c]");
+    let reason = &project.json(&["status", "--json"], 0)[0]["reasons"][0];
+    assert!(reason.as_str().unwrap().starts_with("it reads `no\u{1b}[2J\u{9b}`"), "{reason}");
     project.edit("pipeline.toml", "kind =", "\"ki\\u001bnd\u{9b}\" = 1 # \u{9b}\nkind =");
-    let told = project.ends(&["status"], 2).err;
-    assert!(harmless(&told) && told.contains("ki"), "{told:?}");
+    shows(&["status"], 2, r"`ki\u{1b}nd\u{9b}`");
 }
 
 #[test]
