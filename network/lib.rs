@@ -9,6 +9,42 @@
 //! `H`, `W` rows and columns, `R`, `S` filter rows and columns. Public tensors are contiguous
 //! `f32` in PyTorch's order: images `N C H W`, filters `K C R S`. Fast engines keep their own
 //! layouts inside.
+//!
+//! A network of random filters learns to tell dark images from bright ones by its BatchNorms alone:
+//!
+//! ```
+//! use std::{ops::ControlFlow, sync::Arc};
+//!
+//! use network::{
+//!     arch::Variant,
+//!     data::{self, Dataset, IMAGE_BYTES, Images},
+//!     init::{BnInit, Init, WeightInit},
+//!     mode::Mode,
+//!     model::Model,
+//!     train::{Protocol, Training},
+//!     trainer::{EngineChoice, EngineName, Precision, trainer},
+//! };
+//!
+//! let classes = ["dark", "bright"].map(String::from);
+//! let labels: Vec<u16> = (0..8).map(|i| i % 2).collect();
+//! let pixels: Vec<u8> = labels.iter().flat_map(|label| [200 * *label as u8; IMAGE_BYTES]).collect();
+//! let images = Images { labels: &labels, pixels: &pixels };
+//! let data = Arc::new(Dataset::from_bytes(Arc::new(data::pack(&classes, images, images)?))?);
+//!
+//! let init = Init { weights: WeightInit::HeNormal, bn: BnInit::Uniform };
+//! let model = Model::new("resnet8".parse()?, Variant::Paper, 0, init, classes.len());
+//! let protocol = Protocol { epochs: 2, batch: 4, ..Protocol::default() };
+//! let spec = protocol.spec(&model, Mode::Bn.train_set(model.variant, 0), Precision::F32);
+//! let choice = EngineChoice { engine: EngineName::Cpu, threads: 1, memory: None, isa: None, card: None };
+//! let (trainer, _note) = trainer(&spec, data.clone(), &choice)?;
+//! let mut training = Training::new(trainer, data, &spec, protocol, 0)?;
+//! while !training.finished() {
+//!     training.epoch(&mut |_| ControlFlow::Continue(()))?;
+//! }
+//! let last = training.history().last().expect("two epochs");
+//! assert!(last.train_loss.is_finite() && last.test_loss.is_finite());
+//! # Ok::<(), network::Error>(())
+//! ```
 
 #[cfg(test)]
 extern crate self as network; // for support code that integration tests share

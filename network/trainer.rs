@@ -158,7 +158,7 @@ pub trait Trainer {
         _zeros: &mut [Vec<u64>],
     ) -> Result<Vec<f32>> {
         let reason = "it does not count zeros; use the engine `cpu` or `reference`".into();
-        Err(Error::Unsupported { engine: "chosen", reason })
+        Err(Error::Unsupported { engine: self.engine(), reason })
     }
 
     /// Gradients of the mean cross-entropy of `batch` for everything that trains, by the names
@@ -202,7 +202,7 @@ pub struct EngineChoice {
     pub memory: Option<usize>,
     /// Forces an instruction set, for measurements and tests: `avx512bf16`, `avx512`, `avx2`, `portable`.
     pub isa: Option<String>,
-    /// Where CUDA's parts lie; without it no card is used.
+    /// Where CUDA's parts lie. Without it `auto` uses no card, and `cuda` looks in the usual places.
     pub card: Option<Places>,
 }
 

@@ -366,7 +366,7 @@ Examples:
   repro metrics --over seed --sort top1     means over the seeds, the best at the end
   repro metrics diff                        against those of the last commit
   repro metrics diff v1 main                of two commits
-  repro metrics --past evaluate             every evaluation that ever ran here, with what it was made with";
+  repro metrics --past evaluate             every evaluation that ever ran here";
 
 const RUN_EXAMPLES: &str = "\
 Examples:

@@ -6,7 +6,18 @@ use std::collections::BTreeMap;
 const LOCK: &str = include_str!("../Cargo.lock");
 
 /// The packages whose version decides, or may decide, a result.
-const NAMED: [&str; 5] = ["candle-core", "candle-nn", "repro", "repro-network", "repro-stages"];
+const NAMED: [&str; 10] = [
+    "candle-core",
+    "candle-nn",
+    "image",
+    "libm",
+    "plotters",
+    "png",
+    "repro",
+    "repro-network",
+    "repro-stages",
+    "zune-jpeg",
+];
 
 /// Package -> version.
 pub(crate) fn versions() -> BTreeMap<String, String> {
