@@ -10,7 +10,7 @@
 //! `f32` in PyTorch's order: images `N C H W`, filters `K C R S`. Fast engines keep their own
 //! layouts inside.
 //!
-//! A network of random filters learns to tell dark images from bright ones by its BatchNorms alone:
+//! A network of random filters, trained to tell dark images from bright ones by its BatchNorms alone:
 //!
 //! ```
 //! use std::{ops::ControlFlow, sync::Arc};

@@ -155,3 +155,14 @@ fn read(folder: &Path, name: &str) -> Option<Vec<u8>> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_are_what_they_were_before_they_stood_in_a_table() {
+        let table = "| a | b |\n|---|---|\n| x\\|y &lt;z> | &amp;lt; |\n";
+        assert_eq!(rows(table), [["a", "b"], ["x|y <z>", "&lt;"]]);
+    }
+}

@@ -65,6 +65,14 @@ pub(super) struct Run {
     pub(super) instance: String,
 }
 
+/// How far two numbers lie apart, and of how many seeds that is known at least.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Difference {
+    pub(super) value: Statistics,
+    /// Each seed by itself.
+    pub(super) paired: bool,
+}
+
 impl Evidence {
     /// Nothing where no run has a number.
     pub(super) fn of(runs: impl Iterator<Item = Run>) -> Option<Self> {
@@ -72,13 +80,18 @@ impl Evidence {
         Some(Self { value: Statistics::of(runs.iter().map(|run| run.value))?, runs })
     }
 
-    /// How far it lies above `other`: seed by seed where they share any, else mean above mean.
-    pub(super) fn above(&self, other: &Self) -> Statistics {
+    /// How far it lies above `other`: seed by seed where they share any, else mean above mean, of which no spread is known.
+    pub(super) fn above(&self, other: &Self) -> Difference {
         let of_seed =
             |run: &Run| other.runs.iter().find(|other| run.seed.is_some() && other.seed == run.seed);
         let pairs = self.runs.iter().filter_map(|run| Some(run.value - of_seed(run)?.value));
-        let apart = self.value.mean - other.value.mean;
-        Statistics::of(pairs).unwrap_or(Statistics { mean: apart, sd: 0.0, n: 1 })
+        match Statistics::of(pairs) {
+            Some(value) => Difference { value, paired: true },
+            None => {
+                let (mean, n) = (self.value.mean - other.value.mean, self.value.n.min(other.value.n));
+                Difference { value: Statistics { mean, sd: 0.0, n }, paired: false }
+            }
+        }
     }
 }
 
@@ -202,14 +215,15 @@ mod tests {
     fn differences_are_those_of_one_seed_where_two_share_any() {
         let of = Evidence::of_seeds;
         let two = of(&[(46.0, Some("0")), (50.0, Some("1"))]);
-        for (other, mean, n) in [
-            (&[(30.0, Some("0"))][..], 16.0, 1),
-            (&[(31.0, Some("1")), (30.0, Some("0"))], 17.5, 2),
-            (&[(30.0, Some("7"))], 18.0, 1),
-            (&[(30.0, None)], 18.0, 1),
+        for (other, mean, n, seed_by_seed) in [
+            (&[(30.0, Some("0"))][..], 16.0, 1, true),
+            (&[(31.0, Some("1")), (30.0, Some("0"))], 17.5, 2, true),
+            (&[(31.0, Some("7")), (30.0, Some("0"))], 16.0, 1, true),
+            (&[(30.0, Some("7"))], 18.0, 1, false),
+            (&[(30.0, None), (32.0, None)], 17.0, 2, false),
         ] {
-            let above = two.above(&of(other));
-            assert_eq!((above.mean, above.n), (mean, n), "{other:?}");
+            let Difference { value, paired } = two.above(&of(other));
+            assert_eq!((value.mean, value.n, paired), (mean, n, seed_by_seed), "{other:?}");
         }
         assert!(Evidence::of(std::iter::empty()).is_none());
     }

@@ -221,7 +221,11 @@ impl Claim {
                 quantities.iter().map(|of| of.evidence(results, network, &self.variant)).collect();
             known.extend(found.map(|found| (place, found)));
         }
-        let fewest = known.iter().flat_map(|(_, found)| found).map(|evidence| evidence.value.n).min();
+        let numbers = |(_, found): &(usize, Vec<Evidence>)| {
+            let apart = self.rule.apart(found).map(|apart| apart.value.n);
+            found.iter().map(|evidence| evidence.value.n).chain(apart).min()
+        };
+        let fewest = known.iter().filter_map(numbers).min();
         let seeds = fewest.filter(|_| quantities.iter().any(|of| of.of.is_trained()));
         let seeds = seeds.map(|run| Seeds { run, wanted: self.seeds });
         let verdict = if known.is_empty() {

@@ -2,8 +2,7 @@
 
 use serde::Deserialize;
 
-use super::evidence::{Evidence, Measure, Quantity};
-use crate::results::Statistics;
+use super::evidence::{Difference, Evidence, Measure, Quantity};
 
 /// A rule.
 #[derive(Clone, Debug, Deserialize)]
@@ -35,7 +34,7 @@ impl Rule {
     /// evidence for each quantity.
     pub(super) fn is_kept(&self, known: &[(usize, Vec<Evidence>)]) -> bool {
         let mean = |of: &[Evidence], index: usize| tidy(of[index].value.mean);
-        let difference = |of: &[Evidence]| tidy(of[0].above(&of[1]).mean);
+        let difference = |of: &[Evidence]| tidy(of[0].above(&of[1]).value.mean);
         let steps = |kept: fn(f64, f64) -> bool| {
             known.windows(2).all(|pair| kept(mean(&pair[0].1, 0), mean(&pair[1].1, 0)))
         };
@@ -61,7 +60,7 @@ impl Rule {
     }
 
     /// How far the left lies above the right, where that is what decides.
-    pub(super) fn apart(&self, found: &[Evidence]) -> Option<Statistics> {
+    pub(super) fn apart(&self, found: &[Evidence]) -> Option<Difference> {
         match (self, found) {
             (Self::Greater { .. } | Self::Difference { .. }, [left, right]) => Some(left.above(right)),
             _ => None,

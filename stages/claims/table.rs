@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::{
     Command, Judged, Outcome, Seeds, Verdict,
-    evidence::{Evidence, Measure, Quantity},
+    evidence::{Difference, Evidence, Measure, Quantity},
     rule::{Rule, measure},
 };
 use crate::{
@@ -40,7 +40,10 @@ pub(super) fn numbers(
     });
     let trained = quantities.iter().all(|of| of.of.is_trained());
     let apart = rule.apart(found).filter(|_| trained);
-    let apart = apart.map(|apart| format!("difference {}", number(&apart, (" points", 1), "")));
+    let apart = apart.map(|Difference { value, paired }| match paired {
+        true => format!("difference {}", number(&value, (" points", 1), "")),
+        false => format!("difference of the means {:.1} points", value.mean),
+    });
     let told = told.iter().map(|(of, evidence)| part(of, evidence, ""));
     let parts = judged.chain(apart).chain(told).collect::<Vec<_>>().join("; ");
     if network.is_empty() { parts } else { format!("{}: {parts}", Network::new(network).label()) }

@@ -116,7 +116,7 @@ fn a_rule_decides_and_the_numbers_stand_beside() {
     assert_eq!(verdict("zeroing-005"), "does-not-hold");
     assert_eq!(verdict("bn-reaches-82"), "not-run");
     assert_eq!(verdict("origin-bn-beats-random"), "not-run");
-    let numbers = "ResNet-32: BatchNorm only 58.0 ± 1.4 % (n = 2); as many random weights 41.0 % (n = 1); difference 17.0 points (n = 1)";
+    let numbers = "ResNet-32: BatchNorm only 58.0 ± 1.4 % (n = 2); as many random weights 41.0 % (n = 1); difference of the means 17.0 points";
     assert!(table.contains(numbers), "{table}");
     let settle = table.split("What would settle").nth(1).unwrap();
     assert!(
@@ -185,6 +185,25 @@ fn what_is_drawn_is_judged_with_all_its_seeds() {
     runs.push(none(0.06));
     assert_eq!(of(&runs).0("none-guesses"), "holds", "on average");
     assert_eq!(of(&runs[..1]).0("none-guesses"), "open", "a single one breaks nothing either");
+}
+
+#[test]
+fn a_difference_of_means_is_called_one_and_seeds_that_only_one_side_has_do_not_count() {
+    let root = tempfile::tempdir().unwrap();
+    let at = |mode, top1, seed: i64| {
+        let mut input = run(root.path(), "resnet32", "paper", mode, top1, 62_560);
+        input.axes.insert("seed".into(), seed.into());
+        input
+    };
+    let runs = [at("bn", 0.57, 0), at("bn", 0.59, 1), at("random", 0.41, 2), at("random", 0.42, 3)];
+    let (line, table) = lines([("metrics", runs.to_vec())]);
+    assert!(table.contains("; difference of the means 16.5 points (`"), "{table}");
+    assert_eq!(line("bn-beats-random")["seeds"]["run"], 2);
+    // Of two seeds each they share one.
+    let shared = [&runs[..3], &[at("random", 0.40, 1)]].concat();
+    let (line, table) = lines([("metrics", shared)]);
+    assert!(table.contains("; difference 19.0 points (n = 1) (`"), "{table}");
+    assert_eq!(line("bn-beats-random")["seeds"]["run"], 1);
 }
 
 #[test]
