@@ -15,7 +15,7 @@ pub(crate) use bench::{Bench, BenchKernels, BenchStep, Device, Engine, Plan, Pre
 /// Reproduces "Training BatchNorm and Only BatchNorm" from one declarative file.
 #[derive(Debug, Parser)]
 #[command(name = "repro", version, max_term_width = 100, arg_required_else_help = true)]
-#[command(after_help = "First: repro run --profile quick, then repro status --profile quick")]
+#[command(after_help = FIRST)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -349,6 +349,10 @@ pub(crate) struct Export {
     pub(crate) allow_missing: bool,
 }
 
+const FIRST: &str = "\
+First: repro run --profile quick, then repro status --profile quick
+Exit codes: 0 done, 1 a stage failed or is not fresh, 2 you can fix it, 3 damaged data, 130 interrupted.";
+
 const SHARE: &str = "\
 Examples:
   repro push /mnt/team/repro                what this clone has, into a folder
@@ -377,8 +381,7 @@ Examples:
   repro run -S stage.train.momentum=0.5     with another value of a stage's parameter
   repro run --dry-run                       what would run, and why
 
-Ctrl-C stops at the next safe point and keeps everything finished; once more stops at once.
-Exit codes: 0 done, 1 a stage failed, 2 you can fix it, 3 damaged data, 130 interrupted.";
+Ctrl-C stops at the next safe point and keeps everything finished; once more stops at once.";
 
 #[cfg(test)]
 mod tests {

@@ -18,9 +18,9 @@ pub(crate) struct Work {
     /// What trains: `bn`, `random`, `all`, ...
     #[arg(long, default_value = "bn")]
     pub(crate) mode: Mode,
-    /// Weights of each filter that train in mode `random`
-    #[arg(short, long, value_name = "N", default_value_t = 2)]
-    pub(crate) k: usize,
+    /// Weights of each filter that train in mode `random` [default: 2]
+    #[arg(short, long, value_name = "N")]
+    pub(crate) k: Option<usize>,
     /// Images of a step
     #[arg(long, value_name = "N", default_value = "128", value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub(crate) batch: u32,

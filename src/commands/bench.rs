@@ -10,6 +10,7 @@ use network::{
     cuda::{device::Device as _, driver::Card, fit, trainer::CudaTrainer},
     data::{self, Dataset, IMAGE_BYTES, Images},
     init::{BnInit, Init, WeightInit},
+    mode::{Mode, TrainSet},
     rng::stream,
     trainer::{EngineChoice, EngineName, Example, Precision, Split, TrainSpec, Trainer},
 };
@@ -34,6 +35,11 @@ pub(super) fn bench(what: &Bench) -> Result<ExitCode, Failure> {
     }
 }
 
+/// What trains.
+pub(super) fn set(work: &Work) -> TrainSet {
+    work.mode.train_set(work.variant, work.k.unwrap_or(2))
+}
+
 /// The work in steps of `batch` images.
 fn spec(arch: Arch, work: &Work, batch: usize) -> TrainSpec {
     TrainSpec {
@@ -41,7 +47,7 @@ fn spec(arch: Arch, work: &Work, batch: usize) -> TrainSpec {
         variant: work.variant,
         seed: 0,
         init: Init { weights: WeightInit::HeNormal, bn: BnInit::Uniform },
-        set: work.mode.train_set(work.variant, work.k),
+        set: set(work),
         momentum: 0.9,
         weight_decay: 1e-4,
         batch,
@@ -55,6 +61,10 @@ fn spec(arch: Arch, work: &Work, batch: usize) -> TrainSpec {
 
 /// What is to compute the work.
 fn choice(work: &Work) -> Result<EngineChoice, Failure> {
+    if work.k.is_some() && work.mode != Mode::Random {
+        let message = "`-k` says how many weights of each filter train in mode `random`; add `--mode random`, or leave it out";
+        return Err(Failure::user(message));
+    }
     if work.memory.is_some()
         && (work.device == Device::Cuda || matches!(work.engine, args::Engine::Reference))
     {
@@ -214,7 +224,7 @@ fn repeat(trainer: &mut dyn Trainer, options: &BenchStep, isa: Isa) -> Result<Me
 fn flop(options: &BenchStep) -> u64 {
     let work = &options.work;
     let graph = Graph::new(options.arch, work.variant, CLASSES);
-    let operations = operations(&graph, &work.mode.train_set(work.variant, work.k));
+    let operations = operations(&graph, &set(work));
     let each = operations.iter().map(|o| if options.predict { o.forward } else { o.step() });
     u64::from(options.instances) * u64::from(work.batch) * each.sum::<u64>()
 }

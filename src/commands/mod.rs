@@ -47,16 +47,9 @@ pub(crate) fn dispatch(args: &mut Args) -> Result<ExitCode, Failure> {
         std::env::set_current_dir(directory)
             .map_err(|e| Failure::user(format!("cannot work in `{}`: {e}", directory.display())))?;
     }
-    // Not of those that have nothing to do with a project.
-    if !matches!(
-        args.command,
-        Command::Plan(_)
-            | Command::Bench { .. }
-            | Command::Doctor { .. }
-            | Command::Schema
-            | Command::Completions { .. }
-    ) {
-        owner::check(&args.global.file)?;
+    match without_pipeline(&args.command) {
+        None => owner::check(&args.global.file)?,
+        Some(command) => refuse_unread(command, &args.global)?,
     }
     if let Some(file) = above(&args.global.file) {
         args.global.file = file;
@@ -86,6 +79,28 @@ pub(crate) fn dispatch(args: &mut Args) -> Result<ExitCode, Failure> {
         Command::Schema => schema::schema(),
         Command::Completions { shell } => completions::completions(*shell),
     }
+}
+
+/// The name of a command that reads no pipeline.
+const fn without_pipeline(command: &Command) -> Option<&'static str> {
+    match command {
+        Command::Plan(_) => Some("plan"),
+        Command::Bench { .. } => Some("bench"),
+        Command::Doctor { .. } => Some("doctor"),
+        Command::Schema => Some("schema"),
+        Command::Completions { .. } => Some("completions"),
+        _ => None,
+    }
+}
+
+/// Errors when an option of a pipeline stands before or behind `command`, which reads none. Of the file `doctor` takes
+/// the folder; a profile may come from the environment.
+fn refuse_unread(command: &str, global: &Global) -> Result<(), Failure> {
+    let file = global.file != Path::new(FILE) && command != "doctor";
+    let Some(option) = file.then_some("--file").or((!global.sets.is_empty()).then_some("--set")) else {
+        return Ok(());
+    };
+    Err(Failure::user(format!("`repro {command}` reads no pipeline; leave out `{option}`")))
 }
 
 /// The pipeline file of the project around this folder, where `file` is none here and no other was asked for.

@@ -36,7 +36,7 @@ struct Known<'a> {
 pub(super) fn plan(options: &args::Plan) -> Result<ExitCode, Failure> {
     let work = &options.work;
     let graph = Graph::new(options.arch, work.variant, bench::CLASSES);
-    let set = work.mode.train_set(work.variant, work.k);
+    let set = bench::set(work);
     let (engine, plan, note) = engine(options)?; // refuses a mode that cannot be
     let parameters = [Counts::of(&graph).total, set.trained_of(&graph)];
     if let Some(note) = note {

@@ -30,8 +30,8 @@ use crate::output::failed;
 const URL: &str = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz";
 const SHA256: &str = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd";
 const BYTES: u64 = 170_052_171;
-/// An attempt that brought this much is no failed one.
-const PROGRESS: u64 = 1 << 16;
+/// An attempt that brought so much that never came before is no failed one.
+pub(super) const PROGRESS: u64 = 1 << 16;
 const MB: u64 = 1_000_000;
 
 /// Parameters that only say how the archive gets here: `sha256` says what it is.
@@ -264,17 +264,18 @@ impl Fetch<'_, '_> {
             .proxy(if on_this_machine(url) { None } else { Proxy::try_from_env() })
             .build()
             .into();
-        let mut failures = 0;
+        let (mut failures, mut most) = (0, self.have());
         loop {
-            let before = self.have();
-            let resumed = before > 0;
+            let resumed = self.have() > 0;
             let trouble = match self.attempt(&agent, url).and_then(|()| self.whole()) {
                 Err(trouble @ Trouble::Passing(_)) => trouble,
                 // Perhaps only what was there before does not fit.
                 Err(trouble @ Trouble::Different(_)) if resumed => trouble,
                 other => return other,
             };
-            failures = if self.have() >= before + PROGRESS { 1 } else { failures + 1 };
+            // What is lost and comes again is no progress.
+            failures = if self.have() >= most + PROGRESS { 1 } else { failures + 1 };
+            most = most.max(self.have());
             if failures > self.params.retries {
                 return Err(trouble);
             }

@@ -61,6 +61,10 @@ fn bench_refuses_what_does_not_exist_and_says_what_does() {
     assert!(tf32.contains("the processor has no tf32"), "{tf32}");
     let tf32 = project.ends(&["bench", "step", "--precision", "tf32"], 2).err;
     assert!(tf32.contains("tensor cores"), "{tf32}");
+    for command in [&["plan", "resnet8"][..], &["bench", "step"]] {
+        let unheeded = project.ends(&[command, &["-k", "5"]].concat(), 2).err;
+        assert!(unheeded.contains("add `--mode random`"), "{unheeded}");
+    }
     assert!(isa.contains("unknown instruction set") && isa.contains("portable"), "{isa}");
     // As many steps as a number holds, and those that are timed after them.
     for option in ["--warmup", "--repeats"] {

@@ -38,6 +38,20 @@ fn the_graph_shows_every_instance_and_edge_in_every_format() {
 }
 
 #[test]
+fn commands_that_read_no_pipeline_refuse_what_is_about_one() {
+    let project = TestProject::new("");
+    for command in [&["plan", "resnet8"][..], &["bench", "kernels"], &["schema"], &["completions", "bash"]] {
+        for option in [["-f", "other.toml"], ["-S", "epochs=1"]] {
+            let refused = project.ends(&[command, &option].concat(), 2).err;
+            assert!(refused.contains("reads no pipeline; leave out `--"), "{command:?}: {refused}");
+        }
+    }
+    // `doctor` looks at the cache beside the file.
+    project.ends(&["-f", "other.toml", "doctor"], 0);
+    project.ends(&["-S", "epochs=1", "doctor"], 2);
+}
+
+#[test]
 fn completions_name_every_command() {
     let answer = TestProject::new("").repro(&["completions", "bash"]);
     assert_eq!(answer.code, Some(0), "{}", answer.err);

@@ -5,7 +5,10 @@ use super::{
     server::{Server, send, serve},
     *,
 };
-use crate::dataset::{archive::hex, download::on_this_machine};
+use crate::dataset::{
+    archive::hex,
+    download::{PROGRESS, on_this_machine},
+};
 
 /// A small archive in the official layout.
 fn good() -> Vec<u8> {
@@ -124,6 +127,18 @@ fn a_server_that_resumes_elsewhere_or_refuses_to_is_asked_for_everything() {
         bench.run(&from(&server, &bytes, "").replace("retries = 0", "retries = 1")).unwrap();
         assert_eq!(server.seen(), [Some(300), None]);
     }
+}
+
+#[test]
+fn bytes_that_were_there_before_are_no_progress() {
+    let (bytes, mut bench) = (vec![7; 3 * PROGRESS as usize], Bench::new());
+    let copy = bytes.clone();
+    let server = Server::new(move |_, request, stream| match request.from {
+        Some(_) => send(stream, "416 Range Not Satisfiable\r\nContent-Length: 0", &[]),
+        None => serve(&copy, request, 2 * PROGRESS as usize, stream),
+    });
+    bench.fail(&from(&server, &bytes, "").replace("retries = 0", "retries = 2"));
+    assert_eq!(server.seen().len(), 3);
 }
 
 #[test]
