@@ -15,6 +15,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -24,10 +25,11 @@ use crate::{
     digest::Digest,
     error::{Context, EngineError},
     held::is_held,
+    instance::Pipeline,
     lock::Lock,
     lockfile,
     place::clear,
-    project::Project,
+    project::{Project, key},
     state::State,
     store::{Store, digest_in},
 };
@@ -145,6 +147,19 @@ impl Project {
         Ok(report)
     }
 
+    /// The folders of results that this pipeline's file and profile once had, and that none of its instances has now: a
+    /// stage was renamed, say, or `-S` swept it. They count as shown for as long as they are there.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn without_instance(&self, pipeline: &Pipeline) -> Result<Vec<PathBuf>, EngineError> {
+        let now: BTreeSet<_> = (0..pipeline.instances.len()).map(|id| key(pipeline, id)).collect();
+        let state = State::load(self.store.cache())?;
+        let gone = state.results.keys().filter(|key| is_of(pipeline, key) && !now.contains(*key));
+        let places = gone.map(|key| self.store.shown(key));
+        Ok(places.filter(|place| place.exists()).collect())
+    }
+
     /// The recipes whose results are shown or locked, and these results' objects: a record may have been lost,
     /// or hold what the same recipe came to another time.
     fn used(
@@ -168,6 +183,16 @@ impl Project {
         }
         Ok((recipes, objects))
     }
+}
+
+/// Is it the key of a result of this pipeline's file and profile? Those of others may lie below its own folder, but not
+/// under what begins like an axis.
+fn is_of(pipeline: &Pipeline, key: &str) -> bool {
+    let Ok(below) = Path::new(key).strip_prefix(&pipeline.namespace) else { return false };
+    let mut parts = below.iter().skip(1).map(OsStr::to_string_lossy);
+    let axes =
+        parts.next().is_none_or(|axes| axes.split(',').next().is_some_and(|first| first.contains('=')));
+    axes && parts.next().is_none() && !below.as_os_str().is_empty()
 }
 
 /// The files below `folder`, sorted.

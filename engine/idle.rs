@@ -106,7 +106,8 @@ impl Project {
         let _ = self.store.leave(&self.idle(question), text.as_bytes());
     }
 
-    /// Everything that is shown, the index, what git is to ignore, and the lock file, with their stamps.
+    /// Everything that is shown, the index, what git is to ignore, the folder of the records, and the lock file, with their
+    /// stamps.
     fn names(&self, pipeline: &Pipeline, seen: &[Seen], state: &State) -> Option<Vec<(String, Stamp)>> {
         let mut names = Vec::with_capacity(2 * seen.len() + 2);
         // The pipeline may have been found through a link, the project never is.
@@ -117,6 +118,11 @@ impl Project {
             // A link does not tell what happens behind it.
             names.push((name.to_owned(), meta.is_file().then(|| Stamp::of(&meta))?));
         }
+        let records = self.store.cache().join("records");
+        names.push((
+            records.strip_prefix(&self.root).ok()?.to_str()?.to_owned(),
+            Stamp::of(&fs::metadata(&records).ok()?),
+        ));
         for Seen { key, .. } in seen {
             let entry = state.results.get(key)?;
             let files = entry.files.iter().map(|file| (file.path.as_str(), file.stamp));

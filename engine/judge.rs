@@ -25,8 +25,18 @@ pub(crate) struct Judged {
     pub(crate) recipe: Option<Recipe>,
     /// The digest of its result, where that exists.
     pub(crate) tree: Option<Digest>,
-    /// What the index does not know yet: the whole result lies in its place.
+    /// What the index does not know yet, or the cache no longer: the whole result lies in its place.
     pub(crate) found: Option<Entry>,
+    /// Why it cannot be run, though its recipe is known: a file that it reads is not there, and was taken to be what was
+    /// locked.
+    pub(crate) missing: Option<Why>,
+}
+
+impl Judged {
+    /// Nothing is known of its recipe.
+    fn unknown(standing: Standing) -> Self {
+        Self { standing, recipe: None, tree: None, found: None, missing: None }
+    }
 }
 
 /// Results that somebody put in their places. A run takes them into the cache, and restores others from there.
@@ -114,7 +124,7 @@ impl Project {
                 let recipe = self.recipe(pipeline, id, &inputs, foreseen, locked, state);
                 self.judge_one(recipe, seen, locked, state)
             } else {
-                Judged { standing: Standing::Waiting(waits), recipe: None, tree: None, found: None }
+                Judged::unknown(Standing::Waiting(waits))
             };
             if let Some(found) = &judged.found {
                 state.touched(&seen.key, found.clone());
@@ -137,24 +147,32 @@ impl Project {
         locked: Option<&Locked>,
         state: &State,
     ) -> Judged {
-        let cannot =
-            |why| Judged { standing: Standing::Stale(vec![why]), recipe: None, tree: None, found: None };
+        let cannot = |why| Judged::unknown(Standing::Stale(vec![why]));
         let (recipe, missing) = match recipe {
             Ok(recipe) => recipe,
             Err(why) => return cannot(why),
         };
         let digest = recipe.digest();
+        let fresh = |tree, found| Judged {
+            standing: Standing::Fresh,
+            recipe: Some(recipe.clone()),
+            tree,
+            found,
+            missing: missing.clone(),
+        };
         if seen.found == Found::Intact(digest) {
-            let tree = state.results.get(&seen.key).map(|entry| entry.tree);
-            return Judged { standing: Standing::Fresh, recipe: Some(recipe), tree, found: None };
+            let entry = state.results.get(&seen.key);
+            // A record that was lost is made again, or going back to this recipe would run it.
+            let lost = entry.filter(|_| !self.store.has_record(digest));
+            return fresh(entry.map(|entry| entry.tree), lost.cloned());
         }
         if let Some(found) = self.find(digest, seen, locked, state) {
-            let tree = Some(found.tree);
-            return Judged { standing: Standing::Fresh, recipe: Some(recipe), tree, found: Some(found) };
+            return fresh(Some(found.tree), Some(found));
         }
         let touched = match &seen.found {
             Found::Missing(then, path) if *then == digest => Some(Why::OutputMissing(path.clone())),
             Found::Altered(then, path) if *then == digest => Some(Why::OutputAltered(path.clone())),
+            Found::Surplus(then, path) if *then == digest => Some(Why::OutputSurplus(path.clone())),
             _ => None,
         };
         let taken = || locked.and_then(|locked| locked.partly(digest, &self.store.shown(&seen.key)));
@@ -174,7 +192,7 @@ impl Project {
             let failed = self.store.failure(digest).map(Why::Failed);
             (Standing::Stale([why].into_iter().chain(failed).collect()), None)
         };
-        Judged { standing, recipe: Some(recipe), tree, found: None }
+        Judged { standing, recipe: Some(recipe), tree, found: None, missing }
     }
 
     /// The whole result of a recipe, if it lies in its place and the index knows something else, or nothing, of that: git

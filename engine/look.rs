@@ -55,7 +55,7 @@ fn compare(place: &Path, entry: &Entry, now: &mut Option<Entry>) -> Result<(), F
         let young = stamp.too_young();
         let own = own.get_or_insert_with(|| names(entry));
         if let Some(path) = surplus(&path, own.get(folder.as_str())).into_iter().next() {
-            return Err(altered(path));
+            return Err(Found::Surplus(entry.recipe, path));
         }
         if !young {
             now.get_or_insert_with(|| entry.clone()).folders[at].1 = stamp;

@@ -245,9 +245,9 @@ impl Memo {
         let Why::Changed(changes) = why else { return };
         for change in changes {
             if let Some((folder, then)) = folder_in(change)
-                && let Some(files) = self.changed(Path::new(folder), then).filter(|files| !files.is_empty())
+                && let Some(files) = self.changed(Path::new(&folder), then).filter(|files| !files.is_empty())
             {
-                *change = Change::Within(folder.to_owned(), files);
+                *change = Change::Within(folder, files);
             }
         }
     }

@@ -40,6 +40,8 @@ pub enum Why {
     OutputAltered(PathBuf),
     /// The cache holds today's result, damaged: which object, and how.
     CacheDamaged(String),
+    /// Something lies in the result that is not of it, and the cache does not have that either.
+    OutputSurplus(PathBuf),
     /// A file that the stage reads cannot be read: it is never hashed, so there is no recipe.
     FileMissing(PathBuf, String),
     /// It may read whatever its inputs hold, and they were taken without this file, and without so many more.
@@ -76,6 +78,7 @@ impl fmt::Display for Why {
             }
             Self::OutputMissing(path) => write!(f, "`{}` is missing", path.display()),
             Self::OutputAltered(path) => write!(f, "`{}` was altered", path.display()),
+            Self::OutputSurplus(path) => write!(f, "`{}` is not part of the result", path.display()),
             Self::CacheDamaged(what) => f.write_str(what),
             Self::FileMissing(path, reason) => write!(f, "it reads `{}`: {reason}", path.display()),
             Self::InputLacks(path, 0) => write!(f, "its input lacks `{}`", path.display()),
@@ -102,6 +105,8 @@ pub(crate) enum Found {
     Missing(Digest, PathBuf),
     /// A file was altered; by this recipe.
     Altered(Digest, PathBuf),
+    /// Something lies there that is not part of it; by this recipe.
+    Surplus(Digest, PathBuf),
 }
 
 impl Found {
@@ -109,7 +114,18 @@ impl Found {
     pub(crate) fn recipe(&self) -> Option<Digest> {
         match self {
             Self::Nothing => None,
-            Self::Intact(recipe) | Self::Missing(recipe, _) | Self::Altered(recipe, _) => Some(*recipe),
+            Self::Intact(recipe)
+            | Self::Missing(recipe, _)
+            | Self::Altered(recipe, _)
+            | Self::Surplus(recipe, _) => Some(*recipe),
+        }
+    }
+
+    /// What of the result is not as it was put there.
+    pub(crate) fn spoilt(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Nothing | Self::Intact(_) => None,
+            Self::Missing(_, path) | Self::Altered(_, path) | Self::Surplus(_, path) => Some(path),
         }
     }
 }

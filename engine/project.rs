@@ -164,12 +164,12 @@ impl Project {
     /// Where an instance stands that may also stand in files of the project.
     pub(crate) fn published(&self, instance: &Instance, seen: &Seen, standing: Standing) -> Standing {
         let Instance { kind, params, .. } = instance;
-        if standing != Standing::Fresh || kind.publishes(params).is_none() {
+        if !standing.is_current() || kind.publishes(params).is_none() {
             return standing;
         }
         match outdated(&**kind, params, &self.store.shown(&seen.key), &self.root) {
             Ok(outdated) => match outdated.into_iter().next() {
-                None => Standing::Fresh,
+                None => standing,
                 Some((path, Some(_))) => Standing::Restorable(Some(Why::NotPublished(path))),
                 Some((path, None)) => Standing::Restorable(Some(Why::NotRemoved(path))),
             },
@@ -205,15 +205,33 @@ impl Project {
         Ok(Explanation { standing, then, now, so_far, undecided })
     }
 
-    /// What is recorded of every shown result, by [`InstanceId`].
+    /// What is recorded of every shown result, by [`InstanceId`]. `allow_missing`: as [`status`](Self::status).
     ///
     /// # Errors
     /// When the index cannot be read.
-    pub fn records(&self, pipeline: &Pipeline) -> Result<Vec<Option<Record>>, EngineError> {
-        let state = State::load(self.store.cache())?;
-        let shown =
-            |id| state.results.get(&key(pipeline, id)).and_then(|entry| self.store.record(entry.recipe));
-        Ok((0..pipeline.instances.len()).map(shown).collect())
+    pub fn records(
+        &self,
+        pipeline: &Pipeline,
+        allow_missing: bool,
+    ) -> Result<Vec<Option<Record>>, EngineError> {
+        let (state, seen, judged) = self.judged(pipeline, allow_missing)?;
+        let shown = judged.iter().zip(&seen).map(|(judged, seen)| {
+            // The index may know another recipe's result in a place where git put today's.
+            if let (true, Some(recipe)) = (judged.standing.is_current(), &judged.recipe) {
+                let record = self.store.record(recipe.digest());
+                return record.filter(|record| judged.tree == Some(record.tree));
+            }
+            state.results.get(&seen.key).and_then(|entry| self.store.record(entry.recipe))
+        });
+        Ok(shown.collect())
+    }
+
+    /// Would a run write the lock file?
+    ///
+    /// # Errors
+    /// When there is one that cannot be read, which a run refuses; or when the index cannot be.
+    pub fn check_lock_file(&self, pipeline: &Pipeline) -> Result<(), EngineError> {
+        lockfile::check(pipeline, &State::load(self.store.cache())?)
     }
 
     /// What the lock file says of each instance's result.
@@ -235,10 +253,12 @@ impl Project {
         self.store.shown(&key(pipeline, id))
     }
 
-    /// The folder that showed the result of an instance of this name, which the pipeline need not have any more.
-    pub fn result_of(&self, pipeline: &Pipeline, name: &str) -> PathBuf {
+    /// The folders that may have shown the result of an instance of this name, which the pipeline need not have any more:
+    /// first as the file has the stage's axes, then as a sweep gave it some.
+    pub fn results_of(&self, pipeline: &Pipeline, name: &str) -> [PathBuf; 2] {
         let (stage, axes) = name.split_once('[').unwrap_or((name, ""));
-        self.store.shown(&key_of(pipeline, stage, axes.trim_end_matches(']')))
+        let axes = axes.trim_end_matches(']');
+        [false, true].map(|swept| self.store.shown(&key_of(pipeline, stage, axes, swept)))
     }
 
     /// The log of an instance's last run.
@@ -429,10 +449,10 @@ pub(crate) fn lacking(
 pub(crate) fn key(pipeline: &Pipeline, id: InstanceId) -> String {
     let Instance { stage, axes, .. } = &pipeline.instances[id];
     let joined: Vec<_> = axes.iter().map(|(axis, value)| format!("{axis}={}", show(value))).collect();
-    key_of(pipeline, stage, &joined.join(","))
+    key_of(pipeline, stage, &joined.join(","), pipeline.swept.contains(stage))
 }
 
-fn key_of(pipeline: &Pipeline, stage: &str, axes: &str) -> String {
+fn key_of(pipeline: &Pipeline, stage: &str, axes: &str, swept: bool) -> String {
     let mut key = pipeline.namespace.to_string_lossy().into_owned();
     if !key.is_empty() {
         key.push('/');
@@ -443,7 +463,6 @@ fn key_of(pipeline: &Pipeline, stage: &str, axes: &str) -> String {
     }
     let safe = |c: char| c.is_alphanumeric() || "=,._-+".contains(c);
     let escaped: String = axes.chars().map(|c| if safe(c) { c } else { '_' }).collect();
-    let swept = pipeline.swept.contains(stage);
     key.push(if swept { ',' } else { '/' });
     // A file name has 255 bytes at most, and what is made beside this one has a longer name.
     if escaped == axes && axes.len() + if swept { stage.len() } else { 0 } <= 200 {

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     error::EngineError,
     kind::{Kind, Params, Publication, StageError},
-    place::write_whole,
+    place::{read_plain, write_whole},
 };
 
 /// What of a result's publication is not there.
@@ -23,7 +23,11 @@ pub(crate) fn outdated(
     root: &Path,
 ) -> Result<Publication, StageError> {
     let wanted = kind.publication(params, result, root)?;
-    Ok(wanted.into_iter().filter(|(path, bytes)| fs::read(root.join(path)).ok() != *bytes).collect())
+    let differs = |(path, wanted): &(PathBuf, Option<Vec<u8>>)| match wanted {
+        Some(_) => read_plain(&root.join(path)).ok() != *wanted,
+        None => fs::symlink_metadata(root.join(path)).is_ok(),
+    };
+    Ok(wanted.into_iter().filter(differs).collect())
 }
 
 /// What [`publish`] did to a file of the project.

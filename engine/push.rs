@@ -65,7 +65,14 @@ impl Project {
         let Share(to) = share;
         self.only_here()?;
         // The lock file is believed only to know the recipes of what was made of results that are not whole here.
-        let (state, seen, judged) = self.judged(pipeline, true)?;
+        let (state, seen, mut judged) = self.judged(pipeline, true)?;
+        for &id in wanted {
+            let Judged { standing, recipe: Some(recipe), found, .. } = &mut judged[id] else { continue };
+            // What lies in its place is whole, though its record cannot be read.
+            if *standing == Standing::Fresh && self.store.record(recipe.digest()).is_none() {
+                *found = found.take().or_else(|| state.results.get(&seen[id].key).cloned());
+            }
+        }
         self.adopt_all(pipeline, &judged, &seen)?;
         let (seen, state) = (&seen, &state);
         let mut push = Push { project: self, pipeline, seen, state, share, records: Vec::new(), bytes: 0 };

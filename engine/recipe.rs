@@ -241,9 +241,13 @@ pub(crate) fn changes(then: &str, now: &str) -> Vec<Change> {
 }
 
 /// The folder that a changed line is about, and the digest that it had.
-pub(crate) fn folder_in(change: &Change) -> Option<(&str, Digest)> {
+pub(crate) fn folder_in(change: &Change) -> Option<(String, Digest)> {
     let Change::Edited(then, _) = change else { return None };
     let (path, digest) = then.strip_prefix("file ")?.rsplit_once(" blake3:")?;
+    let path = match value_in(path) {
+        Some(Value::String(quoted)) => quoted,
+        _ => path.to_owned(),
+    };
     Some((path, digest.parse().ok()?))
 }
 

@@ -11,6 +11,9 @@ pub(crate) struct Pool {
     memory: u64,
     gpus: VecDeque<String>,
     slots: usize,
+    /// Were more processes asked for than there are threads? Then a command that asks for none need not have one: it may
+    /// wait for something else than a processor.
+    crowded: bool,
     /// Do others hand out what this only counts processes of?
     elsewhere: bool,
 }
@@ -40,14 +43,20 @@ impl Pool {
         };
         let all = Resources { threads, gpus: gpus.len(), memory };
         let slots = if jobs == 0 { threads } else { jobs };
-        Self { all, threads, memory, gpus, slots, elsewhere: false }
+        Self { all, threads, memory, gpus, slots, crowded: slots > threads, elsewhere: false }
     }
 
     /// Other machines, of which somebody else knows what they have: for at most `jobs` processes at once.
     pub(crate) fn elsewhere(jobs: usize) -> Self {
         let all = Resources { threads: usize::MAX, gpus: usize::MAX, memory: u64::MAX };
         let Resources { threads, memory, .. } = all;
-        Self { all, threads, memory, gpus: VecDeque::new(), slots: jobs.max(1), elsewhere: true }
+        let (gpus, slots) = (VecDeque::new(), jobs.max(1));
+        Self { all, threads, memory, gpus, slots, crowded: false, elsewhere: true }
+    }
+
+    /// The threads of a stage that asks for none, while it runs.
+    pub(crate) fn least(&self, command: bool) -> usize {
+        usize::from(!(self.crowded && command))
     }
 
     /// Is it not this machine that gives?
@@ -121,7 +130,7 @@ impl Pool {
 
     /// Can nothing more start, whatever it wants?
     pub(crate) fn exhausted(&self) -> bool {
-        self.slots == 0 || self.threads == 0
+        self.slots == 0 || (self.threads == 0 && !self.crowded)
     }
 }
 

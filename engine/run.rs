@@ -201,6 +201,7 @@ impl Project {
     ) -> Result<Vec<(InstanceId, Standing)>, EngineError> {
         let (wanted, forced) = (&wanted(pipeline, options), &forced(pipeline, options));
         let mut state = State::load(self.store.cache())?;
+        lockfile::check(pipeline, &state)?;
         let seen = self.look_all(pipeline, None, &mut state);
         let locked = lockfile::believed(pipeline, options.allow_missing, &self.store, &seen)?;
         let mut adopted = Adopted::default();
@@ -240,7 +241,7 @@ impl Project {
         let mut unknown = vec![false; judged.len()];
         let mut taken = BTreeSet::new();
         let mut first = BTreeMap::new();
-        for (id, Judged { standing, recipe, .. }) in judged.iter().enumerate() {
+        for (id, Judged { standing, recipe, missing, .. }) in judged.iter().enumerate() {
             if !wanted.contains(&id) {
                 continue;
             }
@@ -248,7 +249,7 @@ impl Project {
             let mut waits: Vec<_> = needs.filter(|&from| unknown[from]).collect();
             waits.sort_unstable();
             waits.dedup();
-            let mut standing = self.published(&pipeline.instances[id], &seen[id], standing.clone());
+            let mut standing = standing.clone();
             // What is not known yet is not known of what depends on it either.
             let recipe = recipe.as_ref().map(Recipe::digest).filter(|_| waits.is_empty());
             if forced.contains(&id) && (recipe.is_some() || !waits.is_empty()) {
@@ -262,11 +263,16 @@ impl Project {
             {
                 standing = Standing::Stale(vec![Why::CacheDamaged(damage.to_string())]);
             }
-            // Of two that are the same, the second is restored once the first has run.
             if let (Standing::Stale(_), Some(recipe)) = (&standing, recipe) {
-                let twin = *first.entry(recipe).or_insert(id);
-                if twin != id && !forced.contains(&id) {
-                    standing = Standing::Waiting(vec![twin]);
+                if let Some(why) = missing {
+                    // Without what it reads it would make something else of the same recipe.
+                    standing = Standing::Stale(vec![why.clone()]);
+                } else {
+                    // Of two that are the same, the second is restored once the first has run.
+                    let twin = *first.entry(recipe).or_insert(id);
+                    if twin != id && !forced.contains(&id) {
+                        standing = Standing::Waiting(vec![twin]);
+                    }
                 }
             }
             let absent = |from: InstanceId| {
@@ -281,6 +287,8 @@ impl Project {
             if standing == Standing::Locked {
                 taken.insert(id);
             }
+            // At the end: that a page is to be written needs nothing of the cache.
+            let standing = self.published(&pipeline.instances[id], &seen[id], standing);
             unknown[id] = matches!(standing, Standing::Stale(_) | Standing::Waiting(_));
             plan.push((id, standing));
         }

@@ -22,7 +22,7 @@ use crate::{
     commit::Committer,
     digest::Digest,
     error::EngineError,
-    instance::{InstanceId, Pipeline},
+    instance::{InstanceId, Pipeline, Resources},
     kind::{Input, StageError},
     lockfile::Locked,
     machine::Machine,
@@ -336,7 +336,6 @@ impl Run<'_> {
         // A stage may read what was published.
         let foreseen = seen.foreseen(&inputs).filter(|_| !self.started && !self.summary.published);
         let recipe = project.recipe(pipeline, id, &inputs, foreseen, locked, &mut self.state);
-        let missing = recipe.as_ref().ok().and_then(|(_, why)| why.as_ref().map(ToString::to_string));
         let judged = project.judge_one(recipe, seen, locked, &self.state);
         let Some(recipe) = judged.recipe else {
             let message = match judged.standing {
@@ -362,8 +361,8 @@ impl Run<'_> {
             Standing::Stale(_) | Standing::Waiting(_) => self.queue(id, recipe),
         }
         // Forced, or damaged in the cache: without what it reads it would make something else of the same recipe.
-        if let Some(why) = missing.filter(|_| self.queued.remove(&id).is_some()) {
-            self.fail(id, StageError::new(why).hint(READABLE));
+        if let Some(why) = judged.missing.filter(|_| self.queued.remove(&id).is_some()) {
+            self.fail(id, StageError::new(why.to_string()).hint(READABLE));
         }
     }
 
@@ -395,6 +394,7 @@ impl Run<'_> {
         let problem = match &self.plan.seen[id].found {
             Found::Missing(_, path) => Some(format!("`{}` is missing", path.display())),
             Found::Altered(_, path) => Some(format!("`{}` is not what was recorded of it", path.display())),
+            Found::Surplus(_, path) => Some(format!("`{}` is not part of the result", path.display())),
             Found::Nothing | Found::Intact(_) => None,
         };
         if let Some(problem) = problem {
@@ -473,7 +473,8 @@ impl Run<'_> {
             out: draft.path().to_owned(),
             scratch: project.store.scratch(recipe.digest()),
             project: project.root.clone(),
-            resources: share.resources,
+            // A command may hold none.
+            resources: Resources { threads: share.resources.threads.max(1), ..share.resources },
             offline: options.offline,
             elsewhere: options.launcher.is_some(),
         };

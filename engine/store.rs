@@ -290,6 +290,11 @@ impl Store {
         (Digest::of(&record.recipe) == recipe && record.is_sound()).then_some(record)
     }
 
+    /// Is there something in its place? A crash of the system may leave an empty file. [`Store::record`] reads it.
+    pub(crate) fn has_record(&self, recipe: Digest) -> bool {
+        fs::symlink_metadata(self.record_path(recipe)).is_ok_and(|meta| meta.is_file() && meta.len() > 0)
+    }
+
     /// The recipes that ran to their end here, sorted.
     pub(crate) fn recipes(&self) -> Result<Vec<Digest>, EngineError> {
         let folder = self.cache.join("records");

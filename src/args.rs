@@ -272,7 +272,8 @@ pub(crate) struct Run {
     /// of its axes; everything when left out
     #[arg(value_name = "INSTANCE")]
     pub(crate) instances: Vec<String>,
-    /// Run at most N processes at once; stages that share one count as one [default: one per thread]
+    /// Run at most N processes at once; stages that share one count as one. Where N is above the number of threads, more of
+    /// those commands run at once that ask for no `threads`, and nothing else [default: one per thread]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: Option<u16>,
     /// Start the stages elsewhere, N at once as `-j N` must say: by this command line, which has to run the one behind it in this folder and

@@ -8,7 +8,7 @@ use super::{
     Diagnostics,
     hint::did_you_mean,
     params::substitute,
-    parse::{Data, Entries, Node, Span, a, check_name, in_order, table},
+    parse::{Data, Entries, Entry, Node, Span, a, check_name, in_order, table},
 };
 use crate::instance::{name_of, show};
 
@@ -170,22 +170,29 @@ fn check_value(axis: &str, value: &Value, span: &Span, diagnostics: &mut Diagnos
 }
 
 fn rules(entries: &Entries, key: &str, params: &Table, diagnostics: &mut Diagnostics) -> Vec<(Span, Axes)> {
-    let Some(entry) = entries.get(key) else { return Vec::new() };
-    let Data::List(items) = &entry.node.data else {
-        let message = format!("`{key}` must be a list of tables, not {}", a(entry.node.what()));
-        diagnostics.add(&entry.node.span, message, Some(format!("write `{key} = [{{ axis = value }}]`")));
-        return Vec::new();
+    let Some(Entry { node, .. }) = entries.get(key) else { return Vec::new() };
+    // The whole list may be a reference, and so may each of its tables.
+    let items = match substitute(node, &Axes::new(), params, diagnostics) {
+        Value::Array(items) => items,
+        other => {
+            let message = format!("`{key}` must be a list of tables, not {}", a(other.type_str()));
+            diagnostics.add(&node.span, message, Some(format!("write `{key} = [{{ axis = value }}]`")));
+            return Vec::new();
+        }
     };
     let mut out = Vec::new();
-    for item in items {
-        let Some(rule) = table(item, &format!("each `{key}`"), diagnostics) else { continue };
-        let mut axes = Axes::new();
-        for (axis, entry) in rule {
-            let value = substitute(&entry.node, &Axes::new(), params, diagnostics);
-            check_value(axis, &value, &entry.node.span, diagnostics);
-            axes.insert(axis.clone(), value);
+    for (at, rule) in items.into_iter().enumerate() {
+        let item = if let Data::List(items) = &node.data { &items[at] } else { node };
+        let Value::Table(rule) = rule else {
+            let message = format!("each `{key}` must be a table, not {}", a(rule.type_str()));
+            diagnostics.add(&item.span, message, None);
+            continue;
+        };
+        for (axis, value) in &rule {
+            let own = if let Data::Table(written) = &item.data { written.get(axis) } else { None };
+            check_value(axis, value, own.map_or(&item.span, |entry| &entry.node.span), diagnostics);
         }
-        out.push((item.span.clone(), axes));
+        out.push((item.span.clone(), rule.into_iter().collect()));
     }
     out
 }

@@ -6,7 +6,7 @@ use toml::{Value, de::DeValue};
 use super::{
     Diagnostics,
     hint::did_you_mean,
-    params::{mentions, names},
+    params::{find_mut, mentions, names},
     parse::{Data, Document, Entries, Entry, Node, convert, table},
     schema::Facts,
     sweep,
@@ -220,12 +220,7 @@ fn set_param(params: &mut Entries, path: &[&str], value: Value) -> Result<(), Re
     if path == [""] {
         return Err(("it names no parameter".into(), Some("write -S 'key=value'".into())));
     }
-    let [first, rest @ ..] = path else { return Err(unknown()) };
-    let mut node = &mut params.get_mut(*first).ok_or_else(unknown)?.node;
-    for key in rest {
-        let Data::Table(entries) = &mut node.data else { return Err(unknown()) };
-        node = &mut entries.get_mut(*key).ok_or_else(unknown)?.node;
-    }
+    let node = find_mut(params, &path.join(".")).ok_or_else(unknown)?;
     if let (Data::Table(_), Value::Table(new)) = (&node.data, &value) {
         // Each as by itself, so that none is new.
         return new.iter().try_for_each(|(key, value)| {

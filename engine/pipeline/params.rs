@@ -142,6 +142,22 @@ fn find<'a>(params: &'a Entries, path: &str) -> Option<&'a Node> {
     params.get(path).map(|entry| &entry.node).or_else(|| path.match_indices('.').find_map(within))
 }
 
+/// The same, to be changed.
+pub(super) fn find_mut<'a>(params: &'a mut Entries, path: &str) -> Option<&'a mut Node> {
+    if params.contains_key(path) {
+        return params.get_mut(path).map(|entry| &mut entry.node);
+    }
+    let leads = |dot: usize| match params.get(&path[..dot]).map(|entry| &entry.node.data) {
+        Some(Data::Table(inner)) => find(inner, &path[dot + 1..]).is_some(),
+        _ => false,
+    };
+    let dot = path.match_indices('.').map(|(dot, _)| dot).find(|&dot| leads(dot))?;
+    match &mut params.get_mut(&path[..dot])?.node.data {
+        Data::Table(inner) => find_mut(inner, &path[dot + 1..]),
+        _ => None,
+    }
+}
+
 /// The parameters by their names, `table.key` for those of tables, which come before the table itself.
 pub(super) fn names(params: &Entries) -> Vec<String> {
     fn walk(entries: &Entries, prefix: &str, out: &mut Vec<String>) {

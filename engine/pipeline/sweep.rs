@@ -163,11 +163,12 @@ fn no_room(stage: &Entries, axis: &str) -> Option<Room> {
     }
 }
 
-/// The combinations that a matrix adds.
+/// The combinations that a matrix adds; of those that a reference stands for, the reference.
 pub(super) fn included(axes: &Entries) -> &[Node] {
-    match axes.get("include").map(|entry| &entry.node.data) {
-        Some(Data::List(all)) => all,
-        _ => &[],
+    match axes.get("include").map(|entry| &entry.node) {
+        Some(Node { data: Data::List(all), .. }) => all,
+        Some(reference) => std::slice::from_ref(reference),
+        None => &[],
     }
 }
 

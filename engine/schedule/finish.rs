@@ -18,7 +18,7 @@ use crate::{
     kind::StageError,
     look::look,
     observer::Event,
-    plan::{Found, Why},
+    plan::Why,
     project::Project,
     publish::{Change, publish},
     recipe::{Recipe, changes},
@@ -255,7 +255,7 @@ impl Run<'_> {
                 return Some((recipe.digest(), format!("its input `{}`", place.display())));
             };
             let (found, _) = look(&project.store.shown(key), entry);
-            if let Found::Missing(_, path) | Found::Altered(_, path) = found {
+            if let Some(path) = found.spoilt() {
                 return Some((recipe.digest(), format!("its input `{}`", path.display())));
             }
         }

@@ -17,7 +17,6 @@ use crate::{
     kind::{Group, StageError, TAKEN},
     look::look,
     observer::Event,
-    plan::Found,
     process::Running,
     project::lacking,
     recipe::Recipe,
@@ -207,9 +206,8 @@ impl Run<'_> {
                 }
             };
         };
-        let (Found::Missing(_, path) | Found::Altered(_, path)) = look(&store.shown(key), entry).0 else {
-            return Ok(false);
-        };
+        let found = look(&store.shown(key), entry).0;
+        let Some(path) = found.spoilt() else { return Ok(false) };
         let (recipe, problem) = (entry.recipe, format!("`{}` is no longer what was made", path.display()));
         let because = |error: EngineError| format!(": {error}");
         let unusable = |why: &str| {
@@ -217,8 +215,9 @@ impl Run<'_> {
             StageError::new(message)
                 .hint("run again: it is restored or made anew; if that happens again, a stage writes into what it reads")
         };
-        let record = store.restorable(recipe).ok_or_else(|| unusable(""))?;
-        let (draft, content) = store.restore(&record).map_err(|error| unusable(&because(error)))?;
+        // What the reader's recipe names: elsewhere the same recipe may have come to other bytes by now, and its record
+        // tells of those.
+        let (draft, content) = store.draw(&entry.outputs()).map_err(|error| unusable(&because(error)))?;
         let said = self.show(id, recipe, draft, content, None);
         // Who made it has done its part: it is the reader that cannot go on.
         let said = said.map_err(|error| unusable(&because(error)))?;
@@ -252,7 +251,8 @@ impl Run<'_> {
     fn wanted(&self, id: InstanceId) -> Resources {
         let Instance { kind, params, resources, .. } = &self.plan.pipeline.instances[id];
         let gpus = resources.gpus.max(kind.gpus(params).min(self.pool.gpus()));
-        Resources { gpus, threads: resources.threads.max(1), ..*resources }
+        let least = self.pool.least(kind.command(params).is_some());
+        Resources { gpus, threads: resources.threads.max(least), ..*resources }
     }
 
     /// The threads that an instance gets which starts now: where its resources do not say how many, its part of those that

@@ -26,20 +26,28 @@ pub(super) fn explain(
         let undecided = undecided.iter().map(|(from, standing)| {
             let name = &pipeline.instances[*from].name;
             let why = match standing {
-                Standing::Stale(whys) => {
-                    super::told(whys).map(ToString::to_string).collect::<Vec<_>>().join("; ")
-                }
+                Standing::Stale(_) => super::each_reason(standing).join("; "),
                 other => super::why(pipeline, other),
             };
             json!({ "name": name, "standing": super::word(standing), "why": why })
         });
         ui::json(&json!({
-            "name": name, "standing": super::word(&standing), "then": then, "now": now, "so_far": so_far,
-            "undecided": undecided.collect::<Vec<_>>(),
+            "name": name, "standing": super::word(&standing), "reasons": super::each_reason(&standing),
+            "then": then, "now": now, "so_far": so_far, "undecided": undecided.collect::<Vec<_>>(),
         }));
         return Ok(ExitCode::SUCCESS);
     }
-    ui::line(&format!("{name} is {}", super::word(&standing)));
+    // What changed in its recipe is shown line by line.
+    let shown = |why: &Why| now.is_some() && matches!(why, Why::Changed(_));
+    let why = match &standing {
+        Standing::Stale(whys) => {
+            super::reasons(&whys.iter().filter(|why| !shown(why)).cloned().collect::<Vec<_>>())
+        }
+        Standing::Waiting(_) => String::new(), // see below
+        other => super::why(pipeline, other),
+    };
+    let colon = if why.is_empty() { "" } else { ": " };
+    ui::line(&format!("{name} is {}{colon}{why}", super::word(&standing)));
     if !undecided.is_empty() {
         ui::line("it is decided once these have run:");
     }
@@ -50,10 +58,8 @@ pub(super) fn explain(
     if undecided.len() > SHOWN {
         ui::line(&format!("  and {} more", undecided.len() - SHOWN));
     }
-    if let Standing::Stale(whys) = &standing
-        && now.is_none()
-    {
-        ui::line(&format!("it has no recipe: {}", super::reasons(whys)));
+    if matches!(standing, Standing::Stale(_)) && now.is_none() {
+        ui::line("it has no recipe without that");
     }
     match (then, now.or(so_far)) {
         (None, None) => {}

@@ -13,10 +13,12 @@ pub(super) fn gc(global: &Global, apply: bool, keep_days: u32, json: bool) -> Re
     let keep = Duration::from_secs(u64::from(keep_days) * 24 * 60 * 60);
     let locks = git::lock_files(&pipeline.root)?;
     let report = project.gc(&GcOptions { keep, delete: apply, locks })?;
+    let gone = project.without_instance(pipeline)?;
     if json {
         let files: Vec<_> = report.files.iter().map(|file| file.to_string_lossy()).collect();
         ui::json(&json!({
             "deleted": apply, "files": files, "bytes": report.bytes, "kept_bytes": report.kept,
+            "without_instance": gone.iter().map(|folder| folder.to_string_lossy()).collect::<Vec<_>>(),
         }));
         return Ok(ExitCode::SUCCESS);
     }
@@ -31,6 +33,14 @@ pub(super) fn gc(global: &Global, apply: bool, keep_days: u32, json: bool) -> Re
     });
     if !apply && !report.files.is_empty() {
         ui::note("help: `repro gc --apply` deletes them");
+    }
+    if let Some(first) = gone.first() {
+        let results = ui::count(gone.len(), "result", "results");
+        ui::note(&format!(
+            "{results} in `artifacts/`, such as `{}`, belong to no instance of this pipeline as it is now (without `-S`), and \
+             stay\nhelp: delete the folders that you do not need; `--json` names them",
+            ui::path(first)
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }

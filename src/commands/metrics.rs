@@ -2,13 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::ErrorKind,
     process::ExitCode,
 };
 
 use engine::{
-    digest::Digest, instance::Pipeline, past::Past, place::read_plain, plan::Standing, project::Project,
-    record::recordable,
+    digest::Digest, instance::Pipeline, past::Past, plan::Standing, project::Project, record::recordable,
 };
 use serde_json::{Map, Value, json};
 
@@ -101,8 +99,10 @@ fn at(pipeline: &Pipeline, project: &Project, revision: &str) -> Result<Values, 
     for (name, Past { digest, content }) in project.past(&lock, &place, pipeline.profile.as_deref(), FILE)? {
         // By its name: today's pipeline need not have it any more.
         let committed = || {
-            let path = project.result_of(pipeline, &name).join(FILE);
-            git::show(revision, &path).ok()?.filter(|bytes| Digest::of(bytes) == digest)
+            project.results_of(pipeline, &name).into_iter().find_map(|folder| {
+                let bytes = git::show(revision, &folder.join(FILE)).ok()?;
+                bytes.filter(|bytes| Digest::of(bytes) == digest)
+            })
         };
         let Some(bytes) = content.or_else(committed) else {
             lost += 1;
@@ -210,16 +210,9 @@ pub(super) fn rows(
 ) -> Result<Vec<Row>, Failure> {
     let mut rows = Vec::new();
     for id in super::selected_or_all(pipeline, names)? {
-        let path = project.result(pipeline, id).join(FILE);
-        let text = match read_plain(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error) => {
-                ui::note(&format!("warning: `{}` cannot be read ({error}); it is left out", ui::path(&path)));
-                continue;
-            }
-        };
-        let Some(mut fields) = fields(&text, &ui::path(&path)) else { continue };
+        let folder = project.result(pipeline, id);
+        let Some(text) = super::read(&folder, FILE) else { continue };
+        let Some(mut fields) = fields(&text, &ui::path(&folder.join(FILE))) else { continue };
         fields.retain(|name, _| !over.contains(name));
         let instance = &pipeline.instances[id];
         let axes = instance.axes.iter().filter(|(axis, _)| !over.contains(axis));

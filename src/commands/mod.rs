@@ -22,6 +22,7 @@ mod status;
 mod verify;
 
 use std::{
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -30,6 +31,7 @@ use engine::{
     idle::Question,
     instance::{InstanceId, Pipeline},
     pipeline::{self, LoadOptions, load, load_text, select},
+    place::{link_below, read_at_most},
     plan::{Standing, Why},
     project::Project,
     share::Share,
@@ -274,6 +276,15 @@ fn reasons(whys: &[Why]) -> String {
     told(whys).map(each).collect::<Vec<_>>().join("; ")
 }
 
+/// The same, one by one and whole, for programs.
+fn each_reason(standing: &Standing) -> Vec<String> {
+    match standing {
+        Standing::Stale(whys) => told(whys).map(ToString::to_string).collect(),
+        Standing::Restorable(touched) => touched.iter().map(ToString::to_string).collect(),
+        Standing::Fresh | Standing::Locked | Standing::Waiting(_) => Vec::new(),
+    }
+}
+
 /// Those that the word for where it stands does not say.
 fn told(whys: &[Why]) -> impl Iterator<Item = &Why> {
     whys.iter().filter(|why| **why != Why::Running)
@@ -286,4 +297,23 @@ fn names(pipeline: &Pipeline, ids: &[InstanceId]) -> String {
         ids.iter().take(SHOWN).map(|&id| format!("`{}`", pipeline.instances[id].name)).collect();
     let more = ids.len().saturating_sub(SHOWN);
     if more == 0 { names.join(", ") } else { format!("{} and {more} more", names.join(", ")) }
+}
+
+/// A file of the result in `folder`, if it is there. What others get to see must be nothing else: a link in a result,
+/// as a clone may bring one, could lead to whatever there is.
+fn read(folder: &Path, name: &str) -> Option<Vec<u8>> {
+    const LARGEST: u64 = 32 << 20;
+    let path = folder.join(name);
+    let read = match link_below(folder, &path) {
+        Some(_) => Err(io::Error::other("a link leads to it")),
+        None => read_at_most(&path, LARGEST),
+    };
+    match read {
+        Ok(bytes) => Some(bytes),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => {
+            ui::note(&format!("warning: `{}` cannot be read ({error}); it is left out", ui::path(&path)));
+            None
+        }
+    }
 }

@@ -3,24 +3,19 @@
 
 use std::{
     fs::{self, File},
-    io::{self, ErrorKind, Read as _},
+    io::{self, Read as _},
     path::Path,
     process::ExitCode,
 };
 
-use engine::{
-    place::{link_below, read_at_most},
-    record::Record,
-    store::Output,
-};
+use engine::store::Output;
 use serde_json::Value;
 
-use super::{export::save, metrics};
+use super::{export::save, metrics, read};
 use crate::{
     args::Global,
     error::Failure,
     report::{Figure, HEAD, Item, Report},
-    ui,
 };
 
 pub(super) fn report(global: &Global, output: Option<&Path>) -> Result<ExitCode, Failure> {
@@ -37,13 +32,16 @@ pub(super) fn report(global: &Global, output: Option<&Path>) -> Result<ExitCode,
     }
     let (pipeline, project) = super::project(global)?;
     let standings = super::standings(&project, pipeline)?;
-    let records = project.records(pipeline)?;
+    // As where they stand: without a lock file that can be read there is less to say.
+    let records = project.records(pipeline, true).or_else(|_| project.records(pipeline, false))?;
+    let locked = project.locked(pipeline).unwrap_or_else(|_| vec![None; pipeline.instances.len()]);
     let (mut figures, mut others) = (Vec::new(), Vec::new());
     let (mut tables, mut claims) = (Vec::new(), Vec::new());
     let mut room = 64 << 20; // a browser opens that
     for (id, instance) in pipeline.instances.iter().enumerate() {
         let folder = project.result(pipeline, id);
-        let stale = if standings[id].is_current() { "" } else { ", not fresh" };
+        let current = standings[id].is_current();
+        let stale = if current { "" } else { ", not fresh" };
         let name = format!("{}{stale}", instance.name);
         match instance.kind.name() {
             "plot" => {
@@ -52,14 +50,17 @@ pub(super) fn report(global: &Global, output: Option<&Path>) -> Result<ExitCode,
                 tables.extend(table.map(|text| rows(&String::from_utf8_lossy(&text))));
             }
             "claims" => claims.push((name, list(&folder, "claims.json"))),
-            "command" => others.extend(images_in(&folder, &name, records[id].as_ref(), &mut room)),
+            "command" => {
+                // A clone has results without records.
+                let locked = locked[id].as_ref().filter(|_| current).map(|locked| &locked.outputs);
+                let outputs = records[id].as_ref().map(|record| &record.outputs).or(locked);
+                others.extend(images_in(&folder, &name, outputs.into_iter().flatten(), &mut room));
+            }
             _ => {}
         }
     }
     figures.append(&mut others);
     let metrics = metrics::table(&metrics::rows(pipeline, &project, &standings, &[], &[])?);
-    // As where they stand: without a lock file that can be read there is less to say.
-    let locked = project.locked(pipeline).unwrap_or_else(|_| vec![None; pipeline.instances.len()]);
     let items = pipeline.instances.iter().zip(&standings).zip(records).zip(locked);
     let items = items.map(|(((instance, standing), record), locked)| Item {
         instance,
@@ -117,10 +118,14 @@ const MEDIA: [(&str, &str); 6] = [
     ("webp", "image/webp"),
 ];
 
-/// The images of a result, those that a page has room for, of which so many bytes are left.
-fn images_in(folder: &Path, instance: &str, record: Option<&Record>, room: &mut u64) -> Vec<Figure> {
+/// The images among the outputs of a result, those that a page has room for, of which so many bytes are left.
+fn images_in<'a>(
+    folder: &Path,
+    instance: &str,
+    outputs: impl Iterator<Item = &'a Output>,
+    room: &mut u64,
+) -> Vec<Figure> {
     const LARGEST: u64 = 2 << 20;
-    let outputs = record.into_iter().flat_map(|record| &record.outputs);
     let image = |output: &Output| {
         let ending = Path::new(&output.path).extension()?.to_str()?.to_ascii_lowercase();
         let (_, media) = MEDIA.into_iter().find(|(known, _)| *known == ending)?;
@@ -135,25 +140,6 @@ fn images_in(folder: &Path, instance: &str, record: Option<&Record>, room: &mut 
 /// The entries of a JSON list; none where there is no such file.
 fn list(folder: &Path, name: &str) -> Vec<Value> {
     read(folder, name).and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
-}
-
-/// A file of the result in `folder`, if it is there. A page that others get must show nothing else: a link in a result,
-/// as a clone may bring one, could lead to whatever there is.
-fn read(folder: &Path, name: &str) -> Option<Vec<u8>> {
-    const LARGEST: u64 = 32 << 20;
-    let path = folder.join(name);
-    let read = match link_below(folder, &path) {
-        Some(_) => Err(io::Error::other("a link leads to it")),
-        None => read_at_most(&path, LARGEST),
-    };
-    match read {
-        Ok(bytes) => Some(bytes),
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => {
-            ui::note(&format!("warning: `{}` cannot be read ({error}); it is left out", ui::path(&path)));
-            None
-        }
-    }
 }
 
 #[cfg(test)]

@@ -130,7 +130,7 @@ pub(super) fn closing(summary: &Summary, started: Instant, unreached: &str) -> S
 
 /// Can nothing be made where this is so?
 fn fails(why: &Why) -> bool {
-    matches!(why, Why::FileMissing(..) | Why::InputLacks(..))
+    matches!(why, Why::FileMissing(..) | Why::InputLacks(..) | Why::Unpublishable(_))
 }
 
 fn nothing_to_run(fresh: usize) -> String {

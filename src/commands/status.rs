@@ -35,6 +35,10 @@ pub(super) fn status(
         let stale = all.iter().any(|(_, standing)| !standing.is_current());
         return Ok(ExitCode::from(u8::from(stale)));
     }
+    if let Err(error) = project.check_lock_file(pipeline) {
+        let hint = error.hint().unwrap_or_default();
+        ui::note(&format!("warning: {error}; `repro run` refuses that\nhelp: {hint}"));
+    }
     if json {
         ui::json(&all.iter().map(|(id, standing)| as_json(pipeline, *id, standing)).collect());
     } else {
@@ -44,17 +48,12 @@ pub(super) fn status(
 }
 
 fn as_json(pipeline: &Pipeline, id: InstanceId, standing: &Standing) -> serde_json::Value {
-    let (mut reasons, mut waits_for) = (Vec::new(), Vec::new());
-    match standing {
-        Standing::Stale(whys) => reasons.extend(super::told(whys).map(ToString::to_string)),
-        Standing::Waiting(on) => waits_for.extend(on.iter().map(|&id| &pipeline.instances[id].name)),
-        Standing::Restorable(touched) => reasons.extend(touched.iter().map(ToString::to_string)),
-        Standing::Fresh | Standing::Locked => {}
-    }
+    let waits_for = if let Standing::Waiting(on) = standing { on.as_slice() } else { &[] };
+    let waits_for: Vec<_> = waits_for.iter().map(|&id| &pipeline.instances[id].name).collect();
     json!({
         "name": pipeline.instances[id].name,
         "standing": super::word(standing),
-        "reasons": reasons,
+        "reasons": super::each_reason(standing),
         "waits_for": waits_for,
     })
 }

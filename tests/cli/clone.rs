@@ -61,9 +61,11 @@ fn what_a_clone_lacks_is_not_made_again_where_the_lock_file_may_be_believed() {
     assert!(project.ends(&["status"], 0).out.contains("stale      train: never ran\n"));
     let status = project.ends(&["status", "--allow-missing", "-S", "figures=['accuracy']"], 0).out;
     assert_eq!(status, "locked     train: what is there is as the lock file says\n1 fresh, 1 locked\n");
-    assert!(project.ends(&["explain", "train"], 0).out.starts_with("train is stale\n"));
+    assert!(project.ends(&["explain", "train"], 0).out.starts_with("train is stale: never ran\n"));
     let explained = project.ends(&["explain", "train", "--allow-missing"], 0).out;
-    assert!(explained.starts_with("train is locked\nthe recipe of its result is today's:\n"), "{explained}");
+    let locked =
+        "train is locked: what is there is as the lock file says\nthe recipe of its result is today's:\n";
+    assert!(explained.starts_with(locked), "{explained}");
     assert!(!project.ends(&["metrics"], 0).out.contains("not fresh"));
     project.ends(&["-S", "figures=['accuracy']", "report", "-o", "page.html"], 0);
     let page = project.read("page.html");
@@ -363,4 +365,21 @@ fn what_lies_in_place_serves_single_stages_pushes_and_twins() {
     let plan = project.ends(&["run", "--dry-run"], 0).out;
     assert!(plan.starts_with("restore  0: "), "{plan}");
     assert!(project.ends(&["run"], 0).out.starts_with("restored 1, 2 fresh in "));
+}
+
+#[test]
+fn a_report_of_a_clone_shows_the_images_that_commands_made() {
+    let project = TestProject::new(
+        "[stage.a]\nkind = \"command\"\nrun = \"echo image > $OUT/a.png\"\noutputs = [\"a.png\"]\n",
+    );
+    project.ends(&["run"], 0);
+    std::fs::remove_dir_all(project.path(".repro")).unwrap();
+    let images = || {
+        project.ends(&["report"], 0);
+        project.read("report.html").matches("data:image/png").count()
+    };
+    assert_eq!(images(), 1);
+    // What nobody locked or made is not shown.
+    std::fs::remove_file(project.path("pipeline.lock")).unwrap();
+    assert_eq!(images(), 0);
 }

@@ -200,3 +200,39 @@ fn what_cannot_be_compared_with_is_named() {
     let answer = project.ends(&["params", "diff", "-f", "other.toml"], 2);
     assert!(answer.err.contains("`HEAD` has no `other.toml`"), "{}", answer.err);
 }
+
+#[test]
+fn a_report_tells_of_the_recipe_that_made_what_lies_there() {
+    let project = committed();
+    project.edit("pipeline.toml", "rate = 0.5", "rate = 0.6");
+    project.ends(&["run"], 0);
+    git(&project, &["commit", "-q", "-a", "-m", "two"]);
+    git(&project, &["checkout", "-q", "HEAD~1"]);
+    assert_eq!(project.ends(&["status"], 0).out, "2 fresh\n");
+    project.ends(&["report"], 0);
+    let page = project.read("report.html");
+    assert!(page.contains("RATE = 0.5") && !page.contains("RATE = 0.6"), "{page}");
+}
+
+#[test]
+fn committed_results_of_a_sweep_are_found_without_it() {
+    let project =
+        TestProject::new(&SCORES.replace("matrix = { seed = [1, 2] }", "").replace("${seed}", "$N"));
+    project.edit("pipeline.toml", "RATE =", "N = 1, RATE =");
+    project.write(".gitignore", ".repro/\n");
+    let sweep = ["-S", "stage.score.values.N=[3, 4]"];
+    project.ends(&[&["run"][..], &sweep].concat(), 0);
+    for words in [&["init", "-q", "-b", "main"][..], &["add", "."], &["commit", "-q", "-m", "one"]] {
+        git(&project, words);
+    }
+    std::fs::remove_dir_all(project.path(".repro")).unwrap();
+    for words in [
+        &["metrics", "diff", "HEAD", "--json"][..],
+        &["metrics", "diff", "HEAD", "--json", sweep[0], sweep[1]],
+    ] {
+        let answer = project.ends(words, 0);
+        assert!(!answer.err.contains("neither in the cache nor in the commit"), "{}", answer.err);
+    }
+    let old = project.json(&["metrics", "diff", "HEAD", "--json"], 0);
+    assert_eq!(old[1]["old"], 0.53, "{old}");
+}

@@ -302,3 +302,20 @@ fn output_that_cannot_be_written_is_no_success() {
     assert_eq!(schema.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&schema.stderr).starts_with("error: cannot write what was asked for"));
 }
+
+#[test]
+fn nobody_waits_for_a_pipe_among_the_figures() {
+    let project = TestProject::new(
+        "[stage.model]\nkind = \"model\"\narch = \"resnet8\"\n[stage.memory]\nkind = \"memory\"\nneeds = { model = \"model\" }\n\
+         [stage.plot]\nkind = \"plot\"\nneeds = { memory = \"memory\" }\n[stage.page]\nkind = \"readme\"\npublish = true\nneeds = { figures = \"plot\" }\n",
+    );
+    project.write("README.md", "<!-- repro:memory --><!-- /repro:memory -->");
+    project.ends(&["run"], 0);
+    let pipe = project.path("docs/figures/zz.svg");
+    fs::create_dir_all(pipe.parent().unwrap()).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let told = project.ends(&["status"], 0).out;
+    assert!(told.contains("page: `docs/figures/zz.svg` is not of it; a run removes it\n"), "{told}");
+    project.ends(&["run"], 0);
+    assert!(!pipe.exists() && project.path(".repro/replaced/docs~figures~zz.svg~1").exists());
+}

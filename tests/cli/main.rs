@@ -6,6 +6,7 @@ mod clone;
 mod command;
 mod costs;
 mod diff;
+mod dry;
 mod errors;
 mod experiments;
 mod export;

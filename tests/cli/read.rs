@@ -207,3 +207,77 @@ fn gc_deletes_only_what_nothing_needs_and_only_when_told() {
     assert!(kept.starts_with("nothing to do: 7 fresh"), "{kept}");
     assert!(project.ends(&["run"], 0).out.starts_with("ran 7 in "));
 }
+
+#[test]
+fn explain_says_why_where_the_recipe_is_the_same() {
+    let project = TestProject::new(
+        "[stage.a]\nkind = \"command\"\nrun = \"test -e ok && echo > $OUT/x\"\noutputs = [\"x\"]\n",
+    );
+    project.ends(&["run"], 1);
+    let failed = project.ends(&["explain", "a"], 0).out;
+    let why = "never ran; its last run failed: its process ended with exit code 1";
+    assert!(failed.starts_with(&format!("a is stale: {why}\nit has no result; ")), "{failed}");
+    let json = project.json(&["explain", "a", "--json"], 0);
+    assert_eq!(json["reasons"].as_array().map(Vec::len), Some(2), "{json}");
+    project.write("ok", "");
+    project.ends(&["run"], 0);
+    project.write("artifacts/a/x", "other");
+    let altered = project.ends(&["explain", "a"], 0).out;
+    assert!(altered.starts_with("a is restorable: `"), "{altered}");
+    assert!(altered.contains("artifacts/a/x` was altered; the cache holds its result\n"), "{altered}");
+    let json = project.json(&["explain", "a", "--json"], 0);
+    assert!(json["reasons"][0].as_str().unwrap().ends_with("was altered"), "{json}");
+    // Something new is not something else.
+    project.ends(&["run"], 0);
+    project.write("artifacts/a/new", "");
+    let told = project.ends(&["status"], 0).out;
+    assert!(told.contains("artifacts/a/new` is not part of the result; the cache holds"), "{told}");
+    let told = project.ends(&["run"], 0).err;
+    assert!(told.contains("artifacts/a/new` is not part of the result; the result is restored"), "{told}");
+}
+
+#[test]
+fn changed_files_of_a_folder_are_named_whatever_it_is_called() {
+    let project = TestProject::new(
+        "[stage.a]\nkind = \"command\"\ndeps = [\"my data\"]\nrun = \"ls 'my data' > $OUT/x\"\noutputs = [\"x\"]\n",
+    );
+    std::fs::create_dir(project.path("my data")).unwrap();
+    project.write("my data/one", "1");
+    std::thread::sleep(std::time::Duration::from_millis(60)); // what is younger is not remembered
+    project.ends(&["run"], 0);
+    project.write("my data/two", "2");
+    let told = project.ends(&["status"], 0).out;
+    assert!(told.contains("files in my data: ") && told.contains("two"), "{told}");
+}
+
+#[test]
+fn gc_names_results_that_no_instance_has_any_more() {
+    let project = TestProject::new(&CHAINS.replace("[params]", "[profile.p.params]\n[params]"));
+    project.ends(&["run"], 0);
+    project.ends(&["run", "--profile", "p"], 0);
+    project.write("other.toml", CHAINS);
+    project.ends(&["-f", "other.toml", "run"], 0);
+    let gone = |words: &[&str]| {
+        let json = project.json(&[words, &["gc", "--json"]].concat(), 0);
+        let gone = json["without_instance"].as_array().expect("a list").clone();
+        gone.into_iter().map(|path| path.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(gone(&[]), [""; 0]);
+    project.write("pipeline.toml", &CHAINS.replace("0, 1, 2", "0, 1").replace("stage.join", "stage.all"));
+    project.ends(&["run"], 0);
+    let left = gone(&[]);
+    assert_eq!(left.len(), 3, "{left:?}");
+    for (place, end) in left.iter().zip(["first/seed=2", "join", "second/seed=2"]) {
+        assert!(place.ends_with(&format!("/artifacts/{end}")), "{place}");
+    }
+    assert_eq!(gone(&["-f", "other.toml"]), [""; 0]);
+    let told = project.ends(&["gc"], 0).err;
+    assert!(
+        told.contains("3 results in `artifacts/`, such as `artifacts/first/seed=2`, belong to no"),
+        "{told}"
+    );
+    project.ends(&["gc", "--apply", "--keep-days", "0"], 0);
+    assert!(left.iter().all(|place| std::path::Path::new(place).exists()));
+    std::fs::remove_dir_all(project.path("artifacts/join")).unwrap();
+    assert_eq!(gone(&[]).len(), 2);
+}

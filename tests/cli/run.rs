@@ -377,3 +377,55 @@ fn many_processes_at_once_get_the_files_that_they_need() {
     let answer = run.wait();
     assert_eq!(answer.code, Some(0), "{}", answer.err);
 }
+
+#[test]
+fn a_reader_gets_the_input_that_its_recipe_names_though_the_record_has_other_bytes_by_now() {
+    let project = TestProject::new(
+        r#"
+        [params]
+        spoil = "true"
+        word = "one"
+
+        [stage.a]
+        kind = "command"
+        run = "od -An -N8 -tx1 /dev/urandom > $OUT/x"
+        outputs = ["x"]
+
+        [stage.between]
+        kind = "command"
+        run = "${spoil}; echo > $OUT/x"
+        outputs = ["x"]
+
+        [stage.b]
+        kind = "command"
+        run = "echo ${word} > $OUT/y; cat $IN_A/x >> $OUT/y"
+        outputs = ["y"]
+        needs = { a = "a" }
+
+        [profile.p]
+        "#,
+    );
+    project.ends(&["run"], 0);
+    project.ends(&["run", "--profile", "p"], 0);
+    let made = project.read("artifacts/p/a/x");
+    project.ends(&["run", "--force", "a"], 0);
+    let spoil = ["-S", "word=two", "-S", "spoil=echo dirty > artifacts/p/a/x"];
+    let run = project.ends(&[&["run", "--profile", "p", "-j1"][..], &spoil].concat(), 0);
+    assert!(run.err.contains("artifacts/p/a/x` is no longer what was made; the result is restored"));
+    assert_eq!(project.read("artifacts/p/b/y"), format!("two\n{made}"));
+    assert_eq!(project.read("artifacts/p/a/x"), made);
+}
+
+#[test]
+fn more_jobs_than_threads_start_as_many_commands_that_ask_for_none() {
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from) + 2;
+    let numbers: Vec<_> = (0..jobs).collect();
+    // Each waits until all have begun.
+    let project = TestProject::new(&format!(
+        "[stage.a]\nkind = \"command\"\nmatrix.n = {numbers:?}\noutputs = [\"x\"]\n\
+         run = '''echo > begun-${{n}}; for i in $(seq 300); do set -- begun-*; [ $# -ge {jobs} ] && break; sleep 0.1; done\n\
+         [ $# -ge {jobs} ] && echo $THREADS > $OUT/x'''\n"
+    ));
+    project.ends(&["run", "-j", &jobs.to_string()], 0);
+    assert_eq!(project.read("artifacts/a/n=0/x"), "1\n");
+}

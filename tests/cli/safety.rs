@@ -236,3 +236,21 @@ fn a_report_goes_through_a_link_only_where_that_is_named() {
     project.ends(&["report", "-o", "report.html"], 0);
     assert!(project.read("new.html").starts_with("<!"));
 }
+
+#[test]
+fn metrics_are_read_through_no_link() {
+    let theirs = tempfile::tempdir().unwrap();
+    fs::write(theirs.path().join("credentials.json"), r#"{"token": "secret"}"#).unwrap();
+    let project = TestProject::new(
+        &ONE.replace("[\"x\"]", "[\"metrics.json\"]")
+            .replace("echo 1 > $OUT/x", "echo {} > $OUT/metrics.json"),
+    );
+    project.ends(&["run"], 0);
+    let place = project.path("artifacts/one/metrics.json");
+    fs::remove_file(&place).unwrap();
+    symlink(theirs.path().join("credentials.json"), &place).unwrap();
+    let answer = project.ends(&["report"], 0);
+    assert!(answer.err.contains("metrics.json` cannot be read (a link leads to it); it is left out"));
+    assert!(!project.read("report.html").contains("secret"));
+    assert!(!project.ends(&["metrics"], 0).out.contains("secret"));
+}

@@ -150,3 +150,30 @@ fn what_cannot_be_pushed_or_pulled_is_said_with_a_way_out() {
     project.edit("pipeline.toml", "echo 2", "echo");
     assert_eq!(project.ends(&["pull", "shared"], 0).out.split(" (").next(), Some("nothing to do: 1 fresh"));
 }
+
+#[test]
+fn a_record_that_was_lost_is_made_again_of_what_lies_there() {
+    const ONE: &str = "[params]\nn = 1\n[stage.one]\nkind = \"command\"\nrun = \"echo x >> ran; echo ${n} > $OUT/x\"\noutputs = [\"x\"]\n";
+    for (spoil, found_by_runs) in [("rm -r .repro/records", true), (CUT, false)] {
+        let [project, share] = [TestProject::new(ONE), TestProject::new("")];
+        let share = share.path("share");
+        let lost = || {
+            let mut sh = std::process::Command::new("sh");
+            assert!(sh.args(["-c", spoil]).current_dir(project.path(".")).status().unwrap().success());
+        };
+        project.ends(&["run"], 0);
+        lost();
+        let pushed = project.ends(&["push", share.to_str().unwrap()], 0).out;
+        assert!(pushed.starts_with("pushed 1 result ("), "{spoil}: {pushed}");
+        if found_by_runs {
+            lost();
+            assert!(project.ends(&["run"], 0).out.starts_with("nothing to do: 1 fresh"));
+        }
+        project.ends(&["run", "-S", "n=2"], 0);
+        assert!(project.ends(&["run"], 0).out.starts_with("restored 1 in "), "{spoil}");
+        assert_eq!(project.read("ran"), "x\nx\n");
+    }
+}
+
+/// Cuts every record in half.
+const CUT: &str = "for f in .repro/records/*/*.json; do head -c 100 $f > cut; mv -f cut $f; done";

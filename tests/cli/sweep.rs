@@ -210,3 +210,38 @@ fn inputs_that_are_set_are_no_sweep() {
     project.ends(&["run", "-S", "stage.c.needs.x=b"], 0);
     assert_eq!(project.read("artifacts/c/x"), "b\n");
 }
+
+#[test]
+fn a_setting_finds_a_parameter_as_references_do() {
+    let project = TestProject::new(
+        "[params]\n\"dot.key\" = 3\n\"a.b\" = { c = 1 }\n[stage.a]\nkind = 'command'\noutputs = ['x']\n\
+         run = 'echo ${dot.key} ${a.b.c} > $OUT/x'\n",
+    );
+    for (set, shown) in [("dot.key=4", "4 1\n"), ("params.a.b.c=5", "3 5\n"), ("a.b={ c = 6 }", "3 6\n")] {
+        project.ends(&["run", "-S", set], 0);
+        assert_eq!(project.read("artifacts/a/x"), shown);
+    }
+    project.ends(&["run", "-S", "dot.keys=4"], 2);
+}
+
+#[test]
+fn what_a_matrix_includes_may_be_a_reference() {
+    let project = TestProject::new(
+        "[params]\ncombos = [{ m = 'a', n = 1 }, { m = 'b', n = 2 }]\none = { m = 'c', n = 3 }\n\
+         [stage.a]\nkind = 'command'\noutputs = ['x']\nmatrix = { include = '${combos}' }\n\
+         run = 'echo ${m} ${n} > $OUT/x'\n",
+    );
+    project.ends(&["run"], 0);
+    assert_eq!(project.read("artifacts/a/m=b,n=2/x"), "b 2\n");
+    let told = project.ends(&["run", "-S", "stage.a.n=[1, 2]"], 2).err;
+    assert!(told.contains("the `include` of `a` writes its combinations out"), "{told}");
+    project.edit("pipeline.toml", "'${combos}'", "['${one}']");
+    project.ends(&["run"], 0);
+    assert_eq!(project.read("artifacts/a/m=c,n=3/x"), "c 3\n");
+    project.edit("pipeline.toml", "['${one}']", "['${combos}']");
+    let told = project.ends(&["run"], 2).err;
+    assert!(told.contains("each `include` must be a table, not an array"), "{told}");
+    project.edit("pipeline.toml", "['${combos}']", "'${one}'");
+    let told = project.ends(&["run"], 2).err;
+    assert!(told.contains("`include` must be a list of tables, not a table"), "{told}");
+}

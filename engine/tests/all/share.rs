@@ -88,8 +88,9 @@ fn what_one_clone_made_another_shows_without_running() {
     two.ran(&[], &[]);
     fs::remove_dir_all(two.path("artifacts")).unwrap();
     two.ran(&[], &["a", "b", "c", "d"]);
-    let records =
-        |space: &Space| Project::open(space.folder.path()).unwrap().records(&space.pipeline()).unwrap();
+    let records = |space: &Space| {
+        Project::open(space.folder.path()).unwrap().records(&space.pipeline(), false).unwrap()
+    };
     assert_eq!(records(&one), records(&two));
 }
 
