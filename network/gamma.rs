@@ -103,7 +103,7 @@ fn statistics(gammas: &[f32]) -> GammaStatistics {
     }
 }
 
-/// From -2 to 3 in steps of 0.05: trained gammas of these networks lie between -1.5 and 2.5.
+/// From -2 to 3 in steps of 0.05: of the networks trained here at least 95 of 100 gammas lie there, of most all.
 fn histogram(gammas: &[f32]) -> Histogram {
     let (from, to, per_unit) = (-2.0, 3.0, 20.0);
     let mut histogram = Histogram { from, to, counts: vec![0; 100], below: 0, above: 0 };

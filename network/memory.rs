@@ -30,13 +30,19 @@ impl Buffers {
         let none = Images { labels: &[], pixels: &[] };
         let data = Dataset::from_bytes(Arc::new(pack(&vec![String::new(); classes], none, none)?))?;
         let mut buffers = Self { spec: spec.clone(), data: Arc::new(data), fixed: 0, each: 0 };
-        let (small, large) = (buffers.exactly(STEP)?, buffers.exactly(2 * STEP)?);
+        let (small, large) = (buffers.made(STEP)?, buffers.made(2 * STEP)?);
         (buffers.fixed, buffers.each) = ((2 * small).saturating_sub(large), large - small);
         Ok(buffers)
     }
 
-    /// Bytes for a batch, as the plan of its step has them.
+    /// Bytes for a batch: those of two small ones tell, so that buffers need not be had to be counted.
     fn exactly(&self, batch: usize) -> Result<usize> {
+        let steps = (batch / STEP).saturating_sub(1);
+        Ok(self.made(batch - steps * STEP)?.saturating_add(self.each.saturating_mul(steps)))
+    }
+
+    /// Bytes for a batch, as the plan of its step has them.
+    fn made(&self, batch: usize) -> Result<usize> {
         let spec = TrainSpec { batch, ..self.spec.clone() };
         let trainer = trainer::open(&spec, self.data.clone(), Isa::choose(None)?, 1, usize::MAX)?;
         Ok(trainer.plan().map_or(0, |plan| plan.buffer_bytes(false)))
@@ -91,6 +97,12 @@ mod tests {
             assert!(largest > 0 && bytes(largest) <= budget && bytes(largest + 1) > budget, "{largest}");
         }
         assert_eq!(bytes(5 * STEP), buffers.bytes(5 * STEP).unwrap());
+        for batch in [1, STEP - 1, 2 * STEP + 1, 3 * STEP + 17, 5 * STEP] {
+            assert_eq!(bytes(batch), buffers.made(batch).unwrap(), "{batch}");
+        }
+        // More than any machine has.
+        let largest = buffers.largest_batch(1 << 60).unwrap();
+        assert!(bytes(largest) <= 1 << 60 && bytes(largest + 1) > 1 << 60, "{largest}");
         assert_eq!(buffers.largest_batch(1000).unwrap(), 0);
     }
 }

@@ -2,7 +2,8 @@
 //! fast engine is tested against. Knows no schedule and no files.
 //!
 //! Where candle's own operation has another gradient than PyTorch's, a plain composition stands in
-//! for it: `relu` (candle lets gradients through at 0) and `max_pool` (candle scales them).
+//! for it: `relu` (candle lets gradients through at 0) and `max_pool` (candle scales them). `convolution` is
+//! one because candle's own takes several times as long on the way back.
 //! candle takes its threads from `RAYON_NUM_THREADS`; they change no bit of a result.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
@@ -330,8 +331,27 @@ fn numbers(array: &Array) -> Result<Vec<f64>> {
     Ok(array.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
 }
 
+/// The product of the filters, as `K C*k*k`, with the patches that they meet, `N C*k*k H*W`.
 fn convolution(x: &Array, conv: &Conv, weight: &Array, bias: Option<&Array>) -> Result<Array> {
-    let y = x.conv2d(weight, conv.kernel / 2, conv.stride, 1, 1)?;
+    let (n, c, h, w) = x.dims4()?;
+    let Conv { kernel, stride, cout, .. } = *conv;
+    let size = [h, w].map(|size| size.div_ceil(stride));
+    let mut padded = x.clone();
+    for dim in [2, 3] {
+        // Behind it also what makes the last stride whole.
+        padded = padded.pad_with_zeros(dim, kernel / 2, kernel / 2 + stride - 1)?;
+    }
+    // One element of each filter: every `stride`-th row and column from its own on.
+    let met = |at: usize| -> Result<Array> {
+        let rows = padded.narrow(2, at / kernel, size[0] * stride)?;
+        let all = rows.narrow(3, at % kernel, size[1] * stride)?;
+        let all = all.reshape((n, c, size[0], stride, size[1], stride))?;
+        Ok(all.narrow(3, 0, 1)?.narrow(5, 0, 1)?.reshape((n, c, 1, size[0] * size[1]))?)
+    };
+    let patches = (0..kernel * kernel).map(met).collect::<Result<Vec<_>>>()?;
+    let patches = Array::cat(&patches, 2)?.flatten(1, 2)?;
+    let filters = weight.flatten_from(1)?.broadcast_left(n)?;
+    let y = filters.matmul(&patches)?.reshape((n, cout, size[0], size[1]))?;
     Ok(match bias {
         Some(bias) => y.broadcast_add(&bias.reshape((1, (), 1, 1))?)?,
         None => y,

@@ -4,32 +4,22 @@ use crate::{
     Error, Result,
     arch::{Graph, Param, Role},
     init,
-    mode::{Convs, Share},
+    mode::{Convs, Share, TrainSet},
     tensor::{Tensor, Tensors},
     trainer::{State, TrainSpec},
 };
 
 impl State {
     /// The state before the first step of `spec` on `graph`, and every parameter's value then.
-    /// Errors when the `k` of mode `random` is larger than a filter.
+    /// Errors as [`fits`] does.
     pub fn initial(graph: &Graph, spec: &TrainSpec) -> Result<(Self, Tensors)> {
+        fits(graph, &spec.set)?;
         let mut weights = init::initial(graph, spec.seed, spec.init);
         if spec.set.convs == Convs::Thin {
             let convs = |param: &Param| matches!(param.role, Role::Conv | Role::Shortcut);
             for param in graph.params().into_iter().filter(convs) {
                 weights.insert(param.name.clone(), init::thin(spec.seed, &param));
             }
-        }
-        let some = |param: &Param| match spec.set.share(param) {
-            Share::PerFilter { k } => Some((param.len() / param.shape[0], k, param.name.clone())),
-            _ => None,
-        };
-        if let Some((most, k, name)) = graph.params().iter().filter_map(some).min()
-            && k > most
-        {
-            return Err(Error::Invalid(format!(
-                "k = {k} trained weights per filter do not fit `{name}`, whose filters have {most}; choose k from 1 to {most}"
-            )));
         }
         let mut state = Self::default();
         for param in graph.params() {
@@ -56,6 +46,20 @@ impl State {
     pub fn check(&self, other: &Self) -> Result<()> {
         check("values", &self.values, &other.values)?;
         check("momentum", &self.momentum, &other.momentum)
+    }
+}
+
+/// Errors when the `k` of mode `random` is larger than a filter.
+pub(crate) fn fits(graph: &Graph, set: &TrainSet) -> Result<()> {
+    let some = |param: &Param| match set.share(param) {
+        Share::PerFilter { k } => Some((param.len() / param.shape[0], k, param.name.clone())),
+        _ => None,
+    };
+    match graph.params().iter().filter_map(some).min() {
+        Some((most, k, name)) if k > most => Err(Error::Invalid(format!(
+            "k = {k} trained weights per filter do not fit `{name}`, whose filters have {most}; choose k from 1 to {most}"
+        ))),
+        _ => Ok(()),
     }
 }
 

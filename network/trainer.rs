@@ -149,7 +149,7 @@ pub trait Trainer {
     /// Logits (`N K`) of images `range` of `split`, not augmented, with running statistics.
     fn predict(&mut self, split: Split, range: Range<usize>) -> Result<Vec<f32>>;
 
-    /// As [`Trainer::predict`]; adds to `zeros`, one list for each ReLU in the order of the graph, at how
+    /// As [`Trainer::predict`], in bf16 but for rounding; adds to `zeros`, one list for each ReLU in the order of the graph, at how
     /// many positions each of its channels was zero. Not every engine can.
     fn predict_counting(
         &mut self,

@@ -1,7 +1,10 @@
 //! What is laid out, and what is refused because it would be computed wrongly: small networks that nobody has a name for.
 
 use super::*;
-use crate::arch::{Arch, Node, Variant};
+use crate::{
+    arch::{Arch, Node, Variant},
+    cuda::plan::covers,
+};
 
 /// A network in the making.
 struct Net(Vec<Node>);
@@ -86,7 +89,7 @@ fn chains_of_layers_and_blocks_are_covered() {
     for name in ["resnet8", "resnet14-3", "vgg11", "vgg19"] {
         for variant in [Variant::Paper, Variant::Origin] {
             let arch: Arch = name.parse().unwrap();
-            Layout::new(&Graph::new(arch, variant, 10)).unwrap();
+            covers(&Layout::new(&Graph::new(arch, variant, 10)).unwrap()).unwrap();
         }
     }
     layout(|net, x| {
@@ -105,12 +108,20 @@ fn chains_of_layers_and_blocks_are_covered() {
         net.layer(x, 16, 3, 1)
     })
     .expect("a network that narrows");
-    layout(|net, x| {
+    let pooled = layout(|net, x| {
         let x = net.layer(x, 16, 1, 1);
         let x = net.layer(x, 16, 3, 2);
         net.pool(x)
     })
     .expect("a 1x1 stem, and a last feature that is pooled");
+    assert!(covers(&pooled).is_err(), "not on a card");
+    let skipped = layout(|net, x| {
+        let x = net.layer(x, 16, 3, 1);
+        let x = net.block(x, 16, 1);
+        net.layer(x, 16, 1, 2)
+    })
+    .expect("a sum of which a quarter is read");
+    assert!(covers(&skipped).is_err(), "not on a card");
     layout(|net, x| {
         let x = net.layer(x, 16, 3, 2);
         let x = net.block(x, 16, 1);

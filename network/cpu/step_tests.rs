@@ -94,8 +94,9 @@ fn threads_and_instruction_sets_change_no_bit() {
 fn change_no_bit<S: Stored>(arch: &str, variant: Variant, batch: usize, threads: &[usize]) {
     let expected = bits::<S>(arch, variant, batch, Isa::all()[0], 1);
     assert!(expected.iter().any(|x| *x != 0));
-    for isa in Isa::all() {
-        for &threads in threads {
+    for (i, isa) in Isa::all().into_iter().enumerate() {
+        // Who computes which image is the same in all of them.
+        for &threads in threads.iter().skip(if i == 0 { 0 } else { threads.len() - 1 }) {
             let equal = bits::<S>(arch, variant, batch, isa, threads) == expected;
             assert!(equal, "{arch} in {}: {isa}, {threads} threads", S::NAME);
         }

@@ -19,7 +19,7 @@ use crate::{
     init::random_positions,
     mode::Share,
     optimizer::Sgd,
-    plan::{Buffer, Plan},
+    plan::{Buffer, Direction, Plan},
     tensor::{Tensor, Tensors},
     trainer::{Example, Precision, Split, State, Tally, TrainSpec, Trainer},
 };
@@ -148,6 +148,11 @@ impl<S: Stored> CpuTrainer<S> {
         })
     }
 
+    /// Does anything?
+    fn trains(&self) -> bool {
+        self.slots.iter().chain([&self.output]).any(|slots| !slots.is_empty())
+    }
+
     /// Forward with batch statistics, loss and, where something trains, backward.
     fn differentiate(&mut self, batch: &[Example]) -> Result<Tally> {
         self.spec.check(batch, &self.data)?;
@@ -158,7 +163,7 @@ impl<S: Stored> CpuTrainer<S> {
         };
         self.step.forward(batch.len(), load);
         let tally = self.lose(batch);
-        if self.slots.iter().chain([&self.output]).any(|slots| !slots.is_empty()) {
+        if self.trains() {
             self.step.backward(batch.len(), &self.d_logits, load);
         }
         Ok(tally)
@@ -357,6 +362,9 @@ impl<S: Stored> Trainer for CpuTrainer<S> {
 
     fn plan(&self) -> Option<Plan> {
         let mut plan = self.step.plan();
+        if !self.trains() {
+            plan.passes.retain(|pass| pass.direction == Direction::Forward);
+        }
         let slots = self.slots.iter().flatten().chain(&self.output);
         let trains = slots.clone().map(|slot| 4 * (slot.values.data.len() + slot.velocity.len())).sum();
         let in_part = slots.map(|slot| slot.what.bytes()).sum();

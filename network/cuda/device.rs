@@ -38,10 +38,6 @@ pub enum Arg {
     I32(i32),
     /// `unsigned`
     U32(u32),
-    /// `unsigned long long`
-    U64(u64),
-    /// `float`
-    F32(f32),
 }
 
 /// How a kernel is started.

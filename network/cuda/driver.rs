@@ -321,10 +321,9 @@ impl Drop for Card {
 /// The argument's bytes, in the first of eight.
 fn bits(arg: Arg) -> u64 {
     let bytes = match arg {
-        Arg::Address(Address(value)) | Arg::U64(value) => value.to_ne_bytes(),
+        Arg::Address(Address(value)) => value.to_ne_bytes(),
         Arg::I32(value) => front(value.to_ne_bytes()),
         Arg::U32(value) => front(value.to_ne_bytes()),
-        Arg::F32(value) => front(value.to_ne_bytes()),
     };
     u64::from_ne_bytes(bytes)
 }

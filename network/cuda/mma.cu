@@ -60,11 +60,26 @@ __device__ __forceinline__ void multiply_add_tf32(float (&sums)[4], const unsign
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+// Of floats in two parts: the smallest product is left out, and of the others the largest is added last.
+__device__ __forceinline__ void multiply_add_f32(float (&sums)[4], const unsigned (&high_a)[4], const unsigned (&low_a)[4],
+                                                 const unsigned (&high_b)[2], const unsigned (&low_b)[2]) {
+    multiply_add_tf32(sums, low_a, high_b);
+    multiply_add_tf32(sums, high_a, low_b);
+    multiply_add_tf32(sums, high_a, high_b);
+}
+
 __device__ __forceinline__ void multiply_add_bf16(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
                  "{%0, %1, %2, %3};"
                  : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// What the thread has whose number differs in the bits `other`.
+__device__ __forceinline__ float4 from_lane(float4 v, int other) {
+    const unsigned all = 0xffffffff;
+    return make_float4(__shfl_xor_sync(all, v.x, other), __shfl_xor_sync(all, v.y, other),
+                       __shfl_xor_sync(all, v.z, other), __shfl_xor_sync(all, v.w, other));
 }
 #endif
 
@@ -93,9 +108,7 @@ __device__ __forceinline__ void multiply_add(float (&sums)[4], const unsigned (&
         unsigned high_a[4], low_a[4], high_b[2], low_b[2];
         halve(high_a, low_a, a);
         halve(high_b, low_b, b);
-        multiply_add_tf32(sums, low_a, high_b);
-        multiply_add_tf32(sums, high_a, low_b);
-        multiply_add_tf32(sums, high_a, high_b);
+        multiply_add_f32(sums, high_a, low_a, high_b, low_b);
     }
 }
 
@@ -109,13 +122,6 @@ __device__ __forceinline__ void add_product(float (&sums)[4], const unsigned (&a
     } else {
         multiply_add(sums, a, b);
     }
-}
-
-// What the thread has whose number differs in the bits `other`.
-__device__ __forceinline__ float4 from_lane(float4 v, int other) {
-    const unsigned all = 0xffffffff;
-    return make_float4(__shfl_xor_sync(all, v.x, other), __shfl_xor_sync(all, v.y, other),
-                       __shfl_xor_sync(all, v.z, other), __shfl_xor_sync(all, v.w, other));
 }
 
 // Four numbers as words of a matrix in shared memory, the first of which is `to`.

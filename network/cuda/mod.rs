@@ -26,7 +26,7 @@ pub mod members;
 mod memory;
 pub mod nvrtc;
 mod parameters;
-mod plan;
+pub(crate) mod plan;
 mod sources;
 mod statistics;
 mod step;

@@ -6,6 +6,7 @@ use crate::{
     Error, Result,
     arch::Graph,
     cpu::layout::{Added, Feature, Layout, Unit},
+    state::fits,
     trainer::{Precision, TrainSpec},
 };
 
@@ -26,11 +27,26 @@ pub(super) struct Plan {
     pub(super) lowest: usize,
 }
 
+/// Does the engine compute what the CPU engine lays out? If not, why.
+pub(crate) fn covers(layout: &Layout) -> Result<(), String> {
+    for feature in &layout.features {
+        if feature.pooled && feature.readers.is_empty() {
+            return Err("its last maps must not be pooled by maxima".into());
+        }
+        let skips = |u: &usize| layout.units[*u].conv.kernel < layout.units[*u].conv.stride;
+        if feature.added != Added::None && feature.readers.first().is_some_and(skips) {
+            // Who reads a sum first keeps which elements were above zero.
+            return Err("the first convolution that reads a sum must read all of it".into());
+        }
+    }
+    Ok(())
+}
+
 impl Plan {
     /// For `instances` trainings like `spec` on `images` images of `classes` classes, on a device with `tensor_cores`.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] where the engine does not cover the network.
+    /// [`Error::Unsupported`] where the engine does not cover the network; those of a `k` that is larger than a filter.
     pub(super) fn new(
         spec: &TrainSpec,
         instances: usize,
@@ -44,6 +60,8 @@ impl Plan {
             Error::Unsupported { reason, .. } => uncovered(reason),
             e => e,
         })?;
+        covers(&layout).map_err(uncovered)?;
+        fits(&graph, &spec.set)?;
         let parameters = Parameters::new(&graph, &layout, spec, tensor_cores);
         if parameters.len.max(parameters.packed) > u32::MAX as usize {
             return Err(uncovered("it does not cover networks of 2^32 values".into()));

@@ -8,12 +8,13 @@ use crate::{
     cuda::{
         emulation::{Emulated, Order},
         fit::{bytes_needed, largest_batch},
+        memory::Memory,
         plan::Plan,
     },
     data::{Images, pack},
     init::BnInit,
     mode::Mode,
-    support::{batch, engine, golden, images, spec},
+    support::{TEST, TRAIN, batch, engine, golden, images, spec},
     train::{Epoch, Progress, Protocol, Training},
     trainer::{EngineName, Precision},
 };
@@ -303,8 +304,12 @@ fn memory_is_predicted_to_the_byte_and_a_batch_that_fits_is_named() {
     let needed = bytes_needed(&spec, &images(), 1).unwrap() as u64;
     let Some(mut device) = Emulated::new(Order::Forward) else { return };
     device.total = needed;
-    let group = Group::new(std::slice::from_ref(&spec), images(), device).unwrap();
-    assert_eq!(group.bytes() as u64, needed);
+    Group::new(std::slice::from_ref(&spec), images(), device).unwrap();
+    let mut device = Emulated::new(Order::Forward).unwrap();
+    device.total = needed;
+    let plan = Plan::new(&spec, 1, 10, TRAIN + TEST, true).unwrap();
+    Memory::new(&plan, &mut |bytes| device.alloc(bytes)).unwrap();
+    assert_eq!(device.memory().unwrap(), [0, needed]);
     let mut device = Emulated::new(Order::Forward).unwrap();
     device.total = needed - 1;
     let message = CudaTrainer::new(&spec, images(), device).err().unwrap().to_string();

@@ -60,7 +60,8 @@ static Three threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulation {
 
-constexpr int THREADS = 1024, WARP = 32, STACK = 64 * 1024, SHARED = 227 * 1024, BEHIND = 16 * 1024;
+// The stacks of a warp begin in different lines of a cache.
+constexpr int THREADS = 1024, WARP = 32, STACK = 65 * 1024 + 256, SHARED = 227 * 1024, BEHIND = 16 * 1024;
 enum Result { DONE, DIVERGED, TOO_LARGE, OUTSIDE, MISCOUNTED };
 enum Wait { FINISHED, FOR_BLOCK, FOR_WARP };
 
@@ -185,7 +186,7 @@ Result start(void (*kernel)(A...), const unsigned *grid, const unsigned *size, u
 
 // What each thread of a warp leaves for the others, in two places by turns: who is a meeting ahead writes the other.
 struct Parts {
-    unsigned words[2];
+    unsigned words[4];
     const unsigned *row;
 };
 static Parts left[THREADS][2];
@@ -268,46 +269,67 @@ static inline void load_matrices_across(unsigned (&words)[4], const unsigned *ro
     for (int i = 0; i < 4; i++) words[i] = number(8 * i + 2 * t) | number(8 * i + 2 * t + 1) << 16;
 }
 
+static inline float4 from_lane(float4 v, int other) { return __shfl_xor_sync(~0u, v, other); }
+
 // What a warp's threads give and take, in matrices; by turns as `left`. Who is the first to go on multiplies for all.
 typedef float Row __attribute__((vector_size(32))); // of 8
 struct Product {
-    Row sums[16], right[16];
-    float left[16][16];
+    Row sums[16], right[24];
+    float left[16][24];
     bool done;
+
+    // Leaves what `number` makes of this thread's words; `mma.cu` says who has which. Those of word w of a row of the
+    // left matrix, and of a column of the right one, are number from + w * step.
+    template <class Number>
+    void leave(int from, int step, const unsigned (&a)[4], const unsigned (&b)[2], Number number) {
+        const int lane = emulation::current % emulation::WARP, row = lane / 4, t = lane % 4;
+        for (int i = 0; i < 4; i++) left[row + i % 2 * 8][from + (t + i / 2 * 4) * step] = number(a[i]);
+        for (int i = 0; i < 2; i++) right[from + (t + i * 4) * step][row] = number(b[i]);
+    }
 };
 static Product products[emulation::THREADS / emulation::WARP][2];
 
-// Adds the product of 16 x 8 words and 8 x 8 words to 16 x 8 sums, word by word; `mma.cu` says who has which. Of floats
-// 11 bits are multiplied.
-template <int each>
-static void multiply_add(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-    const int thread = emulation::current, turn = emulation::turns[thread] ^ 1;
-    Product &product = products[thread / emulation::WARP][turn];
-    const int lane = thread % emulation::WARP, row = lane / 4, t = lane % 4;
-    for (int part = 0; part < each; part++) {
-        const auto value = [&](unsigned bits) {
-            return __uint_as_float(each == 1 ? bits & 0xffffe000 : bits >> part * 16 << 16);
-        };
-        for (int i = 0; i < 4; i++) product.left[row + i % 2 * 8][(t + i / 2 * 4) * each + part] = value(a[i]);
-        for (int i = 0; i < 2; i++) product.right[(t + i * 4) * each + part][row] = value(b[i]);
-    }
+static inline Product &next_product() {
+    const int thread = emulation::current;
+    return products[thread / emulation::WARP][emulation::turns[thread] ^ 1];
+}
+
+// Adds what all of the warp left, `depth` products, to 16 x 8 sums.
+template <int depth> static void multiply_add(Product &product, float (&sums)[4]) {
+    const int lane = emulation::current % emulation::WARP, row = lane / 4, t = lane % 4;
     for (int i = 0; i < 4; i++) product.sums[row + i / 2 * 8][t * 2 + i % 2] = sums[i];
     product.done = false;
-    emulation::turns[thread] = turn;
+    emulation::turns[emulation::current] ^= 1;
     emulation::yield(emulation::FOR_WARP);
     if (!product.done) {
         for (int i = 0; i < 16; i++) {
             Row own = product.sums[i];
-            for (int k = 0; k < 8 * each; k++) own += product.left[i][k] * product.right[k];
+            for (int k = 0; k < depth; k++) own += product.left[i][k] * product.right[k];
             product.sums[i] = own;
         }
         product.done = true;
     }
     for (int i = 0; i < 4; i++) sums[i] = product.sums[row + i / 2 * 8][t * 2 + i % 2];
 }
+
+// Of floats 11 bits are multiplied.
+static inline float cut(unsigned word) { return __uint_as_float(word & 0xffffe000); }
 static inline void multiply_add_tf32(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-    multiply_add<1>(sums, a, b);
+    Product &product = next_product();
+    product.leave(0, 1, a, b, cut);
+    multiply_add<8>(product, sums);
+}
+static inline void multiply_add_f32(float (&sums)[4], const unsigned (&high_a)[4], const unsigned (&low_a)[4],
+                                    const unsigned (&high_b)[2], const unsigned (&low_b)[2]) {
+    Product &product = next_product();
+    product.leave(0, 1, low_a, high_b, cut);
+    product.leave(8, 1, high_a, low_b, cut);
+    product.leave(16, 1, high_a, high_b, cut);
+    multiply_add<24>(product, sums);
 }
 static inline void multiply_add_bf16(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-    multiply_add<2>(sums, a, b);
+    Product &product = next_product();
+    product.leave(0, 2, a, b, [](unsigned word) { return __uint_as_float(word << 16); });
+    product.leave(1, 2, a, b, [](unsigned word) { return __uint_as_float(word & 0xffff0000); });
+    multiply_add<16>(product, sums);
 }

@@ -43,6 +43,8 @@ pub(crate) enum Order {
 pub(crate) struct Emulated {
     order: Order,
     buffers: Vec<(*mut u8, usize)>,
+    /// Bytes that they take as a card gives them, in blocks of 256.
+    used: u64,
     kernels: Vec<(String, Start, Turn)>,
     recordings: Vec<Vec<Launch>>,
     /// Once it was told any, only these are loaded.
@@ -102,6 +104,7 @@ impl Emulated {
         Some(Self {
             order,
             buffers,
+            used: 0,
             kernels,
             recordings,
             prepared,
@@ -141,7 +144,7 @@ impl Emulated {
                     std::slice::from_raw_parts(first.add(*len), AROUND),
                 ]
             };
-            if borders.concat().iter().any(|byte| *byte != NOTHING) {
+            if borders.iter().any(|border| **border != [NOTHING; AROUND]) {
                 return Err(Error::Invalid(format!("{after} wrote around a buffer of {len} bytes")));
             }
         }
@@ -242,6 +245,10 @@ impl Device for Emulated {
     }
 
     fn alloc(&mut self, bytes: usize) -> Result<Address> {
+        self.used += bytes.next_multiple_of(256) as u64;
+        if self.used > self.total {
+            return Err(Error::Invalid(format!("{} bytes are more than the device has", self.used)));
+        }
         // SAFETY: not empty; freed in `drop`.
         let first = unsafe { alloc::alloc(layout(bytes)) };
         if first.is_null() {
@@ -321,8 +328,7 @@ impl Device for Emulated {
     }
 
     fn memory(&self) -> Result<[u64; 2]> {
-        let used: usize = self.buffers.iter().map(|(_, len)| len).sum();
-        Ok([self.total - used as u64, self.total])
+        Ok([self.total - self.used, self.total])
     }
 
     fn has_tensor_cores(&self) -> bool {
@@ -348,7 +354,5 @@ fn cell(arg: &Arg) -> u64 {
         Arg::Address(address) => address.0,
         Arg::I32(n) => u64::from(n.cast_unsigned()),
         Arg::U32(n) => n.into(),
-        Arg::U64(n) => n,
-        Arg::F32(x) => x.to_bits().into(),
     }
 }
