@@ -2,7 +2,7 @@
 """What does it cost to encode the images as JPEG? Encodes those of a JPEG copy of CIFAR-10 once more, trains on both.
 
     cargo build --release
-    python benches/jpeg_again.py --images target/cifar10
+    python3 benches/jpeg_again.py --images target/cifar10
 
 The second time is like the first (quality 75, colours at half the resolution), but on blocks that begin four pixels
 further up and left, since on the same blocks it would change nearly nothing. Training and test images alike. The trainings are

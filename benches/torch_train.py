@@ -5,7 +5,7 @@ Shares nothing with the project but the JPEG files and the shape of the networks
 subset, order and augmentation, and computes. Writes `torch_train.json` (every epoch of every run) and `torch_train.md`
 (its accuracies beside those that the pipeline's trainings came to); runs that the JSON holds are not run again.
 
-    python benches/torch_train.py --images target/cifar10
+    python3 benches/torch_train.py --images target/cifar10
 
 Needs PyTorch, NumPy and Pillow; half an hour on one idle core.
 """

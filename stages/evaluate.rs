@@ -151,6 +151,7 @@ impl Kind for Evaluate {
         // much for each, and no image's numbers depend on the others.
         let most = if device == Device::Cpu { AT_ONCE * job.resources.threads.max(1) } else { usize::MAX };
         let batch = Protocol::default().batch.min(most).min(data.len(Split::Test)).max(1);
+        // In float32 whatever it was trained in: a training in bfloat16 told slightly other numbers of its last epoch.
         let spec = Protocol { batch, ..Protocol::default() }.spec(model, set, Precision::F32);
         let mut trainer = compute::start(job, &spec, &data, device, engine)?;
         let state = checkpoint.state_in(&set, &weights);

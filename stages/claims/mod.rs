@@ -18,7 +18,7 @@ use self::{
 use crate::{
     output::{write, write_json},
     params::resolve,
-    results::Results,
+    results::{Apart, Repeated, Results},
 };
 
 /// The file with the verdicts.
@@ -168,7 +168,7 @@ impl Kind for Claims {
     }
 
     fn version(&self) -> u32 {
-        16
+        17
     }
 
     fn names_stages(&self) -> bool {
@@ -192,10 +192,13 @@ impl Kind for Claims {
     }
 
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
-        let results = Results::read(job)?;
-        for role in &results.repeated {
+        let results = Results::read(job, Apart::Results)?;
+        for Repeated { role, instances: [first, second], more } in &results.repeated {
+            let more =
+                if *more == 0 { String::new() } else { format!(" ({more} more of it have another's)") };
             job.reporter.warn(&format!(
-                "nothing of `{role}` counts: some of it has the same axes, and only the stages tell it apart"
+                "`{first}` and `{second}` of `{role}` have the same axes{more}: none of them counts; exclude one, or \
+                 give it an axis"
             ));
         }
         let File { command, claim } = file()?;

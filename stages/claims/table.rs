@@ -70,6 +70,9 @@ pub(super) fn verdicts(judged: &[Judged]) -> String {
             "| {number} | {statement} | {source} | {numbers}{shown} | {bold}{decided}{bold}{of} |"
         );
     }
+    if text.contains(" ± ") {
+        text += "\n± is one sample standard deviation over the n seeds.\n";
+    }
     text + &notes(judged)
 }
 

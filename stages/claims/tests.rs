@@ -40,7 +40,16 @@ fn judge_all<const N: usize>(inputs: [(&str, Vec<Input>); N]) -> (impl Fn(&str) 
 fn lines<const N: usize>(
     inputs: [(&str, Vec<Input>); N],
 ) -> (impl Fn(&str) -> serde_json::Value + use<N>, String) {
+    let (line, table, _) = heard(inputs);
+    (line, table)
+}
+
+/// The same, and what the stage said meanwhile.
+fn heard<const N: usize>(
+    inputs: [(&str, Vec<Input>); N],
+) -> (impl Fn(&str) -> serde_json::Value + use<N>, String, Vec<String>) {
     let out = tempfile::tempdir().unwrap();
+    let mut listener = Listener::default();
     Claims
         .run(&mut Job {
             instance: "claims",
@@ -52,13 +61,13 @@ fn lines<const N: usize>(
             project: out.path(),
             resources: Resources::default(),
             offline: true,
-            reporter: &mut Listener::default(),
+            reporter: &mut listener,
         })
         .unwrap();
     let text = std::fs::read(out.path().join(FILE)).unwrap();
     let claims: Vec<serde_json::Value> = serde_json::from_slice(&text).unwrap();
     let line = move |id: &str| claims.iter().find(|claim| claim["id"] == id).unwrap().clone();
-    (line, std::fs::read_to_string(out.path().join(TABLE)).unwrap())
+    (line, std::fs::read_to_string(out.path().join(TABLE)).unwrap(), listener.said)
 }
 
 #[test]
@@ -181,6 +190,8 @@ fn what_is_drawn_is_judged_with_all_its_seeds() {
     let (verdict, table) = of(&runs);
     assert_eq!(verdict("none-guesses"), "open");
     assert!(table.contains("(n = 4, 3 within the bounds)") && table.contains(", 4 of 5 seeds |"), "{table}");
+    let spread = " |\n\n± is one sample standard deviation over the n seeds.\n\n- Claim 21: ";
+    assert!(table.contains(spread) && !of(&runs[..1]).1.contains('±'), "{table}");
     assert!(table.contains("-S 'modes=[\"none\"]'"), "{table}");
     runs.push(none(0.06));
     assert_eq!(of(&runs).0("none-guesses"), "holds", "on average");
@@ -247,7 +258,14 @@ fn inputs_of_one_role_with_the_same_axes_leave_the_other_roles_alone() {
     assert_eq!(judge_all(given).0("bn-resnet32"), "holds");
     // Of two evaluations with the same axes nobody knows which is meant.
     let again = Input { instance: "again".into(), ..bn[0].clone() };
-    assert_eq!(judge([&bn[..], &[again]].concat()).0("bn-resnet32"), "not-run");
+    assert_eq!(judge([&bn[..], std::slice::from_ref(&again)].concat()).0("bn-resnet32"), "not-run");
+    // The others of the role count as ever.
+    let shallow = run(root.path(), "resnet14", "paper", "bn", 0.47, 62_560);
+    let (line, _, said) = heard([("metrics", [&bn[..], &[again, shallow]].concat())]);
+    assert_eq!(["bn-resnet14", "bn-resnet32"].map(|id| line(id)["verdict"].clone()), ["holds", "not-run"]);
+    let words = "`evaluate[resnet32,bn]` and `again` of `metrics` have the same axes: none of them counts; \
+                 exclude one, or give it an axis";
+    assert_eq!(said, [words]);
 }
 
 /// The training behind an evaluation, which ended at `accuracy` on the images that it learnt from.

@@ -5,8 +5,14 @@ use std::path::Path;
 use engine::kind::StageError;
 use plotters::prelude::*;
 
-use super::draw;
+use super::{draw, ticks::Layout};
 use crate::output::failed;
+
+/// Marks that lie closer, as a part of the chart's height, hide one another.
+const NEAR: f64 = 0.02;
+/// How far apart they then stand, as a part of its width, and how far all at a word at most, as a part of the word's.
+const BESIDE: f64 = 0.02;
+const ALL_BESIDE: f64 = 0.6;
 
 /// How values lie along an axis.
 #[derive(Clone, Debug)]
@@ -139,6 +145,41 @@ impl Chart {
         Self { x: Axis::words("", labels), series, rows: true, ..self }
     }
 
+    /// With marks that would hide one another over a word side by side, in the order of the legend.
+    pub(super) fn dodged(mut self) -> Self {
+        let words = self.words().len();
+        if self.rows || words == 0 {
+            return self;
+        }
+        let y = self.values();
+        let mut marks = Vec::new();
+        for (series, of) in self.series.iter().enumerate() {
+            for (point, (x, mean, _)) in of.points.iter().enumerate() {
+                let height = y.at(*mean).map(|at| at / (y.range.1 - y.range.0));
+                marks.extend(height.map(|height| (*x, height, [series, point])));
+            }
+        }
+        marks.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        for together in marks.chunk_by_mut(|a, b| a.0 == b.0 && b.1 - a.1 < NEAR) {
+            together.sort_by_key(|(_, _, of)| *of);
+            let step = (BESIDE * words as f64).min(ALL_BESIDE / together.len() as f64);
+            let middle = (together.len() - 1) as f64 / 2.0;
+            for (index, (x, _, [series, point])) in together.iter().enumerate() {
+                self.series[*series].points[*point].0 = x + step * (index as f64 - middle);
+            }
+        }
+        self
+    }
+
+    /// The axis of the values, with room for all and for their spreads.
+    pub(super) fn values(&self) -> Layout<'_> {
+        let sides = |&(_, mean, sd): &Point| {
+            let sd = sd.unwrap_or(0.0);
+            [mean - sd, mean, mean + sd]
+        };
+        Layout::new(&self.y, self.series.iter().flat_map(|series| &series.points).flat_map(sides))
+    }
+
     /// The words along `x`; none where it has numbers.
     pub(super) fn words(&self) -> &[String] {
         if let Scale::Words(words) = &self.x.scale { words } else { &[] }
@@ -190,5 +231,34 @@ impl Chart {
 
     fn failed(&self, cause: impl std::fmt::Display) -> StageError {
         StageError::new(format!("cannot draw `{}`: {cause}", self.title))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_that_would_hide_one_another_stand_side_by_side_in_the_order_of_the_legend() {
+        let look = Look { color: BLACK, dashes: Dashes::Solid, marker: Marker::Circle, hollow: false };
+        let series = |values: [f64; 2]| {
+            let points = values.into_iter().zip([0.0, 1.0]).map(|(value, x)| (x, value, None)).collect();
+            Series { label: "some".into(), look, points }
+        };
+        let chart = |rows| Chart {
+            title: "Some".into(),
+            x: Axis::words("", vec!["14".into(), "32".into()]),
+            y: Axis::linear(""),
+            series: vec![series([30.1, 50.0]), series([80.0, 10.0]), series([30.0, 80.0])],
+            rows,
+        };
+        let places = |chart: Chart| -> Vec<Vec<f64>> {
+            chart.series.iter().map(|series| series.points.iter().map(|point| point.0).collect()).collect()
+        };
+        let dodged = chart(false).dodged();
+        assert!(dodged.series.iter().zip(chart(false).series).all(|(a, b)| a.points[0].1 == b.points[0].1));
+        let step = BESIDE; // of two words, half to each side
+        assert_eq!(places(dodged), [vec![-step, 1.0], vec![0.0, 1.0], vec![step, 1.0]]);
+        assert_eq!(places(chart(true).dodged()), vec![vec![0.0, 1.0]; 3], "rows have a height of their own");
     }
 }

@@ -56,11 +56,7 @@ pub(super) fn draw<B: DrawingBackend>(chart: &Chart, area: &DrawingArea<B, Shift
 fn draw_data<B: DrawingBackend>(chart: &Chart, area: &DrawingArea<B, Shift>) -> Result<(), B> {
     let points = || chart.series.iter().flat_map(|series| &series.points);
     let words = Layout::new(&chart.x, points().map(|p| p.0));
-    let sides = |&(_, mean, sd): &chart::Point| {
-        let sd = sd.unwrap_or(0.0);
-        [mean - sd, mean, mean + sd]
-    };
-    let values = Layout::new(&chart.y, points().flat_map(sides));
+    let values = chart.values();
     let (x, y) = if chart.rows { (values, words.turned()) } else { (words, values) };
     let (below, before) =
         if chart.rows { (&chart.y.title, &chart.x.title) } else { (&chart.x.title, &chart.y.title) };

@@ -18,7 +18,7 @@ use self::figures::{Drawing, Figure, Given};
 use crate::{
     output::{write, write_json},
     params::resolve_and_read,
-    results::Results,
+    results::{Apart, Results},
 };
 
 /// The file that says which figures there are.
@@ -58,7 +58,7 @@ impl Kind for Plot {
     }
 
     fn version(&self) -> u32 {
-        25
+        26
     }
 
     fn names_stages(&self) -> bool {
@@ -98,7 +98,7 @@ impl Kind for Plot {
             return Err(StageError::new(format!("`{}` has nothing to draw", job.instance))
                 .hint("give it `needs`: `histories`, `metrics`, `models`, `memory`, or some of them"));
         }
-        let results = Results::read(job)?;
+        let results = Results::read(job, Apart::Lines)?;
         let published = published::published(&params.published)?;
         let given = Given { results: &results, published: &published, remark: &params.remark };
         let mut list = Vec::new();

@@ -111,7 +111,7 @@ pub(super) fn memory(results: &Results) -> Option<String> {
             "| {} | {} | {} |{cells}",
             cell(&network.label()),
             cell(variant),
-            cell(&line.label())
+            cell(&line.without_variant().label())
         );
     }
     Some(text)

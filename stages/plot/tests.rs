@@ -8,6 +8,7 @@ use super::{
 };
 use crate::testing::Listener;
 
+mod drawn;
 mod settings;
 
 /// Two seeds of three modes at two depths and two widths, with everything a figure could want.

@@ -6,13 +6,15 @@ mod line;
 mod network;
 mod protocol;
 mod read;
+mod telling;
 
 pub(crate) use self::{
     history::History,
     line::{Line, Value, Values, crossed, setting, whose, words},
     network::{Family, Network},
     protocol::Departure,
-    read::{Axes, Evaluation, Gammas, Memory, Results},
+    read::{Axes, Evaluation, Gammas, Histogram, Memory, Results},
+    telling::{Apart, Repeated},
 };
 
 /// Mean, sample standard deviation and number of values that are finite.

@@ -12,15 +12,10 @@ use engine::kind::{Input, Job, StageError};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
-    Line, Network, Value,
+    Apart, Line, Network, Repeated,
     history::{History, rows},
+    telling::{Telling, repeated, stage_of, telling_axes},
 };
-
-/// Axes that are part of what a result is.
-const OWN_AXES: [&str; 4] = ["arch", "mode", "seed", "k"];
-
-/// What stands for an axis where stages tell lines of a role apart.
-const STAGE: &str = "stage";
 
 /// The axes of an instance, with their values.
 pub(crate) type Axes = BTreeMap<String, toml::Value>;
@@ -72,6 +67,18 @@ pub(crate) struct Histogram {
     pub(crate) from: f64,
     pub(crate) to: f64,
     pub(crate) counts: Vec<u64>,
+    /// Gammas outside.
+    #[serde(default)]
+    pub(crate) below: u64,
+    #[serde(default)]
+    pub(crate) above: u64,
+}
+
+impl Histogram {
+    /// Of all gammas, those outside too.
+    pub(crate) fn total(&self) -> u64 {
+        self.counts.iter().sum::<u64>() + self.below + self.above
+    }
 }
 
 /// What setting small gammas to zero costs.
@@ -185,8 +192,8 @@ pub(crate) struct Results {
     /// Network and variant -> parameter table.
     pub(crate) models: BTreeMap<(Network, String), Counts>,
     pub(crate) memory: Vec<Memory>,
-    /// Roles of which some inputs have the same axes, so that only their stages tell lines apart.
-    pub(crate) repeated: Vec<String>,
+    /// Roles of which some inputs have the same axes, so that only their stages tell these apart.
+    pub(crate) repeated: Vec<Repeated>,
 }
 
 impl Evaluation {
@@ -198,14 +205,14 @@ impl Evaluation {
 
 impl Results {
     /// Reads the roles `metrics`, `histories`, `models` and `memory`, those that there are.
-    pub(crate) fn read(job: &Job<'_>) -> Result<Self, StageError> {
+    pub(crate) fn read(job: &Job<'_>, apart: Apart) -> Result<Self, StageError> {
         let of = |role: &str| job.inputs.get(role).map_or(&[][..], Vec::as_slice);
         let axes = telling_axes(job.inputs);
-        let telling = |role: &str| Telling { axes: &axes, stage: repeat(of(role)) };
+        let telling = |role: &str| Telling::new(&axes, of(role), apart);
         let [of_metrics, of_histories, of_memory] = ["metrics", "histories", "memory"].map(telling);
-        let evaluations = of("metrics").iter().map(|input| evaluation(input, of_metrics));
-        let histories = of("histories").iter().map(|input| history(input, of("metrics"), of_histories));
-        let memory = of("memory").iter().map(|input| memory(input, of_memory));
+        let evaluations = of("metrics").iter().map(|input| evaluation(input, &of_metrics));
+        let histories = of("histories").iter().map(|input| history(input, of("metrics"), &of_histories));
+        let memory = of("memory").iter().map(|input| memory(input, &of_memory));
         let mut models = BTreeMap::new();
         for input in of("models") {
             let model: Model = json(input, "model.json")?.ok_or_else(|| missing(input, "model.json"))?;
@@ -222,7 +229,7 @@ impl Results {
             }),
             memory: memory.collect::<Result<_, _>>()?,
             models,
-            repeated: job.inputs.iter().filter(|(_, of)| repeat(of)).map(|(role, _)| role.clone()).collect(),
+            repeated: repeated(job.inputs),
         })
     }
 
@@ -271,15 +278,7 @@ fn once<T>(runs: Vec<T>, told: impl Fn(&T) -> (&String, &Line, &Axes, String)) -
     runs.into_iter().zip(first).filter_map(|(run, first)| first.then_some(run)).collect()
 }
 
-/// What tells the lines of a role apart.
-#[derive(Clone, Copy)]
-struct Telling<'a> {
-    axes: &'a BTreeSet<String>,
-    /// Their stages do, too.
-    stage: bool,
-}
-
-fn evaluation(input: &Input, telling: Telling<'_>) -> Result<Evaluation, StageError> {
+fn evaluation(input: &Input, telling: &Telling<'_>) -> Result<Evaluation, StageError> {
     let metrics: Metrics = json(input, "metrics.json")?.ok_or_else(|| missing(input, "metrics.json"))?;
     let (network, line) = (network(input, &metrics.subject), line(input, &metrics.subject, telling));
     let (gammas, features) = (json(input, "gamma.json")?, json(input, "features.json")?);
@@ -287,7 +286,7 @@ fn evaluation(input: &Input, telling: Telling<'_>) -> Result<Evaluation, StageEr
     Ok(Evaluation { instance, axes, network, line, metrics, gammas, features })
 }
 
-fn history(input: &Input, metrics: &[Input], telling: Telling<'_>) -> Result<History, StageError> {
+fn history(input: &Input, metrics: &[Input], telling: &Telling<'_>) -> Result<History, StageError> {
     input.lacks_no("history.csv".as_ref())?;
     let text = fs::read_to_string(input.dir.join("history.csv")).map_err(|e| {
         StageError::new(format!("cannot read history.csv of `{}`: {e}", input.instance))
@@ -314,7 +313,7 @@ fn trained(input: &Input, metrics: &[Input]) -> Result<Subject, StageError> {
     Ok(checkpoint(&path).unwrap_or_default())
 }
 
-fn memory(input: &Input, telling: Telling<'_>) -> Result<Memory, StageError> {
+fn memory(input: &Input, telling: &Telling<'_>) -> Result<Memory, StageError> {
     let file: MemoryFile = json(input, "memory.json")?.ok_or_else(|| missing(input, "memory.json"))?;
     let (network, line) = (network(input, &file.subject), line(input, &file.subject, telling));
     let MemoryFile { subject: Subject { variant, .. }, buffers, budget, largest_batch } = file;
@@ -332,48 +331,13 @@ fn network(input: &Input, said: &Subject) -> Network {
 }
 
 /// The line of a result: what its file says, else what its axes say.
-fn line(input: &Input, said: &Subject, telling: Telling<'_>) -> Line {
+fn line(input: &Input, said: &Subject, telling: &Telling<'_>) -> Line {
     let mode = said.mode.clone().or_else(|| axis(input, "mode")).unwrap_or_else(|| "run".into());
     let k = said.k.or_else(|| axis(input, "k")?.parse().ok());
-    let others = input.axes.iter().filter(|(axis, _)| telling.axes.contains(*axis));
-    let mut others: Vec<_> = others.map(|(axis, value)| (axis.clone(), Value(plain(value)))).collect();
-    if telling.stage {
-        others.push((STAGE.to_owned(), Value(stage_of(&input.instance).to_owned())));
-    }
-    Line::new(&mode, k, others)
+    Line::new(&mode, k, telling.of(input))
 }
 
-/// Axes that say neither network nor mode nor seed, and have several values or are not those of all inputs of a role:
-/// they tell lines apart.
-fn telling_axes(inputs: &BTreeMap<String, Vec<Input>>) -> BTreeSet<String> {
-    let mut values = BTreeMap::<&str, BTreeSet<String>>::new();
-    for (axis, value) in inputs.values().flatten().flat_map(|input| &input.axes) {
-        values.entry(axis).or_default().insert(plain(value));
-    }
-    let lacked = |axis: &str| {
-        let having = |role: &Vec<Input>| role.iter().filter(|input| input.axes.contains_key(axis)).count();
-        inputs.values().any(|role| (1..role.len()).contains(&having(role)))
-    };
-    let telling = values
-        .into_iter()
-        .filter(|(axis, values)| !OWN_AXES.contains(axis) && (values.len() > 1 || lacked(axis)));
-    telling.map(|(axis, _)| axis.to_owned()).collect()
-}
-
-/// Do some of a role have the same axes? Then only their stages tell them apart.
-fn repeat(inputs: &[Input]) -> bool {
-    let mut seen = BTreeSet::new();
-    inputs.iter().any(|input| {
-        let axes = input.axes.iter().map(|(axis, value)| (axis, plain(value)));
-        !seen.insert(axes.collect::<Vec<_>>())
-    })
-}
-
-fn stage_of(instance: &str) -> &str {
-    instance.split('[').next().unwrap_or_default()
-}
-
-fn plain(value: &toml::Value) -> String {
+pub(super) fn plain(value: &toml::Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
@@ -456,8 +420,9 @@ mod tests {
             let absent = absent.iter().map(|&path| path.to_owned()).collect();
             Input { instance, axes: BTreeMap::new(), dir, absent }
         };
-        let telling = Telling { axes: &BTreeSet::new(), stage: false };
-        let read = |absent: &[&str]| evaluation(&input(absent), telling);
+        let none = BTreeSet::new();
+        let telling = Telling::new(&none, &[], Apart::Results);
+        let read = |absent: &[&str]| evaluation(&input(absent), &telling);
         assert!(read(&[]).unwrap().gammas.is_none());
         assert!(read(&["checkpoint.safetensors"]).unwrap().features.is_none());
         for name in ["gamma.json", "features.json"] {

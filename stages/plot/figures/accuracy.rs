@@ -2,8 +2,8 @@
 //! the same networks.
 
 use super::{
-    Axis, Chart, Drawing, Given, Places, Series, Source, TOP1, counted, crossed, grouped, looks,
-    more_than_one, over_places,
+    Axis, Chart, Drawing, Given, Places, Series, Source, TOP1, counted, crossed, grouped, looks, over_places,
+    worth_drawing,
 };
 use crate::{
     plot::{look, ticks::brief},
@@ -71,10 +71,12 @@ fn drawings(given: &Given<'_>, sort: &Sort) -> Vec<Drawing> {
         return Vec::new();
     }
     let all = Family::ALL.into_iter().filter_map(|family| drawing(given, sort, family));
-    more_than_one(all.map(|mut drawing| {
-        drawing.1.caption = drawing.1.caption.replace("GUESSING", &guessing(&given.results.evaluations));
-        drawing
-    }))
+    let guessing = guessing(&given.results.evaluations);
+    let told = |(_, drawing): (Places, Drawing)| {
+        let caption = drawing.caption.replace("GUESSING", &guessing);
+        Drawing { caption, ..drawing }
+    };
+    worth_drawing(all).into_iter().map(told).collect()
 }
 
 /// What chance gives.
@@ -88,8 +90,8 @@ fn guessing(evaluations: &[Evaluation]) -> String {
     }
 }
 
-/// With the number of its places.
-fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<(usize, Drawing)> {
+/// With its places.
+fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<(Places, Drawing)> {
     let evaluations = &given.results.evaluations;
     let shown = || evaluations.iter().filter(|e| (sort.shows)(&e.line)).map(|e| &e.network);
     if !shown().any(|network| network.of(family)) {
@@ -111,7 +113,7 @@ fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<(usize, Dra
     let crossed = crossed::chart(&groups, sort.title, top1, TOP1).filter(|_| published.is_empty());
     if let Some(chart) = crossed {
         let name = format!("{}-by-{}", sort.file, family.name());
-        return Some((places.networks.len(), Drawing { name, caption: CROSSED.into(), chart }));
+        return Some((places, Drawing { name, caption: CROSSED.into(), chart }));
     }
     let mut series = Vec::new();
     for ((line, runs), look) in groups.iter().zip(looks(groups.keys().copied())) {
@@ -156,5 +158,5 @@ fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<(usize, Dra
             rows: false,
         },
     };
-    Some((places.networks.len(), drawing))
+    Some((places, drawing))
 }

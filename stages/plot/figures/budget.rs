@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{Axis, Chart, Drawing, Given, Places, Series, TOP1, counted, grouped_all, look, looks};
+use super::{Axis, Chart, Drawing, Given, Places, Series, TOP1, counted, grouped_all, in_parts, looks};
 use crate::{
-    plot::chart::{Dashes, Look, Marker, Point},
+    plot::chart::{Dashes, Look, Point},
     results::{Evaluation, Family, Statistics},
 };
 
@@ -18,16 +18,14 @@ pub(super) fn budget(given: &Given<'_>) -> Vec<Drawing> {
         return Vec::new();
     };
     let (mut series, mut families) = (Vec::new(), Vec::new());
-    for (line, runs) in &groups {
-        for (places, marker, dashes, words) in [
-            (&deep, Marker::Circle, Dashes::Solid, "deeper and deeper ResNets"),
-            (&wide, Marker::Square, Dashes::Long, "wider and wider ResNets"),
-        ] {
+    let shown = in_parts(&looks(groups.keys().copied()), 2);
+    for ((line, runs), shown) in groups.iter().zip(shown) {
+        let ways = [(&deep, "deeper and deeper ResNets"), (&wide, "wider and wider ResNets")];
+        for ((places, words), look) in ways.into_iter().zip(shown) {
             let of = runs.iter().filter(|(network, _)| places.of(network).is_some()).map(|(_, runs)| runs);
             let (points, n) = by_trained(of);
             if points.len() > 1 {
                 let words = if line.is_plain() { words.into() } else { format!("{words}, {}", line.label()) };
-                let look = Look { marker, dashes, ..look(line, 0) };
                 series.push(Series { label: counted(&words, &n), look, points });
                 families.push(places.family);
             }

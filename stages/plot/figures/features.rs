@@ -54,12 +54,9 @@ fn drawing(given: &Given<'_>, places: &Places) -> Drawing {
             None => "",
         }
     );
-    let chart = crossed.unwrap_or_else(|| Chart {
-        title: places.title(title),
-        x: places.axis(),
-        y: Axis::linear(axis),
-        series,
-        rows: false,
+    let chart = crossed.unwrap_or_else(|| {
+        let (title, x, y) = (places.title(title), places.axis(), Axis::linear(axis));
+        Chart { title, x, y, series, rows: false }.dodged()
     });
     Drawing { name: format!("dead-by-{}", places.family.name()), caption, chart }
 }

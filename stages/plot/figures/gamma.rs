@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     plot::chart::Point,
-    results::{Evaluation, Gammas, Line, Network, Statistics},
+    results::{Evaluation, Gammas, Histogram, Line, Network, Statistics},
 };
 
 const THRESHOLDS: [f64; 3] = [0.01, 0.05, 0.1];
@@ -35,9 +35,6 @@ pub(super) fn distribution(given: &Given<'_>) -> Vec<Drawing> {
     }
     let drawing = |(network, lines): (&Network, BTreeMap<&Line, Vec<&Gammas>>)| {
         let mut series = Vec::new();
-        let drawn =
-            lines.values().flatten().next().map(|gammas| (gammas.histogram.from, gammas.histogram.to));
-        let (from, to) = drawn.unwrap_or_default();
         let title = format!("Distribution of BatchNorm's scales in {}", network.label());
         let (title, name) = entitled(title, lines.keys().copied());
         for ((line, runs), look) in lines.iter().zip(looks(lines.keys().copied())) {
@@ -46,9 +43,9 @@ pub(super) fn distribution(given: &Given<'_>) -> Vec<Drawing> {
         }
         let caption = format!(
             "How BatchNorm's scales (gamma) are distributed in the trained {}: the higher a line, the more scales have \
-             that value. A peak at 0 means channels whose input hardly counts. Scales below {from} or above {to} are left \
-             out.{}",
+             that value. A peak at 0 means channels whose input hardly counts. {}{}",
             network.label(),
+            outside(lines.values().flatten()),
             if frozen.contains(network) { FROZEN } else { "" }
         );
         let chart =
@@ -58,14 +55,27 @@ pub(super) fn distribution(given: &Given<'_>) -> Vec<Drawing> {
     networks.into_iter().map(drawing).collect()
 }
 
-/// Density in the middle of each interval, without the empty ones at both ends.
+/// What the figure leaves out: of which scales, and how large a share of a network's at most.
+fn outside<'a>(runs: impl Iterator<Item = &'a &'a Gammas>) -> String {
+    let histograms: Vec<_> = runs.map(|gammas| &gammas.histogram).collect();
+    let Some(Histogram { from, to, .. }) = histograms.first() else { return String::new() };
+    let share = |h: &&Histogram| 100.0 * (h.below + h.above) as f64 / h.total().max(1) as f64;
+    let most = histograms.iter().map(share).fold(0.0, f64::max);
+    if most == 0.0 {
+        return format!("No scale lies below {from} or above {to}.");
+    }
+    format!("Scales below {from} or above {to} are left out: {most:.1} % of a network's at most.")
+}
+
+/// Density in the middle of each interval, without the empty ones at both ends; of all scales, so that lines that lose
+/// more of them outside lie lower.
 fn density(runs: &[&Gammas]) -> Vec<Point> {
     let mut places = BTreeMap::<usize, Vec<f64>>::new();
     let mut width = 0.0;
     let mut from = 0.0;
     for gammas in runs {
         let histogram = &gammas.histogram;
-        let total: u64 = histogram.counts.iter().sum();
+        let total = histogram.total();
         if total == 0 {
             continue;
         }
@@ -98,7 +108,7 @@ pub(super) fn small(given: &Given<'_>) -> Vec<Drawing> {
         let caption = "Share of BatchNorm's scales that are nearer to zero than a threshold after training: a channel with \
                        such a scale hardly depends on its input."
             .into();
-        let chart = by_threshold(given, places, "Scales near zero", share, "share of scales (%)");
+        let chart = by_threshold(given, places, "Scales near zero", share, "share of scales (%)").dodged();
         Drawing { name: format!("small-gamma-by-{}", places.family.name()), caption, chart }
     };
     Places::all(given.results).iter().map(drawing).collect()
@@ -119,6 +129,7 @@ pub(super) fn zeroing(given: &Given<'_>) -> Vec<Drawing> {
         let title = "Change when small scales are set to zero";
         let mut chart = by_threshold(given, places, title, change, "change of test accuracy (points)");
         chart.y.room = vec![-1.0, 1.0]; // a tenth of a point is ten images
+        let chart = chart.dodged(); // what hides what depends on that room
         Drawing { name: format!("zeroing-by-{}", places.family.name()), caption, chart }
     };
     Places::all(given.results).iter().map(drawing).collect()

@@ -24,7 +24,9 @@ pub(super) fn memory(given: &Given<'_>) -> Vec<Drawing> {
             let fits = memory.largest_batch.zip(memory.budget).map_or_else(String::new, |(n, budget)| {
                 format!(" (up to {n} images fit {})", gibibytes(budget).replace(' ', "\u{a0}"))
             });
-            series.push(Series { label: format!("{}{fits}", line.label()), look, points });
+            // The title says whose network it is.
+            let label = format!("{}{fits}", line.without_variant().label());
+            series.push(Series { label, look, points });
         }
         let chart = Chart {
             title: format!("Memory of a training step, {} ({variant})", network.label()),

@@ -200,6 +200,7 @@ fn grouped_all<'a>(results: &'a Results, shows: impl Fn(&Line) -> bool) -> Group
 }
 
 /// The evenly spaced places of a family: its networks among `networks`, in order.
+#[derive(Clone)]
 struct Places {
     family: Family,
     networks: Vec<Network>,
@@ -220,7 +221,7 @@ impl Places {
     fn all(results: &Results) -> Vec<Self> {
         let networks = || results.evaluations.iter().map(|evaluation| &evaluation.network);
         let all = Family::ALL.into_iter().filter_map(|family| Self::new(family, networks()));
-        more_than_one(all.map(|places| (places.networks.len(), places)))
+        worth_drawing(all.map(|places| (places, ()))).into_iter().map(|(places, ())| places).collect()
     }
 
     fn of(&self, network: &Network) -> Option<f64> {
@@ -244,11 +245,14 @@ impl Places {
     }
 }
 
-/// Those that lie at more than one place; all where none does. Along the others nothing can be seen.
-fn more_than_one<T>(all: impl Iterator<Item = (usize, T)>) -> Vec<T> {
+/// All but those of a network alone in its family that stands among others in another one.
+fn worth_drawing<T>(all: impl Iterator<Item = (Places, T)>) -> Vec<(Places, T)> {
     let all: Vec<_> = all.collect();
-    let several = all.iter().any(|(places, _)| *places > 1);
-    all.into_iter().filter(|(places, _)| !several || *places > 1).map(|(_, one)| one).collect()
+    let several: Vec<_> =
+        all.iter().map(|(places, _)| places.clone()).filter(|places| places.networks.len() > 1).collect();
+    let elsewhere = |network: &Network| several.iter().any(|places| places.of(network).is_some());
+    let worth = |places: &Places| places.networks.len() > 1 || !places.networks.iter().all(elsewhere);
+    all.into_iter().filter(|(places, _)| worth(places)).collect()
 }
 
 /// `title`, and what lines are called: where settings alone tell them apart, the title says what all of them train, and

@@ -43,6 +43,7 @@ fn drawing(given: &Given<'_>, places: &Places) -> Drawing {
             y: Axis::log("kilobytes (log scale)"),
             series,
             rows: false,
-        },
+        }
+        .dodged(),
     }
 }
