@@ -30,7 +30,7 @@ use crate::{
     lockfile,
     place::clear,
     project::{Project, key},
-    state::State,
+    state::{Entry, State},
     store::{Store, digest_in},
 };
 
@@ -90,7 +90,9 @@ impl Project {
                     "the index `{}` is missing or damaged, so nobody knows what is in use",
                     cache.join("state").display()
                 ),
-                hint: "`repro run` first: it writes the index anew and runs nothing twice".into(),
+                hint: "`repro run` first, with each file, profile and `-S` whose results are to be kept: it writes the \
+                       index anew and runs nothing twice"
+                    .into(),
             });
         }
         let (used, mut objects) = self.used(&state, &options.locks)?;
@@ -148,16 +150,29 @@ impl Project {
     }
 
     /// The folders of results that this pipeline's file and profile once had, and that none of its instances has now: a
-    /// stage was renamed, say, or `-S` swept it. They count as shown for as long as they are there.
+    /// stage was renamed, say, or `-S` swept it. They count as shown for as long as they are there. Of one in whose folder
+    /// others lie, its files.
     ///
     /// # Errors
     /// When the index cannot be read.
     pub fn without_instance(&self, pipeline: &Pipeline) -> Result<Vec<PathBuf>, EngineError> {
         let now: BTreeSet<_> = (0..pipeline.instances.len()).map(|id| key(pipeline, id)).collect();
         let state = State::load(self.store.cache())?;
-        let gone = state.results.keys().filter(|key| is_of(pipeline, key) && !now.contains(*key));
-        let places = gone.map(|key| self.store.shown(key));
-        Ok(places.filter(|place| place.exists()).collect())
+        let gone = state.results.iter().filter(|(key, _)| is_of(pipeline, key) && !now.contains(*key));
+        let mut all = Vec::new();
+        for (key, entry) in gone {
+            let place = self.store.shown(key);
+            let within = format!("{key}/");
+            if now.range(within.clone()..).next().is_some_and(|next| next.starts_with(&within)) {
+                // Today's results lie in its folder: the stage has axes now.
+                all.extend(
+                    entry.files.iter().map(|file| place.join(&file.path)).filter(|file| file.exists()),
+                );
+            } else if is_there(&place, entry) {
+                all.push(place);
+            }
+        }
+        Ok(all)
     }
 
     /// The recipes whose results are shown or locked, and these results' objects: a record may have been lost,
@@ -168,7 +183,8 @@ impl Project {
         locks: &[String],
     ) -> Result<(BTreeSet<Digest>, BTreeSet<Digest>), EngineError> {
         let (mut recipes, mut objects) = (BTreeSet::new(), BTreeSet::new());
-        for (_, entry) in state.results.iter().filter(|(key, _)| self.store.shown(key).exists()) {
+        for (_, entry) in state.results.iter().filter(|(key, entry)| is_there(&self.store.shown(key), entry))
+        {
             recipes.insert(entry.recipe);
             objects.extend(entry.files.iter().map(|file| file.digest));
         }
@@ -185,14 +201,22 @@ impl Project {
     }
 }
 
+/// Is anything of it in its place? A folder there may also be that of results further in, as of a stage that has axes now.
+fn is_there(place: &Path, entry: &Entry) -> bool {
+    let files = entry.files.iter().map(|file| &file.path);
+    let all = files.chain(entry.folders.iter().map(|folder| &folder.0));
+    all.filter(|path| !path.is_empty()).any(|path| place.join(path).exists())
+}
+
 /// Is it the key of a result of this pipeline's file and profile? Those of others may lie below its own folder, but not
 /// under what begins like an axis.
 fn is_of(pipeline: &Pipeline, key: &str) -> bool {
     let Ok(below) = Path::new(key).strip_prefix(&pipeline.namespace) else { return false };
     let mut parts = below.iter().skip(1).map(OsStr::to_string_lossy);
-    let axes =
-        parts.next().is_none_or(|axes| axes.split(',').next().is_some_and(|first| first.contains('=')));
-    axes && parts.next().is_none() && !below.as_os_str().is_empty()
+    // Of a long name only the beginning is left, and what tells it from others.
+    let axis =
+        |part: &str| part.split(',').next().is_some_and(|first| first.contains('=')) || part.contains('~');
+    parts.next().is_none_or(|part| axis(&part)) && parts.next().is_none() && !below.as_os_str().is_empty()
 }
 
 /// The files below `folder`, sorted.

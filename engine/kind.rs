@@ -22,6 +22,11 @@ pub trait Kind: Send + Sync {
     /// The roles that `needs` may name.
     fn roles(&self) -> Roles;
 
+    /// What a role must be filled with, where the stage reads a certain file of it.
+    fn wants(&self, _role: &str) -> Option<Wanted> {
+        None
+    }
+
     /// JSON Schema of the kind's parameters.
     fn schema(&self, generator: &mut schemars::SchemaGenerator) -> schemars::Schema;
 
@@ -164,6 +169,15 @@ pub struct RoleSpec {
     pub required: bool,
     /// May several instances (of one or several stages) fill it?
     pub many: bool,
+}
+
+/// What a role wants.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// The kinds that make it, the one to be named first; at least one.
+    pub kinds: &'static [&'static str],
+    /// The file that is read, by which a command may stand in for them.
+    pub file: &'static str,
 }
 
 /// Complete, checked parameters.

@@ -56,7 +56,7 @@ pub(crate) fn fits(graph: &Graph, set: &TrainSet) -> Result<()> {
         _ => None,
     };
     match graph.params().iter().filter_map(some).min() {
-        Some((most, k, name)) if k > most => Err(Error::Invalid(format!(
+        Some((most, k, name)) if k == 0 || k > most => Err(Error::Invalid(format!(
             "k = {k} trained weights per filter do not fit `{name}`, whose filters have {most}; choose k from 1 to {most}"
         ))),
         _ => Ok(()),

@@ -8,7 +8,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub(crate) use bench::{Bench, BenchKernels, BenchStep, Device, Engine, Plan, Precision, Work};
 
@@ -86,9 +86,24 @@ fn set(text: &str) -> Result<String, Infallible> {
     Ok(text.to_owned())
 }
 
+/// The command line. What commands refuse that read no pipeline is not in their help; of the file `doctor` takes the folder.
+pub(crate) fn command() -> clap::Command {
+    let command = Args::command();
+    let hidden: Vec<_> =
+        command.get_arguments().filter(|arg| arg.is_global_set()).map(|arg| arg.clone().hide(true)).collect();
+    let hide = |command: clap::Command, (name, options): (&str, &[&str])| {
+        let hidden = hidden.iter().filter(|arg| options.contains(&arg.get_id().as_str())).cloned();
+        command.mut_subcommand(name, |command| command.args(hidden))
+    };
+    let all = ["file", "profile", "sets"];
+    let plain = ["plan", "bench", "schema", "completions"].map(|name| (name, &all[..]));
+    plain.into_iter().chain([("doctor", &all[1..])]).fold(command, hide)
+}
+
 /// The arguments of this process.
 pub(crate) fn parse() -> Args {
-    let mut args = Args::parse();
+    let read = Args::from_arg_matches(&command().get_matches());
+    let mut args = read.unwrap_or_else(|error| error.format(&mut command()).exit());
     args.global.sets = std::mem::take(&mut *SETS.lock().unwrap_or_else(PoisonError::into_inner));
     args
 }
@@ -199,6 +214,7 @@ pub(crate) enum Command {
     /// Print the JSON Schema of pipeline files
     Schema,
     /// Print a completion script
+    #[command(after_help = COMPLETIONS)]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
@@ -351,8 +367,14 @@ pub(crate) struct Export {
 }
 
 const FIRST: &str = "\
-First: repro run --profile quick, then repro status --profile quick
-Exit codes: 0 done, 1 a stage failed or is not fresh, 2 you can fix it, 3 damaged data, 130 interrupted.";
+First: `repro run --dry-run` says what would run, `repro run` runs it, `repro status` says what is fresh
+Exit codes: 0 done, 1 a stage failed (of `status -q`: is not fresh), 2 you can fix it, 3 damaged data, 130 interrupted.";
+
+const COMPLETIONS: &str = "\
+Where it goes:
+  bash    source <(repro completions bash)      in ~/.bashrc
+  zsh     source <(repro completions zsh)       in ~/.zshrc, behind compinit
+  fish    repro completions fish | source       in ~/.config/fish/config.fish";
 
 const SHARE: &str = "\
 Examples:
@@ -386,10 +408,8 @@ Ctrl-C stops at the next safe point and keeps everything finished; once more sto
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     #[test]
     fn the_command_line_is_consistent() {
-        super::Args::command().debug_assert();
+        super::command().debug_assert();
     }
 }

@@ -25,9 +25,11 @@ struct CommandParams {
     /// The shell command, given to `sh -ec` in the project's root: the first line that fails ends it.
     run: String,
     /// Files or folders that it must leave in the output folder.
+    #[schemars(length(min = 1), inner(regex(pattern = "^[^/]")))]
     outputs: Vec<PathBuf>,
     /// Files and folders of the project that it reads.
     #[serde(default)]
+    #[schemars(inner(regex(pattern = "^[^/]")))]
     deps: Vec<PathBuf>,
     /// Parameters that the command reads as environment variables of the same name.
     #[serde(default)]

@@ -2,7 +2,7 @@
 //! the small ones are worth, and which of its features are dead. The mathematics is [`network::evaluate`],
 //! [`network::gamma`] and [`network::features`].
 
-use engine::kind::{Job, Kind, ParamError, Params, Progress, RoleSpec, Roles, StageError};
+use engine::kind::{Job, Kind, ParamError, Params, Progress, RoleSpec, Roles, StageError, Wanted};
 use network::{
     Error,
     arch::Graph,
@@ -116,6 +116,10 @@ impl Kind for Evaluate {
             RoleSpec { name: "data", required: true, many: false },
             RoleSpec { name: "train", required: true, many: false },
         ])
+    }
+
+    fn wants(&self, role: &str) -> Option<Wanted> {
+        inputs::wanted(role)
     }
 
     fn schema(&self, generator: &mut SchemaGenerator) -> Schema {

@@ -6,8 +6,19 @@ use std::{
     sync::Arc,
 };
 
-use engine::kind::{Input, Job, StageError};
+use engine::kind::{Input, Job, StageError, Wanted};
 use network::{checkpoint::Checkpoint, data::Dataset, model::Model};
+
+/// What the roles are filled with that are read here.
+pub(crate) fn wanted(role: &str) -> Option<Wanted> {
+    let (kinds, file): (&[_], _) = match role {
+        "data" => (&["dataset"], "dataset.bin"),
+        "model" => (&["model"], "model.json"),
+        "train" => (&["train"], "checkpoint.safetensors"),
+        _ => return None,
+    };
+    Some(Wanted { kinds, file })
+}
 
 /// The dataset of role `data`, mapped into memory: several trainings share its pages.
 pub(crate) fn dataset(job: &Job<'_>) -> Result<Arc<Dataset>, StageError> {

@@ -5,7 +5,7 @@ pub mod card;
 pub mod claims;
 mod command;
 mod compute;
-mod dataset;
+pub mod dataset;
 mod evaluate;
 mod inputs;
 mod memory;

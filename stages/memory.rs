@@ -1,7 +1,7 @@
 //! Kind `memory`: what the buffers of a training step take, and the largest batch that fits a budget. Nothing
 //! is trained. The mathematics is [`network::memory`].
 
-use engine::kind::{Job, Kind, ParamError, Params, RoleSpec, Roles, StageError};
+use engine::kind::{Job, Kind, ParamError, Params, RoleSpec, Roles, StageError, Wanted};
 use network::{
     memory::{Buffers, STEP},
     mode::Mode,
@@ -78,6 +78,10 @@ impl Kind for Memory {
 
     fn roles(&self) -> Roles {
         Roles::Named(&[RoleSpec { name: "model", required: true, many: false }])
+    }
+
+    fn wants(&self, role: &str) -> Option<Wanted> {
+        inputs::wanted(role)
     }
 
     fn schema(&self, generator: &mut SchemaGenerator) -> Schema {

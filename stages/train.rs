@@ -11,7 +11,7 @@ use std::{
 
 use engine::{
     digest::Digest,
-    kind::{Group, Job, Kind, ParamError, Params, Reporter, RoleSpec, Roles, StageError},
+    kind::{Group, Job, Kind, ParamError, Params, Reporter, RoleSpec, Roles, StageError, Wanted},
 };
 use network::{
     Error,
@@ -145,6 +145,9 @@ impl Default for TrainParams {
     }
 }
 
+/// Weights of a filter of the first layer, 3 x 3 of 3 colours: in no network are all filters larger.
+const FEWEST: usize = 27;
+
 impl TrainParams {
     fn protocol(&self) -> Protocol {
         Protocol {
@@ -172,7 +175,11 @@ impl TrainParams {
         // Trainings compute in f32: what that does not hold would be taken for infinity or for nothing.
         let size = |x: f64| x == 0.0 || (x > 0.0 && (x as f32) > 0.0 && (x as f32).is_finite());
         let checks = [
-            ("k", self.k > 0, "a number from 1 on"),
+            (
+                "k",
+                (1..=FEWEST).contains(&self.k),
+                "a number from 1 to 27, which each filter of the first layer has",
+            ),
             ("epochs", self.epochs > 0, "a number from 1 on"),
             ("batch", (1..=MOST_IMAGES).contains(&self.batch), "a number from 1 to 65536"),
             ("learning_rate", size(self.learning_rate), "a number from 0 on that 32 bits can hold"),
@@ -208,6 +215,10 @@ impl Kind for Train {
             RoleSpec { name: "data", required: true, many: false },
             RoleSpec { name: "model", required: true, many: false },
         ])
+    }
+
+    fn wants(&self, role: &str) -> Option<Wanted> {
+        inputs::wanted(role)
     }
 
     fn schema(&self, generator: &mut SchemaGenerator) -> Schema {

@@ -17,7 +17,7 @@ use super::{
     params::{mentions, no_axes, substitute},
     parse::{Data, Entries, Entry, Node, Span, a, check_name, in_order, table},
     schema::{Fact, Facts},
-    sweep,
+    shell, sweep,
 };
 use crate::{
     instance::{Resources, show, variable},
@@ -50,6 +50,8 @@ pub(super) struct StageNeed {
     pub(super) many: bool,
     pub(super) from: String,
     pub(super) span: Span,
+    /// Of the role.
+    pub(super) key: Span,
 }
 
 /// The stages in order of the file. Those too broken to expand are left out, with a diagnostic.
@@ -108,7 +110,7 @@ impl Context<'_> {
         let needs_known = diagnostics.count == before;
         let resources = resources_of(stage, params, diagnostics);
         if kind.sees_axes() {
-            same_variables(name, stage, diagnostics);
+            same_variables(name, stage, params, diagnostics);
         }
         let empty = Node::empty_table();
         let matrix = stage.get("matrix").map_or(&empty, |m| &m.node);
@@ -123,10 +125,23 @@ impl Context<'_> {
             Expander { name, key, stage, given, kind: kind.as_ref(), fact, params, matrix: &matrix };
         let expand = |axes| each(|found| expander.instance(axes, found));
         let all: Vec<_> = combinations.into_par_iter().with_min_len(64).map(expand).collect();
+        let instances = gather(all, diagnostics);
+        if kind.sees_axes() && needs_known {
+            let roles: BTreeSet<&str> = needs.iter().map(|need| need.role.as_str()).collect();
+            let known = shell::Known::new(roles, matrix.axes.keys().map(String::as_str));
+            let span = expander.place("run", &Axes::new());
+            let mut last = String::new(); // most often they differ in values only
+            for command in instances.iter().filter_map(|(_, params)| kind.command(params)) {
+                if command.run != last {
+                    known.check(name, &command.run, &span, diagnostics);
+                    last = command.run;
+                }
+            }
+        }
         Some(Stage {
             name: name.to_owned(),
             key: key.clone(),
-            instances: gather(all, diagnostics),
+            instances,
             kind,
             needs,
             axes: matrix.axes.into_keys().collect(),
@@ -236,8 +251,8 @@ fn needs_of(
             } else if !seen.insert(from) {
                 diagnostics.add(&item.span, format!("`{role}` names the stage `{from}` twice"), None);
             } else {
-                let span = item.span.clone();
-                out.push(StageNeed { role: role.to_owned(), many, from: from.clone(), span });
+                let (span, key) = (item.span.clone(), entry.key.clone());
+                out.push(StageNeed { role: role.to_owned(), many, from: from.clone(), span, key });
             }
         }
     }
@@ -252,28 +267,41 @@ fn needs_of(
 }
 
 /// A command knows its inputs and axes by environment variables, which must not be the same ones.
-fn same_variables(name: &str, stage: &Entries, diagnostics: &mut Diagnostics) {
+fn same_variables(name: &str, stage: &Entries, params: &Table, diagnostics: &mut Diagnostics) {
     for (key, what, prefix) in [("needs", "role", "IN"), ("matrix", "axis", "AXIS")] {
         let Some(Entry { node: Node { data: Data::Table(entries), .. }, .. }) = stage.get(key) else {
             continue;
         };
         let mut known = BTreeMap::new();
-        let mut words = in_order(entries);
-        words.retain(|(word, _)| !["exclude", "include"].contains(word));
-        words.extend(sweep::included(entries).iter().flat_map(|node| match &node.data {
-            Data::Table(entries) => in_order(entries),
-            _ => Vec::new(),
-        }));
-        for (word, entry) in words {
+        let written =
+            |entries| in_order(entries).into_iter().map(|(word, entry)| (word.to_owned(), &entry.key));
+        let mut words: Vec<_> = written(entries).collect();
+        words.retain(|(word, _)| !["exclude", "include"].contains(&word.as_str()));
+        for node in sweep::included(entries) {
+            if let Data::Table(entries) = &node.data {
+                words.extend(written(entries));
+            } else {
+                // What is wrong with a reference is told where the matrix is made.
+                let tables = match substitute(node, &Axes::new(), params, &mut Diagnostics::default()) {
+                    Value::Array(items) => items,
+                    other => vec![other],
+                };
+                let names = tables.iter().filter_map(Value::as_table).flat_map(Table::keys);
+                words.extend(names.map(|word| (word.clone(), &node.span)));
+            }
+        }
+        for (word, span) in words {
             // A role also has lists of its inputs.
             let lists = ["_LIST", "_JSON"].into_iter().filter(|_| key == "needs");
-            let lists = lists.map(|ending| variable(word) + ending);
-            for variable in std::iter::once(variable(word)).chain(lists) {
-                if let Some(other) = known.insert(variable.clone(), word).filter(|other| *other != word) {
+            let lists = lists.map(|ending| variable(&word) + ending);
+            for variable in std::iter::once(variable(&word)).chain(lists) {
+                if let Some(other) =
+                    known.insert(variable.clone(), word.clone()).filter(|other| *other != word)
+                {
                     let message = format!(
                         "the {what} `{word}` of `{name}` would be `{prefix}_{variable}`, as `{other}` is"
                     );
-                    diagnostics.add(&entry.key, message, Some("rename one of them".into()));
+                    diagnostics.add(span, message, Some("rename one of them".into()));
                 }
             }
         }
@@ -294,7 +322,11 @@ fn resources_of(stage: &Entries, params: &Table, diagnostics: &mut Diagnostics) 
         if !no_axes(&entry.node, &format!("`{key}`"), axes, params, diagnostics) {
             continue;
         }
+        let before = diagnostics.count;
         let value = substitute(&entry.node, &Axes::new(), params, diagnostics);
+        if diagnostics.count > before {
+            continue; // what it would be is not known
+        }
         let number = value.as_integer().and_then(|n| usize::try_from(n).ok());
         match (key.as_str(), number) {
             (_, None) => {

@@ -3,14 +3,19 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap},
+    path::Path,
 };
 
 use super::{
     Diagnostics,
     expand::{Joining, Stage, StageNeed},
+    hint::choices,
     matrix::Axes,
 };
-use crate::instance::{Instance, InstanceId, Need, name_of, show};
+use crate::{
+    instance::{Instance, InstanceId, Need, name_of, show},
+    kind::{Params, Wanted},
+};
 
 /// Orders the stages and joins their instances on the axes that they share.
 pub(super) fn instances(stages: Vec<Stage>, diagnostics: &mut Diagnostics) -> Vec<Instance> {
@@ -120,6 +125,42 @@ fn refuse_idle_axes(stages: &[Stage], index: &BTreeMap<String, usize>, diagnosti
                 diagnostics.add(span, message, hint.clone());
             }
         }
+    }
+}
+
+/// A role that reads one file of what fills it, filled by what has none.
+pub(super) fn refuse_wrong_kinds(stages: &[Stage], diagnostics: &mut Diagnostics) {
+    let index: BTreeMap<&str, &Stage> = stages.iter().map(|stage| (stage.name.as_str(), stage)).collect();
+    for (stage, need) in stages.iter().flat_map(|stage| stage.needs.iter().map(move |need| (stage, need))) {
+        let Some(Wanted { kinds, file }) = stage.kind.wants(&need.role) else { continue };
+        let Some(from) = index.get(need.from.as_str()).filter(|from| !from.instances.is_empty()) else {
+            continue;
+        };
+        // What a command makes is what it says.
+        let makes = |(_, params): &(Axes, Params)| {
+            let made = from.kind.command(params).map(|command| command.outputs);
+            made.is_some_and(|made| made.iter().any(|path| path.as_path() == Path::new(file)))
+        };
+        if kinds.contains(&from.kind.name()) || from.instances.iter().any(makes) {
+            continue;
+        }
+        let (role, kind, wanted) = (&need.role, from.kind.name(), kinds[0]);
+        let message = format!(
+            "`{role}` of `{}` wants an instance of kind `{wanted}`, and `{}` is of kind `{kind}`",
+            stage.name, from.name
+        );
+        let fitting =
+            stages.iter().filter(|other| other.kind.name() == wanted).map(|other| other.name.as_str());
+        let fitting = choices(&fitting.collect::<Vec<_>>());
+        let hint = if from.instances.iter().any(|(_, params)| from.kind.command(params).is_some()) {
+            format!("if it makes one, name the file in its `outputs`: `{file}`")
+        } else {
+            fitting.map_or_else(
+                || format!("add a stage of kind `{wanted}`"),
+                |those| format!("of that kind {those}"),
+            )
+        };
+        diagnostics.add(&need.key, message, Some(hint));
     }
 }
 

@@ -6,9 +6,10 @@ use toml::{Table, Value};
 
 use super::{
     Diagnostics,
-    hint::did_you_mean,
+    hint::{choices, did_you_mean},
     params::substitute,
-    parse::{Data, Entries, Entry, Node, Span, a, check_name, in_order, table},
+    parse::{Data, Document, Entries, Entry, Node, Span, a, check_name, in_order, table},
+    sweep,
 };
 use crate::instance::{name_of, show};
 
@@ -108,6 +109,40 @@ pub(super) fn expand(
     Some(Matrix { axes, combinations })
 }
 
+/// An `exclude` that takes nothing away is a slip, where both it and the axis are written out in the file. An axis that
+/// is taken from `[params]`, swept, or changed by a profile may have the value another time.
+pub(super) fn refuse_idle_exclusions(document: &Document, diagnostics: &mut Diagnostics) {
+    let written = |node: &Node| match &node.data {
+        Data::Leaf(value) if !value.as_str().is_some_and(|text| text.contains("${")) => Some(value.clone()),
+        _ => None,
+    };
+    for (stage, entry) in &document.stages {
+        let Data::Table(entries) = &entry.node.data else { continue };
+        let Some(axes) = sweep::matrix_of(entries) else { continue };
+        let Some(Data::List(rules)) = axes.get("exclude").map(|entry| &entry.node.data) else { continue };
+        let tables = rules.iter().filter_map(|rule| match &rule.data {
+            Data::Table(rule) => Some(rule),
+            _ => None,
+        });
+        for (axis, entry) in tables.flatten().filter(|(_, entry)| entry.key.is_some()) {
+            let list = axes.get(axis).filter(|axis| axis.key.is_some()).map(|axis| &axis.node.data);
+            let (Some(value), Some(Data::List(list))) = (written(&entry.node), list) else { continue };
+            let varied = document.varied.contains(&(stage.clone(), axis.clone()));
+            let Some(values) = list.iter().map(written).collect::<Option<Vec<_>>>().filter(|_| !varied)
+            else {
+                continue;
+            };
+            if !values.iter().any(|other| same(other, &value)) {
+                let message =
+                    format!("this excludes nothing: the axis `{axis}` of `{stage}` has no value {value}");
+                let shown: Vec<_> = values.iter().map(show).collect();
+                let hint = choices(&shown.iter().map(String::as_str).collect::<Vec<_>>());
+                diagnostics.add(&entry.node.span, message, hint);
+            }
+        }
+    }
+}
+
 fn matches(combination: &Axes, rule: &Axes) -> bool {
     rule.iter().all(|(axis, value)| combination.get(axis).is_some_and(|v| same(v, value)))
 }
@@ -128,7 +163,11 @@ fn axis_values(
     params: &Table,
     diagnostics: &mut Diagnostics,
 ) -> (Vec<Value>, BTreeMap<String, Span>) {
+    let before = diagnostics.count;
     let given = substitute(node, &Axes::new(), params, diagnostics);
+    if diagnostics.count > before {
+        return Default::default(); // what it would be is not known
+    }
     let Value::Array(values) = given else {
         let message = format!("the axis `{axis}` must be a list, not {}", a(given.type_str()));
         diagnostics.add(&node.span, message, Some(format!("write `{axis} = [...]`")));
@@ -172,7 +211,12 @@ fn check_value(axis: &str, value: &Value, span: &Span, diagnostics: &mut Diagnos
 fn rules(entries: &Entries, key: &str, params: &Table, diagnostics: &mut Diagnostics) -> Vec<(Span, Axes)> {
     let Some(Entry { node, .. }) = entries.get(key) else { return Vec::new() };
     // The whole list may be a reference, and so may each of its tables.
-    let items = match substitute(node, &Axes::new(), params, diagnostics) {
+    let before = diagnostics.count;
+    let given = substitute(node, &Axes::new(), params, diagnostics);
+    if diagnostics.count > before {
+        return Vec::new();
+    }
+    let items = match given {
         Value::Array(items) => items,
         other => {
             let message = format!("`{key}` must be a list of tables, not {}", a(other.type_str()));

@@ -14,9 +14,11 @@ mod params;
 mod parse;
 mod schema;
 mod select;
+mod shell;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod value;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -214,9 +216,11 @@ fn expand_text(
     for set in &options.sets {
         overlay::set(&mut document, set, kinds, &facts, diagnostics);
     }
+    matrix::refuse_idle_exclusions(&document, diagnostics);
     let swept = sweep::with_axes(&document).difference(&before).cloned().collect();
     let values = params::resolve(&document.params, diagnostics);
     let stages = expand::stages(&document.stages, kinds, &facts, &values, diagnostics);
+    join::refuse_wrong_kinds(&stages, diagnostics);
     Expanded { instances: join::instances(stages, diagnostics), swept, profiles: document.profiles }
 }
 

@@ -1,26 +1,21 @@
 //! What is laid over a file: a profile's tables, and the `key=value` settings of the command
 //! line. Knows which parameters a kind takes, not what they mean.
 
-use toml::{Value, de::DeValue};
+use toml::Value;
 
 use super::{
     Diagnostics,
     hint::did_you_mean,
-    params::{find_mut, mentions, names},
-    parse::{Data, Document, Entries, Entry, Node, convert, table},
+    params::{find_mut, mentions, names, references, whole_reference, within},
+    parse::{Data, Document, Entries, Entry, Node, table},
     schema::Facts,
     sweep,
+    value::{as_list, value},
 };
 use crate::{instance::variable, kind::Kinds};
 
 /// The keys of a stage that are not its kind's parameters.
 pub(super) const RESERVED: [&str; 4] = ["kind", "matrix", "needs", "resources"];
-
-/// Lists in one another that a setting may spell with bare words.
-const DEEPEST: usize = 100;
-
-/// Longest range that a setting may spell.
-const LONGEST: i64 = 100_000;
 
 /// Checks the profile `name`, chosen or not, against the file it will be laid over.
 pub(super) fn profile(
@@ -164,23 +159,27 @@ pub(super) fn set(
     let result = match path.as_slice() {
         ["stage", name, rest @ ..] => match document.stages.get_mut(*name) {
             Some(Entry { node: Node { data: Data::Table(stage), .. }, .. }) => {
+                let dotted = rest.join(".");
+                let rest = if is_nested(stage, rest, &dotted, facts) { &[dotted.as_str()][..] } else { rest };
                 let behind = axis_behind(stage, rest, matches!(value, Value::Array(_)));
                 let rest = behind.as_ref().map_or_else(|| rest.to_vec(), |axis| vec!["matrix", axis]);
                 let axis = rest.last().copied().unwrap_or_default();
                 let before = sweep::matrix_of(stage).and_then(|axes| axes.get(axis)).map(|a| a.node.clone());
-                set_stage(name, stage, &rest, value, kinds, facts)
-                    .and_then(|()| sweep::pass_on(document, (name, axis), before.as_ref(), kinds, facts))
+                let stood = at(stage, rest.strip_prefix(&["matrix"]).unwrap_or(&rest));
+                let param = stood.and_then(whole_reference).map(str::to_owned);
+                set_stage(name, stage, &rest, value, kinds, facts).and_then(|()| {
+                    sweep::pass_on(document, (name, axis), param.as_deref(), before.as_ref(), kinds, facts)
+                })
             }
             _ => Err((
                 format!("there is no stage `{name}`"),
                 did_you_mean(name, document.stages.keys().map(String::as_str)),
             )),
         },
-        ["params", rest @ ..] if !rest.is_empty() => set_param(&mut document.params, rest, value),
+        ["params", rest @ ..] if !rest.is_empty() => set_param(document, rest, value, facts),
         rest => {
             let of_stage = of_stage(document, rest, facts);
-            set_param(&mut document.params, rest, value)
-                .map_err(|(message, hint)| (message, of_stage.or(hint)))
+            set_param(document, rest, value, facts).map_err(|(message, hint)| (message, of_stage.or(hint)))
         }
     };
     if let Err((message, hint)) = result {
@@ -209,7 +208,8 @@ fn of_stage(document: &Document, path: &[&str], facts: &Facts) -> Option<String>
 
 pub(super) type Refusal = (String, Option<String>);
 
-fn set_param(params: &mut Entries, path: &[&str], value: Value) -> Result<(), Refusal> {
+fn set_param(document: &mut Document, path: &[&str], value: Value, facts: &Facts) -> Result<(), Refusal> {
+    let Document { params, stages, .. } = &mut *document;
     let names = names(params);
     let unknown = || {
         let name = path.join(".");
@@ -220,21 +220,26 @@ fn set_param(params: &mut Entries, path: &[&str], value: Value) -> Result<(), Re
     if path == [""] {
         return Err(("it names no parameter".into(), Some("write -S 'key=value'".into())));
     }
-    let node = find_mut(params, &path.join(".")).ok_or_else(unknown)?;
+    let name = path.join(".");
+    let node = find_mut(params, &name).ok_or_else(unknown)?;
     if let (Data::Table(_), Value::Table(new)) = (&node.data, &value) {
         // Each as by itself, so that none is new.
         return new.iter().try_for_each(|(key, value)| {
             let path: Vec<&str> = path.iter().copied().chain([key.as_str()]).collect();
-            set_param(params, &path, value.clone())
+            set_param(document, &path, value.clone(), facts)
         });
     }
     match (&mut node.data, Node::given(value)) {
-        (Data::Table(_), _) => return Err((format!("`{}` is a table", path.join(".")), None)),
-        (Data::Leaf(_), Node { data: Data::List(_), .. }) => {
-            let hint = format!("sweep a stage's parameter: `-S stage.NAME.{}=...`", path[path.len() - 1]);
-            return Err((format!("`{}` is one value, not a list", path.join(".")), Some(hint)));
+        (Data::Table(_), _) => return Err((format!("`{name}` is a table"), None)),
+        (Data::Leaf(_), new @ Node { data: Data::List(_), .. }) => {
+            let hint = match sweep::settings(stages, &name, &new, facts) {
+                Some(settings) => format!("sweep it where stages use it: `{settings}`"),
+                None => "no stage takes it as it is; sweep a stage's own parameter: `-S stage.NAME.KEY=...`"
+                    .into(),
+            };
+            return Err((format!("`{name}` is one value, not a list"), Some(hint)));
         }
-        (Data::List(_), new) => *node = as_list(new),
+        (Data::List(_), new) => *node = as_list(&name, new)?,
         (_, new) => *node = new,
     }
     Ok(())
@@ -259,28 +264,32 @@ fn values(stage: &Entries) -> Option<&Entries> {
     if let Data::Table(entries) = &stage.get("values")?.node.data { Some(entries) } else { None }
 }
 
-/// One value where a list is asked for is a list of one. What a reference stands for may be a list itself.
-fn as_list(node: Node) -> Node {
+/// What stands in a stage at a path.
+fn at<'a>(stage: &'a Entries, path: &[&str]) -> Option<&'a Node> {
+    let (first, rest) = path.split_first()?;
+    let node = &stage.get(*first)?.node;
     match &node.data {
-        Data::List(_) => node,
-        Data::Leaf(Value::String(text)) if text.starts_with("${") && text.ends_with('}') => node,
-        _ => Node { span: None, data: Data::List(vec![node]) },
+        _ if rest.is_empty() => Some(node),
+        Data::Table(inner) => at(inner, rest),
+        _ => None,
     }
+}
+
+/// Does a path into a stage name a parameter within a table of `[params]`, which the stage takes as `${table.key}`?
+fn is_nested(stage: &Entries, path: &[&str], name: &str, facts: &Facts) -> bool {
+    let [first, _, ..] = path else { return false };
+    let kind = stage.get("kind").and_then(leaf).and_then(Value::as_str).unwrap_or_default();
+    let own = RESERVED.contains(first)
+        || stage.contains_key(*first)
+        || facts.get(kind).is_none_or(|fact| !fact.closed || fact.properties.contains_key(*first));
+    !own && parameters(stage).any(|(_, entry)| references(&entry.node).contains(&name))
 }
 
 /// The axis of a stage that a parameter of it, or a part of one, is by name: what is set is that axis. One that only a
 /// variable would be named alike for (`RATE = "${rate}"`) is meant where there are `several` values, which need an axis.
 fn axis_behind(stage: &Entries, path: &[&str], several: bool) -> Option<String> {
-    let [between @ .., last] = path else { return None };
-    if RESERVED.contains(&path[0]) {
-        return None;
-    }
-    let mut entries = stage;
-    for key in between {
-        let Data::Table(inner) = &entries.get(*key)?.node.data else { return None };
-        entries = inner;
-    }
-    let name = leaf(entries.get(*last)?)?.as_str()?.strip_prefix("${")?.strip_suffix('}')?;
+    let last = path.last().filter(|_| !RESERVED.contains(&path[0]))?;
+    let name = whole_reference(at(stage, path)?)?;
     let is_meant = name == *last || (several && variable(name) == variable(last));
     (is_meant && sweep::matrix_of(stage)?.contains_key(name)).then(|| name.to_owned())
 }
@@ -311,6 +320,7 @@ fn set_stage(
     facts: &Facts,
 ) -> Result<(), Refusal> {
     let node = Node::given(value);
+    let whole = format!("stage.{name}.{}", path.join("."));
     match path {
         [] => return Err(("it names no parameter".into(), Some("write `stage.NAME.key=value`".into()))),
         [key] if !RESERVED.contains(key) => {
@@ -331,15 +341,30 @@ fn set_stage(
             {
                 check_included(name, stage, key)?;
                 if !is_axis && kinds.get(kind).is_some_and(|kind| kind.sees_axes()) && !used(stage, key) {
-                    let hint = format!(
-                        "write `${{{key}}}` where it should count, or give the stage the axis in the file"
-                    );
+                    let mut taken = parameters(stage).flat_map(|(_, entry)| references(&entry.node));
+                    let hint = match taken.find(|taken| taken.rsplit('.').next() == Some(key)) {
+                        Some(taken) => format!("it uses `${{{taken}}}`: `-S 'stage.{name}.{taken}=...'`"),
+                        None => format!(
+                            "write `${{{key}}}` where it should count, or give the stage the axis in the file"
+                        ),
+                    };
                     return Err((format!("nothing of the stage is `{key}` or uses it"), Some(hint)));
                 }
+                if let Some(other) = sweep::beside(stage, key).filter(|_| is_taken && !is_axis) {
+                    let hint = if within(other, key) {
+                        format!("sweep that: `-S 'stage.{name}.{other}=...'`")
+                    } else {
+                        format!("write `${{{key}}}` there, and the like for what else it holds")
+                    };
+                    return Err((
+                        format!("the stage uses `${{{other}}}`, which would keep its value"),
+                        Some(hint),
+                    ));
+                }
                 stage.remove(*key);
-                put_axis(stage, key, as_list(node))?;
+                put_axis(stage, key, as_list(&whole, node)?)?;
             } else if fact.is_some_and(|fact| fact.is_list(key)) {
-                put(stage, key, as_list(node));
+                put(stage, key, as_list(&whole, node)?);
             } else {
                 put(stage, key, node);
             }
@@ -349,7 +374,7 @@ fn set_stage(
                 check_included(name, stage, axis)?;
             }
             stage.remove(*axis);
-            put_axis(stage, axis, as_list(node))?;
+            put_axis(stage, axis, as_list(&whole, node)?)?;
         }
         ["values", key] if values(stage).is_none_or(|known| !known.contains_key(*key)) => {
             let known = values(stage).into_iter().flat_map(Entries::keys).map(String::as_str);
@@ -400,61 +425,10 @@ pub(super) fn put(entries: &mut Entries, key: &str, node: Node) {
     }
 }
 
-/// The value after `=`: a range, TOML, a list of bare words, or a bare word.
-fn value(text: &str) -> Result<Value, Refusal> {
-    let quote = || Some("quote it for the shell: -S 'key=value'".to_owned());
-    let refused = |message| Err((message, quote()));
-    if let Some(range) = range(text) {
-        return range;
-    }
-    if let Ok(parsed) = DeValue::parse(text) {
-        let mut problems = Diagnostics::default();
-        let node = convert(parsed.get_ref(), None, &mut problems);
-        return match problems.list.pop() {
-            Some(problem) => Err((problem.message, problem.hint.or_else(quote))),
-            None => Ok(plain(node)),
-        };
-    }
-    if text.matches('[').count() > DEEPEST {
-        return refused(format!("it nests more than {DEEPEST} lists"));
-    }
-    if let Some(items) = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')) {
-        return items.split(',').map(|item| value(item.trim())).collect::<Result<_, _>>().map(Value::Array);
-    }
-    if text.starts_with(['[', '{', '"', '\'']) {
-        return refused(format!("`{text}` is not a TOML value"));
-    }
-    if text.contains(',') && text.split(',').all(|item| item.trim().parse::<f64>().is_ok()) {
-        let hint = format!("a list of values is `[{text}]`, a text `\"{text}\"`, both quoted for the shell");
-        return Err((format!("`{text}` is no single value"), Some(hint)));
-    }
-    Ok(Value::String(text.to_owned()))
-}
-
 pub(super) fn plain(node: Node) -> Value {
     match node.data {
         Data::Leaf(value) => value,
         Data::List(items) => Value::Array(items.into_iter().map(plain).collect()),
         Data::Table(entries) => Value::Table(entries.into_iter().map(|(k, e)| (k, plain(e.node))).collect()),
     }
-}
-
-/// `0..5` without its end, `0..=5` with it.
-fn range(text: &str) -> Option<Result<Value, Refusal>> {
-    let (start, end) = text.split_once("..")?;
-    let (end, with_end) = end.strip_prefix('=').map_or((end, false), |last| (last, true));
-    let [start, end] = [start.trim(), end.trim()];
-    let refused = |why: &str| {
-        let hint = "a range is `FIRST..END` without its end, or `FIRST..=LAST`".into();
-        Some(Err((format!("the range `{text}` {why}"), Some(hint))))
-    };
-    let (Ok(start), Ok(end)) = (start.parse::<i64>(), end.parse::<i64>()) else {
-        let numbers = [start, end].iter().all(|bound| bound.parse::<f64>().is_ok());
-        return if numbers { refused("is not one of whole numbers") } else { None };
-    };
-    let end = if with_end { end.saturating_add(1) } else { end };
-    if end <= start || end.checked_sub(start).is_none_or(|n| n > LONGEST) {
-        return refused(&format!("is empty or longer than {LONGEST}"));
-    }
-    Some(Ok(Value::Array((start..end).map(Value::Integer).collect())))
 }

@@ -226,20 +226,33 @@ pub(super) fn substitute(
 
 /// Does anything in `node` refer to `name`, to something in it, or to a table that it is in?
 pub(super) fn mentions(node: &Node, name: &str) -> bool {
+    references(node).into_iter().any(|inside| inside == name || within(inside, name) || within(name, inside))
+}
+
+/// Is `name` that of something in the table `table`?
+pub(super) fn within(name: &str, table: &str) -> bool {
+    name.strip_prefix(table).is_some_and(|rest| rest.starts_with('.'))
+}
+
+/// The names that `node` refers to.
+pub(super) fn references(node: &Node) -> Vec<&str> {
     match &node.data {
-        Data::List(items) => items.iter().any(|item| mentions(item, name)),
-        Data::Table(entries) => entries.values().any(|entry| mentions(&entry.node, name)),
-        Data::Leaf(Value::String(text)) => text.match_indices("${").any(|(at, _)| {
-            if text[..at].ends_with('$') {
-                return false; // `$${` is a plain `${`
-            }
-            let rest = &text[at + 2..];
-            let inside = rest.split_once('}').map_or("", |(inside, _)| inside.trim());
-            let within = |a: &str, b: &str| a.strip_prefix(b).is_some_and(|rest| rest.starts_with('.'));
-            inside == name || within(inside, name) || within(name, inside)
-        }),
-        Data::Leaf(_) => false,
+        Data::List(items) => items.iter().flat_map(references).collect(),
+        Data::Table(entries) => entries.values().flat_map(|entry| references(&entry.node)).collect(),
+        Data::Leaf(Value::String(text)) => {
+            let plain = |at: usize| text[..at].ends_with('$'); // `$${` is a plain `${`
+            let marks = text.match_indices("${").filter(|(at, _)| !plain(*at));
+            marks.filter_map(|(at, _)| Some(text[at + 2..].split_once('}')?.0.trim())).collect()
+        }
+        Data::Leaf(_) => Vec::new(),
     }
+}
+
+/// The name that a text which is nothing but a reference refers to.
+pub(super) fn whole_reference(node: &Node) -> Option<&str> {
+    let Data::Leaf(Value::String(text)) = &node.data else { return None };
+    let inside = text.strip_prefix("${")?.strip_suffix('}')?;
+    (!inside.contains('}')).then(|| inside.trim())
 }
 
 /// Keys may have dots in them.

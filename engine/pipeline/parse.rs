@@ -11,7 +11,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{Diagnostics, hint::did_you_mean, overlay};
+use super::{Diagnostics, hint::did_you_mean, overlay, sweep};
 use crate::lockfile;
 
 /// Where something stood in the file; `None` for what came from the command line.
@@ -51,6 +51,8 @@ pub(super) struct Document {
     pub(super) stages: Entries,
     /// The names of all profiles.
     pub(super) profiles: BTreeSet<String>,
+    /// The axes of stages that some profile changes.
+    pub(super) varied: BTreeSet<(String, String)>,
 }
 
 impl Node {
@@ -153,7 +155,8 @@ pub(super) fn document(
     for (name, entry) in &stages {
         check_name("stage", name, &entry.key, diagnostics);
     }
-    let mut document = Document { params, stages, profiles: profiles.keys().cloned().collect() };
+    let names = profiles.keys().cloned().collect();
+    let mut document = Document { params, stages, profiles: names, ..Document::default() };
     let mut chosen = None;
     for (name, entry) in &profiles {
         check_name("profile", name, &entry.key, diagnostics);
@@ -167,6 +170,12 @@ pub(super) fn document(
             diagnostics.add(&entry.key, message, Some(hint));
         }
         let overlay = overlay::profile(name, entry, &document, diagnostics);
+        for (stage, entry) in overlay.iter().flat_map(|overlay| &overlay.stages) {
+            let Data::Table(stage_now) = &entry.node.data else { continue };
+            let axes = sweep::matrix_of(stage_now).into_iter().flat_map(Entries::keys);
+            let axes = axes.chain(stage_now.keys()).map(|axis| (stage.clone(), axis.clone()));
+            document.varied.extend(axes);
+        }
         if profile == Some(name) {
             chosen = overlay;
         }
@@ -190,9 +199,11 @@ pub(super) fn a(word: &str) -> String {
 
 /// Names stand in file names, instance names and `-S` keys.
 pub(super) fn check_name(what: &str, name: &str, span: &Span, diagnostics: &mut Diagnostics) {
-    let fine = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    // What `-S` sweeps is called as the file does: an axis of a nested parameter has its dots.
+    let dots = what == "axis" && span.is_none();
+    let fine = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-' || (dots && c == '.');
     if name.is_empty() || name.len() > 100 || !name.chars().all(fine) {
-        let hint = "use letters, digits, `_` and `-`, at most 100 of them".to_owned();
+        let hint = "use the letters a-z and A-Z, digits, `_` and `-`, at most 100 of them".to_owned();
         diagnostics.add(span, format!("`{name}` cannot be the name of {}", a(what)), Some(hint));
     }
 }

@@ -8,7 +8,11 @@ use serde_json::{Map, Value, json};
 use crate::{
     instance::Resources,
     kind::{Kinds, Roles},
+    lockfile,
 };
+
+/// What `check_name` takes.
+const NAME: &str = "^[A-Za-z0-9_-]{1,100}$";
 
 /// What a kind's schema says about its parameters.
 #[derive(Default)]
@@ -160,11 +164,13 @@ pub fn schema(kinds: &Kinds) -> Value {
             "stage": {
                 "type": "object",
                 "description": "The stages by name.",
+                "propertyNames": { "pattern": NAME },
                 "additionalProperties": { "$ref": "#/$defs/pipeline.stage" },
             },
             "profile": {
                 "type": "object",
                 "description": "Overlays by name, chosen with `--profile`.",
+                "propertyNames": { "pattern": NAME, "not": { "const": lockfile::section(None) } },
                 "additionalProperties": {
                     "type": "object",
                     "additionalProperties": false,
@@ -184,10 +190,12 @@ fn reference() -> Value {
 }
 
 fn matrix() -> Value {
-    let tables = json!({ "type": "array", "items": { "type": "object" } });
+    let table = json!({ "anyOf": [{ "type": "object" }, reference()] });
+    let tables = json!({ "anyOf": [{ "type": "array", "items": table }, reference()] });
     json!({
         "type": "object",
         "description": "One instance per combination of the axes.",
+        "propertyNames": { "pattern": NAME },
         "properties": { "exclude": tables, "include": tables },
         "additionalProperties": { "anyOf": [{ "type": "array", "minItems": 1 }, reference()] },
     })

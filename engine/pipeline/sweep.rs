@@ -5,17 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     overlay::{Refusal, axes, leaf, parameters, plain, put},
-    params::mentions,
+    params::{mentions, references, within},
     parse::{Data, Document, Entries, Entry, Node},
     schema::Facts,
 };
 use crate::kind::{Kinds, Roles};
 
 /// Gives `axis` as `stage` has it now to all that hang on it, one instance each, and did not have it or had it as
-/// `stage` had it before. Not where it would set a parameter. Refused where values would be lost without a word.
+/// `stage` had it before. Not where it would set a parameter. Refused where values would be lost without a word, or where
+/// others would keep the one of `param`, which stood where the axis is now.
 pub(super) fn pass_on(
     document: &mut Document,
     (swept, axis): (&str, &str),
+    param: Option<&str>,
     before: Option<&Node>,
     kinds: &Kinds,
     facts: &Facts,
@@ -28,6 +30,8 @@ pub(super) fn pass_on(
     };
     let Some(now) = matrix_of(stage).and_then(|axes| axes.get(axis)) else { return Ok(()) };
     let (now, before) = (now.node.clone(), before.cloned().map(plain));
+    let several = !matches!(&now.data, Data::List(values) if values.len() == 1);
+    let param = param.filter(|param| several && *param != axis);
     let mut last = vec![swept.to_owned()];
     let axes_of: BTreeMap<String, BTreeSet<String>> = document
         .stages
@@ -41,7 +45,7 @@ pub(super) fn pass_on(
             Some((name.clone(), names.map(str::to_owned).collect()))
         })
         .collect();
-    let users = users(document);
+    let users = users(&document.stages);
     let mut given = BTreeSet::from([swept.to_owned()]);
     while let Some(from) = last.pop() {
         for name in users.get(&from).into_iter().flatten().filter(|name| !given.contains(*name)) {
@@ -72,9 +76,10 @@ pub(super) fn pass_on(
                         )),
                     ));
                 }
+            } else if let Some(param) = param.filter(|param| keeps(stage, param)) {
+                return Err(kept(name, &from, swept, param));
             } else if let Some(why) = no_room(stage, axis) {
                 // What takes one input or many would take them all.
-                let several = !matches!(&now.data, Data::List(values) if values.len() == 1);
                 if several && kinds.get(kind).is_some_and(|kind| kind.sees_axes()) && why != Room::Value {
                     return Err(lost(name, &from, axis, why));
                 }
@@ -87,6 +92,54 @@ pub(super) fn pass_on(
         given.extend(last.iter().cloned());
     }
     Ok(())
+}
+
+/// Does the stage use `param` as it stands in `[params]`?
+fn keeps(stage: &Entries, param: &str) -> bool {
+    let is_axis = matrix_of(stage).is_some_and(|axes| axes.contains_key(param));
+    !is_axis && parameters(stage).any(|(_, entry)| mentions(&entry.node, param))
+}
+
+fn kept(name: &str, from: &str, swept: &str, param: &str) -> Refusal {
+    (
+        format!(
+            "`{name}` needs one `{from}` and uses `${{{param}}}` too, of which it would keep the one value that the file has"
+        ),
+        Some(format!(
+            "sweep it in both, in this order: `-S 'stage.{name}.{param}=...' -S 'stage.{swept}.{param}=...'`"
+        )),
+    )
+}
+
+/// The settings that sweep a parameter in all stages that take it as `${param}`; none where no stage does.
+pub(super) fn settings(stages: &Entries, param: &str, values: &Node, facts: &Facts) -> Option<String> {
+    let takes = |entry: &Entry| {
+        let Data::Table(stage) = &entry.node.data else { return false };
+        let kind = stage.get("kind").and_then(leaf).and_then(toml::Value::as_str).unwrap_or_default();
+        // Elsewhere a setting of that name would be one of the kind's parameter.
+        facts.get(kind).is_some_and(|fact| fact.closed && !fact.properties.contains_key(param))
+            && parameters(stage).any(|(_, entry)| references(&entry.node).contains(&param))
+    };
+    let mut names: Vec<_> = stages.iter().filter(|(_, entry)| takes(entry)).map(|(name, _)| name).collect();
+    // What needs others comes first: it would not take the axis from them. Fewer stages hang on it.
+    let users = users(stages);
+    names.sort_by_key(|name| {
+        let (mut behind, mut open) = (BTreeSet::new(), vec![*name]);
+        while let Some(name) = open.pop() {
+            open.extend(users.get(name).into_iter().flatten().filter(|user| behind.insert(*user)));
+        }
+        behind.len()
+    });
+    let values = plain(values.clone()).to_string();
+    let values = if values.len() > 80 || values.contains(['\'', '\n']) { "[...]" } else { &values };
+    let all: Vec<_> = names.iter().map(|name| format!("-S 'stage.{name}.{param}={values}'")).collect();
+    (!all.is_empty()).then(|| all.join(" "))
+}
+
+/// A reference of the stage to a part of `param`, or to a table that it is in: no axis of that name changes it.
+pub(super) fn beside<'a>(stage: &'a Entries, param: &str) -> Option<&'a str> {
+    let mut all = parameters(stage).flat_map(|(_, entry)| references(&entry.node));
+    all.find(|name| within(name, param) || within(param, name))
 }
 
 fn lost(name: &str, from: &str, axis: &str, why: Room) -> Refusal {
@@ -109,9 +162,9 @@ fn lost(name: &str, from: &str, axis: &str, why: Room) -> Refusal {
 }
 
 /// The stages that name each stage under `needs`, in order.
-fn users(document: &Document) -> BTreeMap<String, BTreeSet<String>> {
+fn users(stages: &Entries) -> BTreeMap<String, BTreeSet<String>> {
     let mut users = BTreeMap::<_, BTreeSet<_>>::new();
-    for (name, entry) in &document.stages {
+    for (name, entry) in stages {
         let Data::Table(stage) = &entry.node.data else { continue };
         let Some(Data::Table(needs)) = stage.get("needs").map(|needs| &needs.node.data) else { continue };
         for node in needs.values().map(|entry| &entry.node) {

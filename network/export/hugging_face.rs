@@ -11,12 +11,16 @@ use crate::{
     arch::{IMAGE_CHANNELS, IMAGE_SIZE},
     checkpoint::Checkpoint,
     data::{DEVIATION, MEAN},
+    mode::Mode,
     model::Model,
     trainer::Precision,
 };
 
 /// `rebuild.py`: the streams, the initialisations and the networks of this crate once more, in Python.
 const REBUILD: &str = include_str!("rebuild.py");
+
+/// The names of the folder's files.
+pub const FILES: [&str; 4] = ["README.md", "config.json", "model.safetensors", "rebuild.py"];
 
 /// What a card says beyond the network itself.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +45,11 @@ struct Config<'a> {
     #[serde(flatten)]
     model: &'a Model,
     mode: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    k: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shortcut_bn: Option<bool>,
+    steps: u64,
     num_channels: usize,
     image_size: usize,
     image_mean: [f32; IMAGE_CHANNELS],
@@ -48,7 +57,7 @@ struct Config<'a> {
     id2label: BTreeMap<usize, &'a str>,
 }
 
-/// The files of the folder by name: `README.md`, `config.json`, `model.safetensors`, `rebuild.py`.
+/// The files of the folder by name, see [`FILES`].
 ///
 /// Errors when there is not one class name for each logit, or a value of the checkpoint is missing.
 pub fn model_folder(checkpoint: &Checkpoint, card: &Card<'_>) -> Result<BTreeMap<&'static str, Vec<u8>>> {
@@ -64,6 +73,9 @@ pub fn model_folder(checkpoint: &Checkpoint, card: &Card<'_>) -> Result<BTreeMap
         architectures: [model.arch.to_string()],
         model,
         mode: checkpoint.mode.to_string(),
+        k: (checkpoint.mode == Mode::Random).then_some(checkpoint.k),
+        shortcut_bn: checkpoint.shortcut_bn,
+        steps: checkpoint.steps,
         num_channels: IMAGE_CHANNELS,
         image_size: IMAGE_SIZE,
         image_mean: MEAN,
@@ -75,12 +87,7 @@ pub fn model_folder(checkpoint: &Checkpoint, card: &Card<'_>) -> Result<BTreeMap
     config.push(b'\n');
     let weights = checkpoint.to_bytes()?;
     let readme = front_matter(card) + &text(checkpoint, card, weights.len());
-    Ok(BTreeMap::from([
-        ("README.md", readme.into_bytes()),
-        ("config.json", config),
-        ("model.safetensors", weights),
-        ("rebuild.py", REBUILD.into()),
-    ]))
+    Ok(FILES.into_iter().zip([readme.into_bytes(), config, weights, REBUILD.into()]).collect())
 }
 
 /// What the Hub reads: YAML, its strings written as JSON, which is a part of YAML.
@@ -128,6 +135,10 @@ fn front_matter(card: &Card<'_>) -> String {
 fn text(checkpoint: &Checkpoint, card: &Card<'_>, bytes: usize) -> String {
     let Checkpoint { model, mode, .. } = checkpoint;
     let (trained, total) = (checkpoint.trained(), model.counts().total);
+    let k = match mode {
+        Mode::Random => format!(" (k = {})", checkpoint.k),
+        _ => String::new(),
+    };
     let percent = 100.0 * trained as f64 / total as f64;
     let full = model.weights_bytes();
     let accuracy = card.accuracy.map_or(String::new(), |accuracy| {
@@ -142,7 +153,7 @@ fn text(checkpoint: &Checkpoint, card: &Card<'_>, bytes: usize) -> String {
         r#"
 # {name}
 
-{arch} (variant `{variant}`) for {size}x{size} images, trained{dataset} in mode `{mode}`: of its {total} parameters,
+{arch} (variant `{variant}`) for {size}x{size} images, trained{dataset} in mode `{mode}`{k}: of its {total} parameters,
 {trained} ({percent:.2} %) were trained. The others are as seed {seed} drew them. {accuracy}The experiment is that of
 "Training BatchNorm and Only BatchNorm" (arXiv 2003.00152).
 
@@ -153,7 +164,7 @@ compares the BLAKE3 digest of all initial weights with the one that the file car
 
 ```sh
 pip install blake3 numpy safetensors torch
-python rebuild.py
+python rebuild.py  # Python 3.10 or newer
 ```
 
 ```python
@@ -186,7 +197,6 @@ mod tests {
         arch::Variant,
         export::tests::checkpoint,
         init::{BnInit, Init, WeightInit},
-        mode::Mode,
         tensorfile,
     };
 
@@ -251,6 +261,11 @@ mod tests {
         assert_eq!((&config["init"], &config["seed"]), (&"he-normal".into(), &7.into()));
         assert_eq!(config["id2label"]["9"], "class 9");
         assert_eq!(config["image_mean"][0].to_string(), "0.485");
+        assert_eq!((&config["k"], &config["shortcut_bn"]), (&().into(), &().into()));
+        let random = files(Mode::Random, None, None);
+        let config: serde_json::Value = serde_json::from_str(&random["config.json"]).unwrap();
+        assert!(config["k"].is_u64() && config["steps"].is_u64(), "{config:#}");
+        assert!(random["README.md"].contains(&format!("in mode `random` (k = {}): of", config["k"])));
     }
 
     #[test]

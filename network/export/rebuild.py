@@ -4,7 +4,7 @@
     python rebuild.py model.safetensors     # draws the weights, checks their digest, loads them
 
 From Python: `network = load("model.safetensors")`, then `network(images)` with images `N 3 32 32`,
-normalised as `config.json` says. Without PyTorch: `initial` needs the parameters' shapes only.
+normalised as `config.json` says. Needs Python 3.10 or newer. Without PyTorch: `initial` needs the parameters' shapes only.
 
 All random numbers are the extendable output of BLAKE3, one stream for each parameter, drawn in
 float64 and rounded once. The logarithm, sine and cosine are those of FreeBSD's libm written out,

@@ -2,13 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::CommandFactory;
-
-use crate::{args::Args, error::Failure, ui};
+use crate::{args, error::Failure, ui};
 
 pub(super) fn completions(shell: clap_complete::Shell) -> Result<ExitCode, Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Args::command(), "repro", &mut script);
+    clap_complete::generate(shell, &mut args::command(), "repro", &mut script);
     ui::raw(&String::from_utf8_lossy(&script));
     Ok(ExitCode::SUCCESS)
 }

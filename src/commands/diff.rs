@@ -28,18 +28,21 @@ struct Difference<'a> {
 }
 
 impl Difference<'_> {
-    /// By how much a number changed.
-    fn change(&self) -> Option<f64> {
-        Some(self.new?.as_f64()? - self.old?.as_f64()?)
+    /// By how much a number changed; a whole one by a whole one.
+    fn change(&self) -> Option<Value> {
+        let (old, new) = (self.old?, self.new?);
+        let whole = old.as_i64().zip(new.as_i64()).and_then(|(old, new)| new.checked_sub(old));
+        whole.map_or_else(|| Some((new.as_f64()? - old.as_f64()?).into()), |whole| Some(whole.into()))
     }
 }
 
-/// Prints what is different; `cell` says how a value is written, `what` what the values are.
+/// Prints what is different; `cell` says how a value is written, `what` what the values are. `joined` are the values of an
+/// instance in a table for people where only one side has it.
 pub(super) fn print(
     old: &Values,
     new: &Values,
     what: &str,
-    form: Form,
+    (form, joined): (Form, bool),
     cell: fn(&Value) -> String,
 ) -> ExitCode {
     let differences = differences(old, new);
@@ -56,7 +59,14 @@ pub(super) fn print(
         ui::note(&format!("no {what} is different"));
     } else {
         let cell = if form.csv { ui::whole } else { cell };
-        let lines = differences.iter().map(|d| line(d, cell));
+        let people = !form.csv && !form.md;
+        let lines = differences.chunk_by(|a, b| a.instance == b.instance).flat_map(|of_one| {
+            let instance = of_one[0].instance;
+            match [old, new].map(|side| side.contains_key(instance)) {
+                [was, is] if was != is && joined && people => vec![whole(instance, of_one.len(), is)],
+                _ => of_one.iter().map(|d| if people { cut(line(d, cell)) } else { line(d, cell) }).collect(),
+            }
+        });
         let heading = ["instance", what, "old", "new", "change"].map(str::to_owned);
         ui::raw(&ui::formed(&std::iter::once(heading.to_vec()).chain(lines).collect::<Vec<_>>(), form));
     }
@@ -66,8 +76,8 @@ pub(super) fn print(
 fn line(difference: &Difference<'_>, cell: fn(&Value) -> String) -> Vec<String> {
     let written = |value: Option<&Value>| value.map(cell).unwrap_or_default();
     let change = difference.change().map(|change| {
-        let text = cell(&change.into());
-        if change > 0.0 { format!("+{text}") } else { text }
+        let text = cell(&change);
+        if change.as_f64() > Some(0.0) { format!("+{text}") } else { text }
     });
     vec![
         difference.instance.to_owned(),
@@ -76,6 +86,29 @@ fn line(difference: &Difference<'_>, cell: fn(&Value) -> String) -> Vec<String> 
         written(difference.new),
         change.unwrap_or_default(),
     ]
+}
+
+/// The line of an instance with so many values that only one side has.
+fn whole(instance: &str, count: usize, is_new: bool) -> Vec<String> {
+    let [old, new] = if is_new { ["", "only in new"] } else { ["only in old", ""] };
+    [instance, &format!("(all {count})"), old, new, ""].map(str::to_owned).to_vec()
+}
+
+/// A line in which long values are cut to where they differ: of two scripts the beginnings are often the same.
+fn cut(mut line: Vec<String>) -> Vec<String> {
+    const LONGEST: usize = 30;
+    let values = [&line[2], &line[3]].map(|value| value.chars().collect::<Vec<_>>());
+    let same = values[0].iter().zip(&values[1]).take_while(|(a, b)| a == b).count();
+    for (place, value) in [2, 3].into_iter().zip(&values) {
+        if value.len() > LONGEST {
+            let from = same.saturating_sub(LONGEST / 3).min(value.len() - LONGEST);
+            let shown: String = value[from..from + LONGEST].iter().collect();
+            let [before, after] =
+                [from > 0, from + LONGEST < value.len()].map(|cut| if cut { "…" } else { "" });
+            line[place] = format!("{before}{shown}{after}");
+        }
+    }
+    line
 }
 
 /// Every value that is not the same on both sides, by instance and name.
@@ -143,6 +176,23 @@ fn values(value: Value, key: &str) -> Option<Values> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_values_are_cut_to_where_they_differ() {
+        let shown =
+            |old: &str, new: &str| cut(["", "", old, new, ""].map(str::to_owned).to_vec())[2..4].join(" | ");
+        let long = "abcdefghijklmnopqrstuvwxyz".repeat(2);
+        assert_eq!(
+            shown(&format!("{long}{long}"), &format!("{long}ä{long}")),
+            "…qrstuvwxyzabcdefghijklmnopqrst… | …qrstuvwxyzäabcdefghijklmnopqrs…"
+        );
+        assert_eq!(shown(&long, "b"), "abcdefghijklmnopqrstuvwxyzabcd… | b");
+        assert_eq!(
+            shown(&long, &long[..51]),
+            "…wxyzabcdefghijklmnopqrstuvwxyz | …vwxyzabcdefghijklmnopqrstuvwxy"
+        );
+        assert_eq!(shown("", "short"), " | short");
+    }
 
     #[test]
     fn what_is_new_gone_or_changed_is_different_and_nothing_else() {

@@ -1,10 +1,10 @@
 //! `repro export`: a trained network as files for other programs.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -19,10 +19,11 @@ use network::{
     checkpoint::Checkpoint,
     data::{DEVIATION, MEAN},
     export::{
-        hugging_face::{Card, model_folder},
+        hugging_face::{Card, FILES, model_folder},
         onnx::onnx,
         tensorboard::{self, Scalar},
     },
+    mode::Mode,
     model::Model,
     trainer::Precision,
 };
@@ -36,20 +37,7 @@ use crate::{
 };
 
 pub(super) fn export(global: &Global, args: &Export) -> Result<ExitCode, Failure> {
-    let wanted: Vec<_> =
-        [&args.full, &args.onnx, &args.hf, &args.tensorboard].into_iter().flatten().collect();
-    // `./x` is `x`.
-    let full = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    for (index, path) in wanted.iter().enumerate() {
-        if wanted[..index].iter().any(|other| full(other) == full(path)) {
-            let message = format!("two things cannot both be `{}`", path.display());
-            return Err(Failure::user(message));
-        }
-        if !args.force && fs::symlink_metadata(path).is_ok() {
-            let message = format!("`{}` is there already", path.display());
-            return Err(Failure::user(message).hint("choose another name, or replace it with `--force`"));
-        }
-    }
+    check(args)?;
     let trained = Trained::find(global, args)?;
     if let Some(path) = &args.full {
         save(path, &trained.checkpoint()?.state_dict().map_err(refused)?)?;
@@ -72,6 +60,53 @@ pub(super) fn export(global: &Global, args: &Export) -> Result<ExitCode, Failure
         save_in(folder, tensorboard::FILE_NAME, &trained.curves()?)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Can all that is wanted be written? Nothing is, unless all of it can.
+fn check(args: &Export) -> Result<(), Failure> {
+    let folders = [(&args.hf, FILES.as_slice()), (&args.tensorboard, &[tensorboard::FILE_NAME])];
+    let folders: Vec<_> =
+        folders.into_iter().filter_map(|(folder, names)| Some((folder.as_ref()?, names))).collect();
+    let files: Vec<_> = [&args.full, &args.onnx].into_iter().flatten().collect();
+    for path in files.iter().copied().chain(folders.iter().map(|(folder, _)| *folder)) {
+        let there = fs::metadata(path);
+        if !args.force && (there.is_ok() || fs::symlink_metadata(path).is_ok()) {
+            let message = format!("`{}` is there already", path.display());
+            return Err(Failure::user(message).hint("choose another name, or replace it with `--force`"));
+        }
+        if !files.contains(&path) && there.is_ok_and(|meta| !meta.is_dir()) {
+            let message = format!("`{}` is no folder", path.display());
+            return Err(Failure::user(message).hint("name another place"));
+        }
+    }
+    files.iter().try_for_each(|path| beside(path))?;
+    let in_folders = folders.iter().flat_map(|(folder, names)| names.iter().map(|name| folder.join(name)));
+    let mut places = BTreeSet::new();
+    for path in files.into_iter().cloned().chain(in_folders) {
+        if !places.insert(place(&path)) {
+            return Err(Failure::user(format!("two things cannot both be `{}`", path.display())));
+        }
+    }
+    Ok(())
+}
+
+/// Where a file will be: `./x` is `x`, and so is `y/../x`.
+fn place(path: &Path) -> PathBuf {
+    let full = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let folder = full.parent().and_then(|folder| fs::canonicalize(folder).ok());
+    folder.zip(full.file_name()).map_or(full.clone(), |(folder, name)| folder.join(name))
+}
+
+/// Errors when there is no folder for a file.
+fn beside(path: &Path) -> Result<(), Failure> {
+    match path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
+        Some(folder) => {
+            let message =
+                format!("cannot write `{}`: there is no folder `{}`", path.display(), folder.display());
+            Err(Failure::user(message).hint("make it first, or name another place"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The result of a training, and of what it needed.
@@ -150,13 +185,16 @@ impl Trained {
         let path = self.project.result(self.pipeline, data).join("dataset.json");
         let description: Description = parse(&read(&path)?, &path)?;
         let last = self.history()?.pop();
-        let Model { arch, seed, .. } = &checkpoint.model;
+        let official = self.pipeline.instances[data].params.recipe.get("sha256");
+        let official = official.and_then(toml::Value::as_str) == Some(stages::dataset::SHA256);
+        let Model { arch, variant, seed, .. } = &checkpoint.model;
+        let k = if checkpoint.mode == Mode::Random { format!("-k{}", checkpoint.k) } else { String::new() };
         let recipe = &self.pipeline.instances[self.id].params.recipe;
         let precision = recipe.get("precision").and_then(|precision| precision.clone().try_into().ok());
         let precision = precision.unwrap_or(Precision::F32);
         let card = Card {
-            name: &format!("{arch}-{}-seed{seed}", checkpoint.mode),
-            dataset: description.is_cifar10().then_some("cifar10"),
+            name: &format!("{arch}-{variant}-{}{k}-seed{seed}", checkpoint.mode),
+            dataset: (official && description.is_whole()).then_some("cifar10"),
             classes: &description.classes,
             accuracy: last.and_then(|row| row.get("test_accuracy")?.as_f64()),
             precision,
@@ -169,16 +207,15 @@ impl Trained {
 /// What `dataset.json` says of the data.
 #[derive(Deserialize)]
 struct Description {
-    source: String,
     classes: Vec<String>,
     train: usize,
     test: usize,
 }
 
 impl Description {
-    /// Are they the official images, all of them?
-    fn is_cifar10(&self) -> bool {
-        self.source.starts_with("cifar") && (self.train, self.test) == (50_000, 10_000)
+    /// Are they as many as CIFAR-10 has?
+    fn is_whole(&self) -> bool {
+        (self.train, self.test) == (50_000, 10_000)
     }
 }
 
@@ -228,14 +265,10 @@ pub(super) fn save(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
                 .and_then(|mut to| to.write_all(bytes))
                 .map_err(refused);
         }
-        _ => match path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
-            Some(folder) => {
-                let message =
-                    format!("cannot write `{}`: there is no folder `{}`", path.display(), folder.display());
-                return Err(Failure::user(message).hint("make it first, or name another place"));
-            }
-            None => replace(path, bytes).map_err(refused)?,
-        },
+        _ => {
+            beside(path)?;
+            replace(path, bytes).map_err(refused)?;
+        }
     }
     ui::line(&format!("wrote {} ({} bytes)", path.display(), bytes.len()));
     Ok(())

@@ -35,10 +35,10 @@ pub(super) fn gc(global: &Global, apply: bool, keep_days: u32, json: bool) -> Re
         ui::note("help: `repro gc --apply` deletes them");
     }
     if let Some(first) = gone.first() {
-        let results = ui::count(gone.len(), "result", "results");
+        let results = ui::count(gone.len(), "thing stays", "things stay");
         ui::note(&format!(
-            "{results} in `artifacts/`, such as `{}`, belong to no instance of this pipeline as it is now (without `-S`), and \
-             stay\nhelp: delete the folders that you do not need; `--json` names them",
+            "{results} in `artifacts/`, such as `{}`, of no instance of this pipeline as it is now (without `-S`)\nhelp: delete \
+             what you do not need; `--json` names all",
             ui::path(first)
         ));
     }

@@ -39,9 +39,19 @@ pub(super) fn metrics(global: &Global, options: &Metrics) -> Result<ExitCode, Fa
                 .hint("leave out `--over` and `--sort`"));
         }
         let (pipeline, project) = super::project(global)?;
-        let side = |from| diff::side(from, "metrics", |revision| at(pipeline, &project, revision));
-        let (old, new) = (side(old)?, new.map_or_else(|| today(pipeline, &project), side)?);
-        return Ok(diff::print(&old, &new, "metric", listing.form, cell));
+        let mut lost = BTreeSet::new();
+        let mut side =
+            |from| diff::side(from, "metrics", |revision| at(pipeline, &project, revision, &mut lost));
+        let mut old = side(old)?;
+        let mut new = new.map_or_else(|| today(pipeline, &project), side)?;
+        // What cannot be found on one side is neither new nor gone.
+        for values in [&mut old, &mut new] {
+            values.retain(|name, _| !lost.contains(name));
+        }
+        if !listing.form.json && !lost.is_empty() && old.is_empty() && new.is_empty() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        return Ok(diff::print(&old, &new, "metric", (listing.form, false), cell));
     }
     let (pipeline, project) = super::project(global)?;
     check(pipeline, over)?;
@@ -85,8 +95,13 @@ fn today(pipeline: &Pipeline, project: &Project) -> Result<Values, Failure> {
 }
 
 /// The metrics of the results that the lock file of a commit names: from the cache, or from the commit
-/// itself where it has the results.
-fn at(pipeline: &Pipeline, project: &Project, revision: &str) -> Result<Values, Failure> {
+/// itself where it has the results; of those that neither has, the names become `lost`.
+fn at(
+    pipeline: &Pipeline,
+    project: &Project,
+    revision: &str,
+    lost: &mut BTreeSet<String>,
+) -> Result<Values, Failure> {
     let path = pipeline.lock_file();
     let Some(lock) = git::show(revision, &path)? else {
         let message = format!("`{revision}` has no `{}`", ui::path(&path));
@@ -95,7 +110,7 @@ fn at(pipeline: &Pipeline, project: &Project, revision: &str) -> Result<Values, 
     let place = format!("{revision}:{}", ui::path(&path));
     let lock = String::from_utf8_lossy(&lock);
     let mut values = Values::new();
-    let mut lost = 0;
+    let mut missing = BTreeSet::new();
     for (name, Past { digest, content }) in project.past(&lock, &place, pipeline.profile.as_deref(), FILE)? {
         // By its name: today's pipeline need not have it any more.
         let committed = || {
@@ -105,17 +120,21 @@ fn at(pipeline: &Pipeline, project: &Project, revision: &str) -> Result<Values, 
             })
         };
         let Some(bytes) = content.or_else(committed) else {
-            lost += 1;
+            missing.insert(name);
             continue;
         };
         let place = format!("{revision}'s {FILE} of `{name}`");
         values.extend(fields(&bytes, &place).map(|fields| (name, fields)));
     }
-    if lost > 0 {
-        let are = ui::count(lost, "result of", "results of");
-        let nothing = if values.is_empty() { ": nothing is compared with it" } else { "" };
-        ui::note(&format!("{are} `{revision}` can be found neither in the cache nor in the commit{nothing}"));
+    if !missing.is_empty() {
+        let are = ui::count(missing.len(), "result of", "results of");
+        ui::note(&format!(
+            "{are} `{revision}` can be found neither in the cache nor in the commit, and left out\n\
+             help: with `{revision}` checked out, `repro pull FOLDER` brings those that somebody pushed; of results whose \
+             `{FILE}` is committed nothing more is needed"
+        ));
     }
+    lost.append(&mut missing);
     Ok(values)
 }
 

@@ -21,7 +21,7 @@ pub(super) fn params(global: &Global, listing: &Listing) -> Result<ExitCode, Fai
     if let Some((old, new)) = diff::sides(listing)? {
         let side = |from| diff::side(from, "params", |revision| at(global, revision));
         let (old, new) = (side(old)?, new.map_or_else(|| Ok(all(pipeline)), side)?);
-        return Ok(diff::print(&old, &new, "parameter", listing.form, ui::cell));
+        return Ok(diff::print(&old, &new, "parameter", (listing.form, true), ui::cell));
     }
     let ids = super::selected_or_all(pipeline, &listing.instances)?;
     if listing.form.json {

@@ -1,6 +1,6 @@
 //! `repro run`: brings stages up to date, or says what that would mean.
 
-use std::{path::Path, process::ExitCode, sync::Arc, time::Instant};
+use std::{process::ExitCode, sync::Arc, time::Instant};
 
 use engine::{
     instance::{InstanceId, Pipeline},
@@ -49,10 +49,15 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
         ..RunOptions::default()
     };
     if args.dry_run {
-        ui::print(&plan(pipeline, &project.dry_run(pipeline, &options)?, args.from.as_deref()));
+        let all = project.dry_run(pipeline, &options)?;
+        ui::print(&plan(pipeline, &all, args));
+        let failing: Vec<_> =
+            all.iter().filter(|(_, standing)| will_fail(standing)).map(|(id, _)| *id).collect();
+        tell_of_clones(&project, pipeline, args, &failing);
         return Ok(ExitCode::SUCCESS);
     }
     let summary = watched(&project, pipeline, &options, args.quiet)?;
+    tell_of_clones(&project, pipeline, args, &summary.failed);
     say(args, &closing(&summary, started, " not reached"));
     Ok(ExitCode::from(summary.exit_code()))
 }
@@ -133,34 +138,75 @@ fn fails(why: &Why) -> bool {
     matches!(why, Why::FileMissing(..) | Why::InputLacks(..) | Why::Unpublishable(_))
 }
 
+fn will_fail(standing: &Standing) -> bool {
+    matches!(standing, Standing::Stale(whys) if whys.iter().any(fails))
+}
+
+/// Tells which of those that `failed` for want of a file a clone has, or can get, without it.
+fn tell_of_clones(project: &Project, pipeline: &Pipeline, args: &Run, failed: &[InstanceId]) {
+    if failed.is_empty() || args.allow_missing || args.force || args.only {
+        return;
+    }
+    // Where the lock file cannot be read there is nothing to tell; the run has said so.
+    let [Ok(now), Ok(believing)] = [false, true].map(|believe| project.status(pipeline, believe)) else {
+        return;
+    };
+    let lacks = |id: InstanceId| match &now[id] {
+        Standing::Stale(whys) if !will_fail(&believing[id]) => whys.iter().find_map(|why| match why {
+            Why::FileMissing(path, _) => Some(path),
+            _ => None,
+        }),
+        _ => None,
+    };
+    let lacking: Vec<_> = failed.iter().filter_map(|&id| Some((id, lacks(id)?))).collect();
+    if let Some((_, path)) = lacking.first() {
+        let ids: Vec<_> = lacking.iter().map(|(id, _)| *id).collect();
+        ui::note(&format!(
+            "help: in a clone without `{}`: `--allow-missing` takes what the lock file says of {}",
+            path.display(),
+            super::names(pipeline, &ids)
+        ));
+    }
+}
+
 fn nothing_to_run(fresh: usize) -> String {
     format!("nothing to do: {fresh} fresh\n")
 }
 
 /// What a run would do, one line per instance that is not fresh.
-fn plan(pipeline: &Pipeline, plan: &[(InstanceId, Standing)], from: Option<&Path>) -> String {
+fn plan(pipeline: &Pipeline, plan: &[(InstanceId, Standing)], args: &Run) -> String {
     const FRESH: usize = 5;
     let mut text = String::new();
-    let mut counts = [0; 6];
-    for (id, standing) in plan {
+    let mut counts = [0; 7];
+    let failing = plan.iter().position(|(_, standing)| will_fail(standing)).filter(|_| !args.keep_going);
+    for (index, (id, standing)) in plan.iter().enumerate() {
         let (column, word, why) = match standing {
             Standing::Fresh => (FRESH, "", String::new()),
-            Standing::Stale(whys) => {
-                let (column, word) = if whys.iter().any(fails) { (3, "fail") } else { (0, "run") };
+            Standing::Stale(_) => {
+                let (column, word) = if will_fail(standing) { (3, "fail") } else { (0, "run") };
                 (column, word, super::why(pipeline, standing))
             }
-            Standing::Restorable(touched) => (1, "restore", super::restorable(touched.as_ref(), from)),
+            Standing::Restorable(touched) => {
+                (1, "restore", super::restorable(touched.as_ref(), args.from.as_deref()))
+            }
             Standing::Locked => (4, "take", super::why(pipeline, standing)),
             Standing::Waiting(on) => {
                 (2, "maybe", format!("depends on what comes of {}", super::names(pipeline, on)))
             }
         };
+        // A run judges in order before it starts anything, and most of what fails it finds by that: what runs may come too
+        // late wherever it stands, what is only put in its place where it stands behind.
+        let early =
+            |failing| matches!(standing, Standing::Restorable(_) | Standing::Locked) && index < failing;
+        let cut_off =
+            column != FRESH && !will_fail(standing) && failing.is_some_and(|failing| !early(failing));
+        let (column, word) = if cut_off { (6, "maybe") } else { (column, word) };
         counts[column] += 1;
         if column != FRESH {
             text.push_str(&format!("{word:<8} {}: {why}\n", pipeline.instances[*id].name));
         }
     }
-    let [run, restore, maybe, fail, take, fresh] = counts;
+    let [run, restore, maybe, fail, take, fresh, unreached] = counts;
     if run + restore + maybe + fail + take == 0 {
         return nothing_to_run(fresh);
     }
@@ -169,6 +215,7 @@ fn plan(pipeline: &Pipeline, plan: &[(InstanceId, Standing)], from: Option<&Path
         (restore, "will be restored"),
         (maybe, "may run or be cut off"),
         (fail, "will fail"),
+        (unreached, "may not be reached without `-k`"),
         (take, "as the lock file says"),
         (fresh, "fresh"),
     ];

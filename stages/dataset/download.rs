@@ -28,7 +28,8 @@ use super::{Collected, archive, cifar, subset::Subset};
 use crate::output::failed;
 
 const URL: &str = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz";
-const SHA256: &str = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd";
+/// That of the official archive.
+pub const SHA256: &str = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd";
 const BYTES: u64 = 170_052_171;
 /// An attempt that brought so much that never came before is no failed one.
 pub(super) const PROGRESS: u64 = 1 << 16;

@@ -22,6 +22,7 @@ use network::data::{Dataset as Packed, Images, pack};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
+pub use self::download::SHA256;
 use self::{cifar::BinaryParams, download::DownloadParams, folder::FolderParams, synthetic::SyntheticParams};
 use crate::{
     output::{write, write_json},

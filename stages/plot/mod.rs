@@ -24,6 +24,11 @@ use crate::{
 /// The file that says which figures there are.
 pub(crate) const LIST: &str = "figures.json";
 
+/// Said where there is neither figure nor table.
+const NOTHING: &str = "nothing was drawn: of `histories` it draws `train_loss`, `test_loss`, `train_accuracy` and \
+    `test_accuracy` by `epoch` in `history.csv`, of the others what `evaluate`, `model` and `memory` make; draw what else \
+    there is in a command, and `repro report` shows its SVG and PNG";
+
 /// The kind `plot`.
 pub(crate) struct Plot;
 
@@ -114,14 +119,19 @@ impl Kind for Plot {
             }
         }
         write_json(job, LIST, &list)?;
-        if let Some(table) = table::parameters(&results) {
-            write(job, "parameters.md", table.as_bytes())?;
+        let mut nothing = list.is_empty();
+        for (name, table) in [
+            ("parameters.md", table::parameters(&results)),
+            ("memory.md", table::memory(&results)),
+            ("table.md", table::accuracies(&results)),
+        ] {
+            if let Some(table) = table {
+                write(job, name, table.as_bytes())?;
+                nothing = false;
+            }
         }
-        if let Some(table) = table::memory(&results) {
-            write(job, "memory.md", table.as_bytes())?;
-        }
-        if let Some(table) = table::accuracies(&results) {
-            write(job, "table.md", table.as_bytes())?;
+        if nothing && params.figures.is_empty() {
+            job.reporter.warn(NOTHING);
         }
         Ok(())
     }

@@ -106,6 +106,24 @@ fn folders() -> (tempfile::TempDir, tempfile::TempDir) {
     (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap())
 }
 
+#[test]
+fn where_nothing_can_be_drawn_it_says_what_it_could_draw() {
+    let (given, out) = folders();
+    let said = |header: &str| {
+        std::fs::write(given.path().join("history.csv"), format!("{header}\n1,0.5\n2,0.7\n")).unwrap();
+        let mut listener = Listener::default();
+        let inputs = [("histories", given.path().to_owned())];
+        crate::testing::run_with(&mut listener, &Plot, "", &inputs, out.path()).unwrap();
+        listener.said
+    };
+    let none = said("epoch,reward");
+    assert!(
+        none.len() == 1 && none[0].starts_with("nothing was drawn: of `histories` it draws `train_loss`")
+    );
+    assert_eq!(std::fs::read_to_string(out.path().join(LIST)).unwrap().trim(), "[]");
+    assert!(said("epoch,test_loss").is_empty());
+}
+
 /// A mode that knows no `k` has one training, however many values a sweep or a matrix gave it.
 #[test]
 fn one_training_counts_once_whatever_k_it_has() {

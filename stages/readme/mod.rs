@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use engine::kind::{Input, Job, Kind, ParamError, Params, Publication, RoleSpec, Roles, StageError};
+use engine::kind::{Input, Job, Kind, ParamError, Params, Publication, RoleSpec, Roles, StageError, Wanted};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +102,16 @@ impl Kind for Readme {
             RoleSpec { name: "figures", required: true, many: false },
             RoleSpec { name: "claims", required: false, many: false },
         ])
+    }
+
+    fn wants(&self, role: &str) -> Option<Wanted> {
+        // A page holds a copy of what it shows.
+        let (kinds, file): (&[_], _) = match role {
+            "figures" => (&["plot", "readme"], LIST),
+            "claims" => (&["claims", "readme"], claims::TABLE),
+            _ => return None,
+        };
+        Some(Wanted { kinds, file })
     }
 
     fn schema(&self, generator: &mut SchemaGenerator) -> Schema {

@@ -383,3 +383,53 @@ fn a_report_of_a_clone_shows_the_images_that_commands_made() {
     std::fs::remove_file(project.path("pipeline.lock")).unwrap();
     assert_eq!(images(), 0);
 }
+
+#[test]
+fn who_lacks_a_file_that_the_lock_file_knows_is_told_how_to_go_without() {
+    let project = TestProject::new(
+        r#"
+        [stage.data]
+        kind = "command"
+        run = "cat my-images/* > $OUT/pixels; echo '{}' > $OUT/metrics.json"
+        deps = ["my-images"]
+        outputs = ["metrics.json", "pixels"]
+        "#,
+    );
+    std::fs::create_dir(project.path("my-images")).unwrap();
+    project.write("my-images/1", "1");
+    project.ends(&["run"], 0);
+    project.ends(&["push", "shared"], 0);
+    for folder in [".repro", "my-images"] {
+        std::fs::remove_dir_all(project.path(folder)).unwrap();
+    }
+    std::fs::remove_file(project.path("artifacts/data/pixels")).unwrap();
+    let way =
+        "help: in a clone without `my-images`: `--allow-missing` takes what the lock file says of `data`\n";
+    for from in [&[][..], &["--from", "shared"]] {
+        let told = project.ends(&[&["run"], from].concat(), 1).err;
+        assert!(told.contains("error: `data`: it reads `my-images`") && told.contains(way), "{told}");
+        assert_eq!(project.ends(&[&["run", "-n"], from].concat(), 0).err, way);
+    }
+    // Where it would not help, nobody is sent there.
+    let silent = |words: &[&str]| {
+        let told = project.ends(words, 1).err;
+        assert!(!told.contains("in a clone"), "{told}");
+    };
+    silent(&["run", "--force"]);
+    silent(&["run", "-S", "stage.data.run='cat my-images/1 > $OUT/pixels'"]);
+    project.ends(&["run", "--from", "shared", "--allow-missing"], 0);
+    assert_eq!(project.read("artifacts/data/pixels"), "1");
+}
+
+#[test]
+fn what_the_cache_has_is_restored_and_nothing_is_run_by_pulling_from_here() {
+    let project = TestProject::new(
+        "[stage.a]\nkind = 'command'\nrun = 'echo x >> ran; echo 1 > $OUT/x'\noutputs = ['x']\n",
+    );
+    project.ends(&["run"], 0);
+    std::fs::remove_dir_all(project.path("artifacts")).unwrap();
+    assert!(project.ends(&["pull", "."], 0).out.starts_with("restored 1 in "));
+    project.edit("pipeline.toml", "echo 1", "echo 2");
+    assert!(project.ends(&["pull", "."], 0).out.starts_with("1 not taken in "));
+    assert_eq!((project.read("ran").as_str(), project.read("artifacts/a/x").as_str()), ("x\n", "1\n"));
+}

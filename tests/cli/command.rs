@@ -115,3 +115,42 @@ fn what_it_says_is_told_from_time_to_time() {
     let told = project.ends(&["run"], 0).err;
     assert!(told.contains("start    a\n         a  20 %\ndone     a"), "{told}");
 }
+
+#[test]
+fn a_misspelt_variable_of_the_runner_is_refused_before_it_is_empty() {
+    let text = "[stage.a]\nkind = 'command'\nrun = 'echo $AXIS_SEED > $OUT/x'\noutputs = ['x']\nmatrix = { seed = [1] }\n\
+                [stage.b]\nkind = 'command'\nrun = '''\nRUN\ntouch $OUT/x\n'''\noutputs = ['x']\nneeds = { first-run = 'a' }\nmatrix = { seed = [1] }\n";
+    let project = TestProject::new(text);
+    let mut shown = "RUN".to_owned();
+    let mut put = |run: &str| {
+        project.edit("pipeline.toml", &format!("\n{shown}\ntouch"), &format!("\n{run}\ntouch"));
+        run.clone_into(&mut shown);
+    };
+    for (run, says) in [
+        (
+            r#"rm -r "$IN_FIRST/""#,
+            "the command of `b` reads `$IN_FIRST`, which is always empty: the stage has no such input",
+        ),
+        (
+            "ls $${IN_FRIST_RUN}",
+            "did you mean `$IN_FIRST_RUN`? (what may be empty is written `$${IN_FRIST_RUN:-}`)",
+        ),
+        ("echo $AXIS_SED", "did you mean `$AXIS_SEED`?"),
+        ("bash -c 'echo $${AXIS_SED%0}'", "`$AXIS_SED`, which is always empty: the stage has no such axis"),
+    ] {
+        put(&run.replace('\'', "\""));
+        let told = project.ends(&["run", "-n"], 2).err;
+        assert!(told.contains(says) && told.contains("pipeline.toml:8:7"), "{run}: {told}");
+    }
+    for run in [
+        "cat $IN_FIRST_RUN/x $IN_FIRST_RUN_LIST \"$${IN_FIRST_RUN_JSON}\"; echo $AXIS_SEED",
+        "echo $${AXIS_RATE:-1} $${IN_OTHER-} $${IN_OTHER:+given} $${#AXIS_RATE}",
+        "IN_MINE=3; echo $IN_MINE",
+        "while read -r IN_LINE; do echo $IN_LINE; done < d",
+        "# cp $IN_OLD/x .\necho # not $IN_OLD",
+        "echo \\$IN_TEXT $$IN_TEXT $AXIS_ $WIN_X",
+    ] {
+        put(run);
+        project.ends(&["run", "-n"], 0);
+    }
+}

@@ -236,3 +236,78 @@ fn committed_results_of_a_sweep_are_found_without_it() {
     let old = project.json(&["metrics", "diff", "HEAD", "--json"], 0);
     assert_eq!(old[1]["old"], 0.53, "{old}");
 }
+
+#[test]
+fn in_a_table_of_parameters_an_instance_that_comes_or_goes_is_one_line_and_long_texts_are_cut() {
+    let project = committed();
+    project.edit("pipeline.toml", "rate = 0.5", "rate = 8");
+    git(&project, &["commit", "-q", "-a", "-m", "two"]);
+    project.edit("pipeline.toml", "rate = 8", "rate = 0");
+    project.edit("pipeline.toml", "seed = [1, 2]", "seed = [2, 3]");
+    let table = project.ends(&["params", "diff"], 0).out;
+    insta::assert_snapshot!(table, @r#"
+    instance       parameter    old                               new                               change
+    score[seed=1]  (all 5)      only in old
+    score[seed=2]  run          …'{"top1": 8'2', "mode": "bn", …  …'{"top1": 0'2', "mode": "bn", …
+    score[seed=2]  values.RATE  8                                 0                                     -8
+    score[seed=3]  (all 5)                                        only in new
+    "#);
+    for form in ["--md", "--csv", "--json"] {
+        let whole = project.ends(&["params", "diff", form], 0).out;
+        assert!(!whole.contains("only in") && !whole.contains('…'), "{whole}");
+        assert!(whole.matches("score[seed=3]").count() > 3, "{whole}");
+    }
+    let all = project.json(&["params", "diff", "--json"], 0);
+    let change =
+        all.as_array().unwrap().iter().find(|d| d["instance"] == "score[seed=2]" && d["name"] != "run");
+    assert_eq!(change.map(|d| d["change"].to_string()), Some("-8".to_owned()), "{all}");
+}
+
+#[test]
+fn whole_numbers_change_by_whole_numbers() {
+    let project = TestProject::new(&SCORES.replace("0.5", "8"));
+    project.ends(&["run"], 0);
+    project.write("before.json", &project.ends(&["metrics", "--json"], 0).out);
+    project.ends(&["run", "-S", "rate=6"], 0);
+    let table = project.ends(&["metrics", "diff", "before.json"], 0).out;
+    assert!(table.contains("score[seed=1]  top1     81   61     -20\n"), "{table}");
+}
+
+#[test]
+fn results_of_a_commit_that_nobody_can_find_are_neither_new_nor_gone() {
+    let project = TestProject::new(SCORES);
+    project.write(".gitignore", ".repro/\nartifacts/\nshared/\n");
+    project.ends(&["run"], 0);
+    project.ends(&["push", "shared"], 0);
+    for words in [&["init", "-q", "-b", "main"][..], &["add", "."], &["commit", "-q", "-m", "one"]] {
+        git(&project, words);
+    }
+    let change = || {
+        project.edit("pipeline.toml", "rate = 0.5", "rate = 0.6");
+        project.ends(&["run"], 0);
+    };
+    for folder in [".repro", "artifacts"] {
+        std::fs::remove_dir_all(project.path(folder)).unwrap();
+    }
+    change();
+    let none = project.ends(&["metrics", "diff"], 0);
+    assert_eq!(none.out, "");
+    let told = "2 results of `HEAD` can be found neither in the cache nor in the commit, and left out\n\
+                help: with `HEAD` checked out, `repro pull FOLDER` brings";
+    assert!(none.err.starts_with(told), "{}", none.err);
+    assert!(!none.err.contains("no metric"), "{}", none.err);
+    assert_eq!(project.json(&["metrics", "diff", "--json"], 0), serde_json::json!([]));
+    // What is new is.
+    project.edit("pipeline.toml", "seed = [1, 2]", "seed = [2, 3]");
+    project.ends(&["run"], 0);
+    let new = project.json(&["metrics", "diff", "--json"], 0);
+    let names = new.as_array().unwrap().iter().map(|d| d["instance"].as_str().unwrap());
+    assert_eq!(names.collect::<Vec<_>>(), ["score[seed=3]"; 2]);
+    // As the help says.
+    git(&project, &["checkout", "-q", "HEAD", "--", "."]);
+    project.ends(&["pull", "shared"], 0);
+    change();
+    let found = project.ends(&["metrics", "diff"], 0);
+    assert!(found.out.contains("score[seed=2]  top1    0.5200  0.6200  +0.1000\n"), "{}", found.out);
+    assert_eq!(found.err, "");
+}

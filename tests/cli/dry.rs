@@ -114,3 +114,32 @@ fn a_lock_file_with_conflict_marks_is_refused_before_and_named_by_status() {
         status.err
     );
 }
+
+#[test]
+fn what_a_failure_that_is_foreseen_may_stop_is_not_promised() {
+    let project = TestProject::new(
+        &[("early", "here"), ("fails", "nowhere"), ("late", "here")]
+            .map(|(name, file)| {
+                READS.replace("one", name).replace("data", file).replace("cat", &format!(": {name}; cat"))
+            })
+            .concat(),
+    );
+    project.write("here", "1");
+    let fails = "fail     fails: it reads `nowhere`: ";
+    let told = |words: &[&str], lines: [&str; 3]| {
+        let plan = project.ends(&[&["run", "-n"], words].concat(), 0).out;
+        assert!(plan.starts_with(lines[0]) && plan.contains(lines[1]) && plan.ends_with(lines[2]), "{plan}");
+        assert!(plan.contains(fails), "{plan}");
+    };
+    let none = ["maybe    early: never ran\n", "maybe    late: never ran\n"];
+    told(&[], [none[0], none[1], "\n1 will fail, 2 may not be reached without `-k`\n"]);
+    assert!(project.ends(&["run"], 1).out.starts_with("failed 1, 2 not reached in "));
+    let both = ["run      early: never ran\n", "run      late: never ran\n"];
+    told(&["-k"], [both[0], both[1], "\n2 will run, 1 will fail\n"]);
+    assert!(project.ends(&["run", "-k"], 1).out.starts_with("ran 2, failed 1 in "));
+    // What is only put in its place is, up to the first that fails.
+    fs::remove_dir_all(project.path("artifacts")).unwrap();
+    let some = ["restore  early: ", "\nmaybe    late: "];
+    told(&[], [some[0], some[1], "\n1 will be restored, 1 will fail, 1 may not be reached without `-k`\n"]);
+    assert!(project.ends(&["run"], 1).out.starts_with("restored 1, failed 1, 1 not reached in "));
+}

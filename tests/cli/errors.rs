@@ -187,9 +187,12 @@ fn names_that_a_command_could_not_tell_apart_are_refused() {
         stage.replace("stage.a", "stage.b")
     );
     let included = format!("{stage}matrix.include = [{{ n-l = 1, N_L = 2 }}, {{ n-l = 2, N_L = 2 }}]\n");
+    let referenced =
+        format!("[params]\nboth = [{{ n-l = 1, N_L = 2 }}]\n{stage}matrix.include = \"${{both}}\"\n");
     for (text, said) in [
         (&twice, "would be `AXIS_N_LAYERS`"),
         (&included, "would be `AXIS_N_L`"),
+        (&referenced, "would be `AXIS_N_L`"),
         (&twice, "`OUT` is set by the runner"),
         (&twice, "`AXIS_Q` is set by the runner"),
         (&roles, "would be `IN_EVAL_SET`"),
@@ -320,4 +323,76 @@ fn a_file_without_a_stage_has_nothing_to_run() {
     let answer = project.ends(&["run"], 2);
     assert!(answer.err.contains("help: perhaps a profile adds some: `--profile quick`"), "{}", answer.err);
     project.ends(&["run", "--profile", "quick"], 0);
+}
+
+#[test]
+fn an_input_of_the_wrong_kind_is_refused_before_anything_runs() {
+    let text = "[stage.data]\nkind = 'dataset'\nsource = 'synthetic'\n[stage.model]\nkind = 'model'\narch = 'resnet8'\n\
+                [stage.train]\nkind = 'train'\nneeds = { data = 'model', model = 'data' }\n";
+    let project = TestProject::new(text);
+    for command in [&["run", "-n"][..], &["dag"], &["run"]] {
+        let told = project.ends(command, 2).err;
+        assert!(
+            told.contains(
+                "`data` of `train` wants an instance of kind `dataset`, and `model` is of kind `model`"
+            ),
+            "{told}"
+        );
+        assert!(told.contains("help: of that kind there is `data`"), "{told}");
+        assert!(told.contains("pipeline.toml:9:11") && told.contains("pipeline.toml:9:27"), "{told}");
+    }
+    assert!(!project.path(".repro").exists());
+    project.edit("pipeline.toml", "{ data = 'model', model = 'data' }", "{ data = 'data', model = 'own' }");
+    // A command stands in for a kind where it makes the file.
+    let own = |output: &str| {
+        format!(
+            "[stage.own]\nkind = 'command'\nrun = 'cp model.json $OUT/'\noutputs = ['{output}']\ndeps = ['model.json']\n"
+        )
+    };
+    let correct = project.read("pipeline.toml");
+    project.write("pipeline.toml", &format!("{}{correct}", own("net.json")));
+    project.write("model.json", "{}");
+    let told = project.ends(&["status"], 2).err;
+    assert!(told.contains("if it makes one, name the file in its `outputs`: `model.json`"), "{told}");
+    project.write("pipeline.toml", &format!("{}{correct}", own("./model.json")));
+    project.ends(&["status"], 0);
+}
+
+#[test]
+fn an_exclude_that_takes_nothing_away_is_refused_where_it_never_could() {
+    let project = TestProject::new(
+        "[params]\nseeds = [0, 1]\n[stage.a]\nkind = 'model'\narch = 'resnet8'\n\
+         matrix = { seed = [0, 1], exclude = [{ seed = 7 }] }\n",
+    );
+    let told = project.ends(&["status"], 2).err;
+    assert!(told.contains("this excludes nothing: the axis `seed` of `a` has no value 7"), "{told}");
+    assert!(told.contains("help: there is `0`, `1`") && told.contains("pipeline.toml:6:47"), "{told}");
+    project.ends(&["status", "-S", "stage.a.seed=[0, 7]"], 0);
+    project.ends(&["status", "-S", "stage.a.matrix.exclude=[]"], 0);
+    let text = project.read("pipeline.toml");
+    project.write("pipeline.toml", &format!("{text}[profile.long]\nstage.a.matrix.seed = [0, 7]\n"));
+    project.ends(&["status"], 0);
+    project.write("pipeline.toml", &text.replace("seed = [0, 1]", "seed = '${seeds}'"));
+    project.ends(&["status"], 0);
+    project.write("pipeline.toml", &text.replace("seed = 7", "seed = 1.0"));
+    project.ends(&["status"], 0);
+}
+
+#[test]
+fn what_follows_from_a_mistake_is_not_told_beside_it() {
+    let project = TestProject::new(
+        "[stage.a]\nkind = 'command'\nrun = 'true'\noutputs = ['x']\nresources = { threads = '${many}' }\n\
+         matrix = { seed = '${seed}', exclude = '${rules}' }\n",
+    );
+    let told = project.ends(&["status"], 2).err;
+    for name in ["many", "seed", "rules"] {
+        assert!(told.contains(&format!("`${{{name}}}` is neither an axis nor in `[params]`")), "{told}");
+    }
+    assert!(!told.contains("must be"), "{told}");
+    project.write(
+        "pipeline.toml",
+        "[stage.a]\nkind = 'command'\nrun = 'true'\noutputs = ['x']\nmatrix = { \"Größe\" = [1] }\n",
+    );
+    let told = project.ends(&["status"], 2).err;
+    assert!(told.contains("use the letters a-z and A-Z, digits"), "{told}");
 }

@@ -64,7 +64,7 @@ fn a_model_folder_has_a_card_with_what_the_training_reached_and_what_rebuilds_it
     let card = project.read("hub/net/README.md");
     let history = project.read("artifacts/train/mode=bn/history.jsonl");
     let last: serde_json::Value = serde_json::from_str(history.lines().last().unwrap()).unwrap();
-    assert!(card.contains("# resnet8-bn-seed0\n"), "{card}");
+    assert!(card.contains("# resnet8-origin-bn-seed0\n"), "{card}");
     assert!(
         card.contains("\npipeline_tag: image-classification\nmetrics:\n"),
         "no dataset of the Hub's: {card}"
@@ -109,6 +109,27 @@ fn every_curve_of_a_training_is_in_the_event_file() {
         let value = (row[key].as_f64().unwrap() as f32).to_le_bytes();
         let point = [&[0x0a, tag.len() as u8], tag.as_bytes(), &[0x15], &value].concat();
         assert!(one.windows(point.len()).any(|bytes| bytes == point), "{tag}: {row}");
+    }
+}
+
+#[test]
+fn all_of_an_export_is_written_or_nothing() {
+    let project = TestProject::new(TRAINING);
+    project.ends(&["run", "train[mode=bn]"], 0);
+    fs::create_dir_all(project.path("sub")).unwrap();
+    project.write("file", "");
+    for (words, why) in [
+        (["--full", "net", "--onnx", "sub/../net"], "two things cannot both be `sub/../net`"),
+        (
+            ["--full", "sub/model.safetensors", "--hf", "sub"],
+            "two things cannot both be `sub/model.safetensors`",
+        ),
+        (["--full", "net", "--onnx", "nowhere/net"], "there is no folder `nowhere`"),
+        (["--full", "net", "--hf", "file"], "`file` is no folder"),
+    ] {
+        let error = project.ends(&[&["export", "train[mode=bn]", "--force"], &words[..]].concat(), 2).err;
+        assert!(error.contains(why), "{error}");
+        assert!(!project.path("net").exists() && !project.path("sub/model.safetensors").exists(), "{why}");
     }
 }
 

@@ -52,6 +52,26 @@ fn commands_that_read_no_pipeline_refuse_what_is_about_one() {
 }
 
 #[test]
+fn help_offers_what_works_in_any_project_and_where_it_is_read() {
+    let project = TestProject::new("");
+    let help = |words: &[&str]| project.ends(&[words, &["--help"]].concat(), 0).out;
+    let first = help(&[]);
+    assert!(first.contains("1 a stage failed (of `status -q`: is not fresh), 2 "), "{first}");
+    assert!(first.contains("First: `repro run --dry-run`") && !first.contains("quick"), "{first}");
+    let offered = |words: &[&str]| {
+        let help = help(words);
+        ["--file <", "--profile <", "--set <", "--directory <"].map(|option| help.contains(option))
+    };
+    assert_eq!(offered(&["status"]), [true; 4]);
+    for command in [&["plan"][..], &["bench"], &["bench", "step"], &["schema"], &["completions"]] {
+        assert_eq!(offered(command), [false, false, false, true], "{command:?}");
+    }
+    assert_eq!(offered(&["doctor"]), [true, false, false, true]);
+    let shells = help(&["completions"]);
+    assert!(shells.contains("source <(repro completions bash) ") && shells.contains("~/.bashrc"), "{shells}");
+}
+
+#[test]
 fn completions_name_every_command() {
     let answer = TestProject::new("").repro(&["completions", "bash"]);
     assert_eq!(answer.code, Some(0), "{}", answer.err);
@@ -273,11 +293,17 @@ fn gc_names_results_that_no_instance_has_any_more() {
     assert_eq!(gone(&["-f", "other.toml"]), [""; 0]);
     let told = project.ends(&["gc"], 0).err;
     assert!(
-        told.contains("3 results in `artifacts/`, such as `artifacts/first/seed=2`, belong to no"),
+        told.contains("3 things stay in `artifacts/`, such as `artifacts/first/seed=2`, of no instance"),
         "{told}"
     );
     project.ends(&["gc", "--apply", "--keep-days", "0"], 0);
     assert!(left.iter().all(|place| std::path::Path::new(place).exists()));
     std::fs::remove_dir_all(project.path("artifacts/join")).unwrap();
     assert_eq!(gone(&[]).len(), 2);
+    // A stage that gets axes has its results where its only one was.
+    let all = "needs = { all = \"second\" }";
+    project.edit("pipeline.toml", all, &format!("matrix = {{ x = [1] }}\n{all}"));
+    project.ends(&["run"], 0);
+    let left = gone(&[]);
+    assert!(left.len() == 3 && left[0].ends_with("/artifacts/all/all"), "{left:?}");
 }

@@ -333,7 +333,7 @@ fn the_list_of_a_roles_folders_is_there_for_one_too_and_no_other_runs() {
         "[params]\nxs = [1, 2]\n\
          [stage.a]\nkind = 'command'\nmatrix = { x = '${xs}' }\nrun = 'echo $AXIS_X > $OUT/o'\noutputs = ['o']\n\
          [stage.b]\nkind = 'command'\nneeds = { a = 'a' }\n\
-         run = 'while read -r f; do cat $f/o; done < $IN_A_LIST > $OUT/o; echo \"$IN_B_LIST$AXIS_Y\" >> $OUT/o'\n\
+         run = 'while read -r f; do cat $f/o; done < $IN_A_LIST > $OUT/o; echo \"$${IN_B_LIST:-}$${AXIS_Y:-}\" >> $OUT/o'\n\
          outputs = ['o']\n",
     );
     project.ends(&["run"], 0);

@@ -141,7 +141,7 @@ fn a_sweep_loses_nothing_of_what_it_asks_for() {
 
 #[test]
 fn a_result_of_an_axis_that_the_file_no_longer_has_makes_way_and_comes_back() {
-    let text = "[stage.a]\nkind = 'command'\nrun = 'echo $AXIS_N > $OUT/x'\noutputs = ['x']\n";
+    let text = "[stage.a]\nkind = 'command'\nrun = 'echo $${AXIS_N:-} > $OUT/x'\noutputs = ['x']\n";
     let project = TestProject::new(text);
     let with_axis = format!("{text}matrix = {{ N = [1, 2] }}\n");
     project.write("pipeline.toml", &with_axis);
@@ -244,4 +244,112 @@ fn what_a_matrix_includes_may_be_a_reference() {
     project.edit("pipeline.toml", "['${combos}']", "'${one}'");
     let told = project.ends(&["run"], 2).err;
     assert!(told.contains("`include` must be a list of tables, not a table"), "{told}");
+}
+
+/// What is swept by another name than the parameter's would leave that as it is where others use it.
+#[test]
+fn a_sweep_leaves_no_stage_behind_with_the_old_value_of_a_parameter() {
+    let project = TestProject::new(
+        "[params]\nlr = 0.1\n\
+         [stage.train]\nkind = 'command'\nrun = 'echo $LR > $OUT/x'\noutputs = ['x']\nvalues = { LR = '${lr}' }\n\
+         [stage.between]\nkind = 'command'\nrun = 'cat $IN_T/x > $OUT/x'\noutputs = ['x']\nneeds = { t = 'train' }\n\
+         [stage.eval]\nkind = 'command'\nrun = 'echo $T $(cat $IN_T/x) > $OUT/x'\noutputs = ['x']\nneeds = { t = 'between' }\n\
+         values = { T = '${lr}' }\n",
+    );
+    let refused = |set: &str, says: &str| {
+        let told = project.ends(&["-S", set, "run"], 2).err;
+        assert!(told.contains(says), "{set}: {told}");
+    };
+    refused("stage.train.lr=[0.1, 0.2]", "`eval` needs one `between`");
+    refused("stage.train.values.LR=[0.1, 0.2]", "`eval` needs one `between` and uses `${lr}` too");
+    let way = "`-S 'stage.eval.lr=...' -S 'stage.train.lr=...'`";
+    refused("stage.train.values.LR=[0.1, 0.2]", way);
+    project.ends(&["-S", "stage.eval.lr=[0.1, 0.2]", "-S", "stage.train.lr=[0.1, 0.2]", "run"], 0);
+    assert_eq!(project.read("artifacts/eval,lr=0.2/x"), "0.2 0.2\n");
+    // Also where its value has the same name: it would collect all of them.
+    project.edit("pipeline.toml", "values = { T", "values = { LR");
+    refused("stage.train.values.LR=[0.1, 0.2]", way);
+    // Nothing is lost where it has a value of its own, or one value is all there is.
+    project.ends(&["-S", "stage.train.values.LR=[0.2]", "status"], 0);
+    project.edit(
+        "pipeline.toml",
+        "values = { LR = '${lr}' }\n[stage.between]",
+        "values = { LR = 0.1 }\n[stage.between]",
+    );
+    project.edit("pipeline.toml", "values = { LR = '${lr}' }\n", "values = { T = '${lr}' }\n");
+    project.ends(&["-S", "stage.train.values.LR=[0.1, 0.2]", "run"], 0);
+}
+
+#[test]
+fn a_parameter_of_a_stage_s_kind_that_others_take_too_is_swept_in_both() {
+    let project = TestProject::new(
+        "[params]\nwidth = 'resnet8'\n[stage.model]\nkind = 'model'\narch = '${width}'\n\
+         [stage.show]\nkind = 'command'\nrun = 'echo $W > $OUT/x; cat $IN_M/model.json >> $OUT/x'\noutputs = ['x']\n\
+         needs = { m = 'model' }\nvalues = { W = '${width}' }\n",
+    );
+    let told = project.ends(&["-S", "stage.model.arch=[resnet8, resnet14]", "run"], 2).err;
+    assert!(told.contains("`-S 'stage.show.width=...' -S 'stage.model.width=...'`"), "{told}");
+    let both = ["stage.show.width=[resnet8, resnet14]", "stage.model.width=[resnet8, resnet14]"];
+    project.ends(&["-S", both[0], "-S", both[1], "run"], 0);
+    assert!(project.read("artifacts/show,width=resnet14/x").starts_with("resnet14\n"));
+}
+
+#[test]
+fn a_nested_parameter_is_swept_by_its_whole_name_and_the_help_says_so() {
+    let project = TestProject::new(
+        "[params]\ntrain.lr = 0.1\ntrain.steps = 3\n\
+         [stage.train]\nkind = 'command'\nrun = 'echo $LR $AXIS_TRAIN_LR > $OUT/x'\noutputs = ['x']\nvalues = { LR = '${train.lr}' }\n\
+         [stage.eval]\nkind = 'command'\nrun = 'cat $IN_T/x > $OUT/x'\noutputs = ['x']\nneeds = { t = 'train' }\n",
+    );
+    project.edit("pipeline.toml", "$AXIS_TRAIN_LR", "$${AXIS_TRAIN_LR:-}");
+    let told = |set: &str| project.ends(&["-S", set, "run"], 2).err;
+    let said = told("train.lr=[0.1, 0.2]");
+    assert!(said.contains("sweep it where stages use it: `-S 'stage.train.train.lr=[0.1, 0.2]'`"), "{said}");
+    let said = told("stage.train.lr=[0.1, 0.2]");
+    assert!(said.contains("it uses `${train.lr}`: `-S 'stage.train.train.lr=...'`"), "{said}");
+    assert!(told("train.steps=[1, 2]").contains("no stage takes it as it is"));
+    let sweep = ["-S", "stage.train.train.lr=[0.1, 0.2]", "run"];
+    project.ends(&sweep, 0);
+    assert_eq!(project.read("artifacts/eval,train.lr=0.2/x"), "0.2 0.2\n");
+    assert!(project.ends(&sweep, 0).out.starts_with("nothing to do"));
+    project.ends(&["-S", sweep[1], "status", "eval[train.lr=0.2]"], 0);
+    project.ends(&["run"], 0);
+    assert_eq!(project.read("artifacts/eval/x"), "0.1\n");
+    // All stages that use it are named, those behind others first, and that works as it stands.
+    project.edit(
+        "pipeline.toml",
+        "needs = { t = 'train' }",
+        "needs = { t = 'train' }\nenv = { LR = 'at ${train.lr}' }",
+    );
+    let said = told("train.lr=0..2");
+    let both = "`-S 'stage.eval.train.lr=[0, 1]' -S 'stage.train.train.lr=[0, 1]'`";
+    assert!(said.contains(both), "{said}");
+    project.ends(&["-S", "stage.eval.train.lr=[0, 1]", "-S", "stage.train.train.lr=[0, 1]", "run"], 0);
+    assert_eq!(project.read("artifacts/eval,train.lr=1/x"), "1 1\n");
+    // What holds it together with others would keep the old value.
+    project.edit(
+        "pipeline.toml",
+        "values = { LR = '${train.lr}' }",
+        "values = { LR = '${train.lr}' }\nenv = '${train}'",
+    );
+    let said = told("stage.train.train.lr=[0.1, 0.2]");
+    assert!(said.contains("the stage uses `${train}`, which would keep its value"), "{said}");
+}
+
+#[test]
+fn words_with_commas_for_a_list_are_answered_with_the_list() {
+    let project = TestProject::new(
+        "[params]\nmodes = ['bn']\n[stage.a]\nkind = 'command'\nrun = 'echo ${mode} > $OUT/x'\noutputs = ['x']\n\
+         matrix = { mode = '${modes}' }\n",
+    );
+    for (set, help) in [
+        ("modes=bn,all", "-S 'modes=[\"bn\", \"all\"]'"),
+        ("stage.a.mode=bn, all", "-S 'stage.a.mode=[\"bn\", \"all\"]'"),
+        ("modes=bn,3", "-S 'modes=[\"bn\", 3]'"),
+    ] {
+        let told = project.ends(&["-S", set, "run"], 2).err;
+        assert!(told.contains(help) && told.matches("error").count() == 1, "{told}");
+    }
+    project.ends(&["-S", "modes=[\"bn\", \"all\"]", "run"], 0);
+    assert_eq!(project.read("artifacts/a/mode=all/x"), "all\n");
 }

@@ -126,7 +126,7 @@ fn wrong_settings_are_named_all_at_once() {
         "`-S base`: there is no `=`",
         "there is no stage `trian`; did you mean `train`?",
         "has no parameter `epoch`; did you mean `epochs`?",
-        "`base` is one value, not a list; sweep a stage's parameter: `-S stage.NAME.base=...`",
+        "`base` is one value, not a list; no stage takes it as it is; sweep a stage's own parameter: `-S stage.NAME.KEY=...`",
         "the range `3..3` is empty",
         "a range is `FIRST..END`",
     ] {
