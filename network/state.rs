@@ -11,7 +11,7 @@ use crate::{
 
 impl State {
     /// The state before the first step of `spec` on `graph`, and every parameter's value then.
-    /// Errors as [`fits`] does.
+    /// Errors when the `k` of mode `random` is larger than a filter.
     pub fn initial(graph: &Graph, spec: &TrainSpec) -> Result<(Self, Tensors)> {
         fits(graph, &spec.set)?;
         let mut weights = init::initial(graph, spec.seed, spec.init);
@@ -49,7 +49,7 @@ impl State {
     }
 }
 
-/// Errors when the `k` of mode `random` is larger than a filter.
+/// Errors when a filter has not as many values as are to train, or none is.
 pub(crate) fn fits(graph: &Graph, set: &TrainSet) -> Result<()> {
     let some = |param: &Param| match set.share(param) {
         Share::PerFilter { k } => Some((param.len() / param.shape[0], k, param.name.clone())),

@@ -262,6 +262,11 @@ pub fn trainer(
                     notes.extend(over);
                     trainer
                 }
+                // The reference has no more than the processor.
+                Err(Error::Unsupported { engine, reason }) if spec.precision == Precision::Tf32 => {
+                    let reasons: Vec<_> = [reason].into_iter().chain(notes).collect();
+                    return Err(Error::Unsupported { engine, reason: reasons.join("; ") });
+                }
                 Err(Error::Unsupported { reason, .. }) => {
                     let slow =
                         format!("the reference engine computes, which is slow: of the CPU engine, {reason}");
