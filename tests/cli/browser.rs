@@ -2,10 +2,8 @@
 
 use std::{
     fs,
-    panic::resume_unwind,
     path::Path,
     process::{Command, Stdio},
-    thread,
 };
 
 use serde_json::Value;
@@ -70,12 +68,8 @@ fn reports_show_everything_at_any_width_in_a_browser() {
             .status();
         assert!(status.expect("the binary starts").success(), "{}", file.display());
         let html = fs::read_to_string(&report).expect("the report");
-        let (file, html) = (&file, &html);
-        let shown = thread::scope(|scope| {
-            let looks = [WIDE, NARROW].map(|width| scope.spawn(move || check(file, html, width)));
-            looks.map(|look| look.join().unwrap_or_else(|panic| resume_unwind(panic)))
-        });
-        for [shown, drawings] in shown {
+        for width in [WIDE, NARROW] {
+            let [shown, drawings] = check(&file, &html, width);
             assert_eq!(drawings, shown + 1, "the graph and the figures of {}", file.display());
             images += shown;
         }
