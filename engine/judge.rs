@@ -153,21 +153,16 @@ impl Project {
             Err(why) => return cannot(why),
         };
         let digest = recipe.digest();
-        let fresh = |tree, found| Judged {
-            standing: Standing::Fresh,
-            recipe: Some(recipe.clone()),
-            tree,
-            found,
-            missing: missing.clone(),
-        };
         if seen.found == Found::Intact(digest) {
             let entry = state.results.get(&seen.key);
             // A record that was lost is made again, or going back to this recipe would run it.
             let lost = entry.filter(|_| !self.store.has_record(digest));
-            return fresh(entry.map(|entry| entry.tree), lost.cloned());
+            let (tree, found) = (entry.map(|entry| entry.tree), lost.cloned());
+            return Judged { standing: Standing::Fresh, recipe: Some(recipe), tree, found, missing };
         }
         if let Some(found) = self.find(digest, seen, locked, state) {
-            return fresh(Some(found.tree), Some(found));
+            let (tree, found) = (Some(found.tree), Some(found));
+            return Judged { standing: Standing::Fresh, recipe: Some(recipe), tree, found, missing };
         }
         let touched = match &seen.found {
             Found::Missing(then, path) if *then == digest => Some(Why::OutputMissing(path.clone())),

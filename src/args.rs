@@ -21,7 +21,22 @@ pub(crate) struct Args {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
+    /// Of a command that reads no pipeline.
+    #[arg(skip)]
+    pub(crate) unread: Option<Unread>,
 }
+
+/// A command, and the global options that it does not read.
+pub(crate) type Unread = (&'static str, &'static [&'static str]);
+
+/// The commands that read no pipeline. Of the file `doctor` takes the folder.
+const UNREAD: [Unread; 5] = [
+    ("plan", &["file", "profile", "sets"]),
+    ("bench", &["file", "profile", "sets"]),
+    ("schema", &["file", "profile", "sets"]),
+    ("completions", &["file", "profile", "sets"]),
+    ("doctor", &["profile", "sets"]),
+];
 
 /// The pipeline file, when no other is named.
 pub(crate) const FILE: &str = "pipeline.toml";
@@ -86,24 +101,24 @@ fn set(text: &str) -> Result<String, Infallible> {
     Ok(text.to_owned())
 }
 
-/// The command line. What commands refuse that read no pipeline is not in their help; of the file `doctor` takes the folder.
+/// The command line. What a command does not read is not in its help.
 pub(crate) fn command() -> clap::Command {
     let command = Args::command();
     let hidden: Vec<_> =
         command.get_arguments().filter(|arg| arg.is_global_set()).map(|arg| arg.clone().hide(true)).collect();
-    let hide = |command: clap::Command, (name, options): (&str, &[&str])| {
+    let hide = |command: clap::Command, (name, options): Unread| {
         let hidden = hidden.iter().filter(|arg| options.contains(&arg.get_id().as_str())).cloned();
         command.mut_subcommand(name, |command| command.args(hidden))
     };
-    let all = ["file", "profile", "sets"];
-    let plain = ["plan", "bench", "schema", "completions"].map(|name| (name, &all[..]));
-    plain.into_iter().chain([("doctor", &all[1..])]).fold(command, hide)
+    UNREAD.into_iter().fold(command, hide)
 }
 
 /// The arguments of this process.
 pub(crate) fn parse() -> Args {
-    let read = Args::from_arg_matches(&command().get_matches());
+    let matches = command().get_matches();
+    let read = Args::from_arg_matches(&matches);
     let mut args = read.unwrap_or_else(|error| error.format(&mut command()).exit());
+    args.unread = UNREAD.into_iter().find(|(name, _)| matches.subcommand_name() == Some(*name));
     args.global.sets = std::mem::take(&mut *SETS.lock().unwrap_or_else(PoisonError::into_inner));
     args
 }

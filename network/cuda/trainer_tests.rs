@@ -336,6 +336,10 @@ fn what_it_cannot_do_is_refused_in_words() {
     let far = Example { index: 64, dy: 4, dx: 4, flip: false };
     assert!(t.step(&[far], 0.1).unwrap_err().to_string().contains("no training image 64"));
     assert!(t.predict(Split::Test, 0..17).is_err());
+    // Before anything is allocated or compiled.
+    let large = TrainSpec { set: Mode::Random.train_set(Variant::Paper, 30), ..spec.clone() };
+    let refused = Plan::new(&large, 1, 10, 8, true).err().unwrap().to_string();
+    assert!(refused.contains("k = 30 trained weights per filter do not fit"), "{refused}");
     let device = || Emulated::new(Order::Forward).unwrap();
     let bf16 = TrainSpec { precision: Precision::Bf16, ..spec.clone() };
     let mut old = device();

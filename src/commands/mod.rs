@@ -38,7 +38,7 @@ use engine::{
 };
 
 use crate::{
-    args::{Args, Command, FILE, Global, Metrics},
+    args::{Args, Command, FILE, Global, Metrics, Unread},
     error::Failure,
     owner, ui,
 };
@@ -49,9 +49,9 @@ pub(crate) fn dispatch(args: &mut Args) -> Result<ExitCode, Failure> {
         std::env::set_current_dir(directory)
             .map_err(|e| Failure::user(format!("cannot work in `{}`: {e}", directory.display())))?;
     }
-    match without_pipeline(&args.command) {
+    match args.unread {
         None => owner::check(&args.global.file)?,
-        Some(command) => refuse_unread(command, &args.global)?,
+        Some(unread) => refuse_unread(unread, &args.global)?,
     }
     if let Some(file) = above(&args.global.file) {
         args.global.file = file;
@@ -83,25 +83,12 @@ pub(crate) fn dispatch(args: &mut Args) -> Result<ExitCode, Failure> {
     }
 }
 
-/// The name of a command that reads no pipeline.
-const fn without_pipeline(command: &Command) -> Option<&'static str> {
-    match command {
-        Command::Plan(_) => Some("plan"),
-        Command::Bench { .. } => Some("bench"),
-        Command::Doctor { .. } => Some("doctor"),
-        Command::Schema => Some("schema"),
-        Command::Completions { .. } => Some("completions"),
-        _ => None,
-    }
-}
-
-/// Errors when an option of a pipeline stands before or behind `command`, which reads none. Of the file `doctor` takes
-/// the folder; a profile may come from the environment.
-fn refuse_unread(command: &str, global: &Global) -> Result<(), Failure> {
-    let file = global.file != Path::new(FILE) && command != "doctor";
-    let Some(option) = file.then_some("--file").or((!global.sets.is_empty()).then_some("--set")) else {
-        return Ok(());
-    };
+/// Errors when an option stands before or behind a command that does not read it. A profile may come from the environment.
+fn refuse_unread((command, options): Unread, global: &Global) -> Result<(), Failure> {
+    let given = [("file", global.file != Path::new(FILE)), ("sets", !global.sets.is_empty())];
+    let unread = given.into_iter().find(|(id, given)| *given && options.contains(id));
+    let Some((id, _)) = unread else { return Ok(()) };
+    let option = if id == "sets" { "--set" } else { "--file" };
     Err(Failure::user(format!("`repro {command}` reads no pipeline; leave out `{option}`")))
 }
 

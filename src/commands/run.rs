@@ -148,17 +148,20 @@ fn tell_of_clones(project: &Project, pipeline: &Pipeline, args: &Run, failed: &[
         return;
     }
     // Where the lock file cannot be read there is nothing to tell; the run has said so.
-    let [Ok(now), Ok(believing)] = [false, true].map(|believe| project.status(pipeline, believe)) else {
-        return;
-    };
+    let Ok(now) = project.status(pipeline, false) else { return };
     let lacks = |id: InstanceId| match &now[id] {
-        Standing::Stale(whys) if !will_fail(&believing[id]) => whys.iter().find_map(|why| match why {
+        Standing::Stale(whys) => whys.iter().find_map(|why| match why {
             Why::FileMissing(path, _) => Some(path),
             _ => None,
         }),
         _ => None,
     };
-    let lacking: Vec<_> = failed.iter().filter_map(|&id| Some((id, lacks(id)?))).collect();
+    let mut lacking: Vec<_> = failed.iter().filter_map(|&id| Some((id, lacks(id)?))).collect();
+    if lacking.is_empty() {
+        return; // most failures are others
+    }
+    let Ok(believing) = project.status(pipeline, true) else { return };
+    lacking.retain(|(id, _)| !will_fail(&believing[*id]));
     if let Some((_, path)) = lacking.first() {
         let ids: Vec<_> = lacking.iter().map(|(id, _)| *id).collect();
         ui::note(&format!(

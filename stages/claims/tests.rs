@@ -16,7 +16,7 @@ fn run(root: &Path, arch: &str, variant: &str, mode: &str, top1: f64, steps: u64
             "classes":{CIFAR},"trained":2272,"parameters":467194,"checkpoint_bytes":20000,"weights_bytes":1900000}}"#
     );
     std::fs::write(dir.join("metrics.json"), text).unwrap();
-    let gammas = r#"{"all":{"below_001":0.25,"below_005":0.3,"below_01":0.35},"histogram":{"from":0,"to":1,"counts":[1]},
+    let gammas = r#"{"all":{"below_001":0.25,"below_005":0.3,"below_01":0.35},"histogram":{"from":0,"to":1,"counts":[1],"below":0,"above":0},
         "zeroing":[{"threshold":0.01,"change":-0.0004},{"threshold":0.05,"change":-0.02}]}"#;
     std::fs::write(dir.join("gamma.json"), gammas).unwrap();
     let seed = (1000.0 * top1) as i64;

@@ -53,7 +53,7 @@ fn run(root: &Path, arch: &str, mode: &str, seed: u8, top1: f64, trained: u64) -
     );
     write(
         "gamma.json",
-        "\"layers\":[{\"shortcut\":true,\"min\":1.0,\"max\":1.0}],\"all\":{\"below_001\":0.25,\"below_005\":0.3,\"below_01\":0.35},\"histogram\":{\"from\":-1.0,\"to\":1.0,\"counts\":[0,1,5,2]},\
+        "\"layers\":[{\"shortcut\":true,\"min\":1.0,\"max\":1.0}],\"all\":{\"below_001\":0.25,\"below_005\":0.3,\"below_01\":0.35},\"histogram\":{\"from\":-1.0,\"to\":1.0,\"counts\":[0,1,5,2],\"below\":0,\"above\":0},\
          \"zeroing\":[{\"threshold\":0.01,\"change\":-0.001},{\"threshold\":0.05,\"change\":-0.004},{\"threshold\":0.1,\"change\":-0.016}]",
     );
     write(

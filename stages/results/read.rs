@@ -68,9 +68,7 @@ pub(crate) struct Histogram {
     pub(crate) to: f64,
     pub(crate) counts: Vec<u64>,
     /// Gammas outside.
-    #[serde(default)]
     pub(crate) below: u64,
-    #[serde(default)]
     pub(crate) above: u64,
 }
 

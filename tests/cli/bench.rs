@@ -115,6 +115,10 @@ fn plan_tells_the_passes_of_the_engine_and_the_memory_that_it_holds() {
         assert!(number(&plan["batch_buffer_bytes"]) < number(&plan["buffer_bytes"]));
     }
     assert!(of_way(&bn, "filters").is_empty());
+    let none = of(&["--mode", "none"]);
+    assert_eq!(of_way(&none, "forward").len(), none["passes"].as_array().unwrap().len());
+    let few = project.ends(&["plan", "resnet8", "--mode", "random", "-k", "0"], 2).err;
+    assert!(few.contains("choose k from 1 to 16"), "{few}");
     assert_eq!(of_way(&all, "filters").len(), 7 + 2);
     let read = |plan: &serde_json::Value| {
         plan["passes"].as_array().unwrap().iter().map(|p| number(&p["bytes_read"])).sum::<u64>()
