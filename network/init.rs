@@ -4,6 +4,8 @@
 //! f64 and rounded once; the positions of mode `random` come from the stream `NAME positions`, the
 //! start of mode `origin-random` from `NAME thin`.
 
+use rayon::prelude::*;
+
 use crate::{
     Error, Result,
     arch::{Graph, Param, Role},
@@ -62,11 +64,23 @@ pub fn initial(graph: &Graph, seed: u64, init: Init) -> Tensors {
     tensors
 }
 
+/// Numbers that one thread draws at a time. Even: normals come in pairs.
+const AT_ONCE: usize = 1 << 16;
+
+/// `n` numbers of a stream, each of which `draw` makes of one 64-bit number (of a pair's two, two).
+fn numbers<T: Copy + Default + Send>(n: usize, s: &Stream, draw: impl Fn(&mut Stream) -> T + Sync) -> Vec<T> {
+    let mut all = vec![T::default(); n];
+    all.par_chunks_mut(AT_ONCE).enumerate().for_each(|(i, part)| {
+        let mut s = s.clone();
+        s.seek((i * AT_ONCE) as u64);
+        part.fill_with(|| draw(&mut s));
+    });
+    all
+}
+
 fn draw(param: &Param, fan_in: usize, s: &mut Stream, init: Init) -> Vec<f32> {
     let n = param.len();
-    let mut between = |low: f64, high: f64| -> Vec<f32> {
-        (0..n).map(|_| (low + (high - low) * s.uniform()) as f32).collect()
-    };
+    let between = |low: f64, high: f64| numbers(n, s, |s| (low + (high - low) * s.uniform()) as f32);
     match param.role {
         Role::Gamma => match init.bn {
             BnInit::Uniform => between(0.0, 1.0),
@@ -81,7 +95,7 @@ fn draw(param: &Param, fan_in: usize, s: &mut Stream, init: Init) -> Vec<f32> {
         Role::Conv | Role::Shortcut | Role::OutputWeight => {
             let deviation = libm::sqrt(2.0 / fan_in as f64);
             match init.weights {
-                WeightInit::HeNormal => (0..n).map(|_| (deviation * s.normal()) as f32).collect(),
+                WeightInit::HeNormal => numbers(n, s, |s| (deviation * s.normal()) as f32),
                 WeightInit::HeUniform => {
                     let bound = libm::sqrt(6.0 / fan_in as f64);
                     between(-bound, bound)
@@ -94,8 +108,8 @@ fn draw(param: &Param, fan_in: usize, s: &mut Stream, init: Init) -> Vec<f32> {
 }
 
 /// Signs of a normal draw, times the (unbiased) standard deviation of that draw.
-fn binary(n: usize, deviation: f64, s: &mut Stream) -> Vec<f32> {
-    let draw: Vec<f64> = (0..n).map(|_| deviation * s.normal()).collect();
+fn binary(n: usize, deviation: f64, s: &Stream) -> Vec<f32> {
+    let draw = numbers(n, s, |s| deviation * s.normal());
     let mean = draw.iter().sum::<f64>() / n as f64;
     let squares: f64 = draw.iter().map(|x| (x - mean) * (x - mean)).sum();
     let size = libm::sqrt(squares / (n.max(2) - 1) as f64) as f32;
@@ -142,8 +156,9 @@ pub fn digest(tensors: &Tensors) -> String {
         hasher.update(name.as_bytes());
         hasher.update(&[0]);
         hasher.update(&(tensor.data.len() as u64).to_le_bytes());
-        let bytes: Vec<u8> = tensor.data.iter().flat_map(|x| x.to_le_bytes()).collect();
-        hasher.update(&bytes);
+        let mut bytes = vec![0; 4 * tensor.data.len()];
+        bytes.chunks_exact_mut(4).zip(&tensor.data).for_each(|(to, x)| to.copy_from_slice(&x.to_le_bytes()));
+        hasher.update_rayon(&bytes);
     }
     hasher.finalize().to_hex().to_string()
 }
@@ -218,6 +233,18 @@ mod tests {
                 "040ce18faa33e46d580faeae235fca58203ef96b15599391f06c8834e844af54"
             ]
         );
+    }
+
+    #[test]
+    fn a_tensor_that_threads_share_is_drawn_as_by_one() {
+        let whole = stream(0, "w");
+        for n in [1, AT_ONCE - 1, AT_ONCE, AT_ONCE + 1, 2 * AT_ONCE + 3] {
+            let (mut s, mut t) = (whole.clone(), whole.clone());
+            let normals: Vec<f64> = (0..n).map(|_| s.normal()).collect();
+            assert_eq!(numbers(n, &whole, Stream::normal), normals, "{n}");
+            let uniform: Vec<f64> = (0..n).map(|_| t.uniform()).collect();
+            assert_eq!(numbers(n, &whole, Stream::uniform), uniform, "{n}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use blake3::OutputReader;
 const BLOCK: usize = 64;
 
 /// A stream of random numbers.
+#[derive(Clone)]
 pub struct Stream {
     reader: OutputReader,
     /// One output of the compression function, which gives no less, and how much of it is used up.
