@@ -168,7 +168,7 @@ impl Kind for Claims {
     }
 
     fn version(&self) -> u32 {
-        17
+        18
     }
 
     fn names_stages(&self) -> bool {

@@ -11,9 +11,10 @@ const CIFAR: &str = r#"["airplane","automobile","bird","cat","deer","dog","frog"
 fn run(root: &Path, arch: &str, variant: &str, mode: &str, top1: f64, steps: u64) -> Input {
     let dir = root.join(format!("{arch}-{variant}-{mode}-{top1}"));
     std::fs::create_dir(&dir).unwrap();
+    let trained = if mode == "none" { 0 } else { 2272 };
     let text = format!(
         r#"{{"arch":"{arch}","variant":"{variant}","mode":"{mode}","k":2,"top1":{top1},"steps":{steps},"examples":10000,
-            "classes":{CIFAR},"trained":2272,"parameters":467194,"checkpoint_bytes":20000,"weights_bytes":1900000}}"#
+            "classes":{CIFAR},"trained":{trained},"parameters":467194,"checkpoint_bytes":20000,"weights_bytes":1900000}}"#
     );
     std::fs::write(dir.join("metrics.json"), text).unwrap();
     let gammas = r#"{"all":{"below_001":0.25,"below_005":0.3,"below_01":0.35},"histogram":{"from":0,"to":1,"counts":[1],"below":0,"above":0},
@@ -247,6 +248,18 @@ fn runs_that_differ_from_the_protocol_do_not_count() {
     let (verdict, table) = judge(inputs);
     assert_eq!(verdict("bn-resnet32"), "does-not-hold");
     assert!(table.contains("ResNet-32: BatchNorm only 50.0 % (n = 1)"), "{table}");
+}
+
+#[test]
+fn where_nothing_trains_one_epoch_counts() {
+    let verdict = |mode: &str, steps, claim: &str| {
+        let root = tempfile::tempdir().unwrap();
+        let one = |i| run(root.path(), "resnet14", "paper", mode, 0.1 + 0.001 * f64::from(i), steps);
+        judge((0..5).map(one).collect()).0(claim)
+    };
+    assert_eq!(verdict("none", 391, "none-guesses"), "holds");
+    assert_eq!(verdict("none", 390, "none-guesses"), "not-run");
+    assert_eq!(verdict("bn", 391, "bn-resnet14"), "not-run");
 }
 
 #[test]

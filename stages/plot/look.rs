@@ -91,7 +91,7 @@ pub(super) fn looks<'a>(lines: impl Iterator<Item = &'a Line>) -> Vec<Look> {
 }
 
 /// Do colours and markers tell them apart? Figures that show several numbers of each line need the dashes for those.
-pub(super) fn are_apart(looks: &[Look]) -> bool {
+fn are_apart(looks: &[Look]) -> bool {
     let same = |a: &Look, b: &Look| (a.color, a.marker) == (b.color, b.marker);
     looks.iter().enumerate().all(|(index, look)| !looks[..index].iter().any(|other| same(look, other)))
 }

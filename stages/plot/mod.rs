@@ -42,7 +42,7 @@ struct PlotParams {
     /// Whose published numbers stand beside ours: `paper`, `tdtce`, `latkam`, `vishal-v`, `origin`.
     #[serde(default)]
     published: Vec<String>,
-    /// What tells our numbers from the published ones, for the captions of figures that have both.
+    /// What our numbers come from, such as the images and the number of epochs: for the captions.
     #[serde(default)]
     remark: String,
 }
@@ -63,7 +63,7 @@ impl Kind for Plot {
     }
 
     fn version(&self) -> u32 {
-        26
+        27
     }
 
     fn names_stages(&self) -> bool {

@@ -294,7 +294,8 @@ fn each_claim_names_a_command_that_settles_it_and_what_that_costs() {
         let seeds = pipeline.instances.iter().filter_map(|instance| instance.axes.get("seed"));
         let seeds = seeds.map(ToString::to_string).collect::<BTreeSet<_>>().len();
         let hours = hours(&speeds, &pipeline).values().sum::<f64>() * seeds as f64;
-        let cost = format!("{} CPU-hours", round(hours));
+        let (number, unit) = if hours < 1.0 { (60.0 * hours, "minutes") } else { (hours, "hours") };
+        let cost = format!("{} CPU-{unit}", round(number));
         if !says(&word(command, "cost"), &cost) {
             wrong.push(format!("the cost of `{id}` is \"{cost}\""));
         }

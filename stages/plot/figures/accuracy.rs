@@ -110,7 +110,8 @@ fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<(Places, Dr
     let places = Places::new(family, shown().chain(theirs))?;
     let groups = grouped(given.results, sort.shows);
     let top1 = |run: &Evaluation| Some(run.top1());
-    let crossed = crossed::chart(&groups, sort.title, top1, TOP1).filter(|_| published.is_empty());
+    let crossed =
+        crossed::chart(&groups, sort.title, top1, Axis::linear(TOP1)).filter(|_| published.is_empty());
     if let Some(chart) = crossed {
         let name = format!("{}-by-{}", sort.file, family.name());
         return Some((places, Drawing { name, caption: CROSSED.into(), chart }));
@@ -137,16 +138,31 @@ fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<(Places, Dr
             sources.push(source);
         }
     }
-    let thinned = if groups.keys().any(|line| line.mode() == "origin-random") {
+    let of = |mode: &str| groups.keys().any(|line| line.mode() == mode);
+    let thinned = if of("origin-random") {
         " A thinned network (2 F.P.C.) begins with nearly all weights of its filters at zero; all of them may train, but \
          most filters that are zero get no gradient."
+    } else {
+        ""
+    };
+    let alternate = published.iter().any(|(_, line, _)| line.value("bn_init") == Some("alternate"));
+    let alternate = if alternate {
+        " Which one the other initialisation is, what we have of the paper's first version does not say."
+    } else {
+        ""
+    };
+    let random = if !sources.is_empty()
+        && of("random")
+        && published.iter().all(|(_, line, _)| line.mode() != "random")
+    {
+        " Of random weights that are drawn once nobody published a number."
     } else {
         ""
     };
     let drawing = Drawing {
         name: format!("{}-by-{}", sort.file, family.name()),
         caption: format!(
-            "{}{thinned}{}",
+            "{}{thinned}{}{alternate}{random}",
             sort.caption,
             given.others("Thin lines with empty markers", &sources)
         ),

@@ -15,7 +15,7 @@ pub(super) fn chart(
     groups: &Grouped<'_>,
     title: &str,
     value: impl Fn(&Evaluation) -> Option<f64>,
-    axis: &str,
+    y: Axis,
 ) -> Option<Chart> {
     let [rows, marks] = crossed(groups.keys().copied())?;
     let mut networks = groups.values().flat_map(|runs| runs.keys());
@@ -43,7 +43,7 @@ pub(super) fn chart(
     Some(Chart {
         title: super::counted(&format!("{title}: {}, {}", network.label(), line.what()), &counts),
         x: Axis::words("", rows.values.iter().map(|row| words(&rows.axis, row)).collect()),
-        y: Axis::linear(axis),
+        y,
         series,
         rows: true,
     })

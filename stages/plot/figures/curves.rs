@@ -1,8 +1,8 @@
 //! Loss and accuracy by epoch, one figure for each network. Knows the columns of a history.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Axis, Chart, Drawing, Given, MANY, Series, are_apart, counted, entitled, looks};
+use super::{Axis, Chart, Drawing, Given, MANY, Series, counted, entitled, looks};
 use crate::{
     plot::{
         chart::{Dashes, Look, Marker, Point},
@@ -70,12 +70,19 @@ fn drawing(
     let mut series = Vec::new();
     let sets = [(columns.test, "test", Dashes::Solid), (columns.train, "train", Dashes::Dots)];
     let mut looks = looks(lines.keys().copied());
+    // Dashes tell train from test; lines of one mode, which differ in those, get colours of their own.
+    let modes: BTreeSet<_> = lines.keys().map(|line| line.mode()).collect();
+    if modes.len() == 1 && (2..=MANY).contains(&lines.len()) {
+        looks = (0..lines.len()).map(look::mark).collect();
+    }
+    let colours_tell =
+        looks.iter().enumerate().all(|(at, look)| looks[..at].iter().all(|other| other.color != look.color));
     for look in &mut looks {
         // Beside an empty triangle an empty one upside down is hard to tell.
         look.marker = if look.marker == Marker::Fall { Marker::Diamond } else { look.marker };
     }
-    // Dashes tell train from test where both are there, and markers alone tell the modes apart.
-    let many = lines.len() > MANY || !are_apart(&looks);
+    // Where it takes dashes to tell the lines apart there are none for the training images.
+    let many = lines.len() > MANY || !colours_tell;
     let sets = if many { &sets[..1] } else { &sets[..] };
     let title = format!("{} of {} during training", columns.title, network.label());
     let (title, name) = entitled(title, lines.keys().copied());

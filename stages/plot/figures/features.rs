@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Axis, Chart, Drawing, Given, MANY, Places, Series, counted, crossed, grouped, in_parts, looks,
-    over_places,
+    Axis, Chart, Drawing, Given, Line, MANY, Network, Places, Series, Statistics, counted, crossed, grouped,
+    in_parts, looks, over_places,
 };
 use crate::results::Evaluation;
 
@@ -24,39 +24,49 @@ pub(super) fn dead(given: &Given<'_>) -> Vec<Drawing> {
 fn drawing(given: &Given<'_>, places: &Places) -> Drawing {
     let groups = grouped(given.results, |_| true);
     let many = groups.len() > MANY;
-    let parts = if many { &PARTS[..1] } else { &PARTS[..] };
+    // With so many lines only that with the most dead channels is shown in parts.
+    let most = |(_, runs): &(&&Line, &BTreeMap<&Network, Vec<&Evaluation>>)| {
+        let all = runs.values().flatten().filter_map(|run| PARTS[0].1(run));
+        Statistics::of(all).map_or(0.0, |share| share.mean)
+    };
+    let most = groups.iter().max_by(|a, b| most(a).total_cmp(&most(b))).map(|(line, _)| *line);
     let mut series = Vec::new();
     let added =
         |run: &Evaluation| run.features.as_ref().is_some_and(|features| features.after_addition.is_some());
-    let older = !many && groups.values().flat_map(BTreeMap::values).flatten().any(|run| added(run));
-    let shown = in_parts(&looks(groups.keys().copied()), parts.len());
-    for ((line, runs), shown) in groups.iter().zip(shown) {
+    let older = groups.values().flat_map(BTreeMap::values).flatten().any(|run| added(run));
+    let looks = looks(groups.keys().copied());
+    for (((line, runs), look), parts) in groups.iter().zip(&looks).zip(in_parts(&looks, PARTS.len())) {
         // Without additions all are behind a BatchNorm.
         let both = runs.values().flatten().any(|run| added(run));
-        for (&(part, share), look) in if both { parts } else { &parts[..1] }.iter().zip(shown) {
+        let divided = both && (!many || most == Some(*line));
+        let shown = if divided { parts } else { vec![*look] };
+        for (&(part, share), look) in PARTS.iter().zip(shown) {
             let (points, n) = over_places(places, runs, |run| Some(100.0 * share(run)?));
             if !points.is_empty() {
-                let label = if many { line.label() } else { format!("{}, {part}", line.label()) };
+                let label = if many && !divided { line.label() } else { format!("{}, {part}", line.label()) };
                 let label = counted(&label, &n);
                 series.push(Series { label, look, points });
             }
         }
     }
-    let (title, axis, all) = ("Dead features", "dead channels (%)", PARTS[0].1);
-    let crossed = crossed::chart(&groups, title, |run| Some(100.0 * all(run)?), axis);
+    let (title, all) = ("Dead features", PARTS[0].1);
+    let y = Axis::linear_with("dead channels (%)", &[0.0]);
+    let crossed = crossed::chart(&groups, title, |run| Some(100.0 * all(run)?), y.clone());
     let caption = format!(
         "Share of channels behind a ReLU that are zero at 99 % or more of all positions of the test images: features \
          that are hardly ever active.{}",
         match crossed {
             Some(_) => "",
-            None if many => " Counted are all channels, straight behind a BatchNorm or behind an addition.",
+            None if many && older => {
+                " Counted are all channels, and, where most are dead, those straight behind a BatchNorm and those behind the \
+                 addition of a shortcut, which carry older features on."
+            }
             None if older => " Those behind the addition of a shortcut carry older features on.",
             None => "",
         }
     );
     let chart = crossed.unwrap_or_else(|| {
-        let (title, x, y) = (places.title(title), places.axis(), Axis::linear(axis));
-        Chart { title, x, y, series, rows: false }.dodged()
+        Chart { title: places.title(title), x: places.axis(), y, series, rows: false }.dodged()
     });
     Drawing { name: format!("dead-by-{}", places.family.name()), caption, chart }
 }

@@ -48,8 +48,13 @@ pub(super) fn distribution(given: &Given<'_>) -> Vec<Drawing> {
             outside(lines.values().flatten()),
             if frozen.contains(network) { FROZEN } else { "" }
         );
-        let chart =
-            Chart { title, x: Axis::linear("gamma"), y: Axis::linear("density"), series, rows: false };
+        let chart = Chart {
+            title,
+            x: Axis::linear("gamma"),
+            y: Axis::linear("density (share of the scales in an interval of 1)"),
+            series,
+            rows: false,
+        };
         Drawing { name: format!("gamma-{}", crate::plot::file_name(network.name())), caption, chart }
     };
     networks.into_iter().map(drawing).collect()
@@ -104,11 +109,12 @@ pub(super) fn small(given: &Given<'_>) -> Vec<Drawing> {
         let shares = [all.below_001, all.below_005, all.below_01];
         Some(100.0 * shares[THRESHOLDS.iter().position(|of| *of == threshold)?])
     };
+    let shares = Axis::linear_with("share of scales (%)", &[0.0]);
     let drawing = |places: &Places| {
         let caption = "Share of BatchNorm's scales that are nearer to zero than a threshold after training: a channel with \
                        such a scale hardly depends on its input."
             .into();
-        let chart = by_threshold(given, places, "Scales near zero", share, "share of scales (%)").dodged();
+        let chart = by_threshold(given, places, "Scales near zero", share, &shares).dodged();
         Drawing { name: format!("small-gamma-by-{}", places.family.name()), caption, chart }
     };
     Places::all(given.results).iter().map(drawing).collect()
@@ -121,15 +127,15 @@ pub(super) fn zeroing(given: &Given<'_>) -> Vec<Drawing> {
         let of = zeroing.iter().find(|zeroing| (zeroing.threshold - threshold).abs() < 1e-9)?;
         Some(100.0 * of.change)
     };
+    // A tenth of a point is ten images.
+    let points = Axis::linear_with("change of test accuracy (points)", &[-1.0, 1.0]);
     let drawing = |places: &Places| {
         let caption =
             "How the test accuracy changes when every scale nearer to zero than a threshold is set to zero, \
                        without more training: at 0 they were not needed."
                 .into();
         let title = "Change when small scales are set to zero";
-        let mut chart = by_threshold(given, places, title, change, "change of test accuracy (points)");
-        chart.y.room = vec![-1.0, 1.0]; // a tenth of a point is ten images
-        let chart = chart.dodged(); // what hides what depends on that room
+        let chart = by_threshold(given, places, title, change, &points).dodged();
         Drawing { name: format!("zeroing-by-{}", places.family.name()), caption, chart }
     };
     Places::all(given.results).iter().map(drawing).collect()
@@ -141,12 +147,12 @@ fn by_threshold(
     places: &Places,
     title: &str,
     value: impl Fn(&Evaluation, f64) -> Option<f64>,
-    axis: &str,
+    y: &Axis,
 ) -> Chart {
     let groups = grouped(given.results, Line::trains_scales);
     let least = THRESHOLDS[0];
     let below = format!("{title} (below {least})");
-    if let Some(chart) = crossed::chart(&groups, &below, |run| value(run, least), axis) {
+    if let Some(chart) = crossed::chart(&groups, &below, |run| value(run, least), y.clone()) {
         return chart;
     }
     let thresholds = if groups.len() > MANY { &THRESHOLDS[..1] } else { &THRESHOLDS[..] };
@@ -161,5 +167,5 @@ fn by_threshold(
             }
         }
     }
-    Chart { title: places.title(title), x: places.axis(), y: Axis::linear(axis), series, rows: false }
+    Chart { title: places.title(title), x: places.axis(), y: y.clone(), series, rows: false }
 }

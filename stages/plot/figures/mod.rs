@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     chart::{Axis, Chart, Point, Series},
-    look::{are_apart, in_parts, look, looks},
+    look::{in_parts, look, looks},
     published::Source,
 };
 use crate::results::{Evaluation, Family, Line, Network, Results, Statistics, whose};
@@ -123,7 +123,9 @@ impl Figure {
             Self::Memory => memory::memory(given),
         };
         let drawings = drawings.into_iter().filter(|drawing| !drawing.chart.is_empty());
-        drawings.map(Drawing::finished).collect()
+        // Bytes are the same whatever a network learns from.
+        let remark = if matches!(self, Self::Size | Self::Memory) { "" } else { given.remark };
+        drawings.map(|drawing| drawing.finished(remark)).collect()
     }
 }
 
@@ -131,7 +133,7 @@ impl Figure {
 pub(super) struct Given<'a> {
     pub(super) results: &'a Results,
     pub(super) published: &'a [Source],
-    /// Of what tells our numbers from the published ones; empty where nothing is said.
+    /// Of what our numbers come from; empty where nothing is said.
     pub(super) remark: &'a str,
 }
 
@@ -141,12 +143,17 @@ impl Given<'_> {
         if sources.is_empty() {
             return String::new();
         }
-        let how = |grade: &str| if grade == "C" { ", read off the figure to about 0.4 points" } else { "" };
+        let how = |grade: &str| {
+            if grade == "C" {
+                ", read off the figure to about 0.4 points, less well where lines hide one another"
+            } else {
+                ""
+            }
+        };
         let words = sources.iter().map(|s| format!("{} ({}{})", s.label, s.source, how(&s.grade)));
         let words = words.collect::<Vec<_>>().join("; ");
         let shapes = if sources.len() > 1 { ", a shape for each" } else { "" };
-        let remark = if self.remark.is_empty() { String::new() } else { format!(" {}", self.remark) };
-        format!(" {they} are published by others{shapes}: {words}.{remark}")
+        format!(" {they} are published by others{shapes}: {words}.")
     }
 }
 
@@ -159,8 +166,8 @@ pub(super) struct Drawing {
 }
 
 impl Drawing {
-    /// With each line over a single network as a row of its own, and the words for what spread there is.
-    fn finished(self) -> Self {
+    /// With each line over a single network as a row of its own, the `remark`, and the words for what spread there is.
+    fn finished(self, remark: &str) -> Self {
         let chart = self.chart.unstacked();
         let is_there = |band: bool| chart.series.iter().any(|s| s.spreads().any(|(_, is)| is == band));
         let words = match (is_there(true), is_there(false)) {
@@ -170,7 +177,8 @@ impl Drawing {
             (true, true) => " Lines and marks are means over n seeds, bands and bars one standard deviation.",
         };
         let caption = if chart.rows { self.caption.replace("Each line", "Each row") } else { self.caption };
-        Self { caption: caption + words, chart, ..self }
+        let remark = if remark.is_empty() { String::new() } else { format!(" {remark}") };
+        Self { caption: caption + &remark + words, chart, ..self }
     }
 }
 

@@ -32,7 +32,7 @@ fn an_ablation_has_a_row_for_each_difference_between_the_papers_protocol_and_the
     let (_, elsewhere) = folders();
     let alone =
         draw(inputs.clone(), "figures = [\"ablation\"]\nremark = \"Ours are small.\"", elsewhere.path());
-    assert!(!alone.unwrap()[0].caption.contains("small"), "nothing beside ours");
+    assert!(alone.unwrap()[0].caption.ends_with(" Ours are small."), "also beside nobody else's");
     let svg = std::fs::read_to_string(out.path().join("ablation-resnet32.svg")).unwrap();
     let text = svg.lines().filter(|line| !line.starts_with('<')).collect::<Vec<_>>().join(" ");
     let text = text.replace("&apos;", "'");
