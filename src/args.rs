@@ -227,7 +227,11 @@ pub(crate) enum Command {
         json: bool,
     },
     /// Print the JSON Schema of pipeline files
-    Schema,
+    Schema {
+        /// The parameters of each stage kind instead, as Markdown tables
+        #[arg(long)]
+        md: bool,
+    },
     /// Print a completion script
     #[command(after_help = COMPLETIONS)]
     Completions {

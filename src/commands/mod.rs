@@ -78,7 +78,7 @@ pub(crate) fn dispatch(args: &mut Args) -> Result<ExitCode, Failure> {
         Command::Plan(options) => plan::plan(options),
         Command::Bench { what } => bench::bench(what),
         Command::Doctor { json } => doctor::doctor(global, *json),
-        Command::Schema => schema::schema(),
+        Command::Schema { md } => schema::schema(*md),
         Command::Completions { shell } => completions::completions(*shell),
     }
 }

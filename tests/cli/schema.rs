@@ -15,6 +15,16 @@ fn the_committed_schema_is_what_the_command_prints() {
 }
 
 #[test]
+fn the_committed_parameters_are_what_the_command_prints() {
+    let printed = TestProject::new("").ends(&["schema", "--md"], 0).out;
+    assert!(printed.contains("| `momentum` | number | `0.9` | Momentum of SGD. |"), "{printed}");
+    assert!(
+        printed == include_str!("../../docs/parameters.md"),
+        "a stage kind's parameters changed: run `cargo run -- schema --md > docs/parameters.md` and commit it"
+    );
+}
+
+#[test]
 fn the_schema_takes_and_refuses_what_the_program_does() {
     let schema: serde_json::Value =
         serde_json::from_str(include_str!("../../pipeline.schema.json")).expect("JSON");
