@@ -11,7 +11,10 @@ use std::{
     },
     path::Path,
     process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -40,11 +43,14 @@ pub(crate) struct Running {
     pub(crate) stdin: Option<ChildStdin>,
     /// Did a launcher start it?
     pub(crate) launched: bool,
+    /// Has it been asked to stop, or been ended?
+    pub(crate) told: Arc<AtomicBool>,
 }
 
 impl Running {
     /// Asks it to stop at a safe point.
     pub(crate) fn stop(&mut self) {
+        self.told.store(true, Ordering::SeqCst);
         if self.stdin.take().is_none() {
             self.group.ask();
         }
@@ -52,6 +58,7 @@ impl Running {
 
     /// Ends it, and what it started, at once. A launcher is asked first: what it started elsewhere it ends itself.
     pub(crate) fn kill(&mut self) {
+        self.told.store(true, Ordering::SeqCst);
         if self.launched {
             self.group.signal(Signal::TERM);
             let group = self.group.clone();

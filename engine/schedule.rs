@@ -258,7 +258,7 @@ impl Run<'_> {
                 Ok(Message::Said(id, line)) => self.say(id, line),
                 Ok(Message::Warned(id, line)) => self.observer.event(&Event::Warned { id, line }),
                 Ok(Message::Progress(id, progress)) => self.observer.event(&Event::Progress { id, progress }),
-                Ok(Message::Done(id, result, seconds)) => self.done(id, result, seconds),
+                Ok(Message::Done(id, done)) => self.done(id, done),
                 Ok(Message::Lasting(recipes)) => {
                     let ended: Vec<_> =
                         recipes.iter().filter_map(|recipe| self.ended.remove(recipe)).collect();

@@ -15,7 +15,11 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
-    sync::{Arc, mpsc::SyncSender},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::SyncSender,
+    },
     thread::JoinHandle,
     time::Instant,
 };
@@ -50,11 +54,19 @@ pub(crate) enum Message {
     Said(InstanceId, String),
     Warned(InstanceId, String),
     Progress(InstanceId, Progress),
-    Done(InstanceId, Result<Box<Made>, StageError>, f64),
+    Done(InstanceId, Done),
     /// The results of these recipes are lasting.
     Lasting(Vec<Digest>),
     /// Results can no longer be made lasting.
     Broken,
+}
+
+/// How a stage came to its end.
+pub(crate) struct Done {
+    pub(crate) result: Result<Box<Made>, StageError>,
+    pub(crate) seconds: f64,
+    /// Had its process been told to stop before that ended?
+    pub(crate) told: bool,
 }
 
 /// A result, in the cache and in a draft ready to be shown.
@@ -151,7 +163,9 @@ impl Task {
                 _ => drop(stdin.write_all(orders.as_bytes())),
             }
         }
-        let running = Running { group: group.clone(), stdin, launched: self.launcher.is_some() };
+        let told = Arc::<AtomicBool>::default();
+        let launched = self.launcher.is_some();
+        let running = Running { group: group.clone(), stdin, launched, told: Arc::clone(&told) };
         let place = PathBuf::from(process.get_program());
         let listener = std::thread::Builder::new().spawn(move || {
             let Self { members, command, gpus, launcher, .. } = self;
@@ -164,19 +178,22 @@ impl Task {
             let heard = members.into_iter().zip(logs).zip(locks);
             let mut heard: Vec<_> =
                 heard.map(|((member, log), lock)| Some(Heard::new(member, log, lock, started))).collect();
-            let conclude = |heard: Heard, status: Result<Option<ExitStatus>, &io::Error>| {
+            let conclude = |heard: Heard, status: Result<Option<ExitStatus>, &io::Error>, told: bool| {
                 let (id, seconds) = (heard.member.id, heard.started.1.elapsed().as_secs_f64());
                 let result = match status {
                     Err(error) => Err(StageError::new(format!("cannot listen to its process: {error}"))),
                     Ok(status) => heard.conclude(&store, status, &outputs, &run, seconds),
                 };
                 // The scheduler only stops listening when the run has ended.
-                let _ = sender.send(Message::Done(id, result.map(Box::new), seconds));
+                let _ = sender.send(Message::Done(id, Done { result: result.map(Box::new), seconds, told }));
             };
-            let status =
-                listen(&mut child, &group, &how, &mut heard, &sender, |heard| conclude(heard, Ok(None)));
+            let asked = || told.load(Ordering::SeqCst);
+            let early = |heard| conclude(heard, Ok(None), asked());
+            let status = listen(&mut child, &group, &how, &mut heard, &sender, early);
+            // To take its result in may take long: who is told meanwhile has ended.
+            let asked = asked();
             for heard in heard.into_iter().flatten() {
-                conclude(heard, status.as_ref().map(|status| Some(*status)));
+                conclude(heard, status.as_ref().map(|status| Some(*status)), asked);
             }
             drop(lists);
         });

@@ -27,7 +27,7 @@ use crate::{
     show::Old,
     state::Entry,
     store::{Content, Draft, UNTOUCHED, lock_of},
-    task::Made,
+    task::{Done, Made},
 };
 
 impl Run<'_> {
@@ -152,7 +152,7 @@ impl Run<'_> {
         true
     }
 
-    pub(super) fn done(&mut self, id: InstanceId, result: Result<Box<Made>, StageError>, seconds: f64) {
+    pub(super) fn done(&mut self, id: InstanceId, Done { result, seconds, told }: Done) {
         let Some(started) = self.running.remove(&id) else { return };
         let (first, recipe) = (started.first, &started.recipe);
         if let btree_map::Entry::Occupied(mut process) = self.processes.entry(first) {
@@ -162,15 +162,16 @@ impl Run<'_> {
             }
         }
         let instance = &self.plan.pipeline.instances[id];
-        // A command that ends when it is told to, well or not, has stopped; others say whether they have.
-        let stops = self.told > 0 && instance.kind.command(&instance.params).is_some();
+        // A command that ends when it is told to, well or not, has stopped; others say whether they have. What had ended
+        // before may have waited here while something large was restored.
+        let stops = told && instance.kind.command(&instance.params).is_some();
         let made = match result {
             Ok(made) if !stops => *made,
             unfinished => {
                 self.keep_attempt(id, &started);
                 self.release(&[recipe.digest()]);
                 match unfinished {
-                    Err(error) if !(stops || error.interrupted || self.told > 1) => {
+                    Err(error) if !(stops || error.interrupted || told && self.told > 1) => {
                         self.plan.project.store.note_failure(recipe.digest(), &error.message);
                         self.fail(id, error);
                     }
