@@ -36,7 +36,7 @@ use crate::{
     run::{RunOptions, Summary},
     share::Brought,
     state::{Journal, State},
-    task::{Member, Message},
+    task::{Held, Member, Message},
 };
 
 /// What to do about a file that a stage reads and cannot.
@@ -452,13 +452,14 @@ impl Run<'_> {
         inputs
     }
 
+    /// An instance that is about to start, and what its process is to hold.
     fn member(
         &mut self,
         id: InstanceId,
         recipe: &Recipe,
         reads: &Reads,
         share: &Grant,
-    ) -> Result<Member, EngineError> {
+    ) -> Result<Held, EngineError> {
         let inputs = self.inputs(id);
         let anew = self.begins_anew(id, recipe.digest());
         let Plan { project, pipeline, options, .. } = &self.plan;
@@ -490,6 +491,7 @@ impl Run<'_> {
         }
         let reads = Project::built_on(reads);
         let log = project.log(pipeline, id);
-        Ok(Member { id, order, recipe: recipe.clone(), reads, anew, log, draft })
+        let member = Member { id, order, recipe: recipe.clone(), reads, anew, log, draft };
+        member.hold(&project.store, instance.kind.command(&instance.params).is_some())
     }
 }

@@ -83,7 +83,7 @@ pub(crate) struct Made {
 /// All that a process needs to know.
 pub(crate) struct Task {
     /// One, or a group.
-    pub(crate) members: Vec<Member>,
+    pub(crate) members: Vec<Held>,
     pub(crate) command: Option<kind::Command>,
     pub(crate) gpus: Vec<String>,
     /// Are the GPUs that it was not given hidden from it, also if it was given none?
@@ -106,6 +106,14 @@ pub(crate) struct Member {
     pub(crate) draft: Draft,
 }
 
+/// The same, with the files that its process is to hold.
+pub(crate) struct Held {
+    pub(crate) member: Member,
+    pub(crate) log: fs::File,
+    /// Of its scratch folder.
+    pub(crate) lock: fs::File,
+}
+
 impl Task {
     /// Starts the process and a thread that listens until it ends.
     pub(crate) fn start(
@@ -113,20 +121,15 @@ impl Task {
         store: Arc<Store>,
         sender: SyncSender<Message>,
     ) -> Result<(Running, JoinHandle<()>), EngineError> {
-        let locks =
-            self.members.iter().map(|member| member.hold_scratch(store.cache(), self.command.is_some()));
-        let locks = locks.collect::<Result<Vec<_>, _>>()?;
-        let log = |member: &Member| open_log(store.cache(), &member.log, !is_empty(&member.order.scratch));
-        let logs = self.members.iter().map(log);
-        let logs = logs.collect::<Result<Vec<_>, _>>()?;
-        let errors = logs[0].try_clone().context("open", &self.members[0].log)?;
-        let before = errors.metadata().context("read", &self.members[0].log)?.len();
+        let Held { member: first, log, .. } = &self.members[0];
+        let errors = log.try_clone().context("open", &first.log)?;
+        let before = errors.metadata().context("read", &first.log)?.len();
         let shell = self.command.is_some() && self.launcher.is_none();
         let program = if shell { Path::new("/bin/sh") } else { self.program.path()? };
         let mut process = match &self.launcher {
             None => Command::new(program),
             Some(launcher) => {
-                let Order { instance, resources, .. } = &self.members[0].order;
+                let Order { instance, resources, .. } = &first.order;
                 launcher.command(program, instance, *resources)
             }
         };
@@ -143,11 +146,12 @@ impl Task {
         let orders = if self.command.is_some() {
             String::new()
         } else {
-            let orders = Orders { job: self.members.iter().map(|member| member.order.clone()).collect() };
-            orders.text().map_err(io::Error::other).context("start", program)?
+            let job = self.members.iter().map(|held| held.member.order.clone()).collect();
+            Orders { job }.text().map_err(io::Error::other).context("start", program)?
         };
         let started = (now(), Instant::now());
-        let child = spawn(&mut process, &logs.iter().chain(&locks).collect::<Vec<_>>());
+        let files: Vec<_> = self.members.iter().flat_map(|held| [&held.log, &held.lock]).collect();
+        let child = spawn(&mut process, &files);
         let mut child = child.context("start", process.get_program().as_ref())?;
         let group = ProcessGroup::of(&child);
         let mut stdin = child.stdin.take();
@@ -172,14 +176,13 @@ impl Task {
             let (launched, launcher) = (launcher.is_some(), launcher.map(|launcher| launcher.0));
             let (together, by_shell) = (members.len(), command.is_some());
             let how = How { reports: !by_shell, launched, ends_with };
-            let errors = (members[0].log.clone(), before);
+            let errors = (members[0].member.log.clone(), before);
             let run = Ran { gpus, launcher, errors, together, by_shell };
             let outputs = command.map_or_else(Vec::new, |command| command.outputs);
-            let heard = members.into_iter().zip(logs).zip(locks);
             let mut heard: Vec<_> =
-                heard.map(|((member, log), lock)| Some(Heard::new(member, log, lock, started))).collect();
+                members.into_iter().map(|member| Some(Heard::new(member, started))).collect();
             let conclude = |heard: Heard, status: Result<Option<ExitStatus>, &io::Error>, told: bool| {
-                let (id, seconds) = (heard.member.id, heard.started.1.elapsed().as_secs_f64());
+                let (id, seconds) = (heard.held.member.id, heard.started.1.elapsed().as_secs_f64());
                 let result = match status {
                     Err(error) => Err(StageError::new(format!("cannot listen to its process: {error}"))),
                     Ok(status) => heard.conclude(&store, status, &outputs, &run, seconds),
@@ -206,7 +209,7 @@ impl Task {
     fn prepare(&self, process: &mut Command, store: &Store) -> Result<Lists, EngineError> {
         let mut lists = Lists(Vec::new());
         // A command is never one of a group.
-        let order = &self.members[0].order;
+        let order = &self.members[0].member.order;
         process.current_dir(&order.project);
         if self.hide || !self.gpus.is_empty() {
             process.env("CUDA_VISIBLE_DEVICES", self.gpus.join(","));
@@ -302,7 +305,8 @@ impl Heard {
         run: &Ran,
         seconds: f64,
     ) -> Result<Made, StageError> {
-        let Self { member, lock, notes, machine, started: (started, _), failure, finished, .. } = self;
+        let Self { held: Held { member, lock, .. }, notes, machine, failure, finished, .. } = self;
+        let (started, _) = self.started;
         if status.is_none() {
             // Its process goes on for others only, and must not keep who tries the same from it.
             let _ = lock.unlock();
@@ -334,6 +338,13 @@ impl Heard {
 }
 
 impl Member {
+    /// Takes hold of what its process is to hold, before that starts: `by_shell`, or by this program.
+    pub(crate) fn hold(self, store: &Store, by_shell: bool) -> Result<Held, EngineError> {
+        let lock = self.hold_scratch(store.cache(), by_shell)?;
+        let log = open_log(store.cache(), &self.log, !is_empty(&self.order.scratch))?;
+        Ok(Held { member: self, log, lock })
+    }
+
     /// Takes hold of its scratch folder, also against what is left of a stage with another name and the same recipe. The
     /// file that is held tells what the last attempt read. If anything of that was touched before that ended, what a command
     /// left in the folder may be made of something else, and is emptied. Other kinds look themselves at what they find there.

@@ -22,7 +22,7 @@ use crate::{
     recipe::Recipe,
     resources::Grant,
     share::is_empty,
-    task::Task,
+    task::{Held, Task},
 };
 
 /// Who is judged again so soon reads something that does not stay the same.
@@ -98,41 +98,55 @@ impl Run<'_> {
         });
         let Some(share) = wanted.and_then(|wanted| self.pool.take(wanted)) else { return };
         let taken = members.iter().filter_map(|&id| Some((id, self.queued.remove(&id)?)));
-        let taken: Vec<(InstanceId, Recipe)> = taken.collect();
-        let (running, listener) = match self.start_process(&taken, &reads, &share) {
+        let mut taken: Vec<(InstanceId, Recipe, Reads)> =
+            taken.zip(reads).map(|((id, recipe), reads)| (id, recipe, reads)).collect();
+        let mut members = Vec::new();
+        taken.retain(|(id, recipe, reads)| match self.member(*id, recipe, reads, &share) {
+            Ok(member) => {
+                members.push(member);
+                true
+            }
+            Err(error) => {
+                self.cannot_start(*id, recipe, error.into());
+                false
+            }
+        });
+        if members.is_empty() {
+            return self.pool.give(share);
+        }
+        let (running, listener) = match self.start_process(members, &share) {
             Ok(started) => started,
             Err(error) => {
                 // Its environment may be at fault, or what else fills the disk; others have another.
                 let error = StageError::from(error);
                 self.pool.give(share);
-                for (member, recipe) in taken {
-                    self.plan.project.store.note_failure(recipe.digest(), &error.message);
-                    self.fail(member, error.clone());
-                }
+                taken.iter().for_each(|(id, recipe, _)| self.cannot_start(*id, recipe, error.clone()));
                 return;
             }
         };
-        self.processes.insert(id, Process { running, listener, share, left: taken.len() });
-        for ((member, recipe), reads) in taken.into_iter().zip(reads) {
+        let first = taken[0].0;
+        self.processes.insert(first, Process { running, listener, share, left: taken.len() });
+        for (member, recipe, reads) in taken {
             self.observer.event(&Event::Started { id: member });
             self.making.insert(recipe.digest());
             let sure = self.as_remembered(member, &reads);
-            self.running.insert(member, Started { first: id, recipe, reads, sure });
+            self.running.insert(member, Started { first, recipe, reads, sure });
         }
     }
 
-    /// Starts the process of these stages, which share it, with what they are to read.
+    fn cannot_start(&mut self, id: InstanceId, recipe: &Recipe, error: StageError) {
+        self.plan.project.store.note_failure(recipe.digest(), &error.message);
+        self.fail(id, error);
+    }
+
+    /// Starts the process of these stages, which share it.
     fn start_process(
         &mut self,
-        taken: &[(InstanceId, Recipe)],
-        reads: &[Reads],
+        members: Vec<Held>,
         share: &Grant,
     ) -> Result<(Running, JoinHandle<()>), EngineError> {
-        let Instance { kind, params, .. } = &self.plan.pipeline.instances[taken[0].0];
+        let Instance { kind, params, .. } = &self.plan.pipeline.instances[members[0].member.id];
         let command = kind.command(params);
-        let members = taken.iter().zip(reads);
-        let members = members.map(|((id, recipe), reads)| self.member(*id, recipe, reads, share));
-        let members = members.collect::<Result<Vec<_>, _>>()?;
         // A command may know better than the pipeline file what it uses.
         let some = if self.pool.is_elsewhere() { share.resources.gpus == 0 } else { self.pool.gpus() > 0 };
         let hide = some && command.is_none();

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     io::{self, Write as _},
     process::{Child, ExitStatus},
     sync::mpsc::SyncSender,
@@ -11,7 +10,7 @@ use std::{
 
 use toml::Value;
 
-use super::{Member, Message};
+use super::{Held, Message};
 use crate::{
     child::Report,
     kind::StageError,
@@ -23,10 +22,7 @@ use crate::{
 
 /// What a process said of one stage.
 pub(super) struct Heard {
-    pub(super) member: Member,
-    pub(super) log: fs::File,
-    /// Of its scratch folder.
-    pub(super) lock: fs::File,
+    pub(super) held: Held,
     pub(super) notes: BTreeMap<String, Value>,
     /// What it runs on, where it had to say so.
     pub(super) machine: Machine,
@@ -37,18 +33,18 @@ pub(super) struct Heard {
 }
 
 impl Heard {
-    pub(super) fn new(member: Member, log: fs::File, lock: fs::File, started: (u64, Instant)) -> Self {
+    pub(super) fn new(held: Held, started: (u64, Instant)) -> Self {
         let (notes, machine) = (BTreeMap::new(), Machine::default());
-        Self { member, log, lock, notes, machine, started, failure: None, finished: false }
+        Self { held, notes, machine, started, failure: None, finished: false }
     }
 
     /// In one write: the process writes its errors to the same file.
     fn log(&mut self, line: &str) {
-        let _ = self.log.write_all(format!("{line}\n").as_bytes());
+        let _ = self.held.log.write_all(format!("{line}\n").as_bytes());
     }
 
     fn hear(&mut self, report: Report, to: &SyncSender<Message>) {
-        let id = self.member.id;
+        let id = self.held.member.id;
         match report {
             Report::Said(line) => {
                 self.log(&line);

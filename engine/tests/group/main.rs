@@ -9,6 +9,7 @@ mod space;
 use std::{
     collections::BTreeSet,
     env, fs,
+    os::unix::fs::symlink,
     panic::catch_unwind,
     process::{Command, ExitCode},
 };
@@ -30,10 +31,11 @@ fn main() -> ExitCode {
         let status = Command::new(env::current_exe().unwrap()).env(GPUS.0, GPUS.1).status().unwrap();
         return if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    let tests: [(&str, fn()); 18] = [
+    let tests: [(&str, fn()); 19] = [
         ("equal_keys_share_a_process", equal_keys_share_a_process),
         ("each_result_is_what_it_would_be_alone", each_result_is_what_it_would_be_alone),
         ("one_that_fails_takes_no_other_along", one_that_fails_takes_no_other_along),
+        ("one_that_cannot_start_takes_no_other_along", one_that_cannot_start_takes_no_other_along),
         ("a_crash_fails_those_that_had_not_finished", a_crash_fails_those_that_had_not_finished),
         ("who_leaves_without_a_word_has_failed", who_leaves_without_a_word_has_failed),
         ("one_that_is_done_waits_for_no_other", one_that_is_done_waits_for_no_other),
@@ -99,6 +101,15 @@ fn one_that_fails_takes_no_other_along() {
         |event| matches!(event, Event::Failed { id: 1, message, .. } if message == "it was told to fail"),
     );
     assert!(told, "{:?}", run.events);
+}
+
+fn one_that_cannot_start_takes_no_other_along() {
+    let space = Space::new(&[("a", "key", "one"), ("b", "key", "two"), ("c", "key", "three")]);
+    fs::create_dir_all(space.path(".repro/logs")).unwrap();
+    symlink("elsewhere", space.path(".repro/logs/a.log")).unwrap();
+    let run = space.run();
+    assert_eq!((&run.summary.ran[..], &run.summary.failed[..]), (&[1, 2][..], &[0][..]), "{:?}", run.events);
+    assert_eq!(run.process("b"), run.process("c"));
 }
 
 fn a_crash_fails_those_that_had_not_finished() {
