@@ -189,7 +189,13 @@ impl Project {
             objects.extend(entry.files.iter().map(|file| file.digest));
         }
         // The index knows those of the pipelines that ran here since it was made, which may not be long ago.
-        let known: BTreeSet<_> = state.locks.keys().cloned().chain(lockfile::all(&self.root)).collect();
+        // A project may have moved since, and what is in its old place is none of its own.
+        let own = |place: &&PathBuf| {
+            let there = || place.parent()?.canonicalize().ok();
+            place.starts_with(&self.root) || there().is_some_and(|folder| folder.starts_with(&self.root))
+        };
+        let indexed = state.locks.keys().filter(own).cloned();
+        let known: BTreeSet<_> = indexed.chain(lockfile::all(&self.root)).collect();
         let known = known.into_iter().map(|place| lockfile::read(&place)).collect::<Result<Vec<_>, _>>()?;
         let others = locks.iter().filter_map(|text| lockfile::parse(text, "").ok());
         let locks: Vec<_> = known.into_iter().chain(others).collect();

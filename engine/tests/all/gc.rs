@@ -98,6 +98,19 @@ fn a_scratch_folder_and_its_lock_grow_old_together_and_not_while_that_is_held() 
 }
 
 #[test]
+fn a_project_that_moved_asks_nothing_of_its_old_place() {
+    let space = Space::new();
+    space.ran(&["a", "b", "c", "d"], &[]);
+    let moved = tempfile::tempdir().unwrap();
+    for name in [".repro", "artifacts", "pipeline.lock"] {
+        fs::rename(space.path(name), moved.path().join(name)).unwrap();
+    }
+    fs::write(space.path("pipeline.lock"), "broken").unwrap();
+    let report = Project::open(moved.path()).unwrap().gc(&options(true)).unwrap();
+    assert_eq!(report.files, Vec::<std::path::PathBuf>::new());
+}
+
+#[test]
 fn what_is_shown_or_locked_or_young_stays_and_the_rest_goes() {
     let mut space = Space::new();
     space.ran(&["a", "b", "c", "d"], &[]);
