@@ -24,9 +24,12 @@ pub(crate) fn show(revision: &str, path: &Path) -> Result<Option<Vec<u8>>, Failu
             Failure::user(message).hint("name a file that `--json` wrote, a commit, a branch or a tag")
         );
     }
-    // Relative to the folder, wherever in the repository that is.
-    let found = git(folder, &["show", "--end-of-options", &format!("{revision}:./{name}")])?;
-    Ok(found.status.success().then_some(found.stdout))
+    // Relative to the folder, wherever in the repository that is. What a partial clone lacks is not missing in the commit.
+    let (id, name) = (String::from_utf8_lossy(&known.stdout).trim().to_owned(), format!("./{name}"));
+    if succeeded("ls-tree", git(folder, &["ls-tree", &id, "--", &name])?)?.is_empty() {
+        return Ok(None);
+    }
+    succeeded("show", git(folder, &["show", &format!("{id}:{name}")])?).map(Some)
 }
 
 /// The files `*.lock` below `folder` as all branches, remote ones, tags, the commit that is checked out and all that is
@@ -39,8 +42,7 @@ pub(crate) fn lock_files(folder: &Path) -> Result<Vec<String>, Failure> {
         let unknown = |failure: Failure| {
             failure.hint("without git nobody knows what other branches lock: see that it works here")
         };
-        let output = git(folder, words).map_err(unknown)?;
-        if output.status.success() { Ok(output.stdout) } else { Err(unknown(refused(words[0], &output))) }
+        git(folder, words).and_then(|output| succeeded(words[0], output)).map_err(unknown)
     };
     let lines = |words: &[&str]| -> Result<Vec<String>, Failure> {
         let text = ask(words)?;
@@ -68,6 +70,11 @@ pub(crate) fn lock_files(folder: &Path) -> Result<Vec<String>, Failure> {
     }
     let text = |blob: String| Ok(String::from_utf8_lossy(&ask(&["cat-file", "blob", &blob])?).into_owned());
     blobs.into_iter().map(text).collect()
+}
+
+/// What git said, if it did what it was asked to.
+fn succeeded(word: &str, output: Output) -> Result<Vec<u8>, Failure> {
+    if output.status.success() { Ok(output.stdout) } else { Err(refused(word, &output)) }
 }
 
 /// What git says where it does not do what it was asked to.

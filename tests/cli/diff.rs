@@ -34,6 +34,16 @@ fn git(project: &TestProject, words: &[&str]) {
     assert!(done.status.success(), "{done:?}");
 }
 
+/// Takes an object from git, as if the clone were a partial one.
+fn lose(project: &TestProject, revision: &str) {
+    let mut asked = Command::new("git");
+    asked.arg("-C").arg(project.path(".")).args(["rev-parse", revision]);
+    let asked = by_itself(&mut asked).output().expect("there is a `git`");
+    let id = String::from_utf8(asked.stdout).expect("a digest");
+    let (folder, name) = id.trim().split_at(2);
+    std::fs::remove_file(project.path(&format!(".git/objects/{folder}/{name}"))).expect("an object");
+}
+
 #[test]
 fn what_another_branch_locks_is_no_garbage() {
     let project = committed();
@@ -75,12 +85,7 @@ fn a_tag_may_be_of_a_file_and_a_branch_that_cannot_be_read_locks_everything() {
     git(&project, &["tag", "plain", "HEAD:pipeline.toml"]);
     git(&project, &["tag", "-a", "-m", "three", "annotated", "HEAD:pipeline.toml"]);
     project.ends(&["gc", "--keep-days", "0"], 0);
-    let mut asked = Command::new("git");
-    asked.arg("-C").arg(project.path(".")).args(["rev-parse", "main^{tree}"]);
-    let asked = by_itself(&mut asked).output().expect("there is a `git`");
-    let tree = String::from_utf8(asked.stdout).expect("a digest");
-    let (folder, name) = tree.trim().split_at(2);
-    std::fs::remove_file(project.path(&format!(".git/objects/{folder}/{name}"))).expect("an object");
+    lose(&project, "main^{tree}");
     let told = project.ends(&["gc", "--keep-days", "0", "--apply"], 2).err;
     assert!(told.contains("`git ls-tree` says: ") && told.contains("\nhelp: without git"), "{told}");
 }
@@ -172,6 +177,17 @@ fn where_git_refuses_its_own_words_are_passed_on() {
         assert!(told.contains("`git rev-parse` says: fatal: not a git repository"), "{told}");
         assert!(told.contains("\nhelp: `metrics diff` and `params diff` also take a file"), "{told}");
     }
+}
+
+#[test]
+fn what_a_partial_clone_lacks_is_not_missing_in_the_commit() {
+    let project = committed();
+    lose(&project, "HEAD:pipeline.lock");
+    let told = project.ends(&["metrics", "diff"], 2).err;
+    assert!(told.contains("error: `git show` says: ") && !told.contains("has no"), "{told}");
+    lose(&project, "HEAD^{tree}");
+    let told = project.ends(&["params", "diff"], 2).err;
+    assert!(told.contains("error: `git ls-tree` says: "), "{told}");
 }
 
 #[test]
