@@ -42,7 +42,7 @@ const UNREAD: [Unread; 5] = [
 pub(crate) const FILE: &str = "pipeline.toml";
 
 /// Options of every command.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Pipeline")]
 pub(crate) struct Global {
     /// The pipeline file; without one here, that of the nearest folder above
@@ -119,6 +119,7 @@ pub(crate) fn parse() -> Args {
     let read = Args::from_arg_matches(&matches);
     let mut args = read.unwrap_or_else(|error| error.format(&mut command()).exit());
     args.unread = UNREAD.into_iter().find(|(name, _)| matches.subcommand_name() == Some(*name));
+    args.global.profile.take_if(|name| name.is_empty()); // `REPRO_PROFILE=` means none
     args.global.sets = std::mem::take(&mut *SETS.lock().unwrap_or_else(PoisonError::into_inner));
     args
 }

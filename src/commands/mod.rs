@@ -174,9 +174,8 @@ fn keep(pipeline: Pipeline) -> &'static Pipeline {
 }
 
 fn options(global: &Global) -> LoadOptions {
-    // `REPRO_PROFILE=` means none.
-    let profile = global.profile.clone().filter(|name| !name.is_empty());
-    LoadOptions { file: global.file.clone(), profile, sets: global.sets.clone() }
+    let Global { file, profile, sets, .. } = global.clone();
+    LoadOptions { file, profile, sets }
 }
 
 /// The instances that the words on the command line mean, each once, in order; all of them where

@@ -215,11 +215,17 @@ fn a_small_number_has_one_name_and_may_be_spelt_otherwise() {
 
 #[test]
 fn an_empty_profile_is_none() {
-    let project = TestProject::new(CHAINS);
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_repro"));
-    let output =
-        command.arg("status").env("REPRO_PROFILE", "").current_dir(project.path(".")).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
+    let text = "[stage.data]\nkind = 'dataset'\nsource = 'synthetic'\n[stage.model]\nkind = 'model'\narch = 'resnet8'\n\
+                [stage.train]\nkind = 'train'\nneeds = { data = 'data', model = 'model' }\n";
+    let project = TestProject::new(text);
+    let repro = |words: &[&str]| {
+        let program = ["REPRO_PROFILE=", env!("CARGO_BIN_EXE_repro")];
+        project.start_as(Command::new("env").args(program).args(words)).wait()
+    };
+    assert_eq!(repro(&["status"]).code, Some(0));
+    // Nor is it one in what there is to do next.
+    let told = repro(&["export", "train", "--onnx", "x.onnx"]).err;
+    assert!(told.contains("`repro run train` first"), "{told}");
 }
 
 #[test]
