@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     overlay::{Refusal, axes, leaf, parameters, plain, put},
-    params::{mentions, references, within},
+    params::{mentions, references, whole_reference, within},
     parse::{Data, Document, Entries, Entry, Node},
     schema::Facts,
 };
@@ -111,14 +111,19 @@ fn kept(name: &str, from: &str, swept: &str, param: &str) -> Refusal {
     )
 }
 
-/// The settings that sweep a parameter in all stages that take it as `${param}`; none where no stage does.
+/// The settings that sweep a parameter in all stages that take it as `${param}`, under its own name where their kind has
+/// a parameter of that; none where no stage does.
 pub(super) fn settings(stages: &Entries, param: &str, values: &Node, facts: &Facts) -> Option<String> {
     let takes = |entry: &Entry| {
         let Data::Table(stage) = &entry.node.data else { return false };
         let kind = stage.get("kind").and_then(leaf).and_then(toml::Value::as_str).unwrap_or_default();
-        // Elsewhere a setting of that name would be one of the kind's parameter.
-        facts.get(kind).is_some_and(|fact| fact.closed && !fact.properties.contains_key(param))
-            && parameters(stage).any(|(_, entry)| references(&entry.node).contains(&param))
+        let Some(fact) = facts.get(kind) else { return false };
+        if fact.closed && !fact.properties.contains_key(param) {
+            return parameters(stage).any(|(_, entry)| references(&entry.node).contains(&param));
+        }
+        // A setting of that name is one of the kind's parameter.
+        let own = stage.get(param).is_some_and(|entry| whole_reference(&entry.node) == Some(param));
+        own && !fact.takes_list(param)
     };
     let mut names: Vec<_> = stages.iter().filter(|(_, entry)| takes(entry)).map(|(name, _)| name).collect();
     // What needs others comes first: it would not take the axis from them. Fewer stages hang on it.

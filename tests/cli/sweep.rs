@@ -295,6 +295,19 @@ fn a_parameter_of_a_stage_s_kind_that_others_take_too_is_swept_in_both() {
 }
 
 #[test]
+fn a_parameter_that_a_stage_takes_under_its_own_name_is_swept_there_and_the_help_says_so() {
+    let project = TestProject::new(
+        "[params]\narch = 'resnet8'\n[stage.model]\nkind = 'model'\narch = '${arch}'\n\
+         [stage.count]\nkind = 'command'\nrun = 'echo ${arch} > $OUT/x'\noutputs = ['x']\nneeds = { m = 'model' }\n",
+    );
+    let said = project.ends(&["-S", "arch=[resnet8, resnet14]", "run"], 2).err;
+    let both = [r#"stage.count.arch=["resnet8", "resnet14"]"#, r#"stage.model.arch=["resnet8", "resnet14"]"#];
+    assert!(said.contains(&format!("use it: `-S '{}' -S '{}'`", both[0], both[1])), "{said}");
+    project.ends(&["-S", both[0], "-S", both[1], "run"], 0);
+    assert_eq!(project.read("artifacts/count,arch=resnet14/x"), "resnet14\n");
+}
+
+#[test]
 fn a_nested_parameter_is_swept_by_its_whole_name_and_the_help_says_so() {
     let project = TestProject::new(
         "[params]\ntrain.lr = 0.1\ntrain.steps = 3\n\
