@@ -77,7 +77,7 @@ impl Resolver<'_> {
                 let answer = |name: &str, diagnostics: &mut Diagnostics| {
                     self.named(name, &node.span, stack, diagnostics)
                 };
-                text_value(text, &node.span, answer, diagnostics)
+                text_value(node, text, answer, diagnostics)
             }
             Data::Leaf(value) => value.clone(),
         }
@@ -218,7 +218,7 @@ pub(super) fn substitute(
                 }
                 found.cloned()
             };
-            text_value(text, &node.span, answer, diagnostics)
+            text_value(node, text, answer, diagnostics)
         }
         Data::Leaf(value) => value.clone(),
     }
@@ -277,17 +277,17 @@ fn unknown<'a>(name: &str, span: &Span, names: impl Iterator<Item = &'a str>, di
     diagnostics.add(span, format!("`${{{name}}}` is neither an axis nor in `[params]`"), Some(hint));
 }
 
-/// A string with its references answered; one that is a single reference keeps the value's type.
+/// The `text` of a node with its references answered; one that is a single reference keeps the value's type.
 fn text_value(
+    node: &Node,
     text: &str,
-    span: &Span,
     mut answer: impl FnMut(&str, &mut Diagnostics) -> Option<Value>,
     diagnostics: &mut Diagnostics,
 ) -> Value {
     let kept = || Value::String(text.to_owned());
-    let whole = text.strip_prefix("${").and_then(|t| t.strip_suffix('}'));
-    if let Some(name) = whole.filter(|name| !name.contains('}')) {
-        return answer(name.trim(), diagnostics).unwrap_or_else(kept);
+    let span = &node.span;
+    if let Some(name) = whole_reference(node) {
+        return answer(name, diagnostics).unwrap_or_else(kept);
     }
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

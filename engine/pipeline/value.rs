@@ -5,6 +5,7 @@ use toml::{Value, de::DeValue};
 use super::{
     Diagnostics,
     overlay::{Refusal, plain},
+    params::whole_reference,
     parse::{Data, Node, convert},
 };
 
@@ -69,7 +70,7 @@ fn range(text: &str) -> Option<Result<Value, Refusal>> {
 pub(super) fn as_list(key: &str, node: Node) -> Result<Node, Refusal> {
     match &node.data {
         Data::List(_) => Ok(node),
-        Data::Leaf(Value::String(text)) if text.starts_with("${") && text.ends_with('}') => Ok(node),
+        _ if whole_reference(&node).is_some() => Ok(node),
         Data::Leaf(Value::String(text)) if text.contains(',') => {
             let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
             let items = items.map(|item| value(item).unwrap_or_else(|_| item.into())).collect();

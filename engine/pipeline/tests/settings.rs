@@ -21,6 +21,13 @@ fn settings_replace_values_and_lists_become_axes() {
 }
 
 #[test]
+fn a_text_that_begins_and_ends_with_a_reference_is_one_value() {
+    let text = "params = { x = 'a', y = 'b' }\n[stage.a]\nkind = 'source'\nmatrix.mode = [0]\n";
+    let pipeline = try_load(text, None, &["stage.a.mode=${x}-${y}"]).unwrap();
+    assert_eq!(names(&pipeline), ["a[mode=a-b]"]);
+}
+
+#[test]
 fn what_is_swept_reaches_the_stages_that_need_one_instance_of_it() {
     let text = "[stage.images]\nkind = 'source'\n\
                 [stage.train]\nkind = 'train'\nneeds.data = 'images'\nmatrix.seed = [0, 1]\n\
