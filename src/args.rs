@@ -8,7 +8,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, parser::ValueSource};
 
 pub(crate) use bench::{Bench, BenchKernels, BenchStep, Device, Engine, Plan, Precision, Work};
 
@@ -24,6 +24,9 @@ pub(crate) struct Args {
     /// Of a command that reads no pipeline.
     #[arg(skip)]
     pub(crate) unread: Option<Unread>,
+    /// Does the command line name a profile, and not the environment?
+    #[arg(skip)]
+    pub(crate) names_profile: bool,
 }
 
 /// A command, and the global options that it does not read.
@@ -119,6 +122,7 @@ pub(crate) fn parse() -> Args {
     let read = Args::from_arg_matches(&matches);
     let mut args = read.unwrap_or_else(|error| error.format(&mut command()).exit());
     args.unread = UNREAD.into_iter().find(|(name, _)| matches.subcommand_name() == Some(*name));
+    args.names_profile = matches.value_source("profile") == Some(ValueSource::CommandLine);
     args.global.profile.take_if(|name| name.is_empty()); // `REPRO_PROFILE=` means none
     args.global.sets = std::mem::take(&mut *SETS.lock().unwrap_or_else(PoisonError::into_inner));
     args

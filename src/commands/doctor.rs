@@ -6,7 +6,10 @@ use std::{
     process::ExitCode,
 };
 
-use engine::{machine, pipeline::root_of};
+use engine::{
+    machine,
+    pipeline::{self, root_of},
+};
 use indicatif::BinaryBytes;
 use network::{
     cpu::lanes::Isa,
@@ -18,7 +21,11 @@ use network::{
 use rustix::fs::{Access, access};
 use serde_json::{Value, json};
 
-use crate::{args::Global, error::Failure, ui};
+use crate::{
+    args::{FILE, Global},
+    error::Failure,
+    ui,
+};
 
 /// A folder of kept results or kernels.
 struct Cache {
@@ -37,6 +44,9 @@ struct Cuda {
 }
 
 pub(super) fn doctor(global: &Global, json: bool) -> Result<ExitCode, Failure> {
+    if global.file != Path::new(FILE) {
+        pipeline::read(&global.file)?; // or its folder would be that of a slip
+    }
     let sets: Vec<String> = Isa::all().iter().map(ToString::to_string).collect();
     let bf16 = sets.iter().any(|set| set == "avx512bf16");
     let (processor, cuda) = (machine::processor(), cuda());

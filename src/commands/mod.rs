@@ -51,7 +51,7 @@ pub(crate) fn dispatch(args: &mut Args) -> Result<ExitCode, Failure> {
     }
     match args.unread {
         None => owner::check(&args.global.file)?,
-        Some(unread) => refuse_unread(unread, &args.global)?,
+        Some(unread) => refuse_unread(unread, args)?,
     }
     if let Some(file) = above(&args.global.file) {
         args.global.file = file;
@@ -84,12 +84,19 @@ pub(crate) fn dispatch(args: &mut Args) -> Result<ExitCode, Failure> {
 }
 
 /// Errors when an option stands before or behind a command that does not read it. A profile may come from the environment.
-fn refuse_unread((command, options): Unread, global: &Global) -> Result<(), Failure> {
-    let given = [("file", global.file != Path::new(FILE)), ("sets", !global.sets.is_empty())];
-    let unread = given.into_iter().find(|(id, given)| *given && options.contains(id));
-    let Some((id, _)) = unread else { return Ok(()) };
-    let option = if id == "sets" { "--set" } else { "--file" };
-    Err(Failure::user(format!("`repro {command}` reads no pipeline; leave out `{option}`")))
+fn refuse_unread((command, options): Unread, args: &Args) -> Result<(), Failure> {
+    let Global { file, sets, .. } = &args.global;
+    let given = [
+        ("file", "file", file != Path::new(FILE)),
+        ("profile", "profile", args.names_profile),
+        ("sets", "set", !sets.is_empty()),
+    ];
+    match given.into_iter().find(|(id, _, given)| *given && options.contains(id)) {
+        None => Ok(()),
+        Some((_, option, _)) => {
+            Err(Failure::user(format!("`repro {command}` reads no pipeline; leave out `--{option}`")))
+        }
+    }
 }
 
 /// The pipeline file of the project around this folder, where `file` is none here and no other was asked for.

@@ -1,6 +1,6 @@
 //! Commands that only read: the pipeline file, the state, the results.
 
-use std::os::unix::ffi::OsStrExt as _;
+use std::{os::unix::ffi::OsStrExt as _, process::Command};
 
 use crate::{project::TestProject, run::CHAINS};
 
@@ -41,14 +41,26 @@ fn the_graph_shows_every_instance_and_edge_in_every_format() {
 fn commands_that_read_no_pipeline_refuse_what_is_about_one() {
     let project = TestProject::new("");
     for command in [&["plan", "resnet8"][..], &["bench", "kernels"], &["schema"], &["completions", "bash"]] {
-        for option in [["-f", "other.toml"], ["-S", "epochs=1"]] {
-            let refused = project.ends(&[command, &option].concat(), 2).err;
-            assert!(refused.contains("reads no pipeline; leave out `--"), "{command:?}: {refused}");
+        for (option, named) in
+            [("-f=other.toml", "file"), ("--profile=quick", "profile"), ("-S=epochs=1", "set")]
+        {
+            let told = format!("reads no pipeline; leave out `--{named}`");
+            for words in [[command, &[option]].concat(), [&[option], command].concat()] {
+                let refused = project.ends(&words, 2).err;
+                assert!(refused.contains(&told), "{words:?}: {refused}");
+            }
         }
     }
+    let mut schema = Command::new("env");
+    schema.args(["REPRO_PROFILE=quick", env!("CARGO_BIN_EXE_repro"), "schema"]);
+    assert_eq!(project.start_as(&mut schema).wait().code, Some(0));
     // `doctor` looks at the cache beside the file.
+    let told = project.ends(&["-f", "other.toml", "doctor"], 2).err;
+    assert!(told.contains("cannot read the pipeline file"), "{told}");
+    project.write("other.toml", "");
     project.ends(&["-f", "other.toml", "doctor"], 0);
     project.ends(&["-S", "epochs=1", "doctor"], 2);
+    project.ends(&["--profile", "quick", "doctor"], 2);
 }
 
 #[test]
