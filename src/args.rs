@@ -4,6 +4,7 @@ mod bench;
 
 use std::{
     convert::Infallible,
+    ffi::OsString,
     path::PathBuf,
     sync::{Mutex, PoisonError},
 };
@@ -116,9 +117,18 @@ pub(crate) fn command() -> clap::Command {
     UNREAD.into_iter().fold(command, hide)
 }
 
+/// The words of this process. Who asks `repro help -h` for help wants that of `repro help`, which knows no options.
+fn words() -> Vec<OsString> {
+    let mut words: Vec<_> = std::env::args_os().collect();
+    if words.get(1).is_some_and(|word| word == "help") {
+        words.retain(|word| word != "-h" && word != "--help");
+    }
+    words
+}
+
 /// The arguments of this process.
 pub(crate) fn parse() -> Args {
-    let matches = command().get_matches();
+    let matches = command().get_matches_from(words());
     let read = Args::from_arg_matches(&matches);
     let mut args = read.unwrap_or_else(|error| error.format(&mut command()).exit());
     args.unread = UNREAD.into_iter().find(|(name, _)| matches.subcommand_name() == Some(*name));

@@ -70,6 +70,8 @@ fn help_offers_what_works_in_any_project_and_where_it_is_read() {
     let first = help(&[]);
     assert!(first.contains("1 a stage failed (of `status -q`: is not fresh), 2 "), "{first}");
     assert!(first.contains("First: `repro run --dry-run`") && !first.contains("quick"), "{first}");
+    assert_eq!([&["help"][..], &["help", "-h"]].map(&help), [&first[..], &first]);
+    assert_eq!(help(&["help", "gc"]), help(&["gc"]));
     let offered = |words: &[&str]| {
         let help = help(words);
         ["--file <", "--profile <", "--set <", "--directory <"].map(|option| help.contains(option))
