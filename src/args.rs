@@ -56,7 +56,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "NAME", env = "REPRO_PROFILE")]
     pub(crate) profile: Option<String>,
     /// Override a parameter, such as `epochs=10`, or a stage's, such as
-    /// `stage.train.learning_rate=0.2`; a list or a range (`0..5`) there sweeps (repeatable)
+    /// `stage.train.learning_rate=0.2`; a list or range (`0..5`) for a stage's parameter sweeps (repeatable)
     #[arg(short = 'S', long = "set", global = true, value_name = "KEY=VALUE", value_parser = set)]
     pub(crate) sets: Vec<String>,
     /// Work in this folder
@@ -160,7 +160,7 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show an instance's recipe line by line: that of its result against today's
+    /// Compare line by line the recipe of an instance's result with today's
     Explain {
         /// The instance
         instance: String,
@@ -191,7 +191,7 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show what the cache holds and nothing needs: no result shown, no lock file in the project or on a branch, no recent run
+    /// Show cached data that no current result, lock file (any branch) or recent run needs
     Gc {
         /// Delete it
         #[arg(long)]
@@ -304,7 +304,7 @@ pub(crate) struct Form {
 /// The comparison of two listings.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Diff {
-    /// Show what is different now, or in another commit: from a commit, or from what `--json` once wrote to a file
+    /// Compare with a commit (default: HEAD) or a file of `--json`, or two of these with each other
     Diff {
         /// What was: a file, or else a revision as git names it
         #[arg(value_name = "OLD", default_value = "HEAD")]
@@ -322,13 +322,13 @@ pub(crate) struct Run {
     /// of its axes; everything when left out
     #[arg(value_name = "INSTANCE")]
     pub(crate) instances: Vec<String>,
-    /// Run at most N processes at once; stages that share one count as one. Where N is above the number of threads, more of
-    /// those commands run at once that ask for no `threads`, and nothing else [default: one per thread]
+    /// Run at most N processes at once; stages that share one count as one. Above the number of threads, only
+    /// commands without `threads` gain [default: one per thread]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: Option<u16>,
-    /// Start the stages elsewhere, N at once as `-j N` must say: by this command line, which has to run the one behind it in this folder and
-    /// pass on its environment, input, output, signals and exit code, such as `srun -n 1 -c $REPRO_THREADS`. Also set for
-    /// it: `$REPRO_STAGE` and, where the stage asks for them, `$REPRO_GPUS` and `$REPRO_MEMORY_MIB`
+    /// Start the stages elsewhere, by this command line, which has to run the one behind it in this folder and pass on its
+    /// environment, input, output, signals and exit code, such as `srun -n 1 -c $REPRO_THREADS`; needs `-j N`, the number
+    /// at once. Also set for it: `$REPRO_STAGE` and, where the stage asks for them, `$REPRO_GPUS` and `$REPRO_MEMORY_MIB`
     #[arg(long, value_name = "COMMAND", requires = "jobs", value_parser = launcher)]
     pub(crate) launcher: Option<String>,
     /// After a failure, go on with what does not depend on it

@@ -1,4 +1,4 @@
-//! `repro explain`: an instance's recipe line by line, that of its result against today's.
+//! `repro explain`: the recipe of an instance's result against today's, line by line.
 
 use std::{collections::BTreeSet, process::ExitCode};
 
