@@ -16,7 +16,7 @@ use crate::{
     record::Record,
     restore::check,
     share::{Attempt, Share, is_empty},
-    state::{Entry, State},
+    state::State,
     store::lock_of,
 };
 
@@ -151,15 +151,14 @@ impl Push<'_> {
         if is_empty(&from) || !project.goes_on(pipeline, id, recipe, seen, state) {
             return Ok(Given::Nothing);
         }
-        let content = to.keep(&from).map_err(|error| match error {
+        let entry = to.keep(recipe, &from).map_err(|error| match error {
             EngineError::Output { message, .. } => EngineError::User {
                 message: format!("in its scratch folder, {message}"),
                 hint: "let the stage keep plain files there".into(),
             },
             error => error,
         })?;
-        let attempt = Attempt::of(recipe, content.clone());
-        let entry = Entry { recipe, tree: content.tree(), files: content.files, folders: content.folders };
+        let attempt = Attempt::of(&entry);
         // Also a run that came and went meanwhile left its traces.
         if is_held(&lock) || !matches!(look(&from, &entry), (Found::Intact(_), None)) {
             return Ok(Given::Running);

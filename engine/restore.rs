@@ -17,62 +17,54 @@ use crate::{
     recipe::Recipe,
     record::{Facts, Record, now},
     state::Entry,
-    store::{Content, Draft, Folder, Output, Shown, Store, stamp},
+    store::{Draft, Folder, Output, Store, stamp},
 };
 
 impl Store {
     /// A draft with a recorded result's files. What is not here comes from beside.
-    pub(crate) fn restore(&self, record: &Record) -> Result<(Draft, Content), EngineError> {
-        let restored = self.draw(&record.outputs)?;
-        if self.beside.is_some() {
-            let recipe = Digest::of(&record.recipe);
-            if self.record(recipe).as_ref() != Some(record) {
-                self.write_record(recipe, record)?;
-            }
+    pub(crate) fn restore(&self, record: &Record) -> Result<(Draft, Entry), EngineError> {
+        let recipe = Digest::of(&record.recipe);
+        let restored = self.draw(recipe, &record.outputs)?;
+        if self.beside.is_some() && self.record(recipe).as_ref() != Some(record) {
+            self.write_record(recipe, record)?;
         }
         Ok(restored)
     }
 
-    /// A draft with these files, each checked against its digest. An object that fails is deleted, so that it is made
+    /// A draft with these files, which a `recipe` made, each checked against its digest. An object that fails is deleted, so that it is made
     /// anew; so is one that cannot be read. What is not here comes from beside.
-    pub(crate) fn draw(&self, outputs: &[Output]) -> Result<(Draft, Content), EngineError> {
+    pub(crate) fn draw(&self, recipe: Digest, outputs: &[Output]) -> Result<(Draft, Entry), EngineError> {
         self.bring(outputs)?;
         for _ in outputs {
-            match self.copy_out(outputs) {
+            match self.copy_out(recipe, outputs) {
                 Err(EngineError::Damaged { .. }) if self.beside.is_some() && self.bring(outputs).is_ok() => {}
                 done => return done,
             }
         }
-        self.copy_out(outputs)
+        self.copy_out(recipe, outputs)
     }
 
-    fn copy_out(&self, outputs: &[Output]) -> Result<(Draft, Content), EngineError> {
-        let draft = self.begin()?;
-        let mut content = Content { outputs: outputs.to_vec(), ..Content::default() };
-        let mut folders = BTreeSet::from([String::new()]);
-        for output in outputs {
-            let copy = draft.path().join(&output.path);
-            folders.extend(output.folders().map(str::to_owned));
-            if output.is_folder() {
-                fs::create_dir_all(&copy).context("create", &copy)?;
-                continue;
-            }
-            let object = self.object(output.digest);
-            let mode = if output.executable { 0o777 } else { 0o666 };
+    fn copy_out(&self, recipe: Digest, outputs: &[Output]) -> Result<(Draft, Entry), EngineError> {
+        let (draft, mut entry) = (self.begin()?, Entry::expected(recipe, outputs));
+        for Folder(path, _) in &entry.folders {
+            let folder = draft.path().join(path);
+            fs::create_dir_all(&folder).context("create", &folder)?;
+        }
+        for file in &mut entry.files {
+            let (copy, object) = (draft.path().join(&file.path), self.object(file.digest));
+            let mode = if file.executable { 0o777 } else { 0o666 };
             if let Err(error) = create_new(&copy, mode).and_then(|mut copy| copy_into(&object, &mut copy)) {
                 return Err(unusable(object, error));
             }
-            let Output { path, digest, executable, .. } = output.clone();
-            content.files.push(Shown { path, digest, executable, stamp: stamp(&copy)? });
-            if let Err(error) = check(&object, &copy, output.digest) {
-                return Err(blame(object, output.digest, error));
+            file.stamp = stamp(&copy)?;
+            if let Err(error) = check(&object, &copy, file.digest) {
+                return Err(blame(object, file.digest, error));
             }
         }
-        for folder in folders {
-            let stamp = stamp(&draft.path().join(&folder))?;
-            content.folders.push(Folder(folder, stamp));
+        for Folder(path, then) in &mut entry.folders {
+            *then = stamp(&draft.path().join(path))?;
         }
-        Ok((draft, content))
+        Ok((draft, entry))
     }
 
     /// The first object of a record that is not what its name says, neither here nor beside, but for those that are put

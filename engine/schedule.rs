@@ -404,11 +404,10 @@ impl Run<'_> {
         let store = &self.plan.project.store;
         let restored = store.restorable(recipe.digest()).map(|record| store.restore(&record));
         match restored {
-            Some(Ok((draft, content))) => {
+            Some(Ok((draft, entry))) => {
                 store.used(recipe.digest());
                 store.forget_attempts(recipe.digest()); // what somebody else brought to its end
-                let shown = self.show(id, recipe.digest(), draft, content, None);
-                let said = match shown {
+                let said = match self.show(id, draft, entry, None) {
                     Ok(said) => said,
                     Err(error) => return self.not_shown(id, error),
                 };

@@ -20,7 +20,8 @@ use crate::{
     place::{clear, with_parent},
     record::{Record, are_sound},
     restore::check,
-    store::{Content, Folder, Output, Store, is_temporary, lock_of},
+    state::Entry,
+    store::{Folder, Output, Store, is_temporary, lock_of},
 };
 
 /// What somebody else began to copy longer ago than this is not being copied any more; and clocks do not differ by more.
@@ -48,12 +49,12 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    /// What lies in the scratch folder `content` is of.
-    pub(crate) fn of(recipe: Digest, content: Content) -> Self {
-        let files = content.files.into_iter().map(|file| (file.path, file.stamp));
-        let folders = content.folders.into_iter().map(|Folder(path, stamp)| (path, stamp));
-        let written = files.chain(folders).map(|(path, stamp)| (path, stamp.mtime_ns)).collect();
-        Self { recipe, outputs: content.outputs, written }
+    /// What lies in the scratch folder that `entry` describes.
+    pub(crate) fn of(entry: &Entry) -> Self {
+        let files = entry.files.iter().map(|file| (&file.path, file.stamp));
+        let folders = entry.folders.iter().map(|Folder(path, stamp)| (path, *stamp));
+        let written = files.chain(folders).map(|(path, stamp)| (path.clone(), stamp.mtime_ns)).collect();
+        Self { recipe: entry.recipe, outputs: entry.outputs(), written }
     }
 
     /// When it was last written to.
@@ -224,10 +225,10 @@ impl Store {
             let earlier = last_written(&here) < attempt.last_written();
             return Ok(if earlier { Brought::Later(here) } else { Brought::Nothing });
         }
-        let (draft, content) = self.draw(&attempt.outputs)?;
-        let files = content.files.iter().map(|file| &file.path);
+        let (draft, entry) = self.draw(recipe, &attempt.outputs)?;
+        let files = entry.files.iter().map(|file| &file.path);
         // Folders after what is in them.
-        let folders = content.folders.iter().map(|Folder(path, _)| path).rev();
+        let folders = entry.folders.iter().map(|Folder(path, _)| path).rev();
         for path in files.chain(folders) {
             let Some(written) = attempt.written.get(path).and_then(|&then| u64::try_from(then).ok()) else {
                 continue;

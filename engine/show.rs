@@ -21,7 +21,7 @@ use crate::{
     place::{clear, open_folder, passable, with_parent},
     project::shortened,
     state::Entry,
-    store::{Content, Draft, Folder, Shown, Store, stamp},
+    store::{Draft, Folder, Shown, Store, stamp},
 };
 
 /// What the place of a result had before.
@@ -36,12 +36,12 @@ pub(crate) struct Old<'a> {
 impl Store {
     /// Moves a complete draft to where people look for it; what lay there before goes, unless part of it is
     /// neither of `old`, the results that were there, nor the same now: somebody made that. Then it is kept, and
-    /// this says what it is and where. The content gets the stamps of what is shown.
+    /// this says what it is and where. Its entry gets the stamps of what is shown.
     pub(crate) fn show(
         &self,
         draft: Draft,
         key: &str,
-        content: &mut Content,
+        entry: &mut Entry,
         old: Old<'_>,
     ) -> Result<Option<(PathBuf, PathBuf)>, EngineError> {
         if let Some(shown) = old.shown {
@@ -55,18 +55,18 @@ impl Store {
         let mut moved = with_parent(&place, || fs::rename(&ready, &place));
         if moved.as_ref().is_err_and(crosses) {
             ready = beside(&place, "new");
-            copy_beside(draft.path(), &ready, content)?;
+            copy_beside(draft.path(), &ready, entry)?;
             moved = fs::rename(&ready, &place);
         }
         let kept = match moved {
-            Err(error) if in_the_way(error.kind()) => self.replace(&ready, &place, key, content, old)?,
+            Err(error) if in_the_way(error.kind()) => self.replace(&ready, &place, key, entry, old)?,
             moved => {
                 moved.context("create", &place)?;
                 None
             }
         };
         // Moving changes the stamp of the result's own folder and no other.
-        for Folder(path, old) in &mut content.folders {
+        for Folder(path, old) in &mut entry.folders {
             if path.is_empty() {
                 *old = stamp(&place)?;
             }
@@ -81,11 +81,11 @@ impl Store {
         ready: &Path,
         place: &Path,
         key: &str,
-        content: &Content,
+        entry: &Entry,
         old: Old<'_>,
     ) -> Result<Option<(PathBuf, PathBuf)>, EngineError> {
         passable(place, "results are to be shown in it")?;
-        let kept = self.foreign(place, old, content).map(|path| (place.join(path), self.kept(key)));
+        let kept = self.foreign(place, old, entry).map(|path| (place.join(path), self.kept(key)));
         let mut away = kept.as_ref().map_or_else(|| self.temporary(), |(_, kept)| kept.clone());
         // Who may not write in a folder cannot move it into another; whether they could now, moving it tells.
         if place.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
@@ -115,7 +115,7 @@ impl Store {
 
     /// A file in `folder` that is neither of the `old` results nor of the new one, nor in the cache anyhow, which takes in
     /// what only the lock file knows.
-    fn foreign(&self, folder: &Path, old: Old<'_>, new: &Content) -> Option<PathBuf> {
+    fn foreign(&self, folder: &Path, old: Old<'_>, new: &Entry) -> Option<PathBuf> {
         let shown: BTreeMap<&str, &Shown> =
             old.shown.iter().flat_map(|shown| &shown.files).map(|file| (file.path.as_str(), file)).collect();
         let new: BTreeMap<&str, Digest> =
@@ -186,14 +186,14 @@ fn crosses(error: &io::Error) -> bool {
     error.kind() == ErrorKind::CrossesDevices
 }
 
-/// Copies the result in `draft` to `new`. The content gets the stamps of the copies.
-fn copy_beside(draft: &Path, new: &Path, content: &mut Content) -> Result<(), EngineError> {
+/// Copies the result in `draft` to `new`. Its entry gets the stamps of the copies.
+fn copy_beside(draft: &Path, new: &Path, entry: &mut Entry) -> Result<(), EngineError> {
     clear(new).context("delete", new)?;
     copy(draft, new).context("write", new)?;
-    for file in &mut content.files {
+    for file in &mut entry.files {
         file.stamp = stamp(&new.join(&file.path))?;
     }
-    for Folder(path, then) in &mut content.folders {
+    for Folder(path, then) in &mut entry.folders {
         *then = stamp(&new.join(path))?;
     }
     Ok(())
@@ -238,12 +238,12 @@ mod tests {
         let any = Stamp::of(&fs::metadata(&draft).unwrap());
         let file = Shown { path: "sub/x".into(), digest: Digest::of("new"), executable: false, stamp: any };
         let folders = vec![Folder("sub/".into(), any), Folder(String::new(), any)];
-        let mut content = Content { files: vec![file], folders, ..Content::default() };
-        copy_beside(&draft, &new, &mut content).unwrap();
+        let mut entry = Entry { files: vec![file], folders, ..Entry::expected(Digest::of(""), &[]) };
+        copy_beside(&draft, &new, &mut entry).unwrap();
         assert_eq!(fs::read_to_string(new.join("link")).unwrap(), "new");
         assert!(new.join("link").is_symlink() && !new.join("left over").exists());
         let now = |path: &str| Stamp::of(&fs::metadata(new.join(path)).unwrap());
-        assert_eq!((content.files[0].stamp, content.folders[0].1), (now("sub/x"), now("sub/")));
+        assert_eq!((entry.files[0].stamp, entry.folders[0].1), (now("sub/x"), now("sub/")));
     }
 
     #[test]
@@ -254,7 +254,9 @@ mod tests {
         fs::create_dir_all(&place).unwrap();
         fs::write(place.join("notes"), "mine").unwrap();
         let gone = folder.path().join("gone");
-        let error = store.replace(&gone, &place, "d", &Content::default(), Old::default()).unwrap_err();
+        let error = store
+            .replace(&gone, &place, "d", &Entry::expected(Digest::of(""), &[]), Old::default())
+            .unwrap_err();
         assert!(error.to_string().contains("artifacts/d"), "{error}");
         assert_eq!(fs::read_to_string(place.join("notes")).unwrap(), "mine");
     }

@@ -29,6 +29,7 @@ use crate::{
     place::{clear, copy_into, create_new, read_plain, with_parent},
     record::Record,
     share::Share,
+    state::Entry,
 };
 
 /// Files up to this size are read once, hashed and kept from memory.
@@ -99,22 +100,6 @@ impl From<Shown> for (String, Digest, bool, Stamp) {
 /// when something comes or goes in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Folder(pub(crate) String, pub(crate) Stamp);
-
-/// What a draft holds.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Content {
-    /// Sorted by path.
-    pub(crate) outputs: Vec<Output>,
-    pub(crate) files: Vec<Shown>,
-    pub(crate) folders: Vec<Folder>,
-}
-
-impl Content {
-    /// The digest of the whole.
-    pub(crate) fn tree(&self) -> Digest {
-        Output::tree(&self.outputs)
-    }
-}
 
 /// The cache of one project.
 #[derive(Debug)]
@@ -339,23 +324,21 @@ impl Store {
         fs::symlink_metadata(self.object(digest)).is_ok_and(|meta| meta.is_file() && meta.len() == size)
     }
 
-    /// Takes the files of a folder, such as a draft, into the cache and says what they are.
-    pub(crate) fn keep(&self, folder: &Path) -> Result<Content, EngineError> {
-        let mut content = Content::default();
-        self.keep_folder(folder, "", &mut content)?;
-        content.outputs.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(content)
+    /// Takes the files of a folder, such as a draft that a `recipe` made, into the cache and says what they are.
+    pub(crate) fn keep(&self, recipe: Digest, folder: &Path) -> Result<Entry, EngineError> {
+        let mut entry = Entry { recipe, tree: Digest::of(""), files: Vec::new(), folders: Vec::new() };
+        self.keep_folder(folder, "", &mut entry)?;
+        entry.tree = Output::tree(&entry.outputs());
+        Ok(entry)
     }
 
     /// `below` is the folder's path in the draft: empty, or ending with `/`.
-    fn keep_folder(&self, folder: &Path, below: &str, content: &mut Content) -> Result<(), EngineError> {
+    fn keep_folder(&self, folder: &Path, below: &str, kept: &mut Entry) -> Result<(), EngineError> {
         // Before it is read: what changes it later then shows.
         let stamp = stamp(folder)?;
-        let mut empty = true;
         for entry in fs::read_dir(folder).context("read", folder)? {
             let entry = entry.context("read", folder)?;
             let place = entry.path();
-            empty = false;
             let name = entry.file_name();
             let odd = |what: &str| EngineError::Output {
                 message: format!("the output `{below}{}` {what}", name.display()),
@@ -364,21 +347,18 @@ impl Store {
             let Some(text) = name.to_str() else { return Err(odd("has a name that is not UTF-8")) };
             let kind = entry.file_type().context("read", &place)?;
             if kind.is_dir() {
-                self.keep_folder(&place, &format!("{below}{text}/"), content)?;
+                self.keep_folder(&place, &format!("{below}{text}/"), kept)?;
             } else if kind.is_file() {
-                self.keep_file(&place, format!("{below}{text}"), content)?;
+                self.keep_file(&place, format!("{below}{text}"), kept)?;
             } else {
                 return Err(odd("is not a plain file"));
             }
         }
-        if empty && !below.is_empty() {
-            content.outputs.push(Output::empty_folder(below));
-        }
-        content.folders.push(Folder(below.to_owned(), stamp));
+        kept.folders.push(Folder(below.to_owned(), stamp));
         Ok(())
     }
 
-    fn keep_file(&self, place: &Path, path: String, content: &mut Content) -> Result<(), EngineError> {
+    fn keep_file(&self, place: &Path, path: String, kept: &mut Entry) -> Result<(), EngineError> {
         let meta = fs::symlink_metadata(place).context("read", place)?;
         let stamp = Stamp::of(&meta);
         let unreadable = |error: io::Error| EngineError::Output {
@@ -404,9 +384,7 @@ impl Store {
             });
         }
         put?;
-        let executable = executable(&meta);
-        content.files.push(Shown { path: path.clone(), digest, executable, stamp });
-        content.outputs.push(Output { path, digest, size: stamp.size, executable });
+        kept.files.push(Shown { path, digest, executable: executable(&meta), stamp });
         Ok(())
     }
 

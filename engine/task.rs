@@ -43,7 +43,8 @@ use crate::{
     recipe::Recipe,
     record::{Facts, Record, now, recordable},
     share::is_empty,
-    store::{Content, Draft, Store, lock_of},
+    state::Entry,
+    store::{Draft, Store, lock_of},
 };
 
 /// The most bytes that one environment variable is given; Linux takes 128 KiB.
@@ -72,7 +73,7 @@ pub(crate) struct Done {
 /// A result, in the cache and in a draft ready to be shown.
 pub(crate) struct Made {
     pub(crate) draft: Draft,
-    pub(crate) content: Content,
+    pub(crate) entry: Entry,
     pub(crate) record: Record,
     /// What it means that the same recipe once made other bytes, if it did.
     pub(crate) differs: Option<&'static str>,
@@ -401,12 +402,12 @@ impl Member {
             // Where names that differ in case are one, an output was found by a name that is not its own.
             whole()?;
         }
-        let content = store.keep(self.draft.path())?;
-        if content.outputs.is_empty() {
+        let entry = store.keep(self.recipe.digest(), self.draft.path())?;
+        let outputs = entry.outputs();
+        if outputs.is_empty() {
             let message = "it ended well but left no file in its output folder".into();
             return Err(EngineError::Output { message, hint: hint.into() });
         }
-        let tree = content.tree();
         let Ran { ref gpus, ref launcher, together, .. } = *run;
         if together > 1 {
             notes.insert("together".into(), Value::Integer(together as i64));
@@ -428,10 +429,10 @@ impl Member {
                 .collect(),
             notes,
         };
-        let differs = store.record(self.recipe.digest()).and_then(|old| old.unlike(tree, &run));
+        let differs = store.record(self.recipe.digest()).and_then(|old| old.unlike(entry.tree, &run));
         let recipe = self.recipe.text().to_owned();
-        let record = Record { recipe, tree, outputs: content.outputs.clone(), run };
-        Ok(Made { draft: self.draft, content, record, differs, dropped })
+        let record = Record { recipe, tree: entry.tree, outputs, run };
+        Ok(Made { draft: self.draft, entry, record, differs, dropped })
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
     share::is_empty,
     show::Old,
     state::Entry,
-    store::{Content, Draft, UNTOUCHED, lock_of},
+    store::{Draft, UNTOUCHED, lock_of},
     task::{Done, Made},
 };
 
@@ -36,17 +36,14 @@ impl Run<'_> {
     pub(super) fn show(
         &mut self,
         id: InstanceId,
-        recipe: Digest,
         draft: Draft,
-        content: Content,
+        entry: Entry,
         record: Option<Record>,
     ) -> Result<Vec<String>, EngineError> {
         let key = self.plan.seen[id].key.clone();
-        let tree = record.as_ref().map_or_else(|| content.tree(), |record| record.tree);
-        let (entry, said) = match self.put(id, draft, content) {
-            Ok((content, said)) => {
-                let entry = Entry { recipe, tree, files: content.files, folders: content.folders };
-                self.trees[id] = Some(tree);
+        let (entry, said) = match self.put(id, draft, entry) {
+            Ok((entry, said)) => {
+                self.trees[id] = Some(entry.tree);
                 self.state.results.insert(key.clone(), entry.clone());
                 (Some(entry), Ok(said))
             }
@@ -69,24 +66,24 @@ impl Run<'_> {
         &mut self,
         id: InstanceId,
         draft: Draft,
-        mut content: Content,
-    ) -> Result<(Content, Vec<String>), EngineError> {
+        mut entry: Entry,
+    ) -> Result<(Entry, Vec<String>), EngineError> {
         let (store, key) = (&self.plan.project.store, &self.plan.seen[id].key);
         let locked = self.plan.locked.get(&self.plan.pipeline.instances[id].name);
         let old = Old { shown: self.state.results.get(key), locked };
-        let kept = store.show(draft, key, &mut content, old)?;
+        let kept = store.show(draft, key, &mut entry, old)?;
         let mut said: Vec<_> = kept.map(told).into_iter().collect();
         let (first, last) = (format!("{key}/"), format!("{key}0")); // `0` follows `/`
         let inside: Vec<_> = self.state.results.range(first..last).map(|(key, _)| key.clone()).collect();
         for key in inside {
-            if let Some(entry) = self.state.results.remove(&key) {
-                store.used(entry.recipe);
+            if let Some(inner) = self.state.results.remove(&key) {
+                store.used(inner.recipe);
                 let place = store.shown(&key);
                 said.push(format!("the result in `{}` made way; the cache keeps it", place.display()));
                 self.committer.commit(Commit { key, entry: None, record: None });
             }
         }
-        Ok((content, said))
+        Ok((entry, said))
     }
 
     /// Notes a result that somebody else put in its place. The cache gets it too, as far as there is room.
@@ -183,13 +180,13 @@ impl Run<'_> {
                 return;
             }
         };
-        let Made { draft, content, record, differs, dropped } = made;
+        let Made { draft, entry, record, differs, dropped } = made;
         if let Some((now, what)) = self.moved_meanwhile(id, &started) {
             self.release(&[recipe.digest()]);
-            self.show_unrecorded(id, now, draft, content, &what);
+            self.show_unrecorded(id, now, draft, entry, &what);
             return;
         }
-        let shown = self.show(id, recipe.digest(), draft, content, Some(record));
+        let shown = self.show(id, draft, entry, Some(record));
         let mut notes = match shown {
             Ok(said) => said,
             Err(error) => return self.not_shown(id, error),
@@ -282,9 +279,9 @@ impl Run<'_> {
 
     /// Shows a result of which nobody knows what it was made from, and keeps no record of it. Who asks for the recipe
     /// that holds `now` is told.
-    fn show_unrecorded(&mut self, id: InstanceId, now: Digest, draft: Draft, content: Content, what: &str) {
+    fn show_unrecorded(&mut self, id: InstanceId, now: Digest, draft: Draft, entry: Entry, what: &str) {
         let key = self.plan.seen[id].key.clone();
-        let said = match self.put(id, draft, content) {
+        let said = match self.put(id, draft, entry) {
             Ok((_, said)) => said,
             Err(error) => return self.fail(id, error.into()),
         };

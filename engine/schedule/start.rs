@@ -222,7 +222,7 @@ impl Run<'_> {
         };
         let found = look(&store.shown(key), entry).0;
         let Some(path) = found.spoilt() else { return Ok(false) };
-        let (recipe, problem) = (entry.recipe, format!("`{}` is no longer what was made", path.display()));
+        let problem = format!("`{}` is no longer what was made", path.display());
         let because = |error: EngineError| format!(": {error}");
         let unusable = |why: &str| {
             let message = format!("its input {problem}{why}");
@@ -231,8 +231,9 @@ impl Run<'_> {
         };
         // What the reader's recipe names: elsewhere the same recipe may have come to other bytes by now, and its record
         // tells of those.
-        let (draft, content) = store.draw(&entry.outputs()).map_err(|error| unusable(&because(error)))?;
-        let said = self.show(id, recipe, draft, content, None);
+        let drawn = store.draw(entry.recipe, &entry.outputs());
+        let (draft, entry) = drawn.map_err(|error| unusable(&because(error)))?;
+        let said = self.show(id, draft, entry, None);
         // Who made it has done its part: it is the reader that cannot go on.
         let said = said.map_err(|error| unusable(&because(error)))?;
         // Who made it may have a line of its own that is still to come: the reader says it.
