@@ -47,15 +47,7 @@ pub enum EngineError {
         /// Is it another than its name says?
         damaged: bool,
     },
-    /// A stage did not leave what it should.
-    #[error("{message}")]
-    Output {
-        /// A sentence.
-        message: String,
-        /// A way out.
-        hint: String,
-    },
-    /// A request that cannot be fulfilled.
+    /// A request that cannot be fulfilled, or a stage that did not leave what it should.
     #[error("{message}")]
     User {
         /// A sentence.
@@ -66,6 +58,11 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// What the user can put right: a sentence and a way out.
+    pub(crate) fn user(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::User { message: message.into(), hint: hint.into() }
+    }
+
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -92,7 +89,7 @@ impl EngineError {
                 path.display()
             )),
             Self::Beside { path, .. } => Some(permit("read", path)),
-            Self::Output { hint, .. } | Self::User { hint, .. } => Some(hint.clone()),
+            Self::User { hint, .. } => Some(hint.clone()),
         }
     }
 

@@ -85,15 +85,14 @@ impl Project {
         if state.damaged() || (state.results.is_empty() && !records.is_empty()) {
             // What a run with nothing to do goes by, without reading the index.
             let _ = clear(&cache.join("idle"));
-            return Err(EngineError::User {
-                message: format!(
+            return Err(EngineError::user(
+                format!(
                     "the index `{}` is missing or damaged, so nobody knows what is in use",
                     cache.join("state").display()
                 ),
-                hint: "`repro run` first, with each file, profile and `-S` whose results are to be kept: it writes the \
-                       index anew and runs nothing twice"
-                    .into(),
-            });
+                "`repro run` first, with each file, profile and `-S` whose results are to be kept: it writes the \
+                 index anew and runs nothing twice",
+            ));
         }
         let (used, mut objects) = self.used(&state, &options.locks)?;
         let mut report = GcReport::default();

@@ -28,10 +28,10 @@ pub(crate) fn no_link() -> fs::OpenOptions {
 /// the stage's next try. What a link below the cache leads to is not its own to write to.
 pub(crate) fn open_held(cache: &Path, path: &Path) -> Result<File, EngineError> {
     if let Some(link) = link_below(cache, path) {
-        return Err(EngineError::User {
-            message: format!("`{}` is a link, and would be written through", link.display()),
-            hint: "delete it, then run again".into(),
-        });
+        return Err(EngineError::user(
+            format!("`{}` is a link, and would be written through", link.display()),
+            "delete it, then run again",
+        ));
     }
     let open = || no_link().read(true).append(true).create(true).open(path);
     let file = with_parent(path, open).context("open", path)?;
@@ -52,10 +52,10 @@ pub(crate) fn open_held(cache: &Path, path: &Path) -> Result<File, EngineError> 
                 std::thread::sleep(std::time::Duration::from_millis(20));
             }
             Err(TryLockError::WouldBlock) => {
-                return Err(EngineError::User {
-                    message: format!("a process of an earlier run still holds `{}`", path.display()),
-                    hint: "end that process, then run again".into(),
-                });
+                return Err(EngineError::user(
+                    format!("a process of an earlier run still holds `{}`", path.display()),
+                    "end that process, then run again",
+                ));
             }
         }
     }

@@ -65,7 +65,7 @@ impl Lock {
 /// Refuses a cache in which a link lies, as a clone may bring one: what it leads to would be emptied, replaced or deleted
 /// as part of the cache. One in place of the cache itself may lead to another disk, but to no folder of something else.
 pub(crate) fn refuse_foreign(cache: &Path) -> Result<(), EngineError> {
-    let refused = |message, hint: &str| Err(EngineError::User { message, hint: hint.into() });
+    let refused = |message: String, hint: &str| Err(EngineError::user(message, hint));
     let mut empty = true;
     for entry in
         cache.is_dir().then(|| fs::read_dir(cache).context("read", cache)).transpose()?.into_iter().flatten()

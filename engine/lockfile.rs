@@ -170,10 +170,10 @@ pub(crate) fn parse(text: &str, place: &str) -> Result<Lock, EngineError> {
 }
 
 fn unreadable(place: &str, why: &str) -> EngineError {
-    EngineError::User {
-        message: format!("the lock file `{place}` cannot be read: {why}"),
-        hint: "resolve the conflict in it, or delete it: the next run writes it anew".into(),
-    }
+    EngineError::user(
+        format!("the lock file `{place}` cannot be read: {why}"),
+        "resolve the conflict in it, or delete it: the next run writes it anew",
+    )
 }
 
 /// The part of a lock file that belongs to a profile.

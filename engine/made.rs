@@ -181,18 +181,17 @@ fn means(word: &str, instance: &str) -> bool {
 
 fn refuse_unknown(words: &[String], records: &[(Digest, Record)]) -> Result<(), EngineError> {
     if let Some(word) = words.iter().find(|word| word.contains('[') && !word.trim().ends_with(']')) {
-        let hint = "quote it for the shell".into();
-        return Err(EngineError::User { message: format!("`{word}` has no closing `]`"), hint });
+        return Err(EngineError::user(format!("`{word}` has no closing `]`"), "quote it for the shell"));
     }
     let known = |word: &&String| records.iter().any(|(_, record)| means(word, &record.run.instance));
     let Some(word) = words.iter().find(|word| !known(word)) else { return Ok(()) };
     let stages: BTreeSet<&str> = records.iter().map(|(_, record)| stage(record)).collect();
     let (wanted, _) = split(word);
     let hint = if stages.contains(wanted) { None } else { did_you_mean(wanted, stages) };
-    Err(EngineError::User {
-        message: format!("no result in the cache is of `{word}`"),
-        hint: hint.unwrap_or_else(|| "without it, all results are shown".into()),
-    })
+    Err(EngineError::user(
+        format!("no result in the cache is of `{word}`"),
+        hint.unwrap_or_else(|| "without it, all results are shown".into()),
+    ))
 }
 
 #[cfg(test)]

@@ -160,7 +160,7 @@ pub(crate) fn passable(place: &Path, purpose: &str) -> Result<(), EngineError> {
             (message, "move it away, then run again")
         }
     };
-    Err(EngineError::User { message, hint: hint.into() })
+    Err(EngineError::user(message, hint))
 }
 
 /// What is there above `place` and no folder; if it is a link that leads nowhere, also where it should lead.

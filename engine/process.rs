@@ -228,13 +228,13 @@ pub(crate) fn end_left_with(name: &str, value: &OsStr) -> Result<(), EngineError
     let mut signal = Some(Signal::TERM);
     while signal_others(signal.take(), has) {
         if started.elapsed() > 2 * PATIENCE {
-            return Err(EngineError::User {
-                message: format!(
-                    "a process of an earlier run, with `{name}` in `{}`, does not end",
+            return Err(EngineError::user(
+                format!(
+                    "a process of an earlier run, with `{name}={}` in its environment, does not end",
                     value.display()
                 ),
-                hint: "end that process, then run again".into(),
-            });
+                "end that process, then run again",
+            ));
         }
         signal = (started.elapsed() > PATIENCE).then_some(Signal::KILL);
         std::thread::sleep(Duration::from_millis(20));

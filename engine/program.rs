@@ -32,10 +32,10 @@ impl Program {
         if identity(&self.path) == self.was {
             return Ok(&self.path);
         }
-        Err(EngineError::User {
-            message: format!("`{}` is no longer the program that began this run", self.path.display()),
-            hint: "run again; build a new one elsewhere while a run goes on".into(),
-        })
+        Err(EngineError::user(
+            format!("`{}` is no longer the program that began this run", self.path.display()),
+            "run again; build a new one elsewhere while a run goes on",
+        ))
     }
 }
 

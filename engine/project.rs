@@ -122,10 +122,10 @@ impl Project {
             Some(path) => path.contains(['\n', '\r']).then_some("has more than one line"),
         };
         if let Some(odd) = odd {
-            return Err(EngineError::User {
-                message: format!("the path of `{}` {odd}, and cannot be written down", root.display()),
-                hint: "rename the folder".into(),
-            });
+            return Err(EngineError::user(
+                format!("the path of `{}` {odd}, and cannot be written down", root.display()),
+                "rename the folder",
+            ));
         }
         Ok(Self { store: Arc::new(Store::new(&root, beside)), root })
     }

@@ -152,10 +152,10 @@ impl Push<'_> {
             return Ok(Given::Nothing);
         }
         let entry = to.keep(recipe, &from).map_err(|error| match error {
-            EngineError::Output { message, .. } => EngineError::User {
-                message: format!("in its scratch folder, {message}"),
-                hint: "let the stage keep plain files there".into(),
-            },
+            EngineError::User { message, .. } => EngineError::user(
+                format!("in its scratch folder, {message}"),
+                "let the stage keep plain files there",
+            ),
             error => error,
         })?;
         let attempt = Attempt::of(&entry);

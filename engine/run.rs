@@ -180,10 +180,10 @@ impl Project {
         // Whoever moved a project may have left a link in its place.
         let is_this = other.canonicalize().is_ok_and(|other| other == self.root);
         if !other.as_os_str().is_empty() && !is_this && same(other.join(".repro")) == Some(true) {
-            return Err(EngineError::User {
-                message: format!("`{}` is also the cache of the project in `{}`", cache.display(), other.display()),
-                hint: "give each project a `.repro` of its own: remove the link here, and the next run makes one".into(),
-            });
+            return Err(EngineError::user(
+                format!("`{}` is also the cache of the project in `{}`", cache.display(), other.display()),
+                "give each project a `.repro` of its own: remove the link here, and the next run makes one",
+            ));
         }
         Ok(false)
     }
@@ -307,10 +307,10 @@ fn inputs_of_only(
     let needs = wanted.iter().flat_map(|&id| &pipeline.instances[id].needs).map(|need| need.from);
     match needs.into_iter().find(|from| !wanted.contains(from) && trees[*from].is_none()) {
         None => Ok(trees),
-        Some(from) => Err(EngineError::User {
-            message: format!("`{}` is needed but not up to date", pipeline.instances[from].name),
-            hint: "run without `--only`, or add it to what should run".into(),
-        }),
+        Some(from) => Err(EngineError::user(
+            format!("`{}` is needed but not up to date", pipeline.instances[from].name),
+            "run without `--only`, or add it to what should run",
+        )),
     }
 }
 

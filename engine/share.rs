@@ -92,15 +92,12 @@ impl Share {
         }
         let named = folder.display();
         Err(if is_project(folder) {
-            EngineError::User {
-                message: format!("the project in `{named}` has no results"),
-                hint: "run it there first".into(),
-            }
+            EngineError::user(format!("the project in `{named}` has no results"), "run it there first")
         } else {
-            EngineError::User {
-                message: format!("nobody has pushed results to `{named}`"),
-                hint: format!("`repro push {named}` does, where there are results"),
-            }
+            EngineError::user(
+                format!("nobody has pushed results to `{named}`"),
+                format!("`repro push {named}` does, where there are results"),
+            )
         })
     }
 
@@ -111,10 +108,11 @@ impl Share {
     /// project, where runs take away what they do not know.
     pub fn create(folder: &Path) -> Result<Self, EngineError> {
         refuse_remote(folder)?;
-        let refused = |what: &str| EngineError::User {
-            message: format!("`{}` {what}", folder.display()),
-            hint: "push to a folder of its own; or run `repro pull` there, with the path of this project"
-                .into(),
+        let refused = |what: &str| {
+            EngineError::user(
+                format!("`{}` {what}", folder.display()),
+                "push to a folder of its own; or run `repro pull` there, with the path of this project",
+            )
         };
         if is_project(folder) {
             return Err(refused("is a project and keeps its own results"));
@@ -268,12 +266,12 @@ fn refuse_remote(folder: &Path) -> Result<(), EngineError> {
     if host.is_empty() || host.contains('/') || folder.exists() {
         return Ok(());
     }
-    Err(EngineError::User {
-        message: format!("`{text}` is the address of another place, and only folders are understood"),
-        hint: format!(
+    Err(EngineError::user(
+        format!("`{text}` is the address of another place, and only folders are understood"),
+        format!(
             "push to a folder and copy that with `rsync`, `rclone` or `aws s3 sync`; a folder of that name is `./{text}`"
         ),
-    })
+    ))
 }
 
 /// Is it the folder of a project?

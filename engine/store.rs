@@ -340,9 +340,11 @@ impl Store {
             let entry = entry.context("read", folder)?;
             let place = entry.path();
             let name = entry.file_name();
-            let odd = |what: &str| EngineError::Output {
-                message: format!("the output `{below}{}` {what}", name.display()),
-                hint: "links, sockets and odd names cannot be kept: write plain files".into(),
+            let odd = |what: &str| {
+                EngineError::user(
+                    format!("the output `{below}{}` {what}", name.display()),
+                    "links, sockets and odd names cannot be kept: write plain files",
+                )
             };
             let Some(text) = name.to_str() else { return Err(odd("has a name that is not UTF-8")) };
             let kind = entry.file_type().context("read", &place)?;
@@ -361,9 +363,11 @@ impl Store {
     fn keep_file(&self, place: &Path, path: String, kept: &mut Entry) -> Result<(), EngineError> {
         let meta = fs::symlink_metadata(place).context("read", place)?;
         let stamp = Stamp::of(&meta);
-        let unreadable = |error: io::Error| EngineError::Output {
-            message: format!("the output `{path}` cannot be read: {error}"),
-            hint: "let the stage leave files that you may read".into(),
+        let unreadable = |error: io::Error| {
+            EngineError::user(
+                format!("the output `{path}` cannot be read: {error}"),
+                "let the stage leave files that you may read",
+            )
         };
         let (digest, put) = if stamp.size < SMALL {
             let bytes = fs::read(place).map_err(unreadable)?;
@@ -378,10 +382,10 @@ impl Store {
         };
         // It says more than that the copy of such a file failed.
         if !is_as(place, stamp) {
-            return Err(EngineError::Output {
-                message: format!("the output `{path}` was still being written when the stage had ended"),
-                hint: "let the stage wait for the processes that it starts".into(),
-            });
+            return Err(EngineError::user(
+                format!("the output `{path}` was still being written when the stage had ended"),
+                "let the stage wait for the processes that it starts",
+            ));
         }
         put?;
         kept.files.push(Shown { path, digest, executable: executable(&meta), stamp });

@@ -378,8 +378,8 @@ impl Member {
         let hint = "a stage's results are the plain files that it writes into its output folder (`$OUT` for a command)";
         if !fs::symlink_metadata(self.draft.path()).is_ok_and(|meta| meta.is_dir()) {
             let what = if self.draft.path().exists() { "something else" } else { "gone" };
-            let hint = "leave that folder, and `.repro`, alone while it runs".into();
-            return Err(EngineError::Output { message: format!("its output folder is {what} now"), hint });
+            let hint = "leave that folder, and `.repro`, alone while it runs";
+            return Err(EngineError::user(format!("its output folder is {what} now"), hint));
         }
         // Modes of folders are no part of a result, and who may not write in one cannot move it.
         open_folder(self.draft.path()).context("open", self.draft.path())?;
@@ -391,7 +391,7 @@ impl Member {
             let output = output.display().to_string();
             let message = format!("it ended well but did not make its output `{output}`; it left {left}");
             let hint = if output.contains('*') { "`outputs` are plain names, no patterns" } else { hint };
-            Err(EngineError::Output { message, hint: hint.into() })
+            Err(EngineError::user(message, hint))
         };
         whole()?;
         let mut dropped = Vec::new();
@@ -405,8 +405,7 @@ impl Member {
         let entry = store.keep(self.recipe.digest(), self.draft.path())?;
         let outputs = entry.outputs();
         if outputs.is_empty() {
-            let message = "it ended well but left no file in its output folder".into();
-            return Err(EngineError::Output { message, hint: hint.into() });
+            return Err(EngineError::user("it ended well but left no file in its output folder", hint));
         }
         let Ran { ref gpus, ref launcher, together, .. } = *run;
         if together > 1 {
