@@ -67,8 +67,7 @@ pub struct Instance {
 impl Instance {
     /// The name that it and those have in common that differ from it in these axes alone.
     pub fn name_without(&self, axes: &[String]) -> String {
-        let others = self.axes.iter().filter(|(axis, _)| !axes.contains(axis));
-        name_of(&self.stage, &others.map(|(axis, value)| (axis.clone(), value.clone())).collect())
+        name_of(&self.stage, self.axes.iter().filter(|(axis, _)| !axes.contains(axis)))
     }
 }
 
@@ -77,21 +76,24 @@ pub(crate) fn show(value: &Value) -> String {
     value.as_str().map_or_else(|| value_text(value), str::to_owned)
 }
 
-/// The name of a stage's instance.
-pub(crate) fn name_of(stage: &str, axes: &BTreeMap<String, Value>) -> String {
-    let mut name = stage.to_owned();
-    let mut separator = '[';
+/// Axes with their values, as they show in names: `arch=resnet32,seed=0`.
+pub(crate) fn pairs<'a>(axes: impl IntoIterator<Item = (&'a String, &'a Value)>) -> String {
+    let mut pairs = String::new();
     for (axis, value) in axes {
-        name.push(separator);
-        name.push_str(axis);
-        name.push('=');
-        name.push_str(&show(value));
-        separator = ',';
+        if !pairs.is_empty() {
+            pairs.push(',');
+        }
+        pairs.push_str(axis);
+        pairs.push('=');
+        pairs.push_str(&show(value));
     }
-    if !axes.is_empty() {
-        name.push(']');
-    }
-    name
+    pairs
+}
+
+/// The name of a stage's instance.
+pub(crate) fn name_of<'a>(stage: &str, axes: impl IntoIterator<Item = (&'a String, &'a Value)>) -> String {
+    let pairs = pairs(axes);
+    if pairs.is_empty() { stage.to_owned() } else { format!("{stage}[{pairs}]") }
 }
 
 /// An edge.

@@ -13,7 +13,7 @@ use crate::{
     digest::Digest,
     error::{Context, EngineError},
     held::is_held,
-    instance::{Instance, InstanceId, Pipeline, show},
+    instance::{Instance, InstanceId, Pipeline, pairs},
     judge::Judged,
     lockfile::{self, Locked},
     look::look,
@@ -448,8 +448,7 @@ pub(crate) fn lacking(
 /// `train,seed=0`.
 pub(crate) fn key(pipeline: &Pipeline, id: InstanceId) -> String {
     let Instance { stage, axes, .. } = &pipeline.instances[id];
-    let joined: Vec<_> = axes.iter().map(|(axis, value)| format!("{axis}={}", show(value))).collect();
-    key_of(pipeline, stage, &joined.join(","), pipeline.swept.contains(stage))
+    key_of(pipeline, stage, &pairs(axes), pipeline.swept.contains(stage))
 }
 
 fn key_of(pipeline: &Pipeline, stage: &str, axes: &str, swept: bool) -> String {

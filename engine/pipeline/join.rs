@@ -13,7 +13,7 @@ use super::{
     matrix::Axes,
 };
 use crate::{
-    instance::{Instance, InstanceId, Need, name_of, show},
+    instance::{Instance, InstanceId, Need, name_of, pairs},
     kind::{Params, Wanted},
 };
 
@@ -165,16 +165,7 @@ pub(super) fn refuse_wrong_kinds(stages: &[Stage], diagnostics: &mut Diagnostics
 }
 
 fn projection(axes: &Axes, shared: &[&String]) -> String {
-    let mut out = String::new();
-    for axis in shared {
-        if !out.is_empty() {
-            out.push(',');
-        }
-        out.push_str(axis);
-        out.push('=');
-        out.push_str(&axes.get(*axis).map(show).unwrap_or_default());
-    }
-    out
+    pairs(shared.iter().filter_map(|axis| axes.get_key_value(*axis)))
 }
 
 /// The stages so that needs come first, otherwise in order of the file. Cycles are diagnosed.
