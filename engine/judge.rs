@@ -165,9 +165,7 @@ impl Project {
             return Judged { standing: Standing::Fresh, recipe: Some(recipe), tree, found, missing };
         }
         let touched = match &seen.found {
-            Found::Missing(then, path) if *then == digest => Some(Why::OutputMissing(path.clone())),
-            Found::Altered(then, path) if *then == digest => Some(Why::OutputAltered(path.clone())),
-            Found::Surplus(then, path) if *then == digest => Some(Why::OutputSurplus(path.clone())),
+            Found::Spoilt(then, why) if *then == digest => Some(why.clone()),
             _ => None,
         };
         let taken = || locked.and_then(|locked| locked.partly(digest, &self.store.shown(&seen.key)));

@@ -145,7 +145,7 @@ pub(crate) fn believed(
     let unknown = |seen: &Seen| match seen.found {
         Found::Intact(_) => !seen.is_today(),
         Found::Nothing => fs::symlink_metadata(store.shown(&seen.key)).is_ok(),
-        Found::Missing(..) | Found::Altered(..) | Found::Surplus(..) => true,
+        Found::Spoilt(..) => true,
     };
     if !allow_missing && !seen.iter().any(unknown) {
         return Ok(BTreeMap::new());

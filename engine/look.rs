@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     digest::{Digest, Stamp, executable},
-    plan::Found,
+    plan::{Found, Why},
     state::Entry,
     store::{Folder, Shown},
 };
@@ -25,17 +25,17 @@ pub(crate) fn look(place: &Path, entry: &Entry) -> (Found, Option<Entry>) {
 }
 
 fn compare(place: &Path, entry: &Entry, now: &mut Option<Entry>) -> Result<(), Found> {
-    let altered = |path| Found::Altered(entry.recipe, path);
+    let spoilt = |why| Found::Spoilt(entry.recipe, why);
     for (at, file) in entry.files.iter().enumerate() {
         let path = place.join(&file.path);
-        let meta = metadata(&path, entry.recipe)?;
+        let meta = metadata(&path).map_err(spoilt)?;
         let stamp = Stamp::of(&meta);
         if stamp == file.stamp {
             continue;
         }
         let young = stamp.too_young();
         if !is_same(&path, &meta, file) {
-            return Err(altered(path));
+            return Err(spoilt(Why::OutputAltered(path)));
         }
         if !young {
             now.get_or_insert_with(|| entry.clone()).files[at].stamp = stamp;
@@ -44,18 +44,18 @@ fn compare(place: &Path, entry: &Entry, now: &mut Option<Entry>) -> Result<(), F
     let mut own = None;
     for (at, Folder(folder, then)) in entry.folders.iter().enumerate() {
         let path = place.join(folder);
-        let meta = metadata(&path, entry.recipe)?;
+        let meta = metadata(&path).map_err(spoilt)?;
         let stamp = Stamp::of(&meta);
         if stamp == *then {
             continue;
         }
         if !meta.is_dir() {
-            return Err(altered(path));
+            return Err(spoilt(Why::OutputAltered(path)));
         }
         let young = stamp.too_young();
         let own = own.get_or_insert_with(|| names(entry));
         if let Some(path) = surplus(&path, own.get(folder.as_str())).into_iter().next() {
-            return Err(Found::Surplus(entry.recipe, path));
+            return Err(spoilt(Why::OutputSurplus(path)));
         }
         if !young {
             now.get_or_insert_with(|| entry.clone()).folders[at].1 = stamp;
@@ -72,10 +72,10 @@ pub(crate) fn is_same(path: &Path, meta: &fs::Metadata, file: &Shown) -> bool {
         && Digest::of_file(path).is_ok_and(|digest| digest == file.digest)
 }
 
-fn metadata(path: &Path, recipe: Digest) -> Result<fs::Metadata, Found> {
+fn metadata(path: &Path) -> Result<fs::Metadata, Why> {
     fs::symlink_metadata(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Found::Missing(recipe, path.to_owned()),
-        _ => Found::Altered(recipe, path.to_owned()),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Why::OutputMissing(path.to_owned()),
+        _ => Why::OutputAltered(path.to_owned()),
     })
 }
 

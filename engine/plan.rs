@@ -34,13 +34,13 @@ pub enum Why {
     NeverRan,
     /// The recipe differs from that of the result that is there.
     Changed(Vec<Change>),
-    /// An output is not there, and not in the cache either.
+    /// A file or folder of the result is not there.
     OutputMissing(PathBuf),
-    /// An output was altered, and the cache does not have it either.
+    /// A file or folder of the result was altered.
     OutputAltered(PathBuf),
     /// The cache holds today's result, damaged: which object, and how.
     CacheDamaged(String),
-    /// Something lies in the result that is not of it, and the cache does not have that either.
+    /// Something lies in the result that is not of it.
     OutputSurplus(PathBuf),
     /// A file that the stage reads cannot be read: it is never hashed, so there is no recipe.
     FileMissing(PathBuf, String),
@@ -101,12 +101,9 @@ pub(crate) enum Found {
     Nothing,
     /// Every file as it was put there, by this recipe.
     Intact(Digest),
-    /// A file is missing; by this recipe.
-    Missing(Digest, PathBuf),
-    /// A file was altered; by this recipe.
-    Altered(Digest, PathBuf),
-    /// Something lies there that is not part of it; by this recipe.
-    Surplus(Digest, PathBuf),
+    /// What this recipe made, but for what one of [`Why::OutputMissing`], [`Why::OutputAltered`] and
+    /// [`Why::OutputSurplus`] says.
+    Spoilt(Digest, Why),
 }
 
 impl Found {
@@ -114,18 +111,18 @@ impl Found {
     pub(crate) fn recipe(&self) -> Option<Digest> {
         match self {
             Self::Nothing => None,
-            Self::Intact(recipe)
-            | Self::Missing(recipe, _)
-            | Self::Altered(recipe, _)
-            | Self::Surplus(recipe, _) => Some(*recipe),
+            Self::Intact(recipe) | Self::Spoilt(recipe, _) => Some(*recipe),
         }
     }
 
     /// What of the result is not as it was put there.
     pub(crate) fn spoilt(&self) -> Option<&PathBuf> {
         match self {
-            Self::Nothing | Self::Intact(_) => None,
-            Self::Missing(_, path) | Self::Altered(_, path) | Self::Surplus(_, path) => Some(path),
+            Self::Spoilt(
+                _,
+                Why::OutputMissing(path) | Why::OutputAltered(path) | Why::OutputSurplus(path),
+            ) => Some(path),
+            _ => None,
         }
     }
 }

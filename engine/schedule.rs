@@ -391,15 +391,8 @@ impl Run<'_> {
     }
 
     fn restore(&mut self, id: InstanceId, recipe: Recipe) {
-        let problem = match &self.plan.seen[id].found {
-            Found::Missing(_, path) => Some(format!("`{}` is missing", path.display())),
-            Found::Altered(_, path) => Some(format!("`{}` is not what was recorded of it", path.display())),
-            Found::Surplus(_, path) => Some(format!("`{}` is not part of the result", path.display())),
-            Found::Nothing | Found::Intact(_) => None,
-        };
-        if let Some(problem) = problem {
-            let line = format!("{problem}; the result is restored");
-            self.say(id, line);
+        if let Found::Spoilt(_, why) = &self.plan.seen[id].found {
+            self.say(id, format!("{why}; the result is restored"));
         }
         let store = &self.plan.project.store;
         let restored = store.restorable(recipe.digest()).map(|record| store.restore(&record));
