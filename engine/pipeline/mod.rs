@@ -22,7 +22,6 @@ mod value;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     ops::Range,
     path::{Component, Path, PathBuf},
 };
@@ -68,30 +67,6 @@ pub struct LoadError {
     /// At least one.
     pub diagnostics: Vec<Diagnostic>,
 }
-
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, diagnostic) in self.diagnostics.iter().enumerate() {
-            if i > 0 {
-                writeln!(f)?;
-            }
-            write!(f, "{}", self.file.display())?;
-            if let Some(span) = &diagnostic.span {
-                let before = self.source.get(..span.start).unwrap_or(&self.source);
-                let line = before.matches('\n').count() + 1;
-                let column = before.chars().rev().take_while(|&c| c != '\n').count() + 1;
-                write!(f, ":{line}:{column}")?;
-            }
-            write!(f, ": {}", diagnostic.message)?;
-            if let Some(hint) = &diagnostic.hint {
-                write!(f, "; {hint}")?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for LoadError {}
 
 /// Collects what is wrong, each thing once: a mistake in a stage with a large matrix is still one.
 #[derive(Default)]

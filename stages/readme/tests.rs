@@ -207,7 +207,8 @@ fn committed(root: &Path) -> Vec<(Params, PathBuf)> {
         let profiles = table.get("profile").and_then(toml::Value::as_table).into_iter();
         for profile in iter::once(None).chain(profiles.flat_map(toml::Table::keys).cloned().map(Some)) {
             let options = LoadOptions { file: file.clone(), profile, sets: Vec::new() };
-            let pipeline = load(&options, &crate::kinds()).unwrap_or_else(|error| panic!("{error}"));
+            let pipeline =
+                load(&options, &crate::kinds()).unwrap_or_else(|error| panic!("{:?}", error.diagnostics));
             for page in pipeline.instances.iter().filter(|page| page.kind.name() == Readme.name()) {
                 let result = root.join("artifacts").join(&pipeline.namespace).join(&page.stage);
                 if Readme.publishes(&page.params).is_some() && result.exists() {

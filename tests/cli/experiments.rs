@@ -26,14 +26,14 @@ pub(crate) fn files() -> Vec<PathBuf> {
 
 pub(crate) fn expanded(file: &Path, profile: Option<&str>) -> Pipeline {
     let options = LoadOptions { file: file.into(), profile: profile.map(Into::into), sets: Vec::new() };
-    load(&options, &stages::kinds()).unwrap_or_else(|error| panic!("{error}"))
+    load(&options, &stages::kinds()).unwrap_or_else(|error| panic!("{:?}", error.diagnostics))
 }
 
 /// Without a profile, with settings as after `-S`.
 pub(crate) fn with(file: &Path, sets: &[&str]) -> Pipeline {
     let sets = sets.iter().map(|set| (*set).to_owned()).collect();
     let options = LoadOptions { file: file.into(), profile: None, sets };
-    load(&options, &stages::kinds()).unwrap_or_else(|error| panic!("{error}"))
+    load(&options, &stages::kinds()).unwrap_or_else(|error| panic!("{:?}", error.diagnostics))
 }
 
 /// A parameter that is a word; nothing where there is none.
