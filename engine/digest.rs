@@ -15,13 +15,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Visitor};
 use crate::place::plain;
 
 /// A BLAKE3 digest; prints as 64 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Digest(blake3::Hash);
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest([u8; 32]);
 
 impl Digest {
     /// Of bytes in memory.
     pub fn of(bytes: impl AsRef<[u8]>) -> Self {
-        Self(blake3::hash(bytes.as_ref()))
+        Self(blake3::hash(bytes.as_ref()).into())
     }
 
     /// Of a file's content; always reads it.
@@ -56,7 +56,7 @@ impl Digest {
                 hasher.update_rayon(&block[..filled]);
             }
             if filled < block.len() {
-                return Ok(Self(hasher.finalize()));
+                return Ok(Self(hasher.finalize().into()));
             }
         }
     }
@@ -75,9 +75,9 @@ impl Digest {
             hasher.update(&(path.len() as u64).to_le_bytes());
             hasher.update(path.as_bytes());
             hasher.update(&[u8::from(executable)]);
-            hasher.update(digest.0.as_bytes());
+            hasher.update(&digest.0);
         }
-        Self(hasher.finalize())
+        Self(hasher.finalize().into())
     }
 
     /// Of the names and stamps in a folder, sorted by name; only this program's memory knows it.
@@ -90,13 +90,13 @@ impl Digest {
                 hasher.update(&number.to_le_bytes());
             }
         }
-        Self(hasher.finalize())
+        Self(hasher.finalize().into())
     }
 }
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.to_hex())
+        f.write_str(&blake3::Hash::from(self.0).to_hex())
     }
 }
 
@@ -110,13 +110,13 @@ impl FromStr for Digest {
     type Err = blake3::HexError;
 
     fn from_str(hex: &str) -> Result<Self, Self::Err> {
-        blake3::Hash::from_hex(hex).map(Self)
+        blake3::Hash::from_hex(hex).map(|hash| Self(hash.into()))
     }
 }
 
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0.to_hex())
+        serializer.serialize_str(&blake3::Hash::from(self.0).to_hex())
     }
 }
 
@@ -217,18 +217,6 @@ fn nanoseconds(seconds: i64, rest: i64) -> i64 {
 /// May the file be executed by its owner?
 pub(crate) fn executable(meta: &fs::Metadata) -> bool {
     meta.mode() & 0o100 != 0
-}
-
-impl PartialOrd for Digest {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Digest {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.as_bytes().cmp(other.0.as_bytes())
-    }
 }
 
 #[cfg(test)]
