@@ -284,15 +284,6 @@ fn show(report: &Value) {
     ));
 }
 
-/// One kernel's medians.
-struct Speed {
-    name: String,
-    /// 10^9 operations per second, in CPU time of the thread.
-    gflops: f64,
-    /// Share of the peak measured just before.
-    fraction: f64,
-}
-
 fn kernels(options: &BenchKernels) -> Result<ExitCode, Failure> {
     /// Calls are repeated until they take that long.
     const LONG_ENOUGH: f64 = 0.01;
@@ -303,6 +294,7 @@ fn kernels(options: &BenchKernels) -> Result<ExitCode, Failure> {
     let wanted = |name: &str| options.filter.as_deref().is_none_or(|filter| name.contains(filter));
     kernels::each(isa, wanted, |name, flop, work| {
         work(); // touches the pages
+        // In CPU time of the thread; the fraction is that of the peak measured just before.
         let (mut rates, mut fractions) = (Vec::new(), Vec::new());
         for _ in 0..options.repeats {
             let peak = arithmetic.gflops();
@@ -320,17 +312,13 @@ fn kernels(options: &BenchKernels) -> Result<ExitCode, Failure> {
         if !options.json {
             ui::line(&format!("{name:34} {gflops:7.1} GFLOP/s {:5.0} % of peak", 100.0 * fraction));
         }
-        speeds.push(Speed { name: name.to_owned(), gflops, fraction });
+        speeds.push(json!({ "name": name, "gflops": gflops, "fraction_of_peak": fraction }));
     });
     if speeds.is_empty() {
         let message = "no kernel has that text in its name; without a text all of them are measured";
         return Err(Failure::user(message));
     }
     if options.json {
-        let speeds = speeds.iter().map(
-            |Speed { name, gflops, fraction }| json!({ "name": name, "gflops": gflops, "fraction_of_peak": fraction }),
-        );
-        let speeds: Vec<Value> = speeds.collect();
         ui::json(&json!({ "isa": isa.to_string(), "fma_peak_gflops": best, "kernels": speeds }));
     } else {
         ui::line(&format!("peak with {isa}: {best:.1} GFLOP/s of multiplication-additions on one thread"));
