@@ -17,7 +17,7 @@ use crate::{
     digest::{Digest, Stamp},
     error::{Context, EngineError},
     held::is_held,
-    place::{clear, with_parent},
+    place::clear,
     record::{Record, are_sound},
     restore::check,
     state::Entry,
@@ -237,7 +237,7 @@ impl Store {
         }
         // What was tried here before was built on what lay here then.
         self.vacate(&here).context("empty", &here)?;
-        with_parent(&here, || fs::rename(draft.path(), &here)).context("create", &here)?;
+        draft.bring(&here)?;
         clear(&lock).context("delete", &lock)?;
         Ok(Brought::Attempt)
     }

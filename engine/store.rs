@@ -136,7 +136,7 @@ pub(crate) fn lock_of(scratch: &Path) -> PathBuf {
 /// What that holds once an attempt has ended of which nobody had touched what it read.
 pub(crate) const UNTOUCHED: &[u8] = b"untouched";
 
-/// A folder for a result in the making; deletes itself unless it is shown.
+/// A file or folder in the making; deletes itself unless it comes to its place.
 #[derive(Debug)]
 pub(crate) struct Draft {
     path: PathBuf,
@@ -152,6 +152,11 @@ impl Drop for Draft {
 impl Draft {
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Moves it to its place.
+    pub(crate) fn bring(self, place: &Path) -> Result<(), EngineError> {
+        with_parent(place, || fs::rename(&self.path, place)).context("create", place)
     }
 }
 
@@ -410,15 +415,20 @@ impl Store {
         digest: Digest,
         write: impl FnOnce(&mut fs::File) -> io::Result<()>,
     ) -> Result<(), EngineError> {
-        let (temporary, place) = (self.temporary(), self.object(digest));
-        let made = create_new(&temporary, 0o444).and_then(|mut object| write(&mut object));
-        let made = made.context("write", &temporary);
-        let moved = made
-            .and_then(|()| with_parent(&place, || fs::rename(&temporary, &place)).context("create", &place));
-        if moved.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        moved
+        self.make(0o444, write)?.bring(&self.object(digest))
+    }
+
+    /// A file with this mode.
+    pub(crate) fn make(
+        &self,
+        mode: u32,
+        write: impl FnOnce(&mut fs::File) -> io::Result<()>,
+    ) -> Result<Draft, EngineError> {
+        let path = self.temporary();
+        let mut file = create_new(&path, mode).context("write", &path)?;
+        let draft = Draft { path };
+        write(&mut file).context("write", draft.path())?;
+        Ok(draft)
     }
 
     /// Writes a record: the moment from which a result exists. Its objects must have been synced, unless they can be had
@@ -431,12 +441,7 @@ impl Store {
 
     /// Writes a file below the cache by one rename. Nothing waits for the disk: a crash of the system may leave it cut.
     pub(crate) fn leave(&self, place: &Path, bytes: &[u8]) -> Result<(), EngineError> {
-        let temporary = self.temporary();
-        let written = create_new(&temporary, 0o666).and_then(|mut file| file.write_all(bytes));
-        let written = written.context("write", &temporary);
-        let moved = || with_parent(place, || fs::rename(&temporary, place)).context("create", place);
-        // Best effort: what is left of it is swept later.
-        written.and_then(|()| moved()).inspect_err(|_| drop(fs::remove_file(&temporary)))
+        self.make(0o666, |file| file.write_all(bytes))?.bring(place)
     }
 
     /// Notes that a record was of use just now, for the collection of garbage.

@@ -37,7 +37,7 @@ use crate::{
     launcher::{END, Launcher, SHELL_OPTIONS, end},
     leavings::{drop_others, left_in},
     machine::Machine,
-    place::{clear, create_new, open_folder},
+    place::{clear, open_folder},
     process::{ProcessGroup, Running, end_left_with, last_lines, spawn},
     program::Program,
     recipe::Recipe,
@@ -205,10 +205,9 @@ impl Task {
         Ok((running, listener))
     }
 
-    /// Its arguments and environment; for a command also the lists of its inputs, which go with what
-    /// is returned.
-    fn prepare(&self, process: &mut Command, store: &Store) -> Result<Lists, EngineError> {
-        let mut lists = Lists(Vec::new());
+    /// Its arguments and environment; for a command also the lists of its inputs.
+    fn prepare(&self, process: &mut Command, store: &Store) -> Result<Vec<Draft>, EngineError> {
+        let mut lists = Vec::new();
         // A command is never one of a group.
         let order = &self.members[0].member.order;
         process.current_dir(&order.project);
@@ -256,10 +255,9 @@ impl Task {
             });
             let known = serde_json::Value::from_iter(known).to_string();
             for (ending, text) in [("LIST", text.as_encoded_bytes()), ("JSON", known.as_bytes())] {
-                let list = store.temporary();
-                create_new(&list, 0o666).and_then(|mut file| file.write_all(text)).context("write", &list)?;
-                process.env(format!("{name}_{ending}"), &list);
-                lists.0.push(list);
+                let list = store.make(0o666, |file| file.write_all(text))?;
+                process.env(format!("{name}_{ending}"), list.path());
+                lists.push(list);
             }
             if folders.len() <= LONGEST_VARIABLE {
                 process.env(name, folders);
@@ -269,18 +267,6 @@ impl Task {
             }
         }
         Ok(lists)
-    }
-}
-
-/// Files with the inputs of a command; they go with this.
-struct Lists(Vec<PathBuf>);
-
-impl Drop for Lists {
-    fn drop(&mut self) {
-        for list in &self.0 {
-            // Best effort: the next run sweeps what stays behind.
-            let _ = fs::remove_file(list);
-        }
     }
 }
 
