@@ -200,7 +200,7 @@ impl Project {
         let locks: Vec<_> = known.into_iter().chain(others).collect();
         for locked in locks.iter().flat_map(BTreeMap::values).flat_map(BTreeMap::values) {
             recipes.insert(locked.recipe);
-            objects.extend(locked.objects());
+            objects.extend(locked.outputs.iter().map(|output| output.digest));
         }
         Ok((recipes, objects))
     }

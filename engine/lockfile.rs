@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::{
     digest::{Digest, Stamp},
@@ -38,37 +38,37 @@ pub(crate) struct Locked {
     /// What it read besides its inputs: files and folders of the project.
     #[serde(default)]
     files: BTreeMap<String, Digest>,
-    outputs: BTreeMap<String, LockedOutput>,
+    /// All files and empty folders, sorted by path.
+    #[serde(deserialize_with = "by_path")]
+    pub(crate) outputs: Vec<Output>,
     /// Is it believed of what is missing, too?
     #[serde(skip)]
     missing: bool,
 }
 
-#[derive(PartialEq, Deserialize)]
-struct LockedOutput {
-    blake3: Digest,
-    size: u64,
-    #[serde(default)]
-    executable: bool,
+/// Reads outputs whose paths are the keys of a table.
+fn by_path<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Output>, D::Error> {
+    #[derive(Deserialize)]
+    struct Named {
+        blake3: Digest,
+        size: u64,
+        #[serde(default)]
+        executable: bool,
+    }
+    let named =
+        |(path, Named { blake3: digest, size, executable })| Output { path, digest, size, executable };
+    Ok(BTreeMap::deserialize(from)?.into_iter().map(named).collect())
 }
 
 impl Locked {
     /// Did the same recipe come to other files here?
     pub(crate) fn differs(&self, entry: &Entry) -> bool {
-        self.recipe == entry.recipe && !self.outputs().eq(entry.outputs())
+        self.recipe == entry.recipe && self.outputs != entry.outputs()
     }
 
     /// All files and empty folders, where this recipe made them.
     pub(crate) fn whole(&self, recipe: Digest) -> Option<Vec<Output>> {
-        (self.recipe == recipe).then(|| self.outputs().collect())
-    }
-
-    /// All files and empty folders.
-    pub(crate) fn outputs(&self) -> impl Iterator<Item = Output> {
-        self.outputs.iter().map(|(path, locked)| {
-            let &LockedOutput { blake3: digest, size, executable } = locked;
-            Output { path: path.clone(), digest, size, executable }
-        })
+        (self.recipe == recipe).then(|| self.outputs.clone())
     }
 
     /// The digest of the whole result, where it is believed of what is missing, this recipe made it, at least one of its
@@ -93,13 +93,8 @@ impl Locked {
 
     /// What of it does not lie in `place`: files, and empty folders, whose paths end with `/`.
     pub(crate) fn absent(&self, place: &Path) -> Vec<String> {
-        let gone = |path: &&String| fs::symlink_metadata(place.join(path)).is_err();
-        self.outputs.keys().filter(gone).cloned().collect()
-    }
-
-    /// The digests of all outputs.
-    pub(crate) fn objects(&self) -> impl Iterator<Item = Digest> {
-        self.outputs.values().map(|output| output.blake3)
+        let paths = self.outputs.iter().map(|output| &output.path);
+        paths.filter(|path| fs::symlink_metadata(place.join(path)).is_err()).cloned().collect()
     }
 
     /// The digest of a file or folder that it read and that may be missing.
@@ -109,18 +104,14 @@ impl Locked {
 
     /// The digest of an output.
     pub(crate) fn output(&self, path: &str) -> Option<Digest> {
-        self.outputs.get(path).map(|output| output.blake3)
+        let at = self.outputs.binary_search_by(|output| output.path.as_str().cmp(path)).ok()?;
+        Some(self.outputs[at].digest)
     }
 }
 
 impl From<&Entry> for Locked {
     fn from(entry: &Entry) -> Self {
-        let locked = |Output { path, digest: blake3, size, executable }| {
-            (path, LockedOutput { blake3, size, executable })
-        };
-        let outputs = entry.outputs().into_iter().map(locked);
-        let outputs = outputs.collect();
-        Self { recipe: entry.recipe, files: BTreeMap::new(), outputs, missing: false }
+        Self { recipe: entry.recipe, files: BTreeMap::new(), outputs: entry.outputs(), missing: false }
     }
 }
 
@@ -329,14 +320,14 @@ fn render(lock: &Lock) -> String {
                 write_quoted(&mut text, path);
                 let _ = writeln!(text, " = \"{digest}\"");
             }
-            for (path, output) in &locked.outputs {
+            for output in &locked.outputs {
                 text.push_str("outputs.");
-                write_quoted(&mut text, path);
+                write_quoted(&mut text, &output.path);
                 let executable = if output.executable { ", executable = true" } else { "" };
                 let _ = writeln!(
                     text,
                     " = {{ blake3 = \"{}\", size = {}{executable} }}",
-                    output.blake3, output.size
+                    output.digest, output.size
                 );
             }
         }

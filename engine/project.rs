@@ -243,7 +243,7 @@ impl Project {
         let lock = lock.remove(lockfile::section(pipeline.profile.as_deref())).unwrap_or_default();
         let locked = |instance: &Instance| {
             let locked = lock.get(&instance.name)?;
-            Some(LockedResult { recipe: locked.recipe, outputs: locked.outputs().collect() })
+            Some(LockedResult { recipe: locked.recipe, outputs: locked.outputs.clone() })
         };
         Ok(pipeline.instances.iter().map(locked).collect())
     }
