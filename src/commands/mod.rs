@@ -213,10 +213,10 @@ fn one(pipeline: &Pipeline, name: &str) -> Result<InstanceId, Failure> {
 }
 
 /// The words for where instances stand.
-pub(crate) const WORDS: [&str; 6] = ["fresh", "restorable", "locked", "running", "stale", "waiting"];
+const WORDS: [&str; 6] = ["fresh", "restorable", "locked", "running", "stale", "waiting"];
 
 /// Where an instance stands, in a word.
-fn word(standing: &Standing) -> &'static str {
+pub(crate) fn word(standing: &Standing) -> &'static str {
     match standing {
         Standing::Fresh => "fresh",
         Standing::Restorable(_) => "restorable",
@@ -225,6 +225,15 @@ fn word(standing: &Standing) -> &'static str {
         Standing::Stale(_) => "stale",
         Standing::Waiting(_) => "waiting",
     }
+}
+
+/// How many stand where, by its word; the words that fit none are left out.
+pub(crate) fn counted<'a>(standings: impl Iterator<Item = &'a Standing>) -> Vec<(usize, &'static str)> {
+    let mut counts = WORDS.map(|word| (0, word));
+    for word in standings.map(word) {
+        counts.iter_mut().filter(|(_, other)| *other == word).for_each(|(count, _)| *count += 1);
+    }
+    counts.into_iter().filter(|(count, _)| *count > 0).collect()
 }
 
 /// Where instances stand for who asks what is shown, and not what would run: the lock file confirms what is there. One

@@ -62,12 +62,8 @@ pub(super) fn report(global: &Global, output: Option<&Path>) -> Result<ExitCode,
     figures.append(&mut others);
     let metrics = metrics::table(&metrics::rows(pipeline, &project, &standings, &[], &[])?);
     let items = pipeline.instances.iter().zip(&standings).zip(records).zip(locked);
-    let items = items.map(|(((instance, standing), record), locked)| Item {
-        instance,
-        standing: super::word(standing),
-        record,
-        locked,
-    });
+    let items =
+        items.map(|(((instance, standing), record), locked)| Item { instance, standing, record, locked });
     let report = Report { pipeline, items: items.collect(), metrics, tables, figures, claims };
     save(output, report.html().as_bytes())?;
     Ok(ExitCode::SUCCESS)

@@ -61,10 +61,8 @@ fn as_json(pipeline: &Pipeline, id: InstanceId, standing: &Standing) -> serde_js
 /// A line per instance and one for all; with `brief`, the fresh ones are only counted.
 fn as_text(pipeline: &Pipeline, all: &[(InstanceId, &Standing)], brief: bool) -> String {
     let mut text = String::new();
-    let mut counts = super::WORDS.map(|word| (word, 0));
     for (id, standing) in all {
         let word = super::word(standing);
-        counts.iter_mut().filter(|(other, _)| *other == word).for_each(|(_, count)| *count += 1);
         if *standing != &Standing::Fresh {
             let why = super::why(pipeline, standing);
             text.push_str(&format!("{word:<10} {}: {why}\n", pipeline.instances[*id].name));
@@ -72,10 +70,7 @@ fn as_text(pipeline: &Pipeline, all: &[(InstanceId, &Standing)], brief: bool) ->
             text.push_str(&format!("{word:<10} {}\n", pipeline.instances[*id].name));
         }
     }
-    let counts: Vec<_> = counts
-        .iter()
-        .filter(|(_, count)| *count > 0)
-        .map(|(word, count)| format!("{count} {word}"))
-        .collect();
+    let counts = super::counted(all.iter().map(|(_, standing)| *standing)).into_iter();
+    let counts: Vec<_> = counts.map(|(count, word)| format!("{count} {word}")).collect();
     if counts.is_empty() { "no instances\n".to_owned() } else { text + &counts.join(", ") + "\n" }
 }

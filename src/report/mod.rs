@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use engine::{
     instance::{Instance, Pipeline},
+    plan::Standing,
     project::LockedResult,
     record::Record,
 };
@@ -16,7 +17,10 @@ use serde_json::Value;
 use stages::claims::Words;
 
 use self::html::{details, escape, image, table};
-use crate::{commands::WORDS, ui};
+use crate::{
+    commands::{counted, word},
+    ui,
+};
 
 /// How a report begins.
 pub(crate) const HEAD: &str = "<!doctype html>";
@@ -29,7 +33,7 @@ pub(crate) struct Report<'a> {
     pub(crate) pipeline: &'a Pipeline,
     /// Every instance, in order.
     pub(crate) items: Vec<Item<'a>>,
-    /// Of every evaluation, heading and rows.
+    /// Of every result with a `metrics.json`, heading and rows.
     pub(crate) metrics: Vec<Vec<String>>,
     /// The same of each table of a `plot` stage.
     pub(crate) tables: Vec<Vec<Vec<String>>>,
@@ -41,8 +45,7 @@ pub(crate) struct Report<'a> {
 /// An instance and what is known of its result.
 pub(crate) struct Item<'a> {
     pub(crate) instance: &'a Instance,
-    /// Where it stands, in a word.
-    pub(crate) standing: &'static str,
+    pub(crate) standing: &'a Standing,
     pub(crate) record: Option<Record>,
     /// What the lock file says of it. A clone has nothing else of most.
     pub(crate) locked: Option<LockedResult>,
@@ -56,13 +59,6 @@ pub(crate) struct Figure {
     /// The media type, such as `image/svg+xml`.
     pub(crate) media: &'static str,
     pub(crate) bytes: Vec<u8>,
-}
-
-impl Item<'_> {
-    /// Is what is shown today's?
-    fn is_current(&self) -> bool {
-        ["fresh", "locked"].contains(&self.standing)
-    }
 }
 
 impl Report<'_> {
@@ -95,7 +91,6 @@ impl Report<'_> {
     }
 
     fn summary(&self) -> String {
-        let count = |word: &str| self.items.iter().filter(|item| item.standing == word).count();
         // Those of a group share a process, whose time is that of the last.
         let mut groups = BTreeMap::<_, f64>::new();
         let mut seconds = 0.0;
@@ -108,10 +103,9 @@ impl Report<'_> {
             }
         }
         seconds += groups.values().sum::<f64>();
-        let words = WORDS.map(|word| (count(word), word));
         let said = |word| if word == "locked" { "as the lock file says" } else { word };
-        let words = words.into_iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {}", said(word)));
-        let words = words.collect::<Vec<_>>().join(", ");
+        let counts = counted(self.items.iter().map(|item| item.standing)).into_iter();
+        let words = counts.map(|(n, word)| format!("{n} {}", said(word))).collect::<Vec<_>>().join(", ");
         // A clone has results without records.
         let time = if seconds > 0.0 {
             format!(" What is shown took {} of stages' time.", ui::seconds(seconds))
@@ -183,7 +177,7 @@ impl Report<'_> {
         )
     }
 
-    /// What the `plot` stages sum up, and under it every evaluation.
+    /// What the `plot` stages sum up, and under it every result with a `metrics.json`.
     fn numbers(&self) -> String {
         let tables: String = self.tables.iter().map(|rows| table(rows)).collect();
         if self.metrics.len() < 2 {
@@ -205,7 +199,7 @@ impl Report<'_> {
                 instance.name.clone(),
                 instance.kind.name().to_owned(),
                 needs.join(", "),
-                (*standing).to_owned(),
+                word(standing).to_owned(),
                 run.map_or_else(String::new, |run| ui::seconds(run.seconds)),
                 run.map_or_else(String::new, |run| run.threads.to_string()),
             ]);
@@ -262,7 +256,7 @@ impl Report<'_> {
             |item: &Item<'_>| {
                 let (recipe, outputs) = match (&item.record, &item.locked) {
                     (Some(record), _) => (record.recipe.clone(), &record.outputs),
-                    (None, Some(LockedResult { recipe, outputs })) if item.is_current() => {
+                    (None, Some(LockedResult { recipe, outputs })) if item.standing.is_current() => {
                         let parameters = item.instance.params.recipe.to_string();
                         (format!("# by the lock file, recipe {recipe}\n{parameters}"), outputs)
                     }

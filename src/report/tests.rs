@@ -35,9 +35,10 @@ fn the_page_shows_everything_and_lets_nothing_through() {
     let digest = engine::digest::Digest::of("y");
     let output = Output { path: "locked.txt".into(), digest, size: 7, executable: false };
     let locked = LockedResult { recipe: digest, outputs: vec![output] };
+    let standings = [Standing::Fresh, Standing::Locked, Standing::Stale(Vec::new())];
     let item = |(id, instance)| Item {
         instance,
-        standing: ["fresh", "locked", "stale"][id],
+        standing: &standings[id],
         record: (id == 0).then(|| record.clone()),
         locked: (id < 2).then(|| locked.clone()),
     };
@@ -93,9 +94,10 @@ fn the_page_shows_everything_and_lets_nothing_through() {
 #[test]
 fn without_results_there_is_the_graph() {
     let (_folder, pipeline) = pipeline(TWO);
+    let stale = Standing::Stale(Vec::new());
     let items = pipeline.instances.iter().map(|instance| Item {
         instance,
-        standing: "stale",
+        standing: &stale,
         record: None,
         locked: None,
     });
