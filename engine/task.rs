@@ -26,7 +26,7 @@ use std::{
 
 use toml::Value;
 
-use self::hear::{Heard, How, listen};
+use self::hear::{Heard, listen};
 use crate::{
     child::{Order, Orders},
     digest::Digest,
@@ -174,11 +174,9 @@ impl Task {
         let place = PathBuf::from(process.get_program());
         let listener = std::thread::Builder::new().spawn(move || {
             let Self { members, command, gpus, launcher, .. } = self;
-            let (launched, launcher) = (launcher.is_some(), launcher.map(|launcher| launcher.0));
-            let (together, by_shell) = (members.len(), command.is_some());
-            let how = How { reports: !by_shell, launched, ends_with };
-            let errors = (members[0].member.log.clone(), before);
-            let run = Ran { gpus, launcher, errors, together, by_shell };
+            let (launcher, together) = (launcher.map(|launcher| launcher.0), members.len());
+            let (errors, by_shell) = ((members[0].member.log.clone(), before), command.is_some());
+            let run = Ran { gpus, launcher, errors, together, by_shell, ends_with };
             let outputs = command.map_or_else(Vec::new, |command| command.outputs);
             let mut heard: Vec<_> =
                 members.into_iter().map(|member| Some(Heard::new(member, started))).collect();
@@ -193,7 +191,7 @@ impl Task {
             };
             let asked = || told.load(Ordering::SeqCst);
             let early = |heard| conclude(heard, Ok(None), asked());
-            let status = listen(&mut child, &group, &how, &mut heard, &sender, early);
+            let status = listen(&mut child, &group, &run, &mut heard, &sender, early);
             // To take its result in may take long: who is told meanwhile has ended.
             let asked = asked();
             for heard in heard.into_iter().flatten() {
@@ -278,8 +276,10 @@ struct Ran {
     errors: (PathBuf, u64),
     /// How many stages it ran.
     together: usize,
-    /// Was it a shell? Then its exit code alone says how it ended.
+    /// Was it a shell? Then its exit code alone says how it ended, and it reports nothing.
     by_shell: bool,
+    /// With which words at the end of a line, if only these say that it ended well.
+    ends_with: Option<String>,
 }
 
 impl Heard {

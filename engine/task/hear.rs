@@ -10,7 +10,7 @@ use std::{
 
 use toml::Value;
 
-use super::{Held, Message};
+use super::{Held, Message, Ran};
 use crate::{
     child::Report,
     kind::StageError,
@@ -70,28 +70,20 @@ impl Heard {
     }
 }
 
-/// How a process tells what it has to say.
-pub(super) struct How {
-    /// In reports, a line each; or in words of its own.
-    pub(super) reports: bool,
-    /// Did a launcher start it?
-    pub(super) launched: bool,
-    /// With which words at the end of a line, if only these say that it ended well.
-    pub(super) ends_with: Option<String>,
-}
-
 /// Listens to the child until it has ended, and says how it did. What has come to its end while others go on is handed to
 /// `conclude` at once: it need not wait for them, and is not lost with them. The last one waits for the process, which may
 /// hold a card until it has ended.
 pub(super) fn listen(
     child: &mut Child,
     group: &ProcessGroup,
-    how: &How,
+    run: &Ran,
     heard: &mut [Option<Heard>],
     to: &SyncSender<Message>,
     conclude: impl Fn(Heard),
 ) -> io::Result<ExitStatus> {
-    let How { reports, launched, ends_with } = how;
+    let Ran { ends_with, launcher, .. } = run;
+    // Of a shell in words of its own.
+    let reports = !run.by_shell;
     let hear = |line: &[u8]| {
         let last = ends_with.as_ref().and_then(|end| line.strip_suffix(end.as_bytes()));
         let line = last.unwrap_or(line);
@@ -105,10 +97,10 @@ pub(super) fn listen(
                 format!("the launcher does not pass the variable `{END}` on, which says that it ended well");
             of.failure = Some(StageError::new(message).hint("let it pass the whole environment on"));
         }
-        if (*reports || last.is_some()) && line.is_empty() {
+        if (reports || last.is_some()) && line.is_empty() {
             return; // what a launcher says before that may end in no line
         }
-        let report = if *reports { serde_json::from_slice::<(usize, Report)>(line).ok() } else { None };
+        let report = if reports { serde_json::from_slice::<(usize, Report)>(line).ok() } else { None };
         let first = heard.iter().position(Option::is_some).unwrap_or(0);
         let said = || (first, Report::Said(String::from_utf8_lossy(line).trim_end().to_owned()));
         let (job, report) = report.filter(|(job, _)| *job < heard.len()).unwrap_or_else(said);
@@ -119,7 +111,8 @@ pub(super) fn listen(
             heard[job].take().into_iter().for_each(&conclude);
         }
     };
-    let followed = child.stdout.take().map_or(Ok(()), |stdout| follow(stdout, group, *launched, hear));
+    let followed =
+        child.stdout.take().map_or(Ok(()), |stdout| follow(stdout, group, launcher.is_some(), hear));
     if followed.is_err() {
         // Its stages have failed: it must not go on beside what comes next.
         group.kill();
