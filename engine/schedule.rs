@@ -255,9 +255,7 @@ impl Run<'_> {
             let message = receiver.recv_timeout(Duration::from_millis(50));
             freed = matches!(message, Ok(Message::Done(..) | Message::Lasting(..)));
             match message {
-                Ok(Message::Said(id, line)) => self.say(id, line),
-                Ok(Message::Warned(id, line)) => self.observer.event(&Event::Warned { id, line }),
-                Ok(Message::Progress(id, progress)) => self.observer.event(&Event::Progress { id, progress }),
+                Ok(Message::Event(event)) => self.observer.event(&event),
                 Ok(Message::Done(id, done)) => self.done(id, done),
                 Ok(Message::Lasting(recipes)) => {
                     let ended: Vec<_> =

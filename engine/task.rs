@@ -33,10 +33,11 @@ use crate::{
     error::{Context, EngineError},
     held::{open_held, open_log},
     instance::{InstanceId, show, variable},
-    kind::{self, HIDDEN, Input, Progress, StageError},
+    kind::{self, HIDDEN, Input, StageError},
     launcher::{END, Launcher, SHELL_OPTIONS, end},
     leavings::{drop_others, left_in},
     machine::Machine,
+    observer::Event,
     place::{clear, open_folder},
     process::{ProcessGroup, Running, end_left_with, last_lines, spawn},
     program::Program,
@@ -52,9 +53,8 @@ const LONGEST_VARIABLE: usize = 100_000;
 
 /// What a task tells the scheduler.
 pub(crate) enum Message {
-    Said(InstanceId, String),
-    Warned(InstanceId, String),
-    Progress(InstanceId, Progress),
+    /// What a stage says while it runs.
+    Event(Event),
     Done(InstanceId, Done),
     /// The results of these recipes are lasting.
     Lasting(Vec<Digest>),

@@ -16,6 +16,7 @@ use crate::{
     kind::StageError,
     launcher::{END, end},
     machine::Machine,
+    observer::Event,
     process::{ProcessGroup, follow},
     record::now,
 };
@@ -48,13 +49,15 @@ impl Heard {
         match report {
             Report::Said(line) => {
                 self.log(&line);
-                let _ = to.send(Message::Said(id, line));
+                let _ = to.send(Message::Event(Event::Said { id, line }));
             }
             Report::Warned(line) => {
                 self.log(&line);
-                let _ = to.send(Message::Warned(id, line));
+                let _ = to.send(Message::Event(Event::Warned { id, line }));
             }
-            Report::Progress(progress) => drop(to.send(Message::Progress(id, progress))),
+            Report::Progress(progress) => {
+                let _ = to.send(Message::Event(Event::Progress { id, progress }));
+            }
             Report::Note(key, value) => drop(self.notes.insert(key, value)),
             Report::Machine(machine) => {
                 self.machine = *machine;
