@@ -113,10 +113,8 @@ impl Project {
         let mut all: Vec<Judged> = Vec::with_capacity(seen.len());
         for (id, seen) in seen.iter().enumerate() {
             let needs = &pipeline.instances[id].needs;
-            let mut waits: Vec<_> =
+            let waits: BTreeSet<_> =
                 needs.iter().map(|need| need.from).filter(|&from| all[from].tree.is_none()).collect();
-            waits.sort_unstable();
-            waits.dedup();
             let mut judged = if waits.is_empty() {
                 let inputs: Vec<_> = needs.iter().filter_map(|need| all[need.from].tree).collect();
                 let foreseen = seen.foreseen(&inputs);
@@ -124,7 +122,7 @@ impl Project {
                 let recipe = self.recipe(pipeline, id, &inputs, foreseen, locked, state);
                 self.judge_one(recipe, seen, locked, state)
             } else {
-                Judged::unknown(Standing::Waiting(waits))
+                Judged::unknown(Standing::Waiting(waits.into_iter().collect()))
             };
             if let Some(found) = &judged.found {
                 state.touched(&seen.key, found.clone());

@@ -246,16 +246,14 @@ impl Project {
                 continue;
             }
             let needs = pipeline.instances[id].needs.iter().map(|need| need.from);
-            let mut waits: Vec<_> = needs.filter(|&from| unknown[from]).collect();
-            waits.sort_unstable();
-            waits.dedup();
+            let waits: BTreeSet<_> = needs.filter(|&from| unknown[from]).collect();
             let mut standing = standing.clone();
             // What is not known yet is not known of what depends on it either.
             let recipe = recipe.as_ref().map(Recipe::digest).filter(|_| waits.is_empty());
             if forced.contains(&id) && (recipe.is_some() || !waits.is_empty()) {
                 standing = Standing::Stale(vec![Why::Asked]);
             } else if !waits.is_empty() {
-                standing = Standing::Waiting(waits);
+                standing = Standing::Waiting(waits.into_iter().collect());
             } else if matches!(standing, Standing::Restorable(_))
                 && let Some(record) =
                     recipe.and_then(|recipe| self.store.restorable_with(recipe, &adopted.objects))
