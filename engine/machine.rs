@@ -135,7 +135,7 @@ pub fn nvidia_driver() -> Option<String> {
 }
 
 /// The value of the first line of a file that begins with `name`.
-fn field(path: &Path, name: &str) -> Option<String> {
+pub fn field(path: &Path, name: &str) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let line = text.lines().find(|line| line.starts_with(name))?;
     Some(line.split_once(':').map_or(line, |(_, value)| value).trim().to_owned())

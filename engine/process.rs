@@ -27,7 +27,7 @@ use rustix::{
     },
 };
 
-use crate::error::EngineError;
+use crate::{error::EngineError, machine::field};
 
 /// The longest line that is kept together.
 const LONGEST: usize = 1 << 20;
@@ -207,10 +207,8 @@ pub(crate) fn end_leftovers(held: &Path, signal: Signal) {
         let mut files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
         // Who only reads it disturbs nothing. The flags are octal; a last digit 0 means open for reading.
         let writes = |file: &fs::DirEntry| {
-            let info = process.join("fdinfo").join(file.file_name());
-            let info = fs::read_to_string(info).unwrap_or_default();
-            let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-            flags.is_some_and(|flags| !flags.trim().ends_with('0'))
+            let flags = field(&process.join("fdinfo").join(file.file_name()), "flags:");
+            flags.is_some_and(|flags| !flags.ends_with('0'))
         };
         files.any(|file| identity(&file.path()) == Some(held) && writes(&file))
     });
@@ -244,7 +242,7 @@ pub(crate) fn end_left_with(name: &str, value: &OsStr) -> Result<(), EngineError
 
 /// Gives a signal to the processes of others that are meant, known by their folders in `/proc`; are there any?
 fn signal_others(signal: impl Into<Option<Signal>>, is_meant: impl Fn(&Path) -> bool) -> bool {
-    let (signal, own, mut any) = (signal.into(), kin(), false);
+    let (signal, own, mut any) = (signal.into(), ancestors(), false);
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
         // Nor children: one that another thread is starting has copies of all that is open here, for a moment.
@@ -260,14 +258,12 @@ fn signal_others(signal: impl Into<Option<Signal>>, is_meant: impl Fn(&Path) -> 
 }
 
 /// This process and those that led to it.
-fn kin() -> Vec<Pid> {
+fn ancestors() -> Vec<Pid> {
     std::iter::successors(Some(rustix::process::getpid()), |pid| parent(*pid)).collect()
 }
 
 fn parent(pid: Pid) -> Option<Pid> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
-    Pid::from_raw(parent.trim().parse().ok()?)
+    Pid::from_raw(field(format!("/proc/{pid}/status").as_ref(), "PPid:")?.parse().ok()?)
 }
 
 /// Hands over what the process says, line by line, until it has ended; then ends what is left of its

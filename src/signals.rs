@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use engine::machine::field;
 use signal_hook::{
     consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGXFSZ},
     iterator::Signals,
@@ -53,7 +54,6 @@ pub(crate) fn hear_children() {
 
 /// The signals that this process ignores, one bit each; none where the system does not say.
 fn ignored() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+    let mask = field("/proc/self/status".as_ref(), "SigIgn:");
+    mask.and_then(|mask| u64::from_str_radix(&mask, 16).ok()).unwrap_or(0)
 }
