@@ -126,12 +126,6 @@ pub fn load_text(source: String, options: &LoadOptions, kinds: &Kinds) -> Result
     let file = &options.file;
     let (root, mut diagnostics) = (root_of(file), Diagnostics::default());
     let namespace = namespace_of(&root, file, options.profile.as_deref());
-    if let Some((name, place, other)) = taken(&root, &namespace, file) {
-        let place = place.display();
-        let hint = format!("`artifacts/{place}/` cannot show the results of both: rename one of them");
-        let message = format!("`{name}` is also a stage or a profile of `{}`", other.display());
-        diagnostics.add(&None, message, Some(hint));
-    }
     if file.extension() != Some("toml".as_ref()) {
         let message = format!("`{}` does not end in `.toml`", file.display());
         let hint =
@@ -139,6 +133,13 @@ pub fn load_text(source: String, options: &LoadOptions, kinds: &Kinds) -> Result
         // What is wrong with its text says little: it may be no pipeline file at all.
         let diagnostics = vec![Diagnostic { message, span: None, hint: Some(hint) }];
         return Err(LoadError { file: file.clone(), source, diagnostics });
+    }
+    let both = |place: &Path| {
+        format!("`artifacts/{}/` cannot show the results of both: rename one of them", place.display())
+    };
+    if let Some((name, place, other)) = taken(&root, &namespace, file) {
+        let message = format!("`{name}` is also a stage or a profile of `{}`", other.display());
+        diagnostics.add(&None, message, Some(both(&place)));
     }
     if namespace.to_str().is_none() || file.file_name().is_some_and(|name| name.to_str().is_none()) {
         let message = format!("the path of `{}` is not UTF-8", file.display());
@@ -149,13 +150,8 @@ pub fn load_text(source: String, options: &LoadOptions, kinds: &Kinds) -> Result
     let profile = options.profile.iter().map(|_| namespace.clone());
     for (place, other) in profile.chain(stages).filter_map(|place| covers(&root, place, file)) {
         let name = place.file_name().unwrap_or_default().display();
-        let hint =
-            format!("`artifacts/{}/` cannot show the results of both: rename one of them", place.display());
-        diagnostics.add(
-            &None,
-            format!("`{name}` is also where `{}` has its results", other.display()),
-            Some(hint),
-        );
+        let message = format!("`{name}` is also where `{}` has its results", other.display());
+        diagnostics.add(&None, message, Some(both(&place)));
     }
     own_results(&instances, &root, &namespace, &mut diagnostics);
     published_twice(&instances, &mut diagnostics);
