@@ -51,11 +51,6 @@ impl Failure {
         Self::new(FailureKind::User, message)
     }
 
-    /// With another message.
-    pub(crate) fn with(self, message: impl Into<String>) -> Self {
-        Self { message: Message::Text(message.into()), ..self }
-    }
-
     /// With a way out.
     pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }

@@ -7,7 +7,7 @@ use indicatif::DecimalBytes;
 
 use crate::{
     args::Global,
-    error::{Failure, FailureKind},
+    error::{Failure, FailureKind, Message},
     ui,
 };
 
@@ -33,8 +33,8 @@ pub(super) fn push(global: &Global, folder: &Path, instances: &[String]) -> Resu
                 continue;
             }
             Given::Failed(error) => {
-                let text = format!("`{}`: {error}", pipeline.instances[id].name);
-                let failure = Failure::from(error).with(text);
+                let message = Message::Text(format!("`{}`: {error}", pipeline.instances[id].name));
+                let failure = Failure { message, ..error.into() };
                 ui::failure(&failure);
                 worst = worst.max(Some(failure.kind));
                 continue;
