@@ -106,11 +106,10 @@ fn at_once(threads: usize) -> usize {
 }
 
 /// What `work` gives on each of `threads` threads.
-fn all<T: Send>(threads: usize, work: impl FnMut() -> T + Send + Clone) -> Vec<T> {
+fn all<T: Send>(threads: usize, work: impl Fn() -> T + Sync) -> Vec<T> {
     std::thread::scope(|scope| {
-        let mut own = work.clone();
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work.clone())).collect();
-        let mut results = vec![own()];
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(&work)).collect();
+        let mut results = vec![work()];
         results.extend(others.into_iter().filter_map(|other| other.join().ok()));
         results
     })

@@ -13,7 +13,7 @@ use super::{
     Diagnostics,
     hint::did_you_mean,
     matrix::{self, Axes, Matrix},
-    overlay::RESERVED,
+    overlay::{RESERVED, parameters},
     params::{mentions, no_axes, substitute},
     parse::{Data, Entries, Entry, Node, Span, a, check_name, in_order, table},
     schema::{Fact, Facts},
@@ -153,9 +153,9 @@ impl Context<'_> {
 
 /// The axes that neither set a parameter nor are written into one: they must tell inputs apart.
 fn joining(stage: &Entries, matrix: &Matrix, fact: &Fact) -> Vec<Joining> {
-    let given: Vec<_> = stage.iter().filter(|(key, _)| !RESERVED.contains(&key.as_str())).collect();
     let axes = matrix.axes.keys().filter(|axis| {
-        !fact.properties.contains_key(*axis) && !given.iter().any(|(_, entry)| mentions(&entry.node, axis))
+        !fact.properties.contains_key(*axis)
+            && !parameters(stage).any(|(_, entry)| mentions(&entry.node, axis))
     });
     let entries = sweep::matrix_of(stage);
     let joining = |axis: &String| Joining {

@@ -108,10 +108,7 @@ fn cuda() -> Cuda {
 
 impl Cuda {
     fn json(&self) -> Value {
-        let card = |card: &CardInfo| {
-            let [major, minor] = card.capability;
-            json!({ "name": card.name, "memory_bytes": card.memory, "capability": format!("{major}.{minor}") })
-        };
+        let card = |card: &CardInfo| json!({ "name": card.name, "memory_bytes": card.memory, "capability": version(card.capability) });
         let (driver, nvrtc) = (self.driver.as_ref(), self.nvrtc.as_ref());
         let missing: Vec<_> = [driver.err(), nvrtc.err()].into_iter().flatten().collect();
         json!({

@@ -5,14 +5,13 @@ use std::{
     process::ExitCode,
 };
 
-use engine::{
-    digest::Digest, instance::Pipeline, past::Past, plan::Standing, project::Project, record::recordable,
-};
+use engine::{digest::Digest, instance::Pipeline, past::Past, plan::Standing, project::Project};
 use serde_json::{Map, Value, json};
 
 use super::{
     diff::{self, Values},
     over,
+    params::as_json,
 };
 use crate::{
     args::{Global, Metrics},
@@ -235,7 +234,7 @@ pub(super) fn rows(
         fields.retain(|name, _| !over.contains(name));
         let instance = &pipeline.instances[id];
         let axes = instance.axes.iter().filter(|(axis, _)| !over.contains(axis));
-        let axes = axes.map(|(axis, value)| (axis.clone(), json!(recordable(value.clone())))).collect();
+        let axes = axes.map(|(axis, value)| (axis.clone(), as_json(value))).collect();
         let (name, fresh) = (instance.name_without(over), standings[id].is_current());
         rows.push(Row { name, fresh, axes, fields });
     }
