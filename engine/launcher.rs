@@ -90,11 +90,11 @@ pub fn run_command(run: &OsStr) -> ExitCode {
         }
     });
     match group.wait_and_end(&mut child) {
-        // As a shell says it of a signal.
         Ok(status) => {
             if status.success() {
                 let _ = writeln!(io::stdout().lock(), "{}", end(&env::var(END).unwrap_or_default()));
             }
+            // As a shell says it of a signal.
             let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
             code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
         }

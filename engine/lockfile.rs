@@ -29,7 +29,7 @@ const HEAD: &str =
     "# Made by `repro run`; commit it. Recipe and result digests (BLAKE3) of every instance.\n";
 
 /// Profile -> instance -> what it came to.
-pub(crate) type Lock = BTreeMap<String, BTreeMap<String, Locked>>;
+pub(crate) type LockFile = BTreeMap<String, BTreeMap<String, Locked>>;
 
 /// What an instance came to.
 #[derive(Deserialize)]
@@ -116,9 +116,9 @@ impl From<&Entry> for Locked {
 }
 
 /// Reads a lock file; one that is missing is empty.
-pub(crate) fn read(place: &Path) -> Result<Lock, EngineError> {
+pub(crate) fn read(place: &Path) -> Result<LockFile, EngineError> {
     let bytes = match read_plain(place) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Lock::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LockFile::new()),
         read => read.context("read", place)?,
     };
     let named = place.display().to_string();
@@ -143,7 +143,7 @@ pub(crate) fn believed(
     }
     let mut lock = match read(&pipeline.lock_file()) {
         // Whoever does not ask for its word gets on without.
-        Err(_) if !allow_missing => Lock::new(),
+        Err(_) if !allow_missing => LockFile::new(),
         lock => lock?,
     };
     let mut lock = lock.remove(section(pipeline.profile.as_deref())).unwrap_or_default();
@@ -152,7 +152,7 @@ pub(crate) fn believed(
 }
 
 /// Reads the text of the lock file called `place`.
-pub(crate) fn parse(text: &str, place: &str) -> Result<Lock, EngineError> {
+pub(crate) fn parse(text: &str, place: &str) -> Result<LockFile, EngineError> {
     toml::from_str(text).map_err(|error| {
         let line = |at: usize| text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
         let at = error.span().map_or_else(String::new, |span| format!("line {}: ", line(span.start)));
@@ -306,7 +306,7 @@ fn stamp(place: &Path) -> Result<Option<Stamp>, EngineError> {
     }
 }
 
-fn render(lock: &Lock) -> String {
+fn render(lock: &LockFile) -> String {
     let mut text = HEAD.to_owned();
     for (section, instances) in lock {
         for (name, locked) in instances {
