@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::{LoadError, LoadOptions, load, schema, select};
+use super::{LoadError, LoadOptions, load, select};
 use crate::{
     instance::Pipeline,
     kind::{Job, Kind, Kinds, ParamError, Params, RoleSpec, Roles, StageError},
@@ -334,17 +334,6 @@ fn select_takes_full_stage_and_partial_names() {
     assert!(select(&pipeline, "train[sed=0]").unwrap_err().ends_with("did you mean `seed`?"));
     assert!(select(&pipeline, "train[arch=r15]").unwrap_err().contains("did you mean `r14`?"));
     assert!(select(&pipeline, "train[arch=r20,seed=1]").unwrap_err().contains("leaves them out"));
-}
-
-#[test]
-fn the_schema_knows_every_kind_and_its_parameters() {
-    let schema = schema(&kinds());
-    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
-    let train = &schema["$defs"]["pipeline.stage.train"];
-    assert_eq!(train["additionalProperties"], false);
-    assert!(train["properties"]["epochs"].is_object());
-    assert!(train["properties"]["needs"]["properties"]["data"].is_object());
-    assert_eq!(schema["$defs"]["pipeline.stage"]["properties"]["kind"]["enum"][0], "plot");
 }
 
 #[test]

@@ -3,21 +3,6 @@
 use crate::project::TestProject;
 
 #[test]
-fn a_result_that_is_not_what_the_lock_file_says_is_told() {
-    let random =
-        "[stage.a]\nkind = \"command\"\nrun = \"od -An -N8 -tx1 /dev/urandom > $OUT/x\"\noutputs = [\"x\"]";
-    let project = TestProject::new(random);
-    let told = "the lock file had other bytes for the same recipe";
-    assert!(!project.ends(&["run"], 0).err.contains(told));
-    for folder in [".repro", "artifacts"] {
-        std::fs::remove_dir_all(project.path(folder)).unwrap();
-    }
-    let answer = project.ends(&["run"], 0);
-    assert!((answer.out + &answer.err).contains(told));
-    assert!(!project.ends(&["run", "--force"], 0).err.contains(told), "it is this project's own now");
-}
-
-#[test]
 fn what_a_clone_lacks_is_not_made_again_where_the_lock_file_may_be_believed() {
     let project = TestProject::new(
         r#"

@@ -15,14 +15,6 @@ fn a_cycle_is_shown_as_a_loop_with_exit_code_2() {
     assert!(!project.path(".repro").exists());
 }
 
-#[test]
-fn a_profile_with_the_name_of_a_stage_is_shown_with_exit_code_2() {
-    let project = TestProject::new(&format!("{CHAINS}\n[profile.join.params]\nword = \"quick\"\n"));
-    let answer = project.ends(&["run"], 2);
-    assert!(answer.err.contains("the profile `join` has the name of a stage"), "{}", answer.err);
-    assert!(answer.err.contains("rename one of them"), "{}", answer.err);
-}
-
 /// A limit on the size of files stands in for a full disk: the system refuses further bytes alike.
 #[test]
 fn a_disk_that_takes_no_more_is_named_and_what_was_finished_before_is_kept() {
@@ -89,14 +81,6 @@ fn an_unknown_key_is_shown_with_place_caret_suggestion_and_exit_code_2() {
     assert!(answer.err.contains("rum = \"true\""), "{}", answer.err);
     assert!(answer.err.contains("^^^"), "{}", answer.err);
     assert!(answer.err.contains("`run`"), "{}", answer.err);
-}
-
-#[test]
-fn a_missing_pipeline_file_is_named_with_exit_code_2() {
-    let project = TestProject::new("");
-    let answer = project.repro(&["dag", "-f", "nowhere.toml"]);
-    assert_eq!(answer.code, Some(2), "{}", answer.err);
-    assert!(answer.err.contains("nowhere.toml"), "{}", answer.err);
 }
 
 #[test]

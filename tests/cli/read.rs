@@ -56,7 +56,7 @@ fn commands_that_read_no_pipeline_refuse_what_is_about_one() {
     assert_eq!(project.start_as(&mut schema).wait().code, Some(0));
     // `doctor` looks at the cache beside the file.
     let told = project.ends(&["-f", "other.toml", "doctor"], 2).err;
-    assert!(told.contains("cannot read the pipeline file"), "{told}");
+    assert!(told.contains("other.toml") && told.contains("cannot read the pipeline file"), "{told}");
     project.write("other.toml", "");
     project.ends(&["-f", "other.toml", "doctor"], 0);
     project.ends(&["-S", "epochs=1", "doctor"], 2);

@@ -262,20 +262,6 @@ fn a_file_that_cannot_be_read_is_named_before_and_by_the_run() {
 }
 
 #[test]
-fn a_file_that_changes_while_a_stage_reads_it_makes_its_result_count_for_nothing() {
-    let mut space = Space::new();
-    space.give("d", "reads", vec!["notes"]);
-    space.edit("d", "cat notes > $OUT/x; echo later > notes");
-    fs::write(space.path("notes"), "now").unwrap();
-    let options = RunOptions { jobs: 2, keep_going: true, ..RunOptions::default() };
-    let (summary, events) = space.run_with(&options);
-    assert_eq!(summary.failed, [3], "{events:?}");
-    space.edit("d", "cat notes > $OUT/x");
-    space.ran(&["d"], &[]);
-    assert_eq!(read(&space.path("artifacts/d/x")), "later\n");
-}
-
-#[test]
 fn what_is_published_is_written_once_and_again_when_it_was_altered() {
     let mut space = Space::new();
     space.give("d", "publish", "page.md");

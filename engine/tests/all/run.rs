@@ -21,28 +21,6 @@ use engine::{
 use crate::space::{Space, read};
 
 #[test]
-fn a_second_run_runs_nothing() {
-    let space = Space::new();
-    space.ran(&["a", "b", "c", "d"], &[]);
-    assert_eq!(read(&space.path("artifacts/c/z")), "o\n");
-    let lock = read(&space.path("pipeline.lock"));
-    space.ran(&[], &[]);
-    assert_eq!(read(&space.path("pipeline.lock")), lock);
-}
-
-#[test]
-fn a_changed_parameter_reruns_its_chain_and_changing_back_restores_it() {
-    let mut space = Space::new();
-    space.ran(&["a", "b", "c", "d"], &[]);
-    space.edit("a", "echo two > $OUT/x");
-    space.ran(&["a", "b", "c"], &[]);
-    assert_eq!(read(&space.path("artifacts/c/z")), "t\n");
-    space.edit("a", "echo one > $OUT/x");
-    space.ran(&[], &["a", "b", "c"]);
-    assert_eq!(read(&space.path("artifacts/c/z")), "o\n");
-}
-
-#[test]
 fn the_lock_file_follows_other_bytes_of_the_same_recipe() {
     let mut space = Space::new();
     space.edit("d", "od -An -N8 -tx1 /dev/urandom > $OUT/x");
