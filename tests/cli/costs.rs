@@ -15,7 +15,7 @@ use network::{
     mode::Mode,
 };
 
-use super::experiments::{expanded, files, param, with};
+use super::experiments::{expanded, files, param};
 
 /// Images of CIFAR-10.
 const TRAIN: f64 = 50_000.0;
@@ -216,7 +216,7 @@ fn the_experiments_say_what_they_cost_at_the_measured_speeds() {
         };
         let name = file.file_name().expect("a name").to_string_lossy().into_owned();
         let path = format!("experiments/{name}");
-        let pipeline = expanded(&file, None);
+        let pipeline = expanded(&file, None, &[]);
         let by_mode = hours(&speeds, &pipeline);
         if by_mode.is_empty() {
             check(&path, &comment, "Cost: seconds".into());
@@ -236,11 +236,11 @@ fn the_experiments_say_what_they_cost_at_the_measured_speeds() {
         check("docs/results.md", &page, format!("| `repro run -f {path}` | {sum} |"));
         // What a part of it costs.
         for set in comment.split("With -S '").skip(1).filter_map(|rest| rest.split('\'').next()) {
-            let part = hours(&speeds, &with(&file, &[set]));
+            let part = hours(&speeds, &expanded(&file, None, &[set]));
             check(&path, &comment, format!("With -S '{set}': {}", total(&part)));
         }
     }
-    let origin = expanded(&Path::new(env!("CARGO_MANIFEST_DIR")).join("pipeline.toml"), Some("jpeg"));
+    let origin = expanded(&Path::new(env!("CARGO_MANIFEST_DIR")).join("pipeline.toml"), Some("jpeg"), &[]);
     let row = format!("| `repro run --profile jpeg` | {} |", round(hours(&speeds, &origin).values().sum()));
     if !says(&page, &row) {
         wrong.push(format!("docs/results.md: {row}"));
@@ -289,7 +289,7 @@ fn each_claim_names_a_command_that_settles_it_and_what_that_costs() {
     for command in list("command") {
         let (id, sets) = (word(command, "id"), words(&command["sets"]));
         let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
-        let pipeline = with(&root.join(word(command, "file")), &sets);
+        let pipeline = expanded(&root.join(word(command, "file")), None, &sets);
         assert!(pipeline.instances.iter().any(|instance| instance.kind.name() == "claims"), "{id}");
         let seeds = pipeline.instances.iter().filter_map(|instance| instance.axes.get("seed"));
         let seeds = seeds.map(ToString::to_string).collect::<BTreeSet<_>>().len();

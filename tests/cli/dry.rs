@@ -27,7 +27,7 @@ needs = { figures = "plot" }
 "#;
 
 /// A project with a page that shows its results.
-fn page() -> TestProject {
+pub(crate) fn page() -> TestProject {
     let project = TestProject::new(PAGE);
     project.write(
         "README.md",

@@ -75,8 +75,7 @@ fn a_file_above_is_a_project_of_its_own_however_it_is_named() {
 #[test]
 fn an_unknown_key_is_shown_with_place_caret_suggestion_and_exit_code_2() {
     let project = TestProject::new("[stage.a]\nkind = \"command\"\nrum = \"true\"\noutputs = []\n");
-    let answer = project.repro(&["dag"]);
-    assert_eq!(answer.code, Some(2), "{}", answer.err);
+    let answer = project.ends(&["dag"], 2);
     assert!(answer.err.contains("pipeline.toml:3:1"), "{}", answer.err);
     assert!(answer.err.contains("rum = \"true\""), "{}", answer.err);
     assert!(answer.err.contains("^^^"), "{}", answer.err);
@@ -86,8 +85,7 @@ fn an_unknown_key_is_shown_with_place_caret_suggestion_and_exit_code_2() {
 #[test]
 fn a_folder_that_is_not_there_is_named_with_exit_code_2() {
     let project = TestProject::new("");
-    let answer = project.repro(&["-C", "nowhere", "dag"]);
-    assert_eq!(answer.code, Some(2), "{}", answer.err);
+    let answer = project.ends(&["-C", "nowhere", "dag"], 2);
     assert!(answer.err.contains("`nowhere`"), "{}", answer.err);
 }
 

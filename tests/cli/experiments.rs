@@ -24,15 +24,10 @@ pub(crate) fn files() -> Vec<PathBuf> {
     files
 }
 
-pub(crate) fn expanded(file: &Path, profile: Option<&str>) -> Pipeline {
-    let options = LoadOptions { file: file.into(), profile: profile.map(Into::into), sets: Vec::new() };
-    load(&options, &stages::kinds()).unwrap_or_else(|error| panic!("{:?}", error.diagnostics))
-}
-
-/// Without a profile, with settings as after `-S`.
-pub(crate) fn with(file: &Path, sets: &[&str]) -> Pipeline {
+/// With settings as after `-S`.
+pub(crate) fn expanded(file: &Path, profile: Option<&str>, sets: &[&str]) -> Pipeline {
     let sets = sets.iter().map(|set| (*set).to_owned()).collect();
-    let options = LoadOptions { file: file.into(), profile: None, sets };
+    let options = LoadOptions { file: file.into(), profile: profile.map(Into::into), sets };
     load(&options, &stages::kinds()).unwrap_or_else(|error| panic!("{:?}", error.diagnostics))
 }
 
@@ -60,7 +55,7 @@ fn every_experiment_says_what_it_costs_and_has_its_profiles() {
         assert!(comment.contains('?') && comment.contains("Cost: "), "{}", file.display());
         let stem = file.file_stem().expect("a name");
         for profile in [None, Some("jpeg"), Some("quick")] {
-            let pipeline = expanded(&file, profile);
+            let pipeline = expanded(&file, profile, &[]);
             assert_eq!(pipeline.root, Path::new(env!("CARGO_MANIFEST_DIR")));
             let namespace = Path::new("experiments").join(stem).join(profile.unwrap_or_default());
             assert_eq!(pipeline.namespace, namespace);
@@ -72,7 +67,7 @@ fn every_experiment_says_what_it_costs_and_has_its_profiles() {
 fn trained_by(what: impl Fn(&Pipeline, &Instance) -> String) -> BTreeMap<String, BTreeSet<String>> {
     let mut by = BTreeMap::<_, BTreeSet<_>>::new();
     for file in files() {
-        let pipeline = expanded(&file, Some("quick"));
+        let pipeline = expanded(&file, Some("quick"), &[]);
         let name = file.file_stem().expect("a name").to_string_lossy().into_owned();
         for instance in pipeline.instances.iter().filter(|instance| instance.kind.name() == "train") {
             by.entry(what(&pipeline, instance)).or_default().insert(name.clone());
@@ -112,7 +107,7 @@ fn the_quick_profiles_train_every_network_and_every_mode() {
 fn the_quick_profiles_draw_both_variants_and_every_initialisation() {
     let mut inits = BTreeSet::new();
     for file in files() {
-        let pipeline = expanded(&file, Some("quick"));
+        let pipeline = expanded(&file, Some("quick"), &[]);
         for model in pipeline.instances.iter().filter(|instance| instance.kind.name() == "model") {
             inits.insert(["init", "bn_init", "variant"].map(|key| param(model, key)));
         }
@@ -132,7 +127,7 @@ fn the_settings_of_the_help_work_on_the_projects_own_pipeline() {
     assert!(sets.len() >= 2, "{help}");
     for set in sets {
         let set = set.split("  ").next().expect("a setting").trim_matches('\'');
-        with(&Path::new(env!("CARGO_MANIFEST_DIR")).join("pipeline.toml"), &[set]);
+        expanded(&Path::new(env!("CARGO_MANIFEST_DIR")).join("pipeline.toml"), None, &[set]);
     }
 }
 
@@ -141,7 +136,7 @@ fn the_settings_of_the_help_work_on_the_projects_own_pipeline() {
 fn trainings_that_several_files_want_have_one_recipe() {
     let mut recipes = BTreeMap::<_, BTreeSet<_>>::new();
     for file in files() {
-        let pipeline = expanded(&file, Some("jpeg"));
+        let pipeline = expanded(&file, Some("jpeg"), &[]);
         for instance in pipeline.instances.iter().filter(|instance| instance.kind.name() == "train") {
             let recipe = instance.params.recipe.to_string();
             assert!(!recipe.contains("seed"), "{}: the seed is the model's", instance.name);

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::SystemTime};
 
-use crate::project::TestProject;
+use crate::{dry::page, project::TestProject};
 
 const ONE: &str = "[stage.one]\nkind = \"command\"\noutputs = [\"x\"]\n";
 
@@ -195,12 +195,7 @@ fn status_names_what_was_touched() {
 
 #[test]
 fn status_says_which_page_does_not_show_a_result() {
-    let plot = "[stage.model]\nkind = \"model\"\narch = \"resnet8\"\n[stage.memory]\nkind = \"memory\"\nneeds = { model = \"model\" }\n\
-        [stage.plot]\nkind = \"plot\"\nneeds = { memory = \"memory\" }\n[stage.page]\nkind = \"readme\"\npublish = true\nneeds = { figures = \"plot\" }\n";
-    let project = TestProject::new(plot);
-    project.write("README.md", "<!-- repro:memory --><!-- /repro:memory -->");
-    project.ends(&["run"], 0);
-    assert_eq!(project.ends(&["status"], 0).out, "4 fresh\n");
+    let project = page();
     let shown = project.read("README.md");
     project.edit("README.md", "| ResNet-8 | paper |", "| ResNet-8 | mine |");
     let told = "page: `README.md` does not show it; a run writes it\n";
@@ -305,12 +300,7 @@ fn output_that_cannot_be_written_is_no_success() {
 
 #[test]
 fn nobody_waits_for_a_pipe_among_the_figures() {
-    let project = TestProject::new(
-        "[stage.model]\nkind = \"model\"\narch = \"resnet8\"\n[stage.memory]\nkind = \"memory\"\nneeds = { model = \"model\" }\n\
-         [stage.plot]\nkind = \"plot\"\nneeds = { memory = \"memory\" }\n[stage.page]\nkind = \"readme\"\npublish = true\nneeds = { figures = \"plot\" }\n",
-    );
-    project.write("README.md", "<!-- repro:memory --><!-- /repro:memory -->");
-    project.ends(&["run"], 0);
+    let project = page();
     let pipe = project.path("docs/figures/zz.svg");
     fs::create_dir_all(pipe.parent().unwrap()).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());

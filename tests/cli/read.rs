@@ -25,8 +25,7 @@ fn the_graph_shows_every_instance_and_edge_in_every_format() {
         (&["dag", "--mermaid"], "n0 -->|number| n1"),
         (&["dag", "--dot"], "\"first\" -> \"second\" [label=\"number\"]"),
     ] {
-        let answer = project.repro(args);
-        assert_eq!(answer.code, Some(0), "{}", answer.err);
+        let answer = project.ends(args, 0);
         assert!(answer.out.contains(edge), "{}", answer.out);
     }
     project.edit("pipeline.toml", "needs = {", "values = { MOST = inf }\nneeds = {");
@@ -87,9 +86,8 @@ fn help_offers_what_works_in_any_project_and_where_it_is_read() {
 
 #[test]
 fn completions_name_every_command() {
-    let answer = TestProject::new("").repro(&["completions", "bash"]);
-    assert_eq!(answer.code, Some(0), "{}", answer.err);
-    let known = TestProject::new("").repro(&["--help"]).out;
+    let answer = TestProject::new("").ends(&["completions", "bash"], 0);
+    let known = TestProject::new("").ends(&["--help"], 0).out;
     let listed = known.split("Commands:\n").nth(1).expect("a list of commands").lines();
     let listed = listed.take_while(|line| !line.is_empty()).filter(|line| !line.starts_with("   "));
     let names: Vec<_> = listed.filter_map(|line| line.split_whitespace().next()).collect();

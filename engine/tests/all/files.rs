@@ -168,15 +168,20 @@ fn the_files_of_a_folder_that_changed_are_named() {
     assert!(events.iter().any(told), "{events:?}");
 }
 
+/// Writes a file as if an hour ago: however fast the machine is, within a tick of the clock it would be as young in the end as
+/// it is now.
+fn write_old(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
+}
+
 #[test]
 fn a_file_that_was_another_while_the_stage_ran_is_noticed_though_it_is_the_same_again() {
     let meanwhile = "printf B > note; cp note $OUT/x; printf A > note";
     let mut space = Space::of(vec![("d", meanwhile.to_owned(), vec![])]);
     space.give("d", "reads", vec!["note"]);
-    fs::write(space.path("note"), "A").unwrap();
-    // However fast the machine is: within a tick of the clock it would be as young in the end as it is now.
-    let note = fs::File::options().write(true).open(space.path("note")).unwrap();
-    note.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
+    write_old(&space.path("note"), "A");
     let (summary, events) = space.run();
     assert_eq!(summary.failed, [0]);
     let told = events.iter().any(|event| {
@@ -200,10 +205,7 @@ fn what_a_command_goes_on_from_goes_when_what_it_read_was_another_meanwhile() {
     ] {
         let mut space = Space::of(vec![("d", format!("{once} {meanwhile} {then}"), vec![])]);
         space.give("d", "reads", vec!["note"]);
-        fs::write(space.path("note"), "A").unwrap();
-        // As above: otherwise it could all be within a tick of the clock.
-        let note = fs::File::options().write(true).open(space.path("note")).unwrap();
-        note.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
+        write_old(&space.path("note"), "A");
         assert_eq!(space.run().0.failed, [0]);
         space.ran(&["d"], &[]);
         assert_eq!(read(&space.path("artifacts/d/x")), made);
@@ -216,14 +218,9 @@ fn what_a_command_goes_on_from_stays_when_its_files_are_touched_later_and_goes_w
     let run = "[ -e $SCRATCH/part ] && cp $SCRATCH/part $OUT/x && exit; cp note $SCRATCH/part; exit 1";
     let mut space = Space::of(vec![("d", run.to_owned(), vec![])]);
     space.give("d", "reads", vec!["note"]);
-    let write = || {
-        fs::write(space.path("note"), "A").unwrap();
-        let note = fs::File::options().write(true).open(space.path("note")).unwrap();
-        note.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
-    };
-    write();
+    write_old(&space.path("note"), "A");
     assert_eq!(space.run().0.failed, [0]);
-    write();
+    write_old(&space.path("note"), "A");
     space.ran(&["d"], &[]);
     assert_eq!(read(&space.path("artifacts/d/x")), "A");
     let forced = RunOptions { force: true, ..RunOptions::default() };

@@ -21,6 +21,13 @@ use crate::{
     space::Space,
 };
 
+/// Tests and their names.
+macro_rules! named {
+    ($($test:ident),* $(,)?) => {
+        [$((stringify!($test), $test as fn())),*]
+    };
+}
+
 fn main() -> ExitCode {
     if env::args().nth(1).as_deref() == Some("__stage") {
         return engine::child::serve(&Kinds::default().with(Toy("toy")));
@@ -31,26 +38,26 @@ fn main() -> ExitCode {
         let status = Command::new(env::current_exe().unwrap()).env(GPUS.0, GPUS.1).status().unwrap();
         return if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    let tests: [(&str, fn()); 19] = [
-        ("equal_keys_share_a_process", equal_keys_share_a_process),
-        ("each_result_is_what_it_would_be_alone", each_result_is_what_it_would_be_alone),
-        ("one_that_fails_takes_no_other_along", one_that_fails_takes_no_other_along),
-        ("one_that_cannot_start_takes_no_other_along", one_that_cannot_start_takes_no_other_along),
-        ("a_crash_fails_those_that_had_not_finished", a_crash_fails_those_that_had_not_finished),
-        ("who_leaves_without_a_word_has_failed", who_leaves_without_a_word_has_failed),
-        ("one_that_is_done_waits_for_no_other", one_that_is_done_waits_for_no_other),
-        ("one_that_has_failed_is_told_of_at_once", one_that_has_failed_is_told_of_at_once),
-        ("a_group_is_no_larger_than_its_kind_says", a_group_is_no_larger_than_its_kind_says),
-        ("one_waits_for_its_like", one_waits_for_its_like),
-        ("a_full_group_waits_for_nobody", a_full_group_waits_for_nobody),
-        ("one_that_does_not_fit_parts_no_others", one_that_does_not_fit_parts_no_others),
-        ("twins_run_once", twins_run_once),
-        ("the_twin_of_a_failure_waits_for_no_other", the_twin_of_a_failure_waits_for_no_other),
-        ("a_kind_takes_a_gpu_where_there_is_one", a_kind_takes_a_gpu_where_there_is_one),
-        ("each_gpu_gets_its_part_of_a_group", each_gpu_gets_its_part_of_a_group),
-        ("what_is_launched_says_where_it_runs", what_is_launched_says_where_it_runs),
-        ("who_cannot_stop_well_has_failed", who_cannot_stop_well_has_failed),
-        ("one_that_waits_in_a_queue_holds_up_no_other", one_that_waits_in_a_queue_holds_up_no_other),
+    let tests = named![
+        equal_keys_share_a_process,
+        each_result_is_what_it_would_be_alone,
+        one_that_fails_takes_no_other_along,
+        one_that_cannot_start_takes_no_other_along,
+        a_crash_fails_those_that_had_not_finished,
+        who_leaves_without_a_word_has_failed,
+        one_that_is_done_waits_for_no_other,
+        one_that_has_failed_is_told_of_at_once,
+        a_group_is_no_larger_than_its_kind_says,
+        one_waits_for_its_like,
+        a_full_group_waits_for_nobody,
+        one_that_does_not_fit_parts_no_others,
+        twins_run_once,
+        the_twin_of_a_failure_waits_for_no_other,
+        a_kind_takes_a_gpu_where_there_is_one,
+        each_gpu_gets_its_part_of_a_group,
+        what_is_launched_says_where_it_runs,
+        who_cannot_stop_well_has_failed,
+        one_that_waits_in_a_queue_holds_up_no_other,
     ];
     let failed = tests.iter().filter(|(name, test)| {
         let passed = catch_unwind(test).is_ok();
