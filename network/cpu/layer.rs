@@ -124,50 +124,6 @@ mod tests {
         results.all().to_vec()
     }
 
-    /// <conv(x, w), g> = <x, back(g, w)> = <w, gradient(x, g)>, whatever the algorithm.
-    #[test]
-    fn the_three_directions_agree_for_every_kind_of_layer() {
-        for (shape, stride, size) in [
-            ([16, 3, 3, 3], 1, [6, 7]),
-            ([32, 16, 3, 3], 1, [8, 8]),
-            ([32, 16, 3, 3], 2, [8, 8]),
-            ([32, 16, 1, 1], 2, [7, 8]),
-            ([32, 32, 3, 3], 1, [2, 2]),
-            ([160, 144, 3, 3], 1, [5, 4]),
-        ] {
-            let (isa, images) = (Isa::all()[0], 3);
-            let mut layer = Layer::new(shape, stride, size);
-            let [filters, channels, ..] = shape;
-            let mut stream = rng::stream(3, "layer");
-            let mut draw = |n: usize| (0..n).map(|_| stream.normal() as f32).collect::<Vec<_>>();
-            let weights = draw(shape.iter().product());
-            layer.set(isa, &weights);
-            let (x, x_plain) = inside(&draw(images * plain(channels, size)), channels, size, images);
-            let (g, g_plain) =
-                inside(&draw(images * plain(filters, layer.output)), filters, layer.output, images);
-            let y = results(&layer, isa, Direction::Forward, [&x, &x_plain], images);
-            let dot = |a: &[f32], b: &[f32]| {
-                assert_eq!(a.len(), b.len());
-                a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>()
-            };
-            let expected = dot(&y, &g_plain);
-            let size = y.len() as f64; // about the square of the sum's deviation
-            let near = |other: f64| (other - expected).abs() < 1e-5 * size;
-            if channels >= 16 {
-                let dx = results(&layer, isa, Direction::Back, [&g, &g_plain], images);
-                assert!(near(dot(&dx, &x_plain)), "{shape:?} back");
-            }
-            let gradient = layer.gradient(None);
-            let mut sum = vec![0.0; gradient.sum_len()];
-            let mut scratch = vec![f32::NAN; gradient.scratch_len()];
-            let mut d_weights = vec![f32::NAN; weights.len()];
-            gradient.add(isa, images, &x, &g, &mut sum, &mut scratch);
-            gradient.finish(isa, &mut sum, &mut d_weights);
-            assert!(near(dot(&d_weights, &weights)), "{shape:?} filters");
-            assert!(expected.abs() > 1e-2 * size.sqrt(), "a sum that says nothing");
-        }
-    }
-
     /// The bits themselves, so that a machine of another kind would be noticed.
     #[test]
     fn results_are_the_same_bits_on_every_machine() {

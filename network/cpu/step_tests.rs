@@ -34,42 +34,6 @@ fn run(step: &mut Step<impl Stored>, batch: usize) -> f64 {
     logits.iter().map(|l| l * l / 2.0).sum()
 }
 
-/// Compares the gradient of every `every`-th unit with the slope of the loss along it: there,
-/// rounding and kinks matter least.
-fn compare_with_slopes(arch: &str, variant: Variant, batch: usize, every: usize) {
-    let mut step = network::<f32>(arch, variant, batch, Isa::all()[0], 2);
-    run(&mut step, batch);
-    let gradients: Vec<_> = step.units.iter().map(|u| (u.d_gamma.clone(), u.d_beta.clone())).collect();
-    for (u, (d_gamma, d_beta)) in gradients.iter().enumerate().step_by(every) {
-        let norm = d_gamma.iter().chain(d_beta).map(|x| x * x).sum::<f32>().sqrt();
-        let mut moved = |by: f32| {
-            let unit = &mut step.units[u];
-            let old = (unit.gamma.clone(), unit.beta.clone());
-            unit.gamma.iter_mut().zip(d_gamma).for_each(|(x, d)| *x += by * d / norm);
-            unit.beta.iter_mut().zip(d_beta).for_each(|(x, d)| *x += by * d / norm);
-            let loss = run(&mut step, batch);
-            let unit = &mut step.units[u];
-            (unit.gamma, unit.beta) = old;
-            loss
-        };
-        let slope = (moved(2e-3) - moved(-2e-3)) / 4e-3;
-        let error = (slope / f64::from(norm) - 1.0).abs();
-        assert!(error < 0.02, "{arch} {variant} {}: slope {slope}, gradient {norm}", step.units[u].name);
-    }
-}
-
-#[test]
-fn gradients_of_residual_networks_equal_finite_differences() {
-    compare_with_slopes("resnet8", Variant::Paper, 5, 1);
-    compare_with_slopes("resnet8", Variant::Origin, 5, 1);
-    compare_with_slopes("resnet14", Variant::Paper, 2, 3);
-}
-
-#[test]
-fn gradients_through_max_pooling_equal_finite_differences() {
-    compare_with_slopes("vgg11", Variant::Paper, 2, 1);
-}
-
 /// Logits and gradients after a step, and that after another of another size.
 fn bits<S: Stored>(arch: &str, variant: Variant, batch: usize, isa: Isa, threads: usize) -> Vec<u64> {
     let mut step = network::<S>(arch, variant, batch, isa, threads);

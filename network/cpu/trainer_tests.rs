@@ -248,35 +248,6 @@ fn running_statistics_end_at_the_batch_and_predictions_follow_them() {
 }
 
 #[test]
-fn a_restored_training_goes_on_with_the_same_bits() {
-    for mode in [Mode::All, Mode::Random, Mode::Bn] {
-        let spec = spec(Variant::Paper, mode);
-        let mut a = trainer(&spec, Isa::all()[0], 2);
-        a.step(&batch(0, 7), 0.1).unwrap();
-        let mut b = trainer(&spec, Isa::all()[0], 1);
-        b.restore(&a.state().unwrap()).unwrap();
-        for t in [&mut a, &mut b] {
-            t.step(&batch(1, 7), 0.1).unwrap();
-        }
-        assert_eq!(bits(&a.state().unwrap()), bits(&b.state().unwrap()), "{mode}");
-    }
-    let mut a = trainer(&spec(Variant::Paper, Mode::Bn), Isa::all()[0], 1);
-    let mut foreign = a.state().unwrap();
-    foreign.momentum.clear();
-    assert!(a.restore(&foreign).unwrap_err().to_string().contains("bn1.bias"));
-}
-
-#[test]
-fn what_it_cannot_do_is_refused_in_words() {
-    let mut t = trainer(&spec(Variant::Paper, Mode::Bn), Isa::all()[0], 1);
-    assert!(t.step(&[], 0.1).is_err());
-    assert!(t.step(&batch(0, 8), 0.1).unwrap_err().to_string().contains("1 to 7"));
-    let far = Example { index: 14, dy: 4, dx: 4, flip: false };
-    assert!(t.step(&[far], 0.1).unwrap_err().to_string().contains("no training image 14"));
-    assert!(t.predict(Split::Test, 0..11).is_err());
-}
-
-#[test]
 fn outputs_that_are_computed_again_change_no_bit() {
     fn run<S: Stored>(t: &mut CpuTrainer<S>) -> (Vec<u32>, Vec<Vec<u64>>, [Vec<f32>; 2]) {
         for (epoch, size) in [(0, 7), (1, 4)] {

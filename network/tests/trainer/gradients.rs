@@ -68,6 +68,7 @@ fn gradients_of_every_initialisation_are_those_in_f64() {
         ("vgg11", BnInit::Oneone),
         ("resnet8", BnInit::PositiveNegative),
         ("resnet8", BnInit::Oneone),
+        ("resnet14", BnInit::Uniform),
     ] {
         let mut spec = spec(arch, Variant::Paper, Mode::Bn, 4);
         spec.init.bn = bn;
