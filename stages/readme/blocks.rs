@@ -60,15 +60,17 @@ fn full_name(stage: &str, name: &str) -> String {
     if stage.is_empty() { name.to_owned() } else { format!("{stage}/{name}") }
 }
 
-/// An error where the page wants a block of `stage` that it does not make, which would stay as it is for ever, where a
-/// block of `stage` ends that does not begin, or where any block begins within another: what lies between would be lost.
+/// Does the page want a block of `stage`? An error where it wants one that the stage does not make, which would stay as
+/// it is for ever, where one ends that does not begin, or where any block begins within another: what lies between would
+/// be lost.
 pub(super) fn check(
     text: &str,
     page: &Path,
     stage: &str,
     makes: impl Fn(&str) -> bool,
-) -> Result<(), StageError> {
+) -> Result<bool, StageError> {
     let page = page.display();
+    let mut any = false;
     let mut within: Option<&str> = None;
     for Marker { name, ends, .. } in markers_in(text) {
         let [open, close] = around(name);
@@ -97,8 +99,9 @@ pub(super) fn check(
                  another stage's, give each of them a `name`",
             ));
         }
+        any = true;
     }
-    Ok(())
+    Ok(any)
 }
 
 /// A comment that begins or ends a block.
@@ -129,12 +132,6 @@ fn markers_in(text: &str) -> Vec<Marker<'_>> {
         }
     }
     found
-}
-
-/// Does `text` have a block of `stage` called `name`?
-pub(super) fn has(text: &str, stage: &str, name: &str) -> bool {
-    let name = full_name(stage, name);
-    markers_in(text).iter().any(|marker| marker.name == name)
 }
 
 /// `text` with `content` in each block of `stage` called `name`; unchanged where there is none.
@@ -217,6 +214,11 @@ mod tests {
         assert_eq!(says("<!-- /repro:table -->", "").as_deref(), Some(ended));
     }
 
+    /// Is there a block called `table`, and no other one?
+    fn has_table(text: &str) -> bool {
+        check(text, "README.md".as_ref(), "", |block| block == "table").unwrap()
+    }
+
     #[test]
     fn blocks_are_replaced_where_no_code_is_and_lines_end_as_they_did() {
         let filled = |text: &str| replace(text, "README.md".as_ref(), "", "table", "a\nb\n").unwrap();
@@ -228,7 +230,7 @@ mod tests {
         );
         assert_eq!(filled(&block("\r\n")), block("\r\n\r\na\r\nb\r\n\r\n"));
         assert_eq!(filled(&block("").repeat(2)), block("\n\na\nb\n\n").repeat(2));
-        assert!(!has(code, "", "table") && has(&block(""), "", "table"));
+        assert!(!has_table(code) && has_table(&block("")));
         // Whatever code looks like, words in it are the author's.
         let mine = "<!-- repro:table --> mine <!-- /repro:table -->";
         for code in [
@@ -255,7 +257,7 @@ mod tests {
             "```markdown\n1. step\n\n    ```sh\n    x\n    ```\n```\n",
             "> ```\n> x\n",
         ] {
-            assert!(has(&format!("{text}{}", block("")), "", "table"), "{text}");
+            assert!(has_table(&format!("{text}{}", block(""))), "{text}");
         }
     }
 

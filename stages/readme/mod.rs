@@ -193,8 +193,7 @@ impl Kind for Readme {
                     || TABLES.iter().any(|(table, _)| *table == block)
                         && result.join(format!("{block}.md")).exists()
             };
-            blocks::check(&text, &page, &name, shows)?;
-            if !has_block(&text, &name) {
+            if !blocks::check(&text, &page, &name, shows)? {
                 return Err(no_block(&page, &name));
             }
             let way = blocks::way(&page, &folder);
@@ -240,12 +239,6 @@ fn old_figures(project: &Path, folder: &Path, list: &[Entry]) -> Result<Vec<Path
 fn wrong_kind(input: &Input, role: &str, kind: &str) -> StageError {
     StageError::new(format!("`{}` has no {role} to show", input.instance))
         .hint(format!("`{role}` wants an instance of kind `{kind}`"))
-}
-
-/// Does a page want anything of the stage of that `name`?
-fn has_block(text: &str, name: &str) -> bool {
-    let mut blocks = TABLES.iter().map(|(table, _)| table).chain(&["figure", "figures"]);
-    blocks.any(|block| blocks::has(text, name, block))
 }
 
 fn no_block(page: &Path, name: &str) -> StageError {
