@@ -61,10 +61,7 @@ pub struct Launch {
 /// A device with one stream: everything happens in the order of the calls.
 pub trait Device {
     /// Told which sources will be loaded, before any is: several compile at once.
-    fn prepare(&mut self, sources: &[Source]) -> Result<()> {
-        let _ = sources;
-        Ok(())
-    }
+    fn prepare(&mut self, sources: &[Source]) -> Result<()>;
     /// Compiles (or finds compiled) and loads; one [`Kernel`] per wanted name, in order.
     fn load(&mut self, source: &Source) -> Result<Vec<Kernel>>;
     /// Zeroed memory, aligned to 256 bytes, that lives as long as the device.
@@ -82,13 +79,9 @@ pub trait Device {
     /// Free and total bytes.
     fn memory(&self) -> Result<[u64; 2]>;
     /// Bytes of shared memory that a block may have at most.
-    fn most_shared(&self) -> u32 {
-        u32::MAX
-    }
+    fn most_shared(&self) -> u32;
     /// Can it multiply in tf32 and bf16?
-    fn has_tensor_cores(&self) -> bool {
-        true
-    }
+    fn has_tensor_cores(&self) -> bool;
     /// Card, driver, compiler; for the record of a run.
     fn describe(&self) -> String;
     /// What of it decides how sums are rounded: the same bits come out where this is the same.
