@@ -37,18 +37,17 @@ pub struct Metrics {
     pub confusion: Vec<Vec<u64>>,
 }
 
-/// Looks at all of `split`, `batch` images at a time. Before each it asks `go_on`, with the number
+/// Looks at all test images, `batch` at a time. Before each it asks `go_on`, with the number
 /// of images done; `None` when that said no. Where `zeros` are wanted, it counts them as
 /// [`Trainer::predict_counting`] does.
 pub fn evaluate(
     trainer: &mut dyn Trainer,
     data: &Dataset,
-    split: Split,
     batch: usize,
     mut zeros: Option<&mut [Vec<u64>]>,
     go_on: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Option<Metrics>> {
-    let (n, batch) = (data.len(split), batch.max(1));
+    let (n, batch) = (data.len(Split::Test), batch.max(1));
     let mut evaluation = Evaluation::new(data.classes().len());
     for start in (0..n).step_by(batch) {
         if !go_on(start) {
@@ -56,10 +55,10 @@ pub fn evaluate(
         }
         let range = start..n.min(start + batch);
         let logits = match &mut zeros {
-            None => trainer.predict(split, range.clone())?,
-            Some(zeros) => trainer.predict_counting(split, range.clone(), zeros)?,
+            None => trainer.predict(Split::Test, range.clone())?,
+            Some(zeros) => trainer.predict_counting(Split::Test, range.clone(), zeros)?,
         };
-        let labels: Vec<_> = range.map(|i| data.label(split, i)).collect();
+        let labels: Vec<_> = range.map(|i| data.label(Split::Test, i)).collect();
         evaluation.add(&logits, &labels)?;
     }
     Ok(Some(evaluation.metrics()))

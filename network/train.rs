@@ -330,7 +330,7 @@ impl Training {
         progress.safe = true;
         progress.split = Split::Test;
         let batch = self.protocol.batch;
-        let test = evaluate(&mut *self.trainer, &self.data, Split::Test, batch, None, &mut |done| {
+        let test = evaluate(&mut *self.trainer, &self.data, batch, None, &mut |done| {
             watch(&Progress { done, ..progress }).is_continue()
         });
         let Some(test) = test.map_err(|e| match e {

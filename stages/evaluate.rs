@@ -143,8 +143,7 @@ impl Kind for Evaluate {
     }
 
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
-        let EvaluateParams { device, engine } = job.params()?;
-        let device = if device == Device::Auto { Device::Cpu } else { device };
+        let EvaluateParams { engine, .. } = job.params()?;
         let (data, checkpoint) = (inputs::dataset(job)?, inputs::checkpoint(job)?);
         let model = &checkpoint.model;
         inputs::same_classes(model, &data)?;
@@ -153,11 +152,11 @@ impl Kind for Evaluate {
         let set = checkpoint.set().with_gammas();
         // No room for more images than a processor's threads take at once, or than there are: deep and wide networks need
         // much for each, and no image's numbers depend on the others.
-        let most = if device == Device::Cpu { AT_ONCE * job.resources.threads.max(1) } else { usize::MAX };
+        let most = AT_ONCE * job.resources.threads.max(1);
         let batch = Protocol::default().batch.min(most).min(data.len(Split::Test)).max(1);
         // In float32 whatever it was trained in: a training in bfloat16 told slightly other numbers of its last epoch.
         let spec = Protocol { batch, ..Protocol::default() }.spec(model, set, Precision::F32);
-        let mut trainer = compute::start(job, &spec, &data, device, engine)?;
+        let mut trainer = compute::start(job, &spec, &data, Device::Cpu, engine)?;
         let state = checkpoint.state_in(&set, &weights);
         let subject = subject(&checkpoint);
 
@@ -200,15 +199,14 @@ impl Looks<'_> {
         zeros: Option<&mut [Vec<u64>]>,
     ) -> Result<Metrics, StageError> {
         self.trainer.restore(state).map_err(failed)?;
-        let (split, batch) = (Split::Test, self.batch);
-        let images = self.data.len(split);
+        let images = self.data.len(Split::Test);
         let before = self.done * images;
         let go_on = &mut |done: usize| {
             let (done, total) = ((before + done) as u64, ((1 + THRESHOLDS.len()) * images) as u64);
             job.reporter.progress(&Progress { done, total, unit: "image".to_owned(), readings: Vec::new() });
             !job.reporter.stop_requested()
         };
-        let metrics = evaluate(self.trainer, self.data, split, batch, zeros, go_on);
+        let metrics = evaluate(self.trainer, self.data, self.batch, zeros, go_on);
         self.done += 1;
         metrics.map_err(failed)?.ok_or_else(StageError::interrupted)
     }
