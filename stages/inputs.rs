@@ -22,7 +22,7 @@ pub(crate) fn wanted(role: &str) -> Option<Wanted> {
 
 /// The dataset of role `data`, mapped into memory: several trainings share its pages.
 pub(crate) fn dataset(job: &Job<'_>) -> Result<Arc<Dataset>, StageError> {
-    let (input, path) = file(job, "data", "dataset.bin")?;
+    let (input, path, wanted) = file(job, "data")?;
     let mapped = File::open(&path).and_then(|file| {
         // SAFETY: the runner never writes into a finished result: it replaces files by renaming. Who cuts the file
         // while it is read ends this process by a signal, which the runner reports and a next run goes on from.
@@ -31,31 +31,26 @@ pub(crate) fn dataset(job: &Job<'_>) -> Result<Arc<Dataset>, StageError> {
             memmap2::Mmap::map(&file)
         }
     });
-    let bytes = mapped.map_err(|e| unreadable(input, "data", "dataset.bin", &e))?;
+    let bytes = mapped.map_err(|e| unreadable(input, "data", wanted, &e))?;
     let opened = Dataset::from_bytes(Arc::new(bytes));
-    opened.map(Arc::new).map_err(|e| wrong(input, "data", "dataset.bin", &e))
+    opened.map(Arc::new).map_err(|e| wrong(input, "data", wanted, &e))
 }
 
 /// The model of role `model`.
 pub(crate) fn model(job: &Job<'_>) -> Result<Model, StageError> {
-    read(job, "model", "model.json", Model::from_json)
+    read(job, "model", Model::from_json)
 }
 
 /// The checkpoint of role `train`.
 pub(crate) fn checkpoint(job: &Job<'_>) -> Result<Checkpoint, StageError> {
-    read(job, "train", "checkpoint.safetensors", Checkpoint::from_bytes)
+    read(job, "train", Checkpoint::from_bytes)
 }
 
-/// What the file `name` holds of the input whose role and kind have the same name.
-fn read<T>(
-    job: &Job<'_>,
-    role: &str,
-    name: &str,
-    read: impl Fn(&[u8]) -> network::Result<T>,
-) -> Result<T, StageError> {
-    let (input, path) = file(job, role, name)?;
-    let bytes = fs::read(path).map_err(|e| unreadable(input, role, name, &e))?;
-    read(&bytes).map_err(|e| wrong(input, role, name, &e))
+/// What the file of `role` holds.
+fn read<T>(job: &Job<'_>, role: &str, read: impl Fn(&[u8]) -> network::Result<T>) -> Result<T, StageError> {
+    let (input, path, wanted) = file(job, role)?;
+    let bytes = fs::read(path).map_err(|e| unreadable(input, role, wanted, &e))?;
+    read(&bytes).map_err(|e| wrong(input, role, wanted, &e))
 }
 
 /// A network and a dataset only go together when they know equally many classes.
@@ -68,26 +63,25 @@ pub(crate) fn same_classes(model: &Model, data: &Dataset) -> Result<(), StageErr
         .hint(format!("set `classes = {of_data}` in the `model` stage")))
 }
 
-fn file<'a>(job: &'a Job<'_>, role: &str, name: &str) -> Result<(&'a Input, PathBuf), StageError> {
+/// What fills `role`, and the file that is wanted of it.
+fn file<'a>(job: &'a Job<'_>, role: &str) -> Result<(&'a Input, PathBuf, Wanted), StageError> {
     let input = job.input(role)?;
-    input.lacks_no(name.as_ref())?;
-    Ok((input, input.dir.join(name)))
+    let wanted = wanted(role).ok_or_else(|| StageError::new(format!("`{role}` is not read")))?;
+    input.lacks_no(wanted.file.as_ref())?;
+    Ok((input, input.dir.join(wanted.file), wanted))
 }
 
-fn unreadable(input: &Input, role: &str, name: &str, cause: &std::io::Error) -> StageError {
-    let hint = format!("`{role}` wants an instance of kind `{}`", kind_of(role));
-    StageError::new(format!("cannot read {name} of `{}`: {cause}", input.instance)).hint(hint)
+fn unreadable(input: &Input, role: &str, wanted: Wanted, cause: &std::io::Error) -> StageError {
+    let hint = format!("`{role}` wants an instance of kind `{}`", wanted.kinds[0]);
+    StageError::new(format!("cannot read {} of `{}`: {cause}", wanted.file, input.instance)).hint(hint)
 }
 
-fn wrong(input: &Input, role: &str, name: &str, cause: &network::Error) -> StageError {
-    let kind = kind_of(role);
+fn wrong(input: &Input, role: &str, wanted: Wanted, cause: &network::Error) -> StageError {
     let hint = format!(
-        "`{role}` wants an instance of kind `{kind}`; if it is one, `repro verify` says what is damaged"
+        "`{role}` wants an instance of kind `{}`; if it is one, `repro verify` says what is damaged",
+        wanted.kinds[0]
     );
-    StageError::new(format!("{name} of `{}` cannot be used: {cause}", input.instance)).integrity().hint(hint)
-}
-
-/// The kind that fills a role here.
-fn kind_of(role: &str) -> &str {
-    if role == "data" { "dataset" } else { role }
+    StageError::new(format!("{} of `{}` cannot be used: {cause}", wanted.file, input.instance))
+        .integrity()
+        .hint(hint)
 }
