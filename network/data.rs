@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn the_centre_cut_is_the_image_and_flips_mirror_before_the_crop() {
         let image: Vec<u8> = (0..IMAGE_BYTES).map(|i| (i % 256) as u8 | 1).collect();
-        let centre = Example { index: 0, dy: 4, dx: 4, flip: false };
+        let centre = Example::whole(0);
         assert_eq!(augmented_pixel(&image, &centre, 1, 5, 9), image[1024 + 5 * 32 + 9]);
         let corner = Example { index: 0, dy: 0, dx: 8, flip: true };
         assert_eq!(augmented_pixel(&image, &corner, 0, 3, 0), 0);

@@ -15,7 +15,7 @@ use crate::{
     Error, Result,
     arch::{BN_EPS, BN_MOMENTUM, Conv, Graph, IMAGE_CHANNELS, IMAGE_SIZE, Op},
     cpu::lanes::Isa,
-    data::{self, Dataset, PADDING},
+    data::{self, Dataset},
     init,
     mode::Share,
     optimizer::Sgd,
@@ -225,9 +225,7 @@ impl Reference {
         mut zeros: Option<&mut [Vec<u64>]>,
     ) -> Result<Vec<f32>> {
         self.data.check(split, &range)?;
-        let centre = PADDING as u8;
-        let examples: Vec<Example> =
-            range.map(|i| Example { index: i as u32, dy: centre, dx: centre, flip: false }).collect();
+        let examples: Vec<_> = range.map(|i| Example::whole(i as u32)).collect();
         let weights = self.weights()?;
         let mut logits = Vec::with_capacity(examples.len() * self.graph.classes());
         for batch in examples.chunks(self.spec.batch.max(1)) {

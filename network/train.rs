@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     Error, Result,
-    data::{Dataset, PADDING, epoch_order, example},
+    data::{Dataset, epoch_order, example},
     evaluate::evaluate,
     mode::TrainSet,
     model::Model,
@@ -292,7 +292,7 @@ impl Training {
         if self.protocol.augment {
             return example(self.seed, epoch, index);
         }
-        Example { index, dy: PADDING as u8, dx: PADDING as u8, flip: false }
+        Example::whole(index)
     }
 
     /// One more epoch, or what is left of one: all training images, then all test images. Asks `watch` before

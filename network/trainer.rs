@@ -14,7 +14,7 @@ use crate::{
     arch::{Arch, Variant},
     cpu::{self, lanes::Isa},
     cuda::{cards, driver::Card, nvrtc::Places, trainer::CudaTrainer},
-    data::Dataset,
+    data::{Dataset, PADDING},
     init::Init,
     mode::TrainSet,
     plan::Plan,
@@ -95,6 +95,13 @@ pub struct Example {
     pub dx: u8,
     /// Mirror the columns, before cropping.
     pub flip: bool,
+}
+
+impl Example {
+    /// An image as it is.
+    pub fn whole(index: u32) -> Self {
+        Self { index, dy: PADDING as u8, dx: PADDING as u8, flip: false }
+    }
 }
 
 /// Sums over examples.

@@ -212,11 +212,12 @@ impl<S: Stored> CpuTrainer<S> {
         let fixed: Vec<Vec<[f64; 2]>> =
             self.running.iter().map(|unit| unit.iter().map(|x| x.map(f64::from)).collect()).collect();
         let (data, table) = (&self.data, &self.normalization);
-        let centre = Example { index: 0, dy: data::PADDING as u8, dx: data::PADDING as u8, flip: false };
         let mut logits = Vec::with_capacity(range.len() * data.classes().len());
         for first in range.clone().step_by(self.spec.batch) {
             let count = self.spec.batch.min(range.end - first);
-            let load = |n: usize, out: &mut [f32]| load(data.image(split, first + n), &centre, table, out);
+            let load = |n: usize, out: &mut [f32]| {
+                load(data.image(split, first + n), &Example::whole(0), table, out)
+            };
             match &mut zeros {
                 None => self.step.predict(count, &fixed, load),
                 Some(zeros) => {

@@ -229,7 +229,7 @@ fn gradients_of_everything_equal_finite_differences() {
 #[test]
 fn running_statistics_end_at_the_batch_and_predictions_follow_them() {
     let mut t = trainer(&spec(Variant::Paper, Mode::None), Isa::all()[0], 1);
-    let examples: Vec<Example> = (0..7).map(|index| Example { index, dy: 4, dx: 4, flip: false }).collect();
+    let examples: Vec<_> = (0..7).map(Example::whole).collect();
     for _ in 0..200 {
         t.step(&examples, 0.1).unwrap();
     }

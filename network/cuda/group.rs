@@ -267,11 +267,8 @@ impl<D: Device> Group<D> {
         let mut logits = vec![Vec::with_capacity(range.len() * classes); self.len()];
         for first in range.clone().step_by(most) {
             let count = most.min(range.end - first);
-            let centre = |n: usize| {
-                let (index, middle) = ((before + first + n) as u32, data::PADDING as u8);
-                Example { index, dy: middle, dx: middle, flip: false }
-            };
-            let batch = packed(&(0..count).map(centre).collect::<Vec<_>>(), most);
+            let whole = |n: usize| Example::whole((before + first + n) as u32);
+            let batch = packed(&(0..count).map(whole).collect::<Vec<_>>(), most);
             let batches = batch.repeat(self.len());
             upload(&mut self.device, self.memory.ends.examples, &batches)?;
             self.run(Purpose::Predict, count)?;

@@ -333,7 +333,7 @@ fn what_it_cannot_do_is_refused_in_words() {
     let Some(mut t) = on(&spec, Order::Forward) else { return };
     assert!(t.step(&[], 0.1).is_err());
     assert!(t.step(&[batch(0, 0, 1)[0]; 8], 0.1).unwrap_err().to_string().contains("1 to 7"));
-    let far = Example { index: 64, dy: 4, dx: 4, flip: false };
+    let far = Example::whole(64);
     assert!(t.step(&[far], 0.1).unwrap_err().to_string().contains("no training image 64"));
     assert!(t.predict(Split::Test, 0..17).is_err());
     // Before anything is allocated or compiled.

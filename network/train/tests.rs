@@ -101,8 +101,7 @@ impl Trainer for Toy {
         if self.spoilt {
             return Ok(vec![f32::NAN; 3 * range.len()]);
         }
-        let centre = |index: usize| Example { index: index as u32, dy: 4, dx: 4, flip: false };
-        Ok(range.flat_map(|index| self.logits(split, &centre(index)).0).collect())
+        Ok(range.flat_map(|index| self.logits(split, &Example::whole(index as u32)).0).collect())
     }
 
     fn gradients(&mut self, _: &[Example]) -> Result<(Tally, Tensors)> {
