@@ -264,26 +264,24 @@ pub fn trainer(
                     Err(error) => return Err(error),
                 }
             }
+            // Why the last engine does not compute, and before it the card.
+            let joined = |error, notes: &[String]| match error {
+                Error::Unsupported { engine, reason } => {
+                    Error::Unsupported { engine, reason: [&[reason], notes].concat().join("; ") }
+                }
+                error => error,
+            };
             let trainer = match cpu(data.clone()) {
                 Ok((trainer, over)) => {
                     notes.extend(over);
                     trainer
                 }
                 // The reference has no more than the processor.
-                Err(Error::Unsupported { engine, reason }) if spec.precision == Precision::Tf32 => {
-                    let reasons: Vec<_> = [reason].into_iter().chain(notes).collect();
-                    return Err(Error::Unsupported { engine, reason: reasons.join("; ") });
-                }
+                Err(error) if spec.precision == Precision::Tf32 => return Err(joined(error, &notes)),
                 Err(Error::Unsupported { reason, .. }) => {
                     let slow =
                         format!("the reference engine computes, which is slow: of the CPU engine, {reason}");
-                    let trainer = reference(data).map_err(|error| match error {
-                        Error::Unsupported { engine, reason } => {
-                            let reasons: Vec<_> = [reason].into_iter().chain(notes.clone()).collect();
-                            Error::Unsupported { engine, reason: reasons.join("; ") }
-                        }
-                        error => error,
-                    })?;
+                    let trainer = reference(data).map_err(|error| joined(error, &notes))?;
                     notes.push(slow);
                     trainer
                 }
