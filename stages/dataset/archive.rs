@@ -5,7 +5,7 @@
 use std::{
     fs::File,
     io::{self, Read},
-    path::{Component, Path},
+    path::Path,
 };
 
 use engine::kind::StageError;
@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use tar::{Archive, EntryType};
 
 use super::cifar::{BATCH_BYTES, BATCHES};
-use crate::output::failed;
+use crate::{output::failed, params::stays_inside};
 
 const FOLDER: &str = "cifar-10-batches-bin";
 /// More than the official archive expands to (184 MB): what goes beyond is a bomb.
@@ -42,7 +42,7 @@ fn members(file: impl Read, official: bool) -> Result<Vec<Vec<u8>>, String> {
         if !matches!(kind, EntryType::Regular | EntryType::Directory | EntryType::XGlobalHeader) {
             return Err(format!("`{}` in it is neither a file nor a folder", path.display()));
         }
-        if !path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+        if !stays_inside(&path) {
             return Err(format!("`{}` in it leads outside", path.display()));
         }
         if entry.size() > BATCH_BYTES {
