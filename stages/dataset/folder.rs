@@ -13,11 +13,9 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Collected, Part, Place, decode::decode, subset::Subset};
+use super::{BLOCK, Collected, Part, Place, decode::decode, subset::Subset};
 use crate::output::failed;
 
-/// Images between two looks at whether to stop.
-const BLOCK: usize = 2000;
 const LAYOUT: &str = "the folder should hold `train/CLASS/*.jpg` and `test/CLASS/*.jpg` (or `.png`)";
 
 /// Parameters of an image folder.

@@ -35,6 +35,8 @@ const PACKED: &str = "dataset.bin";
 const FILES: &str = "files";
 /// What is in them, for people and tables.
 const DESCRIPTION: &str = "dataset.json";
+/// Images between two looks at whether to stop.
+const BLOCK: usize = 2000;
 
 /// The kind `dataset`.
 pub(crate) struct Dataset;

@@ -22,7 +22,7 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Collected, Part};
+use super::{BLOCK, Collected, Part};
 
 const SHAPES: [&str; 5] = ["disc", "square", "triangle", "ring", "cross"];
 const FILLS: [&str; 2] = ["striped", "chequered"];
@@ -112,9 +112,6 @@ pub(super) fn draw(params: &SyntheticParams, job: &mut Job<'_>) -> Result<Collec
     let (train, test) = (part("train", params.train)?, part("test", params.test)?);
     Ok(Collected { classes: names.take(classes).collect(), train, test })
 }
-
-/// Images between two looks at whether to stop.
-const BLOCK: usize = 2000;
 
 fn between(s: &mut Stream, low: f64, high: f64) -> f64 {
     low + (high - low) * s.uniform()
