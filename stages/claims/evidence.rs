@@ -123,10 +123,7 @@ impl Measure {
     fn of(self, run: &Evaluation) -> Option<f64> {
         let metrics = &run.metrics;
         let share = |part: u64, whole: u64| (whole > 0).then(|| 100.0 * part as f64 / whole as f64);
-        let zeroing = |threshold: f64| {
-            let all = &run.gammas.as_ref()?.zeroing;
-            all.iter().find(|z| (z.threshold - threshold).abs() < 1e-9).map(|z| 100.0 * z.change)
-        };
+        let zeroing = |threshold| run.gammas.as_ref()?.change_without(threshold);
         match self {
             Self::Top1 => Some(run.top1()),
             Self::SmallGamma => Some(100.0 * run.gammas.as_ref()?.all.below_001),

@@ -98,6 +98,14 @@ pub(crate) struct Gammas {
     pub(crate) layers: Vec<LayerGammas>,
 }
 
+impl Gammas {
+    /// Points of accuracy more without the gammas below `threshold`.
+    pub(crate) fn change_without(&self, threshold: f64) -> Option<f64> {
+        let of = self.zeroing.iter().find(|zeroing| (zeroing.threshold - threshold).abs() < 1e-9)?;
+        Some(100.0 * of.change)
+    }
+}
+
 /// Those of one BatchNorm.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct LayerGammas {

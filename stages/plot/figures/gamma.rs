@@ -122,11 +122,7 @@ pub(super) fn small(given: &Given<'_>) -> Vec<Drawing> {
 
 /// What setting them to zero costs, by family.
 pub(super) fn zeroing(given: &Given<'_>) -> Vec<Drawing> {
-    let change = |run: &Evaluation, threshold: f64| {
-        let zeroing = &run.gammas.as_ref()?.zeroing;
-        let of = zeroing.iter().find(|zeroing| (zeroing.threshold - threshold).abs() < 1e-9)?;
-        Some(100.0 * of.change)
-    };
+    let change = |run: &Evaluation, threshold| run.gammas.as_ref()?.change_without(threshold);
     // A tenth of a point is ten images.
     let points = Axis::linear_with("change of test accuracy (points)", &[-1.0, 1.0]);
     let drawing = |places: &Places| {
