@@ -1,8 +1,7 @@
-#![allow(clippy::print_stderr)] // says what it skips
-
 use std::env;
 
 use super::*;
+use crate::cuda::kernel_tests::found;
 
 const TOY: &str = r#"
 extern "C" __global__ void fill(float* to, float value, int n) {
@@ -23,12 +22,7 @@ fn toy(text: &str) -> Source {
 /// The compiler, where this machine has one.
 fn compiler() -> Option<Nvrtc> {
     let places = Places { nvrtc: env::var_os("REPRO_NVRTC").map(PathBuf::from), ..Places::default() };
-    let found = Nvrtc::find(&places, None, None);
-    if let Err(error) = &found {
-        assert!(places.nvrtc.is_none(), "`REPRO_NVRTC` is set: {error}");
-        eprintln!("skipped, for want of a compiler: {error}");
-    }
-    found.ok()
+    found(Nvrtc::find(&places, None, None), "REPRO_NVRTC")
 }
 
 #[test]
