@@ -163,11 +163,6 @@ impl Dataset {
         Ok(())
     }
 
-    /// Has `split` no images?
-    pub fn is_empty(&self, split: Split) -> bool {
-        self.len(split) == 0
-    }
-
     /// Of all its bytes. The trainings of a group share a dataset.
     pub(crate) fn digest(&self) -> blake3::Hash {
         *self.digest.get_or_init(|| blake3::hash((*self.bytes).as_ref()))

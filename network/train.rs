@@ -235,7 +235,7 @@ impl Training {
         seed: u64,
     ) -> Result<Self> {
         for split in [Split::Train, Split::Test] {
-            if data.is_empty(split) {
+            if data.len(split) == 0 {
                 return Err(Error::Invalid(format!("the dataset has no images in its split {split:?}")));
             }
         }
