@@ -213,12 +213,8 @@ pub struct Param {
 
 impl Param {
     /// Number of elements.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.shape.iter().product()
-    }
-    /// Never true: no parameter here is empty.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 

@@ -56,7 +56,7 @@ pub fn initial(graph: &Graph, seed: u64, init: Init) -> Tensors {
     let mut tensors = Tensors::new();
     for param in graph.params() {
         if matches!(param.role, Role::Conv | Role::Shortcut | Role::OutputWeight) {
-            fan_in = param.len() / param.shape[0];
+            fan_in = param.count() / param.shape[0];
         }
         let data = draw(&param, fan_in, &mut stream(seed, &param.name), init);
         tensors.insert(param.name, Tensor::new(param.shape, data));
@@ -79,7 +79,7 @@ fn numbers<T: Copy + Default + Send>(n: usize, s: &Stream, draw: impl Fn(&mut St
 }
 
 fn draw(param: &Param, fan_in: usize, s: &mut Stream, init: Init) -> Vec<f32> {
-    let n = param.len();
+    let n = param.count();
     let between = |low: f64, high: f64| numbers(n, s, |s| (low + (high - low) * s.uniform()) as f32);
     match param.role {
         Role::Gamma => match init.bn {
@@ -167,7 +167,7 @@ pub fn digest(tensors: &Tensors) -> String {
 /// whole tensor, each filter's ascending, drawn without replacement.
 pub fn random_positions(seed: u64, param: &Param, k: usize) -> Result<Vec<u32>> {
     let filters = param.shape[0];
-    let fan_in = param.len() / filters;
+    let fan_in = param.count() / filters;
     if k == 0 || k > fan_in {
         return Err(Error::Invalid(format!(
             "k = {k} trained weights per filter do not fit `{}`, whose filters have {fan_in}",
@@ -198,7 +198,7 @@ pub fn thin(seed: u64, param: &Param) -> Tensor {
     let places = [(); 2].map(|()| [below(rows), below(columns)]);
     // The origin has no layer that narrows, for which it would draw filters that are not there.
     let filters = [(); 2].map(|()| below(channels.min(param.shape[0])));
-    let mut data = vec![0.0; param.len()];
+    let mut data = vec![0.0; param.count()];
     for (filter, [row, column]) in filters.into_iter().zip(places) {
         let value = (0.001 + 0.999 * s.uniform()) as f32;
         for channel in 0..channels {

@@ -172,7 +172,7 @@ impl Share {
     pub fn count(self, param: &Param) -> usize {
         match self {
             Self::Frozen => 0,
-            Self::Full => param.len(),
+            Self::Full => param.count(),
             Self::PerFilter { k } => k * param.shape[0],
         }
     }

@@ -135,7 +135,7 @@ impl Counts {
     /// Those of a network.
     pub fn of(graph: &Graph) -> Self {
         let params = graph.params();
-        let sum = |keep: &dyn Fn(&Param) -> bool| params.iter().filter(|p| keep(p)).map(Param::len).sum();
+        let sum = |keep: &dyn Fn(&Param) -> bool| params.iter().filter(|p| keep(p)).map(Param::count).sum();
         let batch_norm = |p: &Param| matches!(p.role, Role::Gamma | Role::Beta);
         Self {
             total: sum(&|_| true),

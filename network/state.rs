@@ -52,7 +52,7 @@ impl State {
 /// Errors when a filter has not as many values as are to train, or none is.
 pub(crate) fn fits(graph: &Graph, set: &TrainSet) -> Result<()> {
     let some = |param: &Param| match set.share(param) {
-        Share::PerFilter { k } => Some((param.len() / param.shape[0], k, param.name.clone())),
+        Share::PerFilter { k } => Some((param.count() / param.shape[0], k, param.name.clone())),
         _ => None,
     };
     match graph.params().iter().filter_map(some).min() {

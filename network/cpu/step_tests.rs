@@ -7,8 +7,8 @@ fn network<S: Stored>(arch: &str, variant: Variant, batch: usize, isa: Isa, thre
     let graph = Graph::new(arch.parse().unwrap(), variant, 10);
     let draw = |p: &crate::arch::Param| {
         let mut s = stream(0, &p.name);
-        let size = (2.0 / (p.len() / p.shape[0]) as f64).sqrt();
-        let data = (0..p.len()).map(|_| match p.shape.len() {
+        let size = (2.0 / (p.count() / p.shape[0]) as f64).sqrt();
+        let data = (0..p.count()).map(|_| match p.shape.len() {
             1 => 0.5 + s.uniform() as f32,
             _ => (size * (s.uniform() - 0.5) * 12f64.sqrt()) as f32,
         });

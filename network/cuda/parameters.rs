@@ -85,7 +85,7 @@ impl Parameters {
         for param in params.iter().filter(|p| !is_filter(p)) {
             if !all.at.contains_key(&param.name) {
                 all.at.insert(param.name.clone(), all.len);
-                all.len += param.len();
+                all.len += param.count();
             }
         }
         for unit in &layout.units {
@@ -113,7 +113,7 @@ impl Parameters {
         let in_word = tensor_cores.then_some(4 / stored::width(spec.precision));
         // Tensor cores multiply 8 words of channels; those that an image lacks are zero.
         let channels = param.shape[1].next_multiple_of(in_word.map_or(1, |each| 8 * each));
-        let len = param.len() / param.shape[1] * channels;
+        let len = param.count() / param.shape[1] * channels;
         let backward = if once { forward } else { forward + len };
         self.packed = backward + len;
         self.filters.push(Filters {
@@ -160,7 +160,7 @@ impl Parameters {
         for filters in &self.filters {
             let trained: Vec<u32> = match filters.share {
                 Share::Frozen => continue,
-                Share::Full => (0..filters.param.len() as u32).collect(),
+                Share::Full => (0..filters.param.count() as u32).collect(),
                 Share::PerFilter { k } => random_positions(spec.seed, &filters.param, k)?,
             };
             for (value, i) in trained.iter().enumerate() {
@@ -202,7 +202,7 @@ impl Filters {
     /// Where element `i` of `K C R S` goes, forward and backward.
     fn places(&self, i: usize) -> [usize; 2] {
         let [outputs, channels] = [self.param.shape[0], self.param.shape[1]];
-        let taps = self.param.len() / (outputs * channels);
+        let taps = self.param.count() / (outputs * channels);
         let (tap, c, k) = (i % taps, i / taps % channels, i / taps / channels);
         let forward = self.packed[0] + place(self.in_word, [c, tap, k], [taps, outputs]);
         if self.packed[0] == self.packed[1] {
