@@ -281,7 +281,15 @@ impl Graph {
         params
     }
 
-    /// Names and channels of the BatchNorms, in order; each has `running_mean` and `running_var`.
+    /// The running statistics: names, channels, and which of a BatchNorm's two it is (the last word of the name).
+    pub fn running(&self) -> impl Iterator<Item = (String, usize, &'static str)> {
+        let both = |(name, channels)| {
+            ["running_mean", "running_var"].map(|which| (format!("{name}.{which}"), channels, which))
+        };
+        self.batch_norms().flat_map(both)
+    }
+
+    /// Names and channels of the BatchNorms, in order.
     pub fn batch_norms(&self) -> impl Iterator<Item = (&str, usize)> {
         self.nodes.iter().filter_map(|node| match &node.op {
             Op::BatchNorm { name, .. } => Some((name.as_str(), node.shape[0])),

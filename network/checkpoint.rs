@@ -59,15 +59,8 @@ fn slots(graph: &Graph, set: &TrainSet) -> Vec<Slot> {
         };
         Some(Slot { name, shape, pack })
     });
-    let running = |pack: &'static str| {
-        let slot = move |(bn, channels)| Slot {
-            name: format!("{bn}.{pack}"),
-            shape: vec![channels],
-            pack: Some(pack),
-        };
-        graph.batch_norms().map(slot)
-    };
-    trained.chain(running("running_mean")).chain(running("running_var")).collect()
+    let running = |(name, channels, which)| Slot { name, shape: vec![channels], pack: Some(which) };
+    trained.chain(graph.running().map(running)).collect()
 }
 
 impl Checkpoint {

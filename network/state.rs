@@ -35,9 +35,9 @@ impl State {
             state.momentum.insert(name.clone(), Tensor::full(tensor.shape.clone(), 0.0));
             state.values.insert(name, tensor);
         }
-        for (name, channels) in graph.batch_norms() {
-            state.values.insert(format!("{name}.running_mean"), Tensor::full([channels], 0.0));
-            state.values.insert(format!("{name}.running_var"), Tensor::full([channels], 1.0));
+        for (name, channels, which) in graph.running() {
+            let value = if which == "running_var" { 1.0 } else { 0.0 };
+            state.values.insert(name, Tensor::full([channels], value));
         }
         Ok((state, weights))
     }

@@ -51,12 +51,8 @@ pub fn onnx(graph: &Graph, values: &Tensors, metadata: &BTreeMap<String, String>
 
 /// Names and shapes of what the model must hold.
 fn tensors(graph: &Graph) -> Vec<(String, Vec<usize>)> {
-    let mut tensors: Vec<_> = graph.params().into_iter().map(|param| (param.name, param.shape)).collect();
-    for (name, channels) in graph.batch_norms() {
-        tensors
-            .extend(["running_mean", "running_var"].map(|part| (format!("{name}.{part}"), vec![channels])));
-    }
-    tensors
+    let params = graph.params().into_iter().map(|param| (param.name, param.shape));
+    params.chain(graph.running().map(|(name, channels, _)| (name, vec![channels]))).collect()
 }
 
 fn find<'a>(values: &'a Tensors, name: &str, shape: &[usize]) -> Result<&'a Tensor> {
