@@ -6,7 +6,7 @@ use super::{
     conv::{bordered, plain},
     layer::Way,
     layout::{Added, Feature, Layout},
-    sinks::{Pass, Sink},
+    sinks::{Gate, Sink},
     sources::{Side, Source},
     stored::Stored,
     unit::Unit,
@@ -107,13 +107,13 @@ impl<S: Stored> Maps<S> {
         if feature.pooled {
             return Sink::Pooled { g, main: unit.normal(), sums: &unit.sums };
         }
-        let pass = match feature.added {
-            Added::None => Pass::Above(unit.line()),
-            _ => Pass::Bits(&self.masks[f]),
+        let gate = match feature.added {
+            Added::None => Gate::Above(unit.line()),
+            _ => Gate::Bits(&self.masks[f]),
         };
         let side =
             if let Added::Unit(u) = feature.added { Some((&*units[u].z, &units[u].sums)) } else { None };
-        Sink::Rectifier { g, add: feature.joins.is_some(), pass, z: &unit.z, sums: &unit.sums, side }
+        Sink::Rectifier { g, add: feature.joins.is_some(), gate, z: &unit.z, sums: &unit.sums, side }
     }
 
     /// The gradient of what unit `u` wrote.

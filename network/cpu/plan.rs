@@ -4,7 +4,7 @@
 use super::{
     buffers::Images,
     layer::Way,
-    sinks::{Pass as Passing, Sink},
+    sinks::{Gate, Sink},
     sources::{Side, Source},
     step::Step,
     stored::Stored,
@@ -51,10 +51,10 @@ impl<S: Stored> Sink<'_, S> {
     fn plan(&self) -> (Vec<&'static str>, u64, u64) {
         match self {
             Sink::Keep { z, sums } => (sums.iter().map(|_| "sum").collect(), 0, slice(z)),
-            Sink::Rectifier { g, add, pass, z, side, .. } => {
-                let (word, signs) = match pass {
-                    Passing::Bits(mask) => ("rectify back by signs", slice(mask)),
-                    Passing::Above(_) => ("rectify back", 0),
+            Sink::Rectifier { g, add, gate, z, side, .. } => {
+                let (word, signs) = match gate {
+                    Gate::Bits(mask) => ("rectify back by signs", slice(mask)),
+                    Gate::Above(_) => ("rectify back", 0),
                 };
                 let done = if *add { vec!["add", word, "sum"] } else { vec![word, "sum"] };
                 let sides = side.map_or(0, |(z, _)| slice(z)) + if *add { slice(g) } else { 0 };

@@ -17,7 +17,7 @@ use super::{
 
 /// Which elements of a gradient pass a rectifier.
 #[derive(Clone, Copy)]
-pub(crate) enum Pass<'a> {
+pub(crate) enum Gate<'a> {
     /// Those whose bit is set.
     Bits(&'a Images<u16>),
     /// Those where the line through z is above zero.
@@ -45,7 +45,7 @@ pub(crate) enum Sink<'a, S: Stored> {
         /// Add what `g` holds.
         add: bool,
         /// The rectifier.
-        pass: Pass<'a>,
+        gate: Gate<'a>,
         /// What BatchNorm normalised.
         z: &'a Images<S>,
         /// Two per channel.
@@ -83,14 +83,14 @@ impl<S: Stored> Sink<'_, S> {
         let summed = |sums: &Sums<'_>| sums.size() == 2 * channels;
         assert!(match self {
             Sink::Keep { z, sums } => z.size() == len && sums.as_ref().is_none_or(summed),
-            Sink::Rectifier { g, pass, z, sums, side, .. } => {
+            Sink::Rectifier { g, gate, z, sums, side, .. } => {
                 g.size() == len
                     && z.size() == len
                     && summed(sums)
                     && side.is_none_or(|(z, sums)| z.size() == len && summed(&sums))
-                    && match pass {
-                        Pass::Bits(mask) => mask.size() * 16 == len,
-                        Pass::Above(above) => line(above),
+                    && match gate {
+                        Gate::Bits(mask) => mask.size() * 16 == len,
+                        Gate::Above(above) => line(above),
                     }
             }
             Sink::Pooled { g, main, sums } => {
@@ -136,14 +136,14 @@ impl<S: Stored> Sink<'_, S> {
         unsafe {
             match *self {
                 Sink::Keep { z, .. } => visit.with(KeepRows { z: z.ptr(n).add(plane * 16), w }),
-                Sink::Rectifier { g, add, pass, z, side, .. } => {
+                Sink::Rectifier { g, add, gate, z, side, .. } => {
                     let (g, z) = (g.ptr(n).add(plane * 16), z.ptr(n).add(plane * 16).cast_const());
-                    match pass {
-                        Pass::Above(line) => {
+                    match gate {
+                        Gate::Above(line) => {
                             let pass = Above::<L>::new(line, block);
                             visit.with(RectifierRows { g, add, pass, z, side: None, w });
                         }
-                        Pass::Bits(mask) => {
+                        Gate::Bits(mask) => {
                             let pass = Bits(mask.ptr(n).add(plane).cast_const());
                             let side = side.map(|(z, _)| z.ptr(n).add(plane * 16).cast_const());
                             visit.with(RectifierRows { g, add, pass, z, side, w });

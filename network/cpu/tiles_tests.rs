@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    cpu::{buffers::Images, lanes::Portable, sinks::Pass, sources::Line, stored::Bf16},
+    cpu::{buffers::Images, lanes::Portable, sinks::Gate, sources::Line, stored::Bf16},
     rng,
 };
 
@@ -113,17 +113,17 @@ fn gradients_in_bf16_are_those_in_f32_rounded_and_summed_as_they_were_stored() {
         let abc = [draw(filters), draw(filters), draw(filters)];
         let abc = [abc[0].as_slice(), &abc[1], &abc[2]];
         let (scale, shift) = (draw(channels), draw(channels));
-        let pass = Pass::Above(Line { scale: &scale, shift: &shift });
+        let gate = Gate::Above(Line { scale: &scale, shift: &shift });
         let mut conv = Winograd::backward(filters, channels, size);
         for isa in Isa::all() {
             conv.set(isa, &weights);
             let (mut wide, mut half) = images(&old);
             let [mut wide_sums, mut half_sums] = [(); 2].map(|()| Images::new(IMAGES, 2 * channels));
             let (sums, side) = (&wide_sums, None);
-            let sink = Sink::Rectifier { g: &wide, add: true, pass, z: &before, sums, side };
+            let sink = Sink::Rectifier { g: &wide, add: true, gate, z: &before, sums, side };
             convolve(isa, &conv, Source::Gradient { g: &g, z: &z, abc }, sink);
             let (sums, side) = (&half_sums, None);
-            let sink = Sink::Rectifier { g: &half, add: true, pass, z: &before_half, sums, side };
+            let sink = Sink::Rectifier { g: &half, add: true, gate, z: &before_half, sums, side };
             convolve(isa, &conv, Source::Gradient { g: &g_half, z: &z_half, abc }, sink);
             let expected: Vec<u32> = wide.all().iter().map(|x| rounded(*x).to_bits()).collect();
             assert!(bits(&mut wide) != expected, "nothing was rounded");
