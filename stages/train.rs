@@ -47,6 +47,7 @@ const ENGINES: [&str; 3] = ["cpu", "cuda", "reference"];
 fn saved_by(engine: &str) -> String {
     format!("resume-{engine}.safetensors")
 }
+
 /// A step of more would fit no machine.
 pub(crate) const MOST_IMAGES: usize = 65_536;
 

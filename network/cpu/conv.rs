@@ -189,7 +189,11 @@ struct Job<'a> {
     accumulate: bool,
 }
 
-lanes_dispatch!(unsafe fn convolve(job: &Job<'_>) = convolve_on);
+lanes_dispatch!(
+    /// # Safety
+    /// As [`convolve_on`], on any CPU.
+    unsafe fn convolve(job: &Job<'_>) = convolve_on
+);
 
 /// # Safety
 /// As [`image`].

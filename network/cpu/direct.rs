@@ -34,9 +34,13 @@ pub(crate) unsafe fn read<S: Stored>(
 }
 
 lanes_dispatch!(
+    /// # Safety
+    /// As [`read`], which checks the shapes.
     unsafe fn read_on<S>(source: &Source<'_, S>, n: usize, size: [usize; 2], bordered: &mut [f32]) = read_with
 );
 
+/// # Safety
+/// As [`read_on`]; the CPU has the instruction set of `L`, and the caller is compiled for it.
 #[inline(always)]
 unsafe fn read_with<L: Lanes, S: Stored>(
     source: &Source<'_, S>,
@@ -78,9 +82,13 @@ pub(crate) unsafe fn mean<S: Stored>(
 }
 
 lanes_dispatch!(
+    /// # Safety
+    /// As [`mean`], which checks the shapes.
     unsafe fn mean_on<S>(source: &Source<'_, S>, n: usize, size: [usize; 2], row: &mut [f32], out: &mut [f32]) = mean_with
 );
 
+/// # Safety
+/// As [`mean_on`]; the CPU has the instruction set of `L`, and the caller is compiled for it.
 #[inline(always)]
 unsafe fn mean_with<L: Lanes, S: Stored>(
     source: &Source<'_, S>,
@@ -139,9 +147,13 @@ pub(crate) unsafe fn write<S: Stored>(
 }
 
 lanes_dispatch!(
+    /// # Safety
+    /// As [`write`], which checks the shapes.
     unsafe fn write_on<S>(sink: &Sink<'_, S>, n: usize, size: [usize; 2], blocks: usize, values: Values<'_>) = write_with
 );
 
+/// # Safety
+/// As [`write_on`]; the CPU has the instruction set of `L`, and the caller is compiled for it.
 #[inline(always)]
 unsafe fn write_with<L: Lanes, S: Stored>(
     sink: &Sink<'_, S>,

@@ -71,6 +71,8 @@ struct Place {
 }
 
 lanes_dispatch!(
+    /// # Safety
+    /// As [`WinogradGradient::add`].
     unsafe fn add_in(
         this: &WinogradGradient,
         images: usize,
@@ -276,7 +278,11 @@ unsafe fn filter_transform_back<L: Lanes>(s: [L; N]) -> [L; 3] {
     ]
 }
 
-lanes_dispatch!(unsafe fn unpack_in(this: &WinogradGradient, total: &[f32], out: &mut [f32]) = unpack_on);
+lanes_dispatch!(
+    /// # Safety
+    /// As [`unpack_on`], on any CPU.
+    unsafe fn unpack_in(this: &WinogradGradient, total: &[f32], out: &mut [f32]) = unpack_on
+);
 
 /// # Safety
 /// `total` has as many numbers as a sum, and `out` has room for all weights. The CPU has the instruction set of `L`, and

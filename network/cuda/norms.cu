@@ -8,8 +8,8 @@
 constexpr double EPS = 1e-5, SHARE = 0.1; // of the batch in the running statistics; as in arch.rs
 
 // A sum: seven words, each of which counts 2^40 times what the one before it counts, and the number of those that were
-// no finite numbers. 2^22 sums may be added before a word overflows (of
-// two neighbouring places, since what is high in one counts in the next).
+// no finite numbers. 2^22 sums may be added before a word overflows (of two neighbouring places, since what is high in one
+// counts in the next).
 typedef unsigned long long Word;
 constexpr int WORDS = 8, BITS = 40, LOWEST = 104; // the first word counts 2^-104: what is less is cut off
 constexpr Word LOW = (Word(1) << BITS) - 1;
