@@ -90,7 +90,8 @@ impl<S: Stored> Sink<'_, S> {
                     && side.is_none_or(|(z, sums)| z.size() == len && summed(&sums))
                     && match gate {
                         Gate::Bits(mask) => mask.size() * 16 == len,
-                        Gate::Above(above) => line(above),
+                        // Its line is of `z` alone: what was rectified with a side has bits.
+                        Gate::Above(above) => line(above) && side.is_none(),
                     }
             }
             Sink::Pooled { g, main, sums } => {

@@ -191,3 +191,13 @@ fn nothing_is_left_out_where_a_filter_is_not_finite() {
     convolve(isa, &conv, Source::Plain(&x), Sink::Keep { z: &z, sums: None });
     assert!(z.all()[0].is_nan(), "zero times infinity is not a number");
 }
+
+/// It would be left out of the gradient, and its sums be zero.
+#[test]
+#[should_panic(expected = "assertion failed")]
+fn a_line_is_no_gate_for_what_a_projection_was_added_to() {
+    let (map, sums, line) = (Images::<f32>::new(1, 16 * 4), Images::new(1, 2 * 16), [1.0; 16]);
+    let gate = Gate::Above(Line { scale: &line, shift: &line });
+    let side = Some((&map, &sums));
+    Sink::Rectifier { g: &map, add: false, gate, z: &map, sums: &sums, side }.check(1, [2, 2]);
+}
