@@ -15,6 +15,7 @@ use crate::{
     init::random_positions,
     mode::{Mode, Share, TrainSet},
     model::Model,
+    state::fits,
     tensor::{Tensor, Tensors},
     tensorfile::{self, Metadata, entry},
     trainer::State,
@@ -185,14 +186,15 @@ impl Checkpoint {
     /// its digest checked, and what was trained laid over it.
     pub fn weights(&self) -> Result<Tensors> {
         let mut weights = self.model.draw()?;
-        let set = self.set();
-        for param in self.model.graph().params() {
+        let (graph, set) = (self.model.graph(), self.set());
+        fits(&graph, &set)?; // `k` may come from a file
+        for param in graph.params() {
             let Some((name, _)) = set.slot(&param) else { continue };
             let missing = || Error::Invalid(format!("trained values: there is no `{name}`"));
             let trained = self.values.get(&name).ok_or_else(missing)?;
             let whole = weights.get_mut(&param.name).ok_or_else(missing)?;
             if let Share::PerFilter { k } = set.share(&param) {
-                let positions = random_positions(self.model.seed, &param, k)?;
+                let positions = random_positions(self.model.seed, &param, k);
                 for (position, value) in positions.iter().zip(&trained.data) {
                     whole.data[*position as usize] = *value;
                 }
@@ -321,12 +323,14 @@ mod tests {
         }
         assert_eq!(changed, made.trained());
         let params = made.model.graph().params();
-        let positions = random_positions(1, &params[0], 2).unwrap();
+        let positions = random_positions(1, &params[0], 2);
         assert_eq!(
             after["conv1.weight"].data[positions[3] as usize],
             made.values["conv1.weight.values"].data[3]
         );
         assert_eq!(after["bn1.running_var"], made.values["bn1.running_var"]);
+        let error = Checkpoint { k: 17, ..made }.weights().unwrap_err().to_string();
+        assert!(error.contains("`layer1.0.shortcut.0.weight`, whose filters have 16"), "{error}");
         let made = checkpoint("resnet8", Mode::Bn);
         let after = made.weights().unwrap();
         assert_eq!(after["layer1.0.shortcut.1.weight"], before["layer1.0.shortcut.1.weight"]);

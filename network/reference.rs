@@ -78,7 +78,7 @@ impl Reference {
                 continue;
             };
             if let Share::PerFilter { k } = share {
-                let chosen = init::random_positions(spec.seed, &param, k)?;
+                let chosen = init::random_positions(spec.seed, &param, k);
                 chosen.iter().for_each(|p| tensor.data[*p as usize] = 0.0);
                 positions.insert(param.name.clone(), Array::new(chosen, &Device::Cpu)?);
             }

@@ -27,7 +27,7 @@ impl State {
             let initial = &weights[&param.name];
             let tensor = match spec.set.share(&param) {
                 Share::PerFilter { k } => {
-                    let positions = init::random_positions(spec.seed, &param, k)?;
+                    let positions = init::random_positions(spec.seed, &param, k);
                     Tensor::new(shape, positions.iter().map(|p| initial.data[*p as usize]).collect())
                 }
                 _ => initial.clone(),

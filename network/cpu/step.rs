@@ -71,11 +71,11 @@ impl<S: Stored> Step<S> {
     /// [`Layout::repeatable`] share a place for each shape; all but the last one in it are computed again.
     ///
     /// # Errors
-    /// Where the engine does not cover the graph, a value is missing, or `trained` errs.
+    /// Where the engine does not cover the graph, or a value is missing.
     pub(crate) fn new(
         graph: &Graph,
         mut values: Tensors,
-        trained: impl Fn(&str) -> Result<Trained>,
+        trained: impl Fn(&str) -> Trained,
         (batch, again): (usize, usize),
         isa: Isa,
         threads: usize,
@@ -96,7 +96,7 @@ impl<S: Stored> Step<S> {
                 take(format!("{}.weight", unit.norm))?,
                 take(format!("{}.bias", unit.norm))?,
             ];
-            units.push(Unit::new(unit, named.each_ref().map(Vec::as_slice), &trained(&conv.name)?, z, isa));
+            units.push(Unit::new(unit, named.each_ref().map(Vec::as_slice), &trained(&conv.name), z, isa));
         }
         let maps = Maps::new(&layout, batch, |u| units[u].filters.is_some());
         let pool = Pool::new(threads);

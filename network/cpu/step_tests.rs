@@ -15,7 +15,7 @@ fn network<S: Stored>(arch: &str, variant: Variant, batch: usize, isa: Isa, thre
         (p.name.clone(), Tensor::new(p.shape.clone(), data.collect()))
     };
     let values = graph.params().iter().map(draw).collect();
-    Step::new(&graph, values, |_| Ok(Trained::None), (batch, 0), isa, threads).unwrap()
+    Step::new(&graph, values, |_| Trained::None, (batch, 0), isa, threads).unwrap()
 }
 
 /// Noise, image by image.

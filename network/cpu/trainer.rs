@@ -101,11 +101,11 @@ impl<S: Stored> CpuTrainer<S> {
         let trained = |conv: &str| {
             let name = format!("{conv}.weight");
             let param = params.iter().find(|p| p.name == name);
-            Ok(match param.map(|p| (p, spec.set.share(p))) {
+            match param.map(|p| (p, spec.set.share(p))) {
                 None | Some((_, Share::Frozen)) => Trained::None,
                 Some((_, Share::Full)) => Trained::All,
-                Some((param, Share::PerFilter { k })) => Trained::At(random_positions(spec.seed, param, k)?),
-            })
+                Some((param, Share::PerFilter { k })) => Trained::At(random_positions(spec.seed, param, k)),
+            }
         };
         let in_part = params.iter().filter(|p| matches!(spec.set.share(p), Share::PerFilter { .. }));
         let mut in_part: Tensors = in_part.map(|p| (p.name.clone(), weights[&p.name].clone())).collect();
@@ -122,7 +122,7 @@ impl<S: Stored> CpuTrainer<S> {
                 (Role::OutputBias, _) => What::OutputBias,
                 (_, Share::PerFilter { k }) => What::Positions {
                     filters: in_part.remove(&param.name).map_or_else(Vec::new, |tensor| tensor.data),
-                    at: random_positions(spec.seed, param, k)?,
+                    at: random_positions(spec.seed, param, k),
                 },
                 _ => What::Filters,
             };

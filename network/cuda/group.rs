@@ -146,13 +146,13 @@ impl<D: Device> Group<D> {
         let of = &self.plan.parameters;
         let values = of.values(&state, &weights);
         let packed = stored::bytes(self.plan.precision, &of.pack(&weights));
-        let places: Vec<u8> = of.places(&self.specs[i])?.iter().flat_map(|p| p.to_le_bytes()).collect();
+        let places: Vec<u8> = of.places(&self.specs[i]).iter().flat_map(|p| p.to_le_bytes()).collect();
         upload(&mut self.device, instance(self.memory.values, i, 4 * values.len()), &le_bytes(&values))?;
         upload(&mut self.device, instance(self.memory.packed, i, packed.len()), &packed)?;
         upload(&mut self.device, instance(self.memory.places, i, places.len()), &places)?;
         for (u, filters) in of.filters.iter().enumerate() {
             let at: Vec<u8> =
-                filters.positions(&self.specs[i])?.iter().flat_map(|p| p.to_le_bytes()).collect();
+                filters.positions(&self.specs[i]).iter().flat_map(|p| p.to_le_bytes()).collect();
             upload(&mut self.device, instance(self.memory.positions[u], i, at.len()), &at)?;
         }
         self.upload_rest(i, &state)

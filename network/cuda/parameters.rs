@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 
 use super::stored;
 use crate::{
-    Result,
     arch::{Graph, Param, Role},
     cpu::layout::{Layout, Unit},
     init::random_positions,
@@ -152,16 +151,13 @@ impl Parameters {
     }
 
     /// Where each trained weight goes in the packed filters: two places each.
-    ///
-    /// # Errors
-    /// Where `k` positions do not fit a filter.
-    pub(super) fn places(&self, spec: &TrainSpec) -> Result<Vec<u32>> {
+    pub(super) fn places(&self, spec: &TrainSpec) -> Vec<u32> {
         let mut places = vec![0; 2 * self.weights];
         for filters in &self.filters {
             let trained: Vec<u32> = match filters.share {
                 Share::Frozen => continue,
                 Share::Full => (0..filters.param.count() as u32).collect(),
-                Share::PerFilter { k } => random_positions(spec.seed, &filters.param, k)?,
+                Share::PerFilter { k } => random_positions(spec.seed, &filters.param, k),
             };
             for (value, i) in trained.iter().enumerate() {
                 let to = 2 * (filters.at + value);
@@ -170,7 +166,7 @@ impl Parameters {
                 }
             }
         }
-        Ok(places)
+        places
     }
 }
 
@@ -187,11 +183,8 @@ impl Filters {
     }
 
     /// Their positions in `spec`'s instance.
-    ///
-    /// # Errors
-    /// Where they do not fit a filter.
-    pub(super) fn positions(&self, spec: &TrainSpec) -> Result<Vec<u32>> {
-        self.each().map_or(Ok(Vec::new()), |k| random_positions(spec.seed, &self.param, k))
+    pub(super) fn positions(&self, spec: &TrainSpec) -> Vec<u32> {
+        self.each().map_or_else(Vec::new, |k| random_positions(spec.seed, &self.param, k))
     }
 
     /// How many values train.
