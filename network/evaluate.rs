@@ -38,8 +38,7 @@ pub struct Metrics {
 }
 
 /// Looks at all test images, `batch` at a time. Before each it asks `go_on`, with the number
-/// of images done; `None` when that said no. Where `zeros` are wanted, it counts them as
-/// [`Trainer::predict_counting`] does.
+/// of images done; `None` when that said no. Where `zeros` are wanted, it counts them as [`Trainer::look`] does.
 pub fn evaluate(
     trainer: &mut dyn Trainer,
     data: &Dataset,
@@ -54,10 +53,7 @@ pub fn evaluate(
             return Ok(None);
         }
         let range = start..n.min(start + batch);
-        let logits = match &mut zeros {
-            None => trainer.predict(Split::Test, range.clone())?,
-            Some(zeros) => trainer.predict_counting(Split::Test, range.clone(), zeros)?,
-        };
+        let logits = trainer.look(Split::Test, range.clone(), zeros.as_deref_mut())?;
         let labels: Vec<_> = range.map(|i| data.label(Split::Test, i)).collect();
         evaluation.add(&logits, &labels)?;
     }

@@ -45,7 +45,7 @@ pub fn rectifiers(graph: &Graph) -> Vec<Rectifier> {
 }
 
 /// No zeros yet: one number for each channel of each rectifier, to be counted into by
-/// [`predict_counting`](crate::trainer::Trainer::predict_counting).
+/// [`look`](crate::trainer::Trainer::look).
 pub fn no_zeros(rectifiers: &[Rectifier]) -> Vec<Vec<u64>> {
     rectifiers.iter().map(|rectifier| vec![0; rectifier.channels]).collect()
 }

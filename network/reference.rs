@@ -216,27 +216,6 @@ impl Reference {
         }
         Ok((pass, tally, gradients))
     }
-
-    /// Logits, and zeros where they are wanted.
-    fn look(
-        &self,
-        split: Split,
-        range: Range<usize>,
-        mut zeros: Option<&mut [Vec<u64>]>,
-    ) -> Result<Vec<f32>> {
-        self.data.check(split, &range)?;
-        let examples: Vec<_> = range.map(|i| Example::whole(i as u32)).collect();
-        let weights = self.weights()?;
-        let mut logits = Vec::with_capacity(examples.len() * self.graph.classes());
-        for batch in examples.chunks(self.spec.batch.max(1)) {
-            let (images, _) = self.images(split, batch)?;
-            let mut later = zeros.as_deref_mut().unwrap_or_default().iter_mut();
-            let mut count = |x: &Array| later.next().map_or(Ok(()), |zeros| count_zeros(x, zeros));
-            let pass = self.forward(images, &weights, Statistics::Running, &mut count)?;
-            logits.extend(tensor(&pass.logits)?.data);
-        }
-        Ok(logits)
-    }
 }
 
 impl Trainer for Reference {
@@ -266,17 +245,24 @@ impl Trainer for Reference {
         Ok(std::mem::take(&mut self.tally))
     }
 
-    fn predict(&mut self, split: Split, range: Range<usize>) -> Result<Vec<f32>> {
-        self.look(split, range, None)
-    }
-
-    fn predict_counting(
+    fn look(
         &mut self,
         split: Split,
         range: Range<usize>,
-        zeros: &mut [Vec<u64>],
+        mut zeros: Option<&mut [Vec<u64>]>,
     ) -> Result<Vec<f32>> {
-        self.look(split, range, Some(zeros))
+        self.data.check(split, &range)?;
+        let examples: Vec<_> = range.map(|i| Example::whole(i as u32)).collect();
+        let weights = self.weights()?;
+        let mut logits = Vec::with_capacity(examples.len() * self.graph.classes());
+        for batch in examples.chunks(self.spec.batch.max(1)) {
+            let (images, _) = self.images(split, batch)?;
+            let mut later = zeros.as_deref_mut().unwrap_or_default().iter_mut();
+            let mut count = |x: &Array| later.next().map_or(Ok(()), |zeros| count_zeros(x, zeros));
+            let pass = self.forward(images, &weights, Statistics::Running, &mut count)?;
+            logits.extend(tensor(&pass.logits)?.data);
+        }
+        Ok(logits)
     }
 
     fn gradients(&mut self, batch: &[Example]) -> Result<(Tally, Tensors)> {

@@ -153,19 +153,15 @@ pub trait Trainer {
     /// The sums over all steps since the last call; measured as each step's forward saw them.
     fn take_tally(&mut self) -> Result<Tally>;
 
-    /// Logits (`N K`) of images `range` of `split`, not augmented, with running statistics.
-    fn predict(&mut self, split: Split, range: Range<usize>) -> Result<Vec<f32>>;
+    /// Logits (`N K`) of images `range` of `split`, not augmented, with running statistics. Where `zeros` are wanted, it looks
+    /// in bf16 but for rounding, and adds to them, one list for each ReLU in the order of the graph, at how many positions
+    /// each of its channels was zero. Not every engine can.
+    fn look(&mut self, split: Split, range: Range<usize>, zeros: Option<&mut [Vec<u64>]>)
+    -> Result<Vec<f32>>;
 
-    /// As [`Trainer::predict`], in bf16 but for rounding; adds to `zeros`, one list for each ReLU in the order of the graph, at how
-    /// many positions each of its channels was zero. Not every engine can.
-    fn predict_counting(
-        &mut self,
-        _split: Split,
-        _range: Range<usize>,
-        _zeros: &mut [Vec<u64>],
-    ) -> Result<Vec<f32>> {
-        let reason = "it does not count zeros; use the engine `cpu` or `reference`".into();
-        Err(Error::Unsupported { engine: self.engine(), reason })
+    /// The logits alone.
+    fn predict(&mut self, split: Split, range: Range<usize>) -> Result<Vec<f32>> {
+        self.look(split, range, None)
     }
 
     /// Gradients of the mean cross-entropy of `batch` for everything that trains, by the names

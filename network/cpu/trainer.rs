@@ -201,35 +201,6 @@ impl<S: Stored> CpuTrainer<S> {
         }
     }
 
-    /// Logits of images that are not augmented, and zeros where they are wanted.
-    fn look(
-        &mut self,
-        split: Split,
-        range: Range<usize>,
-        mut zeros: Option<&mut [Vec<u64>]>,
-    ) -> Result<Vec<f32>> {
-        self.data.check(split, &range)?;
-        let fixed: Vec<Vec<[f64; 2]>> =
-            self.running.iter().map(|unit| unit.iter().map(|x| x.map(f64::from)).collect()).collect();
-        let (data, table) = (&self.data, &self.normalization);
-        let mut logits = Vec::with_capacity(range.len() * data.classes().len());
-        for first in range.clone().step_by(self.spec.batch) {
-            let count = self.spec.batch.min(range.end - first);
-            let load = |n: usize, out: &mut [f32]| {
-                load(data.image(split, first + n), &Example::whole(0), table, out)
-            };
-            match &mut zeros {
-                None => self.step.predict(count, &fixed, load),
-                Some(zeros) => {
-                    self.step.forward_by(count, &fixed, load);
-                    self.step.count_zeros(count, zeros);
-                }
-            }
-            logits.extend(self.step.logits.iter().map(|x| *x as f32));
-        }
-        Ok(logits)
-    }
-
     fn all_slots(&mut self) -> impl Iterator<Item = &mut Slot> {
         self.slots.iter_mut().flatten().chain(&mut self.output)
     }
@@ -286,17 +257,32 @@ impl<S: Stored> Trainer for CpuTrainer<S> {
         Ok(std::mem::take(&mut self.tally))
     }
 
-    fn predict(&mut self, split: Split, range: Range<usize>) -> Result<Vec<f32>> {
-        self.look(split, range, None)
-    }
-
-    fn predict_counting(
+    fn look(
         &mut self,
         split: Split,
         range: Range<usize>,
-        zeros: &mut [Vec<u64>],
+        mut zeros: Option<&mut [Vec<u64>]>,
     ) -> Result<Vec<f32>> {
-        self.look(split, range, Some(zeros))
+        self.data.check(split, &range)?;
+        let fixed: Vec<Vec<[f64; 2]>> =
+            self.running.iter().map(|unit| unit.iter().map(|x| x.map(f64::from)).collect()).collect();
+        let (data, table) = (&self.data, &self.normalization);
+        let mut logits = Vec::with_capacity(range.len() * data.classes().len());
+        for first in range.clone().step_by(self.spec.batch) {
+            let count = self.spec.batch.min(range.end - first);
+            let load = |n: usize, out: &mut [f32]| {
+                load(data.image(split, first + n), &Example::whole(0), table, out)
+            };
+            match &mut zeros {
+                None => self.step.predict(count, &fixed, load),
+                Some(zeros) => {
+                    self.step.forward_by(count, &fixed, load);
+                    self.step.count_zeros(count, zeros);
+                }
+            }
+            logits.extend(self.step.logits.iter().map(|x| *x as f32));
+        }
+        Ok(logits)
     }
 
     fn gradients(&mut self, batch: &[Example]) -> Result<(Tally, Tensors)> {

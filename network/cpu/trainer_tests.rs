@@ -59,9 +59,9 @@ fn zeros_are_those_of_the_reference() {
         fast.step(&batch(0, 7), 0.1).unwrap();
         let mut plain = Reference::new(&spec, dataset(), DType::F32).unwrap();
         plain.restore(&fast.state().unwrap()).unwrap();
-        let logits = fast.predict_counting(Split::Test, 1..10, &mut counts[0]).unwrap();
+        let logits = fast.look(Split::Test, 1..10, Some(&mut counts[0])).unwrap();
         assert_eq!(logits, fast.predict(Split::Test, 1..10).unwrap());
-        plain.predict_counting(Split::Test, 1..10, &mut counts[1]).unwrap();
+        plain.look(Split::Test, 1..10, Some(&mut counts[1])).unwrap();
         let [fast, plain] = counts.map(|zeros| zeros.concat());
         assert_eq!(fast.len(), plain.len());
         let all = plain.iter().sum::<u64>();
@@ -83,7 +83,7 @@ fn not_a_number_reaches_the_loss_and_the_predictions() {
         let logits = t.predict(Split::Test, 1..4).unwrap();
         assert!(logits.iter().all(|logit| logit.is_nan()), "{} on {isa}", S::NAME);
         let mut zeros = no_zeros(&rectifiers(&Graph::new(spec.arch, spec.variant, 3)));
-        let logits = t.predict_counting(Split::Test, 1..4, &mut zeros).unwrap();
+        let logits = t.look(Split::Test, 1..4, Some(&mut zeros)).unwrap();
         assert!(logits.iter().all(|logit| logit.is_nan()), "{} on {isa}", S::NAME);
         t.step(&batch(0, 3), 0.1).unwrap();
         assert!(t.take_tally().unwrap().loss.is_nan(), "{} on {isa}", S::NAME);
@@ -255,7 +255,7 @@ fn outputs_that_are_computed_again_change_no_bit() {
         }
         let mut zeros = no_zeros(&rectifiers(&Graph::new(t.spec.arch, t.spec.variant, 3)));
         let logits = t.predict(Split::Test, 1..10).unwrap();
-        let counted = t.predict_counting(Split::Test, 1..10, &mut zeros).unwrap();
+        let counted = t.look(Split::Test, 1..10, Some(&mut zeros)).unwrap();
         (bits(&t.state().unwrap()), zeros, [logits, counted])
     }
     fn check<S: Stored>(spec: &TrainSpec, most: usize, isa: Isa) {

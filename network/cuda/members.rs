@@ -9,7 +9,7 @@ use std::{
     sync::mpsc::{Receiver, Sender, channel},
 };
 
-use super::{device::Device, group::Group};
+use super::{device::Device, group::Group, trainer::uncounted};
 use crate::{
     Error, Result,
     plan::Plan,
@@ -128,7 +128,13 @@ impl Trainer for Member {
         }
     }
 
-    fn predict(&mut self, split: Split, range: Range<usize>) -> Result<Vec<f32>> {
+    fn look(
+        &mut self,
+        split: Split,
+        range: Range<usize>,
+        zeros: Option<&mut [Vec<u64>]>,
+    ) -> Result<Vec<f32>> {
+        uncounted(zeros)?;
         match self.ask(Ask::Predict(split, range))? {
             Answer::Logits(logits) => Ok(logits),
             answer => other(answer),

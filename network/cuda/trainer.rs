@@ -43,6 +43,15 @@ fn first<T>(all: Vec<T>) -> Result<T> {
     all.into_iter().next().ok_or_else(|| Error::Invalid("a group of no trainings".into()))
 }
 
+/// An error where `zeros` are wanted.
+pub(super) fn uncounted(zeros: Option<&mut [Vec<u64>]>) -> Result<()> {
+    if zeros.is_none() {
+        return Ok(());
+    }
+    let reason = "it does not count zeros; use the engine `cpu` or `reference`".into();
+    Err(Error::Unsupported { engine: "cuda", reason })
+}
+
 impl<D: Device> Trainer for CudaTrainer<D> {
     fn step(&mut self, batch: &[Example], rate: f32) -> Result<()> {
         let all = self.group.len();
@@ -55,7 +64,13 @@ impl<D: Device> Trainer for CudaTrainer<D> {
         Ok(sum)
     }
 
-    fn predict(&mut self, split: Split, range: Range<usize>) -> Result<Vec<f32>> {
+    fn look(
+        &mut self,
+        split: Split,
+        range: Range<usize>,
+        zeros: Option<&mut [Vec<u64>]>,
+    ) -> Result<Vec<f32>> {
+        uncounted(zeros)?;
         first(self.group.predict(split, range)?)
     }
 

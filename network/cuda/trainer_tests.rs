@@ -336,6 +336,7 @@ fn what_it_cannot_do_is_refused_in_words() {
     let far = Example::whole(64);
     assert!(t.step(&[far], 0.1).unwrap_err().to_string().contains("no training image 64"));
     assert!(t.predict(Split::Test, 0..17).is_err());
+    assert!(t.look(Split::Test, 0..1, Some(&mut [])).unwrap_err().to_string().contains("count zeros"));
     // Before anything is allocated or compiled.
     let large = TrainSpec { set: Mode::Random.train_set(Variant::Paper, 30), ..spec.clone() };
     let refused = Plan::new(&large, 1, 10, 8, true).err().unwrap().to_string();

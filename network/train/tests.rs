@@ -97,7 +97,7 @@ impl Trainer for Toy {
         Ok(std::mem::take(&mut self.tally))
     }
 
-    fn predict(&mut self, split: Split, range: Range<usize>) -> Result<Vec<f32>> {
+    fn look(&mut self, split: Split, range: Range<usize>, _: Option<&mut [Vec<u64>]>) -> Result<Vec<f32>> {
         if self.spoilt {
             return Ok(vec![f32::NAN; 3 * range.len()]);
         }
