@@ -165,8 +165,10 @@ pub trait Trainer {
     }
 
     /// Gradients of the mean cross-entropy of `batch` for everything that trains, by the names
-    /// of [`State::values`], without weight decay. Changes nothing. For tests.
-    fn gradients(&mut self, batch: &[Example]) -> Result<(Tally, Tensors)>;
+    /// of [`State::values`], without weight decay. Changes nothing. For tests; not every trainer tells them.
+    fn gradients(&mut self, _batch: &[Example]) -> Result<(Tally, Tensors)> {
+        Err(Error::Unsupported { engine: self.engine(), reason: "it tells no gradients".into() })
+    }
 
     /// A copy of all that changes.
     fn state(&mut self) -> Result<State>;

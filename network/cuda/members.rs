@@ -13,7 +13,6 @@ use super::{device::Device, group::Group, trainer::uncounted};
 use crate::{
     Error, Result,
     plan::Plan,
-    tensor::Tensors,
     trainer::{Example, Split, State, Tally, Trainer},
 };
 
@@ -71,7 +70,6 @@ enum Ask {
     Step(Vec<Example>, f32),
     Tally,
     Predict(Split, Range<usize>),
-    Gradients(Vec<Example>),
     State,
     Restore(Box<State>),
     Leave,
@@ -81,7 +79,6 @@ enum Answer {
     Done,
     Tally(Tally),
     Logits(Vec<f32>),
-    Gradients(Tally, Tensors),
     State(State),
 }
 
@@ -137,13 +134,6 @@ impl Trainer for Member {
         uncounted(zeros)?;
         match self.ask(Ask::Predict(split, range))? {
             Answer::Logits(logits) => Ok(logits),
-            answer => other(answer),
-        }
-    }
-
-    fn gradients(&mut self, batch: &[Example]) -> Result<(Tally, Tensors)> {
-        match self.ask(Ask::Gradients(batch.to_vec()))? {
-            Answer::Gradients(tally, gradients) => Ok((tally, gradients)),
             answer => other(answer),
         }
     }
@@ -281,17 +271,13 @@ fn run<D: Device>(group: &mut Group<D>, asks: &[Option<Ask>]) -> Result<Vec<Answ
         {
             Ok(group.predict(*split, range.clone())?.into_iter().map(Answer::Logits).collect())
         }
-        Some(Ask::Gradients(_)) if same(&|ask| matches!(ask, Ask::Gradients(_))) => {
-            let gradients = group.gradients(&batches)?;
-            Ok(gradients.into_iter().map(|(tally, gradients)| Answer::Gradients(tally, gradients)).collect())
-        }
         _ => Err(Error::Invalid("the trainings of a group are at different places; train them alone".into())),
     }
 }
 
 fn batch_of(ask: &Option<Ask>) -> Option<&[Example]> {
     match ask {
-        Some(Ask::Step(batch, _) | Ask::Gradients(batch)) => Some(batch),
+        Some(Ask::Step(batch, _)) => Some(batch),
         _ => None,
     }
 }

@@ -104,10 +104,6 @@ impl Trainer for Toy {
         Ok(range.flat_map(|index| self.logits(split, &Example::whole(index as u32)).0).collect())
     }
 
-    fn gradients(&mut self, _: &[Example]) -> Result<(Tally, Tensors)> {
-        Ok(Default::default())
-    }
-
     fn state(&mut self) -> Result<State> {
         Ok(self.state.clone())
     }
