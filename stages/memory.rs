@@ -5,18 +5,14 @@ use engine::kind::{Job, Kind, ParamError, Params, RoleSpec, Roles, StageError, W
 use network::{
     memory::{Buffers, STEP},
     mode::Mode,
+    model::as_text,
     train::Protocol,
     trainer::Precision,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    inputs,
-    output::write_json,
-    params::{Text, resolve_and_read},
-    train::MOST_IMAGES,
-};
+use crate::{inputs, output::write_json, params::resolve_and_read, train::MOST_IMAGES};
 
 /// The kind `memory`.
 pub(crate) struct Memory;
@@ -26,8 +22,9 @@ pub(crate) struct Memory;
 #[serde(deny_unknown_fields, default)]
 struct MemoryParams {
     /// What trains.
-    #[schemars(extend("enum" = Mode::NAMES.map(|(name, _)| name)))]
-    mode: Text<Mode>,
+    #[serde(with = "as_text")]
+    #[schemars(with = "String", extend("enum" = Mode::NAMES.map(|(name, _)| name)))]
+    mode: Mode,
     /// Trained weights per filter in mode `random`; other modes have no use for it.
     #[schemars(range(min = 1))]
     k: usize,
@@ -39,7 +36,7 @@ struct MemoryParams {
 
 impl Default for MemoryParams {
     fn default() -> Self {
-        Self { mode: Text(Mode::Bn), k: 2, batches: vec![64, 128, 256, 512, 1024], budget: 1 << 30 }
+        Self { mode: Mode::Bn, k: 2, batches: vec![64, 128, 256, 512, 1024], budget: 1 << 30 }
     }
 }
 
@@ -102,14 +99,14 @@ impl Kind for Memory {
             let (key, message) = ("k".into(), "`k` must be a number from 1 on".into());
             return Err(vec![ParamError { key, message, hint: None }]);
         }
-        if read.mode.0 != Mode::Random {
+        if read.mode != Mode::Random {
             params.recipe.remove("k"); // as in the kind `train`
         }
         Ok(params)
     }
 
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
-        let MemoryParams { mode: Text(mode), k, batches, budget } = job.params()?;
+        let MemoryParams { mode, k, batches, budget } = job.params()?;
         let model = inputs::model(job)?;
         let set = mode.train_set(model.variant, k);
         // No training begins with other weights than are written, nor with more classes than there can be.

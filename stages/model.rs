@@ -5,15 +5,12 @@ use engine::kind::{Job, Kind, ParamError, Params, Roles, StageError};
 use network::{
     arch::{Arch, Variant},
     init::{BnInit, Init, WeightInit},
-    model,
+    model::{self, as_text},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    output::write,
-    params::{Text, resolve_and_read},
-};
+use crate::{output::write, params::resolve_and_read};
 
 /// The kind `model`.
 pub(crate) struct Model;
@@ -24,11 +21,13 @@ pub(crate) struct Model;
 struct ModelParams {
     /// The network: `resnetN` with N = 6 D + 2, `resnetN-W` (W times wider), `vgg11`, `vgg13`,
     /// `vgg16`, `vgg19`.
-    arch: Text<Arch>,
+    #[serde(with = "as_text")]
+    #[schemars(with = "String")]
+    arch: Arch,
     /// `paper`, or `origin`: the first stage halves the image too, with a projection.
-    #[serde(default = "paper")]
-    #[schemars(extend("enum" = ["paper", "origin"]))]
-    variant: Text<Variant>,
+    #[serde(default = "paper", with = "as_text")]
+    #[schemars(with = "String", extend("enum" = ["paper", "origin"]))]
+    variant: Variant,
     /// Of all initial weights.
     #[serde(default)]
     seed: u64,
@@ -44,8 +43,8 @@ struct ModelParams {
     classes: usize,
 }
 
-fn paper() -> Text<Variant> {
-    Text(Variant::Paper)
+fn paper() -> Variant {
+    Variant::Paper
 }
 
 fn he_normal() -> WeightInit {
@@ -92,7 +91,7 @@ impl Kind for Model {
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {
         let ModelParams { arch, variant, seed, init, bn_init, classes } = job.params()?;
         let init = Init { weights: init, bn: bn_init };
-        let model = model::Model::new(arch.0, variant.0, seed, init, classes);
+        let model = model::Model::new(arch, variant, seed, init, classes);
         let json = model.to_json().map_err(|e| StageError::new(e.to_string()))?;
         write(job, "model.json", json.as_bytes())
     }

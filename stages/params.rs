@@ -1,16 +1,11 @@
 //! From the table in the pipeline file to complete parameters, for every kind alike. Knows no
 //! kind: the parameters' own type says which keys there are and what they default to.
 
-use std::{
-    borrow::Cow,
-    fmt::Display,
-    path::{Component, Path},
-    str::FromStr,
-};
+use std::path::{Component, Path};
 
 use engine::kind::{ParamError, Params};
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
+use schemars::JsonSchema;
+use serde::{Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
 /// Checks `given` against `T` and writes every default out; all of them decide the result.
@@ -129,36 +124,6 @@ fn keys<T: JsonSchema>() -> Vec<String> {
 
 fn listed(names: &[String]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-}
-
-/// A parameter that is written as the text of its value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Text<T>(pub T);
-
-impl<T: Display> Serialize for Text<T> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(&self.0)
-    }
-}
-
-impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for Text<T> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        String::deserialize(from)?.parse().map(Self).map_err(serde::de::Error::custom)
-    }
-}
-
-impl<T> JsonSchema for Text<T> {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        "Text".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string" })
-    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use network::{
     checkpoint::Checkpoint,
     data::Dataset,
     mode::Mode,
-    model::Model,
+    model::{Model, as_text},
     train::{Epoch, Protocol, Training, csv, json_lines, saved_within_epoch},
     trainer::{Precision, Split, TrainSpec, Trainer},
 };
@@ -30,7 +30,7 @@ use crate::{
     compute::{self, Device, Engine, SETTINGS},
     inputs,
     output::{self, write},
-    params::{Text, resolve_and_read},
+    params::resolve_and_read,
 };
 
 mod group;
@@ -56,8 +56,9 @@ pub(crate) const MOST_IMAGES: usize = 65_536;
 #[serde(deny_unknown_fields, default)]
 struct TrainParams {
     /// What trains.
-    #[schemars(extend("enum" = Mode::NAMES.map(|(name, _)| name)))]
-    mode: Text<Mode>,
+    #[serde(with = "as_text")]
+    #[schemars(with = "String", extend("enum" = Mode::NAMES.map(|(name, _)| name)))]
+    mode: Mode,
     /// Trained weights per filter in mode `random`; other modes have no use for it.
     #[schemars(range(min = 1))]
     k: usize,
@@ -127,7 +128,7 @@ impl Default for TrainParams {
         let Protocol { epochs, batch, learning_rate, milestones, factor, momentum, weight_decay, augment } =
             Protocol::default();
         Self {
-            mode: Text(Mode::Bn),
+            mode: Mode::Bn,
             k: 2,
             shortcut_bn: ShortcutBn::Variant,
             epochs,
@@ -166,7 +167,7 @@ impl TrainParams {
     /// Does `shortcut_bn` change what trains in some variant?
     fn shortcut_bn_counts(&self) -> bool {
         [Variant::Paper, Variant::Origin].into_iter().any(|variant| {
-            let set = self.mode.0.train_set(variant, self.k);
+            let set = self.mode.train_set(variant, self.k);
             set.with_shortcut_bn(self.shortcut_bn.train()) != set
         })
     }
@@ -228,7 +229,7 @@ impl Kind for Train {
 
     fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
         let (read, mut params) = resolve_and_read::<TrainParams>(given, &SETTINGS)?;
-        if read.mode.0 != Mode::Random {
+        if read.mode != Mode::Random {
             params.recipe.remove("k"); // so that sweeping it reruns nothing else
         }
         if !read.shortcut_bn_counts() {
@@ -280,7 +281,7 @@ impl Work {
         let (model, data) = (inputs::model(job)?, inputs::dataset(job)?);
         inputs::same_classes(&model, &data)?;
         let protocol = params.protocol();
-        let set = params.mode.0.train_set(model.variant, params.k);
+        let set = params.mode.train_set(model.variant, params.k);
         let set = set.with_shortcut_bn(params.shortcut_bn.train());
         let spec = protocol.spec(&model, set, params.precision);
         let seed = params.order_seed.unwrap_or(model.seed);
@@ -328,7 +329,7 @@ impl Work {
         watch.note(&mut *job.reporter);
         let values = training.values().map_err(failed)?;
         let (model, mode, k, shortcut_bn) =
-            (model.clone(), params.mode.0, params.k, params.shortcut_bn.train());
+            (model.clone(), params.mode, params.k, params.shortcut_bn.train());
         let checkpoint = Checkpoint { model, mode, k, shortcut_bn, steps: training.steps(), values };
         write(job, "checkpoint.safetensors", &checkpoint.to_bytes().map_err(failed)?)?;
         write(job, "history.csv", csv(training.history()).as_bytes())?;
