@@ -10,7 +10,7 @@ use engine::kind::{self, Job, Kind, ParamError, Params, Roles, StageError};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use crate::params::{resolve_and_read, stays_inside};
+use crate::params::{resolve, sound, stays_inside};
 
 /// The kind `command`.
 pub(crate) struct Command;
@@ -78,9 +78,8 @@ impl Kind for Command {
     }
 
     fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
-        let (read, params) = resolve_and_read::<CommandParams>(given, &[]).map_err(explained)?;
-        let errors = faults(&read);
-        if errors.is_empty() { Ok(params) } else { Err(errors) }
+        let (read, params) = resolve(given, &[]).map_err(explained)?;
+        sound(faults(&read)).map(|()| params)
     }
 
     fn instead_of(&self, key: &str) -> Option<&'static str> {

@@ -22,7 +22,7 @@ use crate::{
     compute::{self, Device, Engine, SETTINGS},
     inputs,
     output::write_json,
-    params::resolve_with_settings,
+    params::{resolve, sound},
 };
 
 /// The kind `evaluate`.
@@ -127,15 +127,14 @@ impl Kind for Evaluate {
     }
 
     fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
-        let params = resolve_with_settings::<EvaluateParams>(given, &SETTINGS)?;
+        let (_, params) = resolve::<EvaluateParams>(given, &SETTINGS)?;
         let cuda = |key: &&&str| params.settings.get(**key).and_then(toml::Value::as_str) == Some("cuda");
         let errors = SETTINGS.iter().filter(cuda).map(|key| ParamError {
             key: (*key).into(),
             message: "an evaluation counts zeros behind rectifiers, which a card does not".into(),
             hint: Some(format!("leave out `{key}` of this stage")),
         });
-        let errors: Vec<_> = errors.collect();
-        if errors.is_empty() { Ok(params) } else { Err(errors) }
+        sound(errors.collect()).map(|()| params)
     }
 
     fn threads(&self, params: &Params) -> usize {

@@ -12,7 +12,7 @@ use network::{
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use crate::{inputs, output::write_json, params::resolve_and_read, train::MOST_IMAGES};
+use crate::{inputs, output::write_json, params::resolve, train::MOST_IMAGES};
 
 /// The kind `memory`.
 pub(crate) struct Memory;
@@ -86,7 +86,7 @@ impl Kind for Memory {
     }
 
     fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
-        let (read, mut params) = resolve_and_read::<MemoryParams>(given, &[])?;
+        let (read, mut params) = resolve::<MemoryParams>(given, &[])?;
         let step = |batch: &usize| (1..=MOST_IMAGES).contains(batch) && batch.is_multiple_of(STEP);
         if !read.batches.iter().all(step) {
             return Err(vec![ParamError {

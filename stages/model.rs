@@ -10,7 +10,7 @@ use network::{
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use crate::{output::write, params::resolve_and_read};
+use crate::{output::write, params::resolve};
 
 /// The kind `model`.
 pub(crate) struct Model;
@@ -77,7 +77,7 @@ impl Kind for Model {
     }
 
     fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
-        let (read, params) = resolve_and_read::<ModelParams>(given, &[])?;
+        let (read, params) = resolve::<ModelParams>(given, &[])?;
         match read.classes {
             1..=65535 => Ok(params),
             _ => Err(vec![ParamError {

@@ -8,23 +8,9 @@ use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
-/// Checks `given` against `T` and writes every default out; all of them decide the result.
+/// Checks `given` against `T` and writes every default out. The keys in `settings` only say where and how fast the stage
+/// runs; all others decide the result.
 pub(crate) fn resolve<T: Serialize + DeserializeOwned + JsonSchema>(
-    given: &Table,
-) -> Result<Params, Vec<ParamError>> {
-    resolve_with_settings::<T>(given, &[])
-}
-
-/// The same, where the keys in `settings` only say where and how fast the stage runs.
-pub(crate) fn resolve_with_settings<T: Serialize + DeserializeOwned + JsonSchema>(
-    given: &Table,
-    settings: &[&str],
-) -> Result<Params, Vec<ParamError>> {
-    resolve_and_read::<T>(given, settings).map(|(_, params)| params)
-}
-
-/// The parameters also as the kind's own type, for kinds that check them further.
-pub(crate) fn resolve_and_read<T: Serialize + DeserializeOwned + JsonSchema>(
     given: &Table,
     settings: &[&str],
 ) -> Result<(T, Params), Vec<ParamError>> {
@@ -42,6 +28,21 @@ pub(crate) fn resolve_and_read<T: Serialize + DeserializeOwned + JsonSchema>(
         }
         _ => Err(errors),
     }
+}
+
+/// The same, for kinds that know of faults which the type lets through.
+pub(crate) fn checked<T: Serialize + DeserializeOwned + JsonSchema>(
+    given: &Table,
+    settings: &[&str],
+    faults: impl FnOnce(&T) -> Vec<ParamError>,
+) -> Result<Params, Vec<ParamError>> {
+    let (read, params) = resolve::<T>(given, settings)?;
+    sound(faults(&read)).map(|()| params)
+}
+
+/// An error where there are any.
+pub(crate) fn sound(faults: Vec<ParamError>) -> Result<(), Vec<ParamError>> {
+    if faults.is_empty() { Ok(()) } else { Err(faults) }
 }
 
 fn complete<T: Serialize + DeserializeOwned>(given: &Table) -> Result<(T, Table), String> {
@@ -148,15 +149,14 @@ mod tests {
 
     #[test]
     fn defaults_are_written_out_and_settings_kept_apart() {
-        let params =
-            resolve_with_settings::<Toy>(&given("rate = 0.1\ndevice = \"cpu\""), &["device"]).unwrap();
+        let (_, params) = resolve::<Toy>(&given("rate = 0.1\ndevice = \"cpu\""), &["device"]).unwrap();
         assert_eq!(params.recipe, given("epochs = 0\nrate = 0.1"));
         assert_eq!(params.settings, given("device = \"cpu\""));
     }
 
     #[test]
     fn an_unknown_key_and_a_wrong_type_are_both_named() {
-        let errors = resolve::<Toy>(&given("epoch = 3\nepochs = \"three\"")).err().unwrap();
+        let errors = resolve::<Toy>(&given("epoch = 3\nepochs = \"three\""), &[]).err().unwrap();
         assert_eq!(errors.len(), 2);
         assert_eq!(errors[0].key, "epoch");
         let hint = errors[0].hint.as_deref().unwrap();
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_missing_parameter_is_named() {
-        let errors = resolve::<Toy>(&given("epochs = 3")).err().unwrap();
+        let errors = resolve::<Toy>(&given("epochs = 3"), &[]).err().unwrap();
         assert!(errors[0].message.contains("missing field `rate`"), "{}", errors[0].message);
     }
 }

@@ -30,7 +30,7 @@ use crate::{
     compute::{self, Device, Engine, SETTINGS},
     inputs,
     output::{self, write},
-    params::resolve_and_read,
+    params::{resolve, sound},
 };
 
 mod group;
@@ -228,15 +228,14 @@ impl Kind for Train {
     }
 
     fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
-        let (read, mut params) = resolve_and_read::<TrainParams>(given, &SETTINGS)?;
+        let (read, mut params) = resolve::<TrainParams>(given, &SETTINGS)?;
         if read.mode != Mode::Random {
             params.recipe.remove("k"); // so that sweeping it reruns nothing else
         }
         if !read.shortcut_bn_counts() {
             params.recipe.remove("shortcut_bn");
         }
-        let faults = read.faults();
-        if faults.is_empty() { Ok(params) } else { Err(faults) }
+        sound(read.faults()).map(|()| params)
     }
 
     fn gpus(&self, params: &Params) -> usize {

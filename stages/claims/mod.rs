@@ -188,7 +188,7 @@ impl Kind for Claims {
     }
 
     fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
-        resolve::<ClaimsParams>(given)
+        resolve::<ClaimsParams>(given, &[]).map(|(_, params)| params)
     }
 
     fn run(&self, job: &mut Job<'_>) -> Result<(), StageError> {

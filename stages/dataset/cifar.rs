@@ -37,7 +37,7 @@ pub(crate) const CLASSES: [&str; 10] =
 pub(super) struct BinaryParams {
     /// Of the folder with `data_batch_1.bin` to `data_batch_5.bin` and `test_batch.bin`.
     #[serde(flatten)]
-    place: Place,
+    pub(super) place: Place,
     #[serde(flatten)]
     subset: Subset,
 }

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use engine::kind::{Job, ParamError, Params, Progress, StageError};
+use engine::kind::{Job, ParamError, Progress, StageError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -87,34 +87,38 @@ fn bytes() -> u64 {
     BYTES
 }
 
-/// Everything that the types let through and that could not work.
-pub(super) fn check(params: &Params) -> Result<(), Vec<ParamError>> {
-    let mut errors = Vec::new();
-    let mut fault = |key: &str, message: String, hint: &str| {
-        errors.push(ParamError { key: key.into(), message, hint: Some(hint.into()) });
-    };
-    let sha256 = params.recipe.get("sha256").and_then(toml::Value::as_str).unwrap_or_default();
-    if sha256.len() != 64 || !sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
-        fault("sha256", format!("`{sha256}` is no SHA-256"), "write 64 digits: 0 to 9 and a to f");
-    }
-    for (key, least) in [("bytes", &params.recipe), ("timeout", &params.settings)] {
-        if least.get(key).and_then(toml::Value::as_integer) == Some(0) {
-            fault(key, format!("`{key} = 0` does not work"), "choose at least 1");
+impl DownloadParams {
+    /// Everything that the types let through and that could not work.
+    pub(super) fn faults(&self) -> Vec<ParamError> {
+        let mut faults = Vec::new();
+        let mut fault = |key: &str, message: String, hint: &str| {
+            faults.push(ParamError { key: key.into(), message, hint: Some(hint.into()) });
+        };
+        let sha256 = &self.sha256;
+        if sha256.len() != 64 || !sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            fault("sha256", format!("`{sha256}` is no SHA-256"), "write 64 digits: 0 to 9 and a to f");
         }
-    }
-    let mirrors = params.settings.get("mirrors").and_then(toml::Value::as_array);
-    let mirrors = mirrors.into_iter().flatten().map(|url| ("mirrors", url));
-    for (key, url) in params.settings.get("url").map(|url| ("url", url)).into_iter().chain(mirrors) {
-        let url = url.as_str().unwrap_or_default();
-        if !url.starts_with("https://") && !url.starts_with("http://") {
-            fault(key, format!("`{url}` is no address"), "write `https://...`; for a file, set `archive`");
-        } else if authority(url).contains('@') {
-            let hint = "records, logs and reports show addresses: leave out what stands before the `@`; or fetch the \
-                        file by other means and set `archive`";
-            fault(key, "an address must have no user name and no password in it".into(), hint);
+        for (key, number) in [("bytes", self.bytes), ("timeout", self.timeout.into())] {
+            if number == 0 {
+                fault(key, format!("`{key} = 0` does not work"), "choose at least 1");
+            }
         }
+        let mirrors = self.mirrors.iter().map(|url| ("mirrors", url));
+        for (key, url) in [("url", &self.url)].into_iter().chain(mirrors) {
+            if !url.starts_with("https://") && !url.starts_with("http://") {
+                fault(
+                    key,
+                    format!("`{url}` is no address"),
+                    "write `https://...`; for a file, set `archive`",
+                );
+            } else if authority(url).contains('@') {
+                let hint = "records, logs and reports show addresses: leave out what stands before the `@`; or fetch \
+                            the file by other means and set `archive`";
+                fault(key, "an address must have no user name and no password in it".into(), hint);
+            }
+        }
+        faults
     }
-    if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
 /// What of an address says who asks whom.

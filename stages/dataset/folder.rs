@@ -24,7 +24,7 @@ const LAYOUT: &str = "the folder should hold `train/CLASS/*.jpg` and `test/CLASS
 pub(super) struct FolderParams {
     /// Of the folder with `train` and `test`.
     #[serde(flatten)]
-    place: Place,
+    pub(super) place: Place,
     /// Resize images that are not 32x32, whatever their aspect ratio; otherwise they are an error.
     #[serde(default)]
     resize: bool,

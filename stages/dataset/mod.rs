@@ -26,7 +26,7 @@ pub use self::download::SHA256;
 use self::{cifar::BinaryParams, download::DownloadParams, folder::FolderParams, synthetic::SyntheticParams};
 use crate::{
     output::{write, write_json},
-    params::{resolve, resolve_with_settings, stays_inside},
+    params::{checked, stays_inside},
 };
 
 /// The packed images, as [`network::data`] describes them.
@@ -94,17 +94,13 @@ impl Kind for Dataset {
     fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
         let mut rest = given.clone();
         let source = rest.remove("source");
-        type Check = fn(&Params) -> Result<(), Vec<ParamError>>;
-        let (mut params, check): (_, Check) = match source.as_ref().and_then(toml::Value::as_str) {
-            Some("cifar10") => {
-                (resolve_with_settings::<DownloadParams>(&rest, &download::SETTINGS)?, download::check)
-            }
-            Some("cifar-binary") => (resolve::<BinaryParams>(&rest)?, one_place),
-            Some("image-folder") => (resolve::<FolderParams>(&rest)?, one_place),
-            Some("synthetic") => (resolve::<SyntheticParams>(&rest)?, synthetic::check),
+        let mut params = match source.as_ref().and_then(toml::Value::as_str) {
+            Some("cifar10") => checked(&rest, &download::SETTINGS, DownloadParams::faults)?,
+            Some("cifar-binary") => checked(&rest, &[], |params: &BinaryParams| params.place.faults())?,
+            Some("image-folder") => checked(&rest, &[], |params: &FolderParams| params.place.faults())?,
+            Some("synthetic") => checked(&rest, &[], SyntheticParams::faults)?,
             _ => return Err(vec![unknown(source.as_ref())]),
         };
-        check(&params)?;
         params.recipe.extend(source.map(|source| ("source".to_owned(), source)));
         Ok(params)
     }
@@ -154,6 +150,24 @@ struct Place {
 }
 
 impl Place {
+    /// The files come from one place. `input` is a folder of the result: nobody would notice a change of files elsewhere.
+    fn faults(&self) -> Vec<ParamError> {
+        let fault = |key: &str, message: String, hint: &str| {
+            vec![ParamError { key: key.into(), message, hint: Some(hint.into()) }]
+        };
+        let wrong = match (&self.path, &self.input) {
+            (None, None) => "there is neither `path` nor `input`",
+            (Some(_), Some(_)) => "there are both `path` and `input`",
+            (_, Some(input)) if !stays_inside(input) => {
+                let message = format!("`{}` leaves the result of the stage", input.display());
+                return fault("input", message, "write a relative path without `..`; `.` is all of it");
+            }
+            _ => return Vec::new(),
+        };
+        let hint = "`path` is a folder of the project, `input` one in the result of the stage that `needs.files` names";
+        fault("path", wrong.into(), hint)
+    }
+
     /// Those of `names` that are files of the project.
     fn files<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Vec<PathBuf> {
         let join = |path: &PathBuf| names.into_iter().map(|name| path.join(name)).collect();
@@ -177,32 +191,6 @@ impl Place {
             _ => Err(StageError::new("there is another stage's result, and `path` is not in it")
                 .hint("write `input` instead of `path`, with the folder in that result")),
         }
-    }
-}
-
-/// The files come from one place.
-fn one_place(params: &Params) -> Result<(), Vec<ParamError>> {
-    let has = |key| params.recipe.contains_key(key);
-    let message = match (has("path"), has("input")) {
-        (false, false) => "there is neither `path` nor `input`",
-        (true, true) => "there are both `path` and `input`",
-        _ => return inside(params),
-    };
-    let hint =
-        "`path` is a folder of the project, `input` one in the result of the stage that `needs.files` names";
-    Err(vec![ParamError { key: "path".into(), message: message.into(), hint: Some(hint.into()) }])
-}
-
-/// `input` is a folder of the result: nobody would notice a change of files elsewhere.
-fn inside(params: &Params) -> Result<(), Vec<ParamError>> {
-    let input = params.recipe.get("input").and_then(toml::Value::as_str);
-    match input.filter(|input| !stays_inside(input.as_ref())) {
-        None => Ok(()),
-        Some(input) => Err(vec![ParamError {
-            key: "input".into(),
-            message: format!("`{input}` leaves the result of the stage"),
-            hint: Some("write a relative path without `..`; `.` is all of it".into()),
-        }]),
     }
 }
 

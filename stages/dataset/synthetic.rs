@@ -12,7 +12,7 @@
 
 use std::f64::consts::TAU;
 
-use engine::kind::{Job, ParamError, Params, Progress, StageError};
+use engine::kind::{Job, ParamError, Progress, StageError};
 use network::{
     arch::IMAGE_SIZE,
     data::IMAGE_BYTES,
@@ -65,22 +65,23 @@ fn thousand() -> u32 {
     1000
 }
 
-/// Everything that the types let through and that could not work.
-pub(super) fn check(params: &Params) -> Result<(), Vec<ParamError>> {
-    let most = (SHAPES.len() * FILLS.len()) as i64;
-    let number = |key: &str| params.recipe.get(key).and_then(toml::Value::as_integer).unwrap_or(0);
-    let classes = number("classes");
-    let errors: Vec<_> =
-        [("classes", 2, most), ("train", classes, i64::from(MOST)), ("test", classes, i64::from(MOST))]
-            .into_iter()
-            .filter(|(key, low, high)| !(*low..=*high).contains(&number(key)))
-            .map(|(key, low, high)| ParamError {
-                key: key.into(),
-                message: format!("`{key} = {}` does not work", number(key)),
-                hint: Some(format!("choose from {low} to {high}")),
-            })
-            .collect();
-    if errors.is_empty() { Ok(()) } else { Err(errors) }
+impl SyntheticParams {
+    /// Everything that the types let through and that could not work.
+    pub(super) fn faults(&self) -> Vec<ParamError> {
+        let (classes, most) = (u32::from(self.classes), (SHAPES.len() * FILLS.len()) as u32);
+        let checks = [
+            ("classes", classes, 2, most),
+            ("train", self.train, classes, MOST),
+            ("test", self.test, classes, MOST),
+        ];
+        let wrong = checks.into_iter().filter(|(_, number, low, high)| !(low..=high).contains(&number));
+        let fault = |(key, number, low, high): (&str, u32, u32, u32)| ParamError {
+            key: key.into(),
+            message: format!("`{key} = {number}` does not work"),
+            hint: Some(format!("choose from {low} to {high}")),
+        };
+        wrong.map(fault).collect()
+    }
 }
 
 /// Draws the images.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use self::figures::{Drawing, Figure, Given};
 use crate::{
     output::{write, write_json},
-    params::resolve_and_read,
+    params::resolve,
     results::{Apart, Results},
 };
 
@@ -84,7 +84,7 @@ impl Kind for Plot {
     }
 
     fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
-        let (read, params) = resolve_and_read::<PlotParams>(given, &[])?;
+        let (read, params) = resolve::<PlotParams>(given, &[])?;
         let twice = (1..read.figures.len()).find(|i| read.figures[..*i].contains(&read.figures[*i]));
         if let Some(i) = twice {
             let name = serde_json::to_string(&read.figures[i]).unwrap_or_default();

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     claims,
     output::{failed, write},
-    params::{resolve_and_read, stays_inside},
+    params::{checked, stays_inside},
     plot::{Entry, LIST},
 };
 
@@ -119,9 +119,7 @@ impl Kind for Readme {
     }
 
     fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
-        let (read, params) = resolve_and_read::<ReadmeParams>(given, &[])?;
-        let faults = read.faults();
-        if faults.is_empty() { Ok(params) } else { Err(faults) }
+        checked(given, &[], ReadmeParams::faults)
     }
 
     fn files(&self, params: &Params) -> Vec<PathBuf> {
