@@ -211,16 +211,21 @@ pub struct EngineChoice {
     pub card: Option<Places>,
 }
 
-/// The engines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The program that computes.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "Engine")]
 pub enum EngineName {
-    /// The fastest one that covers the network on this machine.
+    /// The fastest one that covers the network.
+    #[default]
     Auto,
-    /// Plain candle.
+    /// Plain and slow: what the others are compared with.
     Reference,
-    /// Our fused CPU kernels.
+    /// The fused kernels for the processor.
     Cpu,
-    /// Our fused kernels for NVIDIA cards.
+    /// The fused kernels for an NVIDIA card.
     Cuda,
 }
 

@@ -30,45 +30,31 @@ pub(crate) enum Device {
     Cuda,
 }
 
-/// The program that computes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Engine {
-    /// The fastest one that covers the network.
-    #[default]
-    Auto,
-    /// Plain and slow: what the others are compared with.
-    Reference,
-    /// The fused kernels for the processor.
-    Cpu,
-    /// The fused kernels for an NVIDIA card.
-    Cuda,
-}
-
 /// What the settings come to, and whether a card may be used. The environment's word counts where both
 /// are left open.
 fn choose(
     device: Device,
-    engine: Engine,
+    engine: EngineName,
     environment: Option<String>,
 ) -> Result<(EngineName, bool), StageError> {
     let device = match (device, engine, environment) {
-        (Device::Auto, Engine::Auto, Some(name)) => Device::deserialize(toml::Value::String(name.clone()))
-            .map_err(|_| {
+        (Device::Auto, EngineName::Auto, Some(name)) => {
+            Device::deserialize(toml::Value::String(name.clone())).map_err(|_| {
                 StageError::new(format!("`REPRO_DEVICE` is `{name}`, which is no device"))
                     .hint("set it to `auto`, `cpu` or `cuda`, or not at all")
-            })?,
+            })?
+        }
         _ => device,
     };
     Ok(match (engine, device) {
-        (Engine::Reference, Device::Auto | Device::Cpu) => (EngineName::Reference, false),
-        (Engine::Cpu, Device::Auto | Device::Cpu) => (EngineName::Cpu, false),
-        (Engine::Auto, Device::Cpu) => (EngineName::Auto, false),
-        (Engine::Auto, Device::Auto) => (EngineName::Auto, true),
-        (Engine::Auto | Engine::Cuda, Device::Cuda) | (Engine::Cuda, Device::Auto) => {
+        (EngineName::Reference, Device::Auto | Device::Cpu) => (EngineName::Reference, false),
+        (EngineName::Cpu, Device::Auto | Device::Cpu) => (EngineName::Cpu, false),
+        (EngineName::Auto, Device::Cpu) => (EngineName::Auto, false),
+        (EngineName::Auto, Device::Auto) => (EngineName::Auto, true),
+        (EngineName::Auto | EngineName::Cuda, Device::Cuda) | (EngineName::Cuda, Device::Auto) => {
             (EngineName::Cuda, true)
         }
-        (Engine::Reference | Engine::Cpu, Device::Cuda) | (Engine::Cuda, Device::Cpu) => {
+        (EngineName::Reference | EngineName::Cpu, Device::Cuda) | (EngineName::Cuda, Device::Cpu) => {
             let message = "`engine` names one that does not compute on the `device`";
             return Err(StageError::new(message).hint("leave one of the two at `auto`"));
         }
@@ -83,7 +69,7 @@ pub(crate) fn gpus(params: &Params) -> usize {
         #[serde(default)]
         device: Device,
         #[serde(default)]
-        engine: Engine,
+        engine: EngineName,
     }
     let settings = Settings::deserialize(toml::Value::Table(params.settings.clone())).ok();
     let chosen = settings.and_then(|Settings { device, engine }| choose(device, engine, card::device()).ok());
@@ -114,7 +100,7 @@ pub(crate) fn start(
     spec: &TrainSpec,
     data: &Arc<Dataset>,
     device: Device,
-    name: Engine,
+    name: EngineName,
 ) -> Result<Box<dyn Trainer>, StageError> {
     let (engine, welcome) = choose(device, name, card::device())?;
     let card = welcome.then(card::places);
@@ -158,28 +144,28 @@ pub(crate) fn start(
 mod tests {
     use super::*;
 
-    fn chosen(device: Device, engine: Engine, environment: Option<&str>) -> Option<(EngineName, bool)> {
+    fn chosen(device: Device, engine: EngineName, environment: Option<&str>) -> Option<(EngineName, bool)> {
         choose(device, engine, environment.map(str::to_owned)).ok()
     }
 
     #[test]
     fn the_environment_decides_only_what_is_left_open() {
-        let open = |environment| chosen(Device::Auto, Engine::Auto, environment);
+        let open = |environment| chosen(Device::Auto, EngineName::Auto, environment);
         assert_eq!(open(None), Some((EngineName::Auto, true)));
         assert_eq!(open(Some("cuda")), Some((EngineName::Cuda, true)));
         assert_eq!(open(Some("cpu")), Some((EngineName::Auto, false)));
         assert_eq!(open(Some("gpu")), None);
-        assert_eq!(chosen(Device::Cpu, Engine::Auto, Some("cuda")), Some((EngineName::Auto, false)));
+        assert_eq!(chosen(Device::Cpu, EngineName::Auto, Some("cuda")), Some((EngineName::Auto, false)));
         assert_eq!(
-            chosen(Device::Auto, Engine::Reference, Some("cuda")),
+            chosen(Device::Auto, EngineName::Reference, Some("cuda")),
             Some((EngineName::Reference, false))
         );
     }
 
     #[test]
     fn an_engine_of_another_device_is_refused() {
-        assert_eq!(chosen(Device::Cuda, Engine::Cpu, None), None);
-        assert_eq!(chosen(Device::Cpu, Engine::Cuda, None), None);
+        assert_eq!(chosen(Device::Cuda, EngineName::Cpu, None), None);
+        assert_eq!(chosen(Device::Cpu, EngineName::Cuda, None), None);
     }
 
     #[test]

@@ -13,13 +13,13 @@ use network::{
     gamma::{GammaStatistics, Gammas, THRESHOLDS, Zeroing, gammas, zero_small},
     mode::Mode,
     train::Protocol,
-    trainer::{Precision, Split, State, Trainer},
+    trainer::{EngineName, Precision, Split, State, Trainer},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    compute::{self, Device, Engine, SETTINGS},
+    compute::{self, Device, SETTINGS},
     inputs,
     output::write_json,
     params::{resolve, sound},
@@ -37,7 +37,7 @@ struct EvaluateParams {
     device: Device,
     /// The program that computes.
     #[serde(default)]
-    engine: Engine,
+    engine: EngineName,
 }
 
 /// What was evaluated.

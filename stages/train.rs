@@ -21,13 +21,13 @@ use network::{
     mode::Mode,
     model::{Model, as_text},
     train::{Epoch, Protocol, Training, csv, json_lines, saved_within_epoch},
-    trainer::{Precision, Split, TrainSpec, Trainer},
+    trainer::{EngineName, Precision, Split, TrainSpec, Trainer},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    compute::{self, Device, Engine, SETTINGS},
+    compute::{self, Device, SETTINGS},
     inputs,
     output::{self, write},
     params::{resolve, sound},
@@ -92,7 +92,7 @@ struct TrainParams {
     /// The device. Not part of the result.
     device: Device,
     /// The program that computes. Not part of the result.
-    engine: Engine,
+    engine: EngineName,
 }
 
 /// The shortcuts' BatchNorms, in modes that train BatchNorms.
@@ -142,7 +142,7 @@ impl Default for TrainParams {
             precision: Precision::F32,
             order_seed: None,
             device: Device::Auto,
-            engine: Engine::Auto,
+            engine: EngineName::Auto,
         }
     }
 }

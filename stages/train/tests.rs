@@ -143,7 +143,8 @@ fn a_member_of_a_group_that_is_stopped_saves_nothing_within_an_epoch() {
     let member = |listener: &mut Listener| {
         with_job(listener, &Train, SHORT, &inputs(&root), &out, |job| {
             let work = Work::of(job)?;
-            let trainer = compute::start(job, &work.spec, &work.data, Device::Cpu, Engine::Cpu)?;
+            let trainer =
+                compute::start(job, &work.spec, &work.data, Device::Cpu, network::trainer::EngineName::Cpu)?;
             work.train(job, trainer, false)
         })
     };
