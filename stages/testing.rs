@@ -36,8 +36,7 @@ impl Reporter for Listener {
     }
 }
 
-/// Has `work` do a job with `params` of `kind` (TOML) and an input folder per role; its scratch folder lies
-/// beside `out`.
+/// Has `work` do a job with `params` of `kind` (TOML) and an input folder per role.
 pub(crate) fn with_job(
     listener: &mut Listener,
     kind: &dyn Kind,
@@ -46,27 +45,41 @@ pub(crate) fn with_job(
     out: &Path,
     work: impl FnOnce(&mut Job<'_>) -> Result<(), StageError>,
 ) -> Result<(), StageError> {
-    let params = kind.resolve(&params.parse().unwrap()).unwrap();
     let inputs = inputs.iter().map(|(role, dir)| {
         let (instance, dir) = (format!("the {role}"), dir.clone());
         let input = Input { instance, axes: BTreeMap::new(), dir, absent: Vec::new() };
         ((*role).to_owned(), vec![input])
     });
+    with_inputs(listener, kind, params, &inputs.collect(), out, work)
+}
+
+/// The same with the inputs themselves; its scratch folder lies beside `out`.
+pub(crate) fn with_inputs<T>(
+    listener: &mut Listener,
+    kind: &dyn Kind,
+    params: &str,
+    inputs: &BTreeMap<String, Vec<Input>>,
+    out: &Path,
+    work: impl FnOnce(&mut Job<'_>) -> T,
+) -> T {
+    let params = kind.resolve(&params.parse().unwrap()).unwrap();
     let scratch = out.with_extension("scratch");
     std::fs::create_dir_all(&scratch).unwrap();
     std::fs::create_dir_all(out).unwrap();
-    work(&mut Job {
+    let worked = work(&mut Job {
         instance: kind.name(),
         axes: &BTreeMap::new(),
         params: &params,
-        inputs: &inputs.collect(),
+        inputs,
         out,
         scratch: &scratch,
         project: out,
         resources: Resources::default(),
         offline: true,
         reporter: listener,
-    })
+    });
+    let _ = std::fs::remove_dir(&scratch); // where nothing is left in it
+    worked
 }
 
 /// Runs `kind`.

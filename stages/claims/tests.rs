@@ -1,9 +1,9 @@
 use std::{collections::BTreeSet, path::Path};
 
-use engine::{instance::Resources, kind::Input};
+use engine::kind::Input;
 
 use super::*;
-use crate::testing::Listener;
+use crate::testing::{Listener, with_inputs};
 
 const CIFAR: &str = r#"["airplane","automobile","bird","cat","deer","dog","frog","horse","ship","truck"]"#;
 
@@ -51,20 +51,8 @@ fn heard<const N: usize>(
 ) -> (impl Fn(&str) -> serde_json::Value + use<N>, String, Vec<String>) {
     let out = tempfile::tempdir().unwrap();
     let mut listener = Listener::default();
-    Claims
-        .run(&mut Job {
-            instance: "claims",
-            axes: &std::collections::BTreeMap::new(),
-            params: &Params::default(),
-            inputs: &inputs.map(|(role, inputs)| (role.to_owned(), inputs)).into(),
-            out: out.path(),
-            scratch: out.path(),
-            project: out.path(),
-            resources: Resources::default(),
-            offline: true,
-            reporter: &mut listener,
-        })
-        .unwrap();
+    let inputs = inputs.map(|(role, inputs)| (role.to_owned(), inputs)).into();
+    with_inputs(&mut listener, &Claims, "", &inputs, out.path(), |job| Claims.run(job)).unwrap();
     let text = std::fs::read(out.path().join(FILE)).unwrap();
     let claims: Vec<serde_json::Value> = serde_json::from_slice(&text).unwrap();
     let line = move |id: &str| claims.iter().find(|claim| claim["id"] == id).unwrap().clone();

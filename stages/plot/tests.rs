@@ -1,12 +1,12 @@
 use std::{collections::BTreeMap, path::Path};
 
-use engine::{instance::Resources, kind::Input};
+use engine::kind::Input;
 
 use super::{
     chart::{Axis, Chart, Dashes, Look, Marker, Series},
     *,
 };
-use crate::testing::Listener;
+use crate::testing::{Listener, with_inputs};
 
 mod drawn;
 mod settings;
@@ -87,19 +87,14 @@ fn draw_roles(
     params: &str,
     out: &Path,
 ) -> Result<Vec<Entry>, StageError> {
-    Plot.run(&mut Job {
-        instance: "plot",
-        axes: &BTreeMap::new(),
-        params: &Plot.resolve(&params.parse().unwrap()).unwrap(),
-        inputs: &inputs,
-        out,
-        scratch: out,
-        project: out,
-        resources: Resources::default(),
-        offline: true,
-        reporter: &mut Listener::default(),
-    })?;
+    with_inputs(&mut Listener::default(), &Plot, params, &inputs, out, |job| Plot.run(job))?;
     Ok(serde_json::from_slice(&std::fs::read(out.join(LIST)).unwrap()).unwrap())
+}
+
+/// What is written in a figure; the legend breaks its labels between words.
+fn words(out: &Path, name: &str) -> String {
+    let svg = std::fs::read_to_string(out.join(format!("{name}.svg"))).unwrap();
+    svg.lines().filter(|line| !line.starts_with('<')).collect::<Vec<_>>().join(" ").replace("&apos;", "'")
 }
 
 fn folders() -> (tempfile::TempDir, tempfile::TempDir) {
@@ -197,9 +192,7 @@ fn every_figure_has_title_axes_legend_number_of_runs_and_caption() {
         ("memory-resnet14-paper", &["batch (images)", "buffers (MB)", "images fit 1 GiB"]),
     ] {
         assert!(names.contains(&name), "{name} is not in {names:?}");
-        let svg = std::fs::read_to_string(out.path().join(format!("{name}.svg"))).unwrap();
-        // The legend breaks its labels between words.
-        let text = svg.lines().filter(|line| !line.starts_with('<')).collect::<Vec<_>>().join(" ");
+        let text = words(out.path(), name);
         for part in texts {
             assert!(text.contains(part), "{name} has no `{part}` in {text}");
         }
@@ -370,10 +363,7 @@ fn the_papers_networks_and_the_origins_are_drawn_apart() {
     ];
     assert_eq!(names, expected);
     assert_eq!(list[0].title, "Test accuracy by depth (the paper's network)");
-    let text = |name: &str| {
-        let svg = std::fs::read_to_string(out.path().join(format!("{name}.svg"))).unwrap();
-        svg.lines().filter(|line| !line.starts_with('<')).collect::<Vec<_>>().join(" ")
-    };
+    let text = |name: &str| words(out.path(), name);
     let (papers, origins) = (text(expected[0]), text(expected[1]));
     assert!(papers.contains("ours: BatchNorm only (n = 1)"), "{papers}");
     assert!(papers.contains("paper: everything") && !papers.contains("origin:"), "{papers}");

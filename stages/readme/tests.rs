@@ -4,13 +4,12 @@ use std::{
 };
 
 use engine::{
-    instance::Resources,
     kind::Input,
     pipeline::{LoadOptions, load},
 };
 
 use super::*;
-use crate::testing::Listener;
+use crate::testing::{Listener, with_inputs};
 
 fn result_and_project(readme: &str) -> (tempfile::TempDir, tempfile::TempDir) {
     let (result, project) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -169,18 +168,8 @@ fn a_table_that_only_a_clone_lacks_is_not_left_out() {
     let page = |absent: &str| {
         let (instance, dir) = ("plot".to_owned(), result.path().to_owned());
         let input = Input { instance, axes: BTreeMap::new(), dir, absent: vec![absent.to_owned()] };
-        Readme.run(&mut Job {
-            instance: "page",
-            axes: &BTreeMap::new(),
-            params: &params(""),
-            inputs: &BTreeMap::from([("figures".to_owned(), vec![input])]),
-            out: out.path(),
-            scratch: out.path(),
-            project: out.path(),
-            resources: Resources::default(),
-            offline: true,
-            reporter: &mut Listener::default(),
-        })
+        let inputs = BTreeMap::from([("figures".to_owned(), vec![input])]);
+        with_inputs(&mut Listener::default(), &Readme, "", &inputs, out.path(), |job| Readme.run(job))
     };
     let told = "`plot` has no memory.md here, though it was locked with one";
     assert_eq!(page("memory.md").unwrap_err().message, told);

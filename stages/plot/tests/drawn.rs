@@ -6,19 +6,9 @@ use crate::results::Apart;
 /// The drawings of `figure` from evaluations, beside what `sources` published.
 fn drawings(inputs: Vec<Input>, figure: Figure, sources: &[&str]) -> Vec<Drawing> {
     let out = tempfile::tempdir().unwrap();
-    let job = Job {
-        instance: "plot",
-        axes: &BTreeMap::new(),
-        params: &Plot.resolve(&toml::Table::new()).unwrap(),
-        inputs: &[("metrics".to_owned(), inputs)].into(),
-        out: out.path(),
-        scratch: out.path(),
-        project: out.path(),
-        resources: Resources::default(),
-        offline: true,
-        reporter: &mut Listener::default(),
-    };
-    let results = Results::read(&job, Apart::Lines).unwrap();
+    let inputs = [("metrics".to_owned(), inputs)].into();
+    let read = |job: &mut Job<'_>| Results::read(job, Apart::Lines);
+    let results = with_inputs(&mut Listener::default(), &Plot, "", &inputs, out.path(), read).unwrap();
     let sources: Vec<_> = sources.iter().map(|&source| source.to_owned()).collect();
     let published = published::published(&sources).unwrap();
     figure.draw(&Given { results: &results, published: &published, remark: "" })

@@ -13,6 +13,15 @@ fn setting(root: &Path, name: &str, top1: f64, settings: [&str; 4]) -> Input {
     Input { instance: format!("evaluate[{name}]"), dir, ..input }
 }
 
+/// Are `words` in `text`, one behind the other?
+fn in_order(text: &str, words: &[&str]) {
+    let mut rest = text;
+    for word in words {
+        let at = rest.find(word).unwrap_or_else(|| panic!("no `{word}`, or not in its place: {text}"));
+        rest = &rest[at..];
+    }
+}
+
 #[test]
 fn an_ablation_has_a_row_for_each_difference_between_the_papers_protocol_and_the_origins() {
     let (given, out) = folders();
@@ -33,11 +42,7 @@ fn an_ablation_has_a_row_for_each_difference_between_the_papers_protocol_and_the
     let alone =
         draw(inputs.clone(), "figures = [\"ablation\"]\nremark = \"Ours are small.\"", elsewhere.path());
     assert!(alone.unwrap()[0].caption.ends_with(" Ours are small."), "also beside nobody else's");
-    let svg = std::fs::read_to_string(out.path().join("ablation-resnet32.svg")).unwrap();
-    let text = svg.lines().filter(|line| !line.starts_with('<')).collect::<Vec<_>>().join(" ");
-    let text = text.replace("&apos;", "'");
-    let mut rest = &*text;
-    for row in [
+    let rows = [
         "the paper's settings",
         "the paper's, but stride 2 in the first stage",
         "the paper's, but no weight decay",
@@ -45,10 +50,8 @@ fn an_ablation_has_a_row_for_each_difference_between_the_papers_protocol_and_the
         "the origin's settings",
         "paper: BatchNorm only",
         "origin: BatchNorm only",
-    ] {
-        let at = rest.find(row).unwrap_or_else(|| panic!("no `{row}`, or not in its place: {text}"));
-        rest = &rest[at..];
-    }
+    ];
+    in_order(&words(out.path(), "ablation-resnet32"), &rows);
     // A setting in other words is the same training.
     let again = setting(given.path(), "f", 0.57, ["paper", "uniform", "trained", "0.0001"]);
     let list = draw([&inputs[..], &[again]].concat(), params, out.path()).unwrap();
@@ -90,18 +93,14 @@ fn two_settings_of_one_training_are_rows_and_marks() {
         "the same values train in all: nothing to compare"
     );
     let svg = std::fs::read_to_string(out.path().join("accuracy-by-depth.svg")).unwrap();
-    let text = svg.lines().filter(|line| !line.starts_with('<')).collect::<Vec<_>>().join(" ");
-    let mut rest = &*text;
-    for words in [
+    let labels = [
         "no weight decay",
         "weight decay 0.0001",
         "weight decay 0.001",
         "scales begin at 1",
         "scales from U(0, 1)",
-    ] {
-        let at = rest.find(words).unwrap_or_else(|| panic!("no `{words}`, or not in its place: {text}"));
-        rest = &rest[at..];
-    }
+    ];
+    in_order(&words(out.path(), "accuracy-by-depth"), &labels);
     // Accuracies were given so that they rise from row to row, and from the first mark to the second.
     let corner = |line: &str| line.split("points=\"").nth(1)?.split([',', ' ', '"']).next()?.parse().ok();
     let marks: Vec<i32> =
