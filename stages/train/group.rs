@@ -18,7 +18,7 @@ use network::{
     train::saved_within_epoch,
 };
 
-use super::{Train, Work, failed, read, saved_by};
+use super::{Train, Work, asides, failed, read, saved_by};
 use crate::{card, compute};
 
 /// More than so many at once gain nothing more.
@@ -84,9 +84,15 @@ fn alike<'a, 'b>(jobs: &'a mut [Job<'b>]) -> Vec<Vec<Placed<'a, 'b>>> {
 pub(super) fn key(job: &Job<'_>) -> Result<String, StageError> {
     let Work { model, params, spec, .. } = Work::of(job)?;
     let (data, precision) = (job.input("data")?.dir.display(), params.precision);
-    // The steps of all must fall together. So who goes on within an epoch does that alone, to its end.
-    let saved = read(&job.scratch.join(saved_by("cuda")))?;
-    let alone = saved.filter(|bytes| saved_within_epoch(bytes)).map(|_| job.scratch);
+    // The steps of all must fall together. So who goes on within an epoch, or may from what was put aside, does that alone,
+    // to its end.
+    let saved = job.scratch.join(saved_by("cuda"));
+    let mut alone = None;
+    for place in asides(&saved).iter().chain([&saved]) {
+        if read(place)?.is_some_and(|bytes| saved_within_epoch(&bytes)) {
+            alone = Some(job.scratch);
+        }
+    }
     let what = format!("{} {} {:?} {}", model.arch, model.variant, spec.set, params.batch);
     Ok(format!("{what} {precision:?} {data} {alone:?}"))
 }

@@ -205,8 +205,10 @@ fn trainings_of_one_network_mode_batch_and_precision_step_together() {
     let out = root.path().join("out");
     assert!(run_with(&mut listener, &Train, SHORT, &inputs(&root), &out).unwrap_err().interrupted);
     let [cpu, cuda] = ["cpu", "cuda"].map(|engine| out.with_extension("scratch").join(saved_by(engine)));
-    fs::rename(cpu, cuda).unwrap();
+    fs::rename(cpu, &cuda).unwrap();
     assert_ne!(key(""), plain);
+    fs::rename(&cuda, cuda.with_extension("00000000.aside")).unwrap();
+    assert_ne!(key(""), plain, "put aside");
 }
 
 #[test]
