@@ -147,8 +147,14 @@ impl Default for TrainParams {
     }
 }
 
-/// Weights of a filter of the first layer, 3 x 3 of 3 colours: in no network are all filters larger.
-const FEWEST: usize = 27;
+/// What `k` must be.
+pub(crate) const K: &str = "a number from 1 to 27, which each filter of the first layer has";
+
+/// Can so many weights of each filter train, where that counts? The first layer's filters have 27, 3 x 3 of 3 colours: in
+/// no network are all filters larger.
+pub(crate) fn k_fits(mode: Mode, k: usize) -> bool {
+    mode != Mode::Random || (1..=27).contains(&k)
+}
 
 impl TrainParams {
     fn protocol(&self) -> Protocol {
@@ -177,11 +183,7 @@ impl TrainParams {
         // Trainings compute in f32: what that does not hold would be taken for infinity or for nothing.
         let size = |x: f64| x == 0.0 || (x > 0.0 && (x as f32) > 0.0 && (x as f32).is_finite());
         let checks = [
-            (
-                "k",
-                (1..=FEWEST).contains(&self.k),
-                "a number from 1 to 27, which each filter of the first layer has",
-            ),
+            ("k", k_fits(self.mode, self.k), K),
             ("epochs", self.epochs > 0, "a number from 1 on"),
             ("batch", (1..=MOST_IMAGES).contains(&self.batch), "a number from 1 to 65536"),
             ("learning_rate", size(self.learning_rate), "a number from 0 on that 32 bits can hold"),

@@ -385,6 +385,7 @@ fn k_is_in_the_recipe_only_where_it_counts_and_engines_never_are() {
     let of = |text: &str| Train.resolve(&text.parse().unwrap()).unwrap();
     assert_eq!(of("k = 5").recipe, of("k = 2\nengine = 'reference'\ndevice = 'cpu'").recipe);
     assert_eq!(of("mode = 'random'").recipe["k"], 2.into());
+    assert_eq!(of("k = 100").recipe, of("").recipe);
     for mode in ["all", "bn+output+shortcut", "random", "none"] {
         let (with, without) =
             (format!("mode = '{mode}'\nshortcut_bn = 'trained'"), format!("mode = '{mode}'"));
@@ -399,7 +400,7 @@ fn k_is_in_the_recipe_only_where_it_counts_and_engines_never_are() {
 
 #[test]
 fn every_parameter_that_could_not_work_is_named() {
-    let wrong = "k = 0\nepochs = 0\nbatch = 0\nlearning_rate = -1\nmilestones = [2, 2]\nmomentum = 1.0";
+    let wrong = "mode = 'random'\nk = 0\nepochs = 0\nbatch = 0\nlearning_rate = -1\nmilestones = [2, 2]\nmomentum = 1.0";
     let errors = Train.resolve(&wrong.parse().unwrap()).unwrap_err();
     let keys: Vec<_> = errors.iter().map(|e| e.key.as_str()).collect();
     assert_eq!(keys, ["k", "epochs", "batch", "learning_rate", "milestones", "momentum"]);
