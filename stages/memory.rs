@@ -12,7 +12,12 @@ use network::{
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use crate::{inputs, output::write_json, params::resolve, train::MOST_IMAGES};
+use crate::{
+    inputs,
+    output::write_json,
+    params::{resolve, sound},
+    train::{K, MOST_IMAGES, k_fits},
+};
 
 /// The kind `memory`.
 pub(crate) struct Memory;
@@ -88,17 +93,18 @@ impl Kind for Memory {
     fn resolve(&self, given: &toml::Table) -> Result<Params, Vec<ParamError>> {
         let (read, mut params) = resolve::<MemoryParams>(given, &[])?;
         let step = |batch: &usize| (1..=MOST_IMAGES).contains(batch) && batch.is_multiple_of(STEP);
+        let mut faults = Vec::new();
         if !read.batches.iter().all(step) {
-            return Err(vec![ParamError {
+            faults.push(ParamError {
                 key: "batches".into(),
                 message: format!("`batches` must be multiples of {STEP}, up to {MOST_IMAGES}"),
                 hint: Some("buffers grow by as many images at once".into()),
-            }]);
+            });
         }
-        if read.k == 0 {
-            let (key, message) = ("k".into(), "`k` must be a number from 1 on".into());
-            return Err(vec![ParamError { key, message, hint: None }]);
+        if !k_fits(read.mode, read.k) {
+            faults.push(ParamError { key: "k".into(), message: format!("`k` must be {K}"), hint: None });
         }
+        sound(faults)?;
         if read.mode != Mode::Random {
             params.recipe.remove("k"); // as in the kind `train`
         }
@@ -176,9 +182,13 @@ mod tests {
     }
 
     #[test]
-    fn no_weight_of_a_filter_is_refused() {
-        let errors = Memory.resolve(&"mode = 'random'\nk = 0".parse().unwrap()).unwrap_err();
-        assert_eq!(errors[0].key, "k");
+    fn as_many_weights_of_a_filter_as_no_training_takes_are_refused_with_all_else_that_is_wrong() {
+        for k in [0, 28] {
+            let given = format!("mode = 'random'\nk = {k}\nbatches = [1]");
+            let errors = Memory.resolve(&given.parse().unwrap()).unwrap_err();
+            assert_eq!(errors.iter().map(|e| e.key.as_str()).collect::<Vec<_>>(), ["batches", "k"]);
+        }
+        assert!(Memory.resolve(&"mode = 'random'\nk = 27".parse().unwrap()).is_ok());
     }
 
     #[test]
