@@ -130,6 +130,21 @@ fn a_server_that_resumes_elsewhere_or_refuses_to_is_asked_for_everything() {
 }
 
 #[test]
+fn more_bytes_than_the_archive_has_are_fetched_again_whatever_the_server_says_of_them() {
+    let (bytes, mut bench) = (good(), Bench::new());
+    let copy = bytes.clone();
+    let (have, last, all) = (bytes.len() + 5, bytes.len() - 1, bytes.len());
+    let range = format!("Content-Range: bytes {have}-{last}/{all}");
+    let server = Server::new(move |_, request, stream| match request.from {
+        Some(_) => send(stream, &format!("206 Partial Content\r\n{range}\r\nContent-Length: 0"), &[]),
+        None => serve(&copy, request, copy.len(), stream),
+    });
+    fs::write(bench.path("scratch/archive.part"), [&bytes[..], b"other"].concat()).unwrap();
+    bench.run(&from(&server, &bytes, "").replace("retries = 0", "retries = 1")).unwrap();
+    assert_eq!(server.seen(), [Some(have), None]);
+}
+
+#[test]
 fn bytes_that_were_there_before_are_no_progress() {
     let (bytes, mut bench) = (vec![7; 3 * PROGRESS as usize], Bench::new());
     let copy = bytes.clone();
