@@ -352,7 +352,7 @@ fn the_papers_networks_and_the_origins_are_drawn_apart() {
         input.axes.insert("variant".into(), variant.into());
         inputs.push(input);
     }
-    let figures = "figures = [\"accuracy\", \"accuracy-curves\"]\npublished = [\"paper\", \"origin\"]";
+    let figures = "figures = ['accuracy', 'accuracy-curves']\npublished = ['paper', 'origin']\nremark = 'GUESSING it is.'";
     let list = draw(inputs.clone(), figures, out.path()).unwrap();
     let names: Vec<_> = list.iter().map(|entry| &*entry.name).collect();
     let expected = [
@@ -363,6 +363,8 @@ fn the_papers_networks_and_the_origins_are_drawn_apart() {
     ];
     assert_eq!(names, expected);
     assert_eq!(list[0].title, "Test accuracy by depth (the paper's network)");
+    let caption = &list[0].caption;
+    assert!(caption.contains("(10 % is guessing") && caption.ends_with("GUESSING it is."), "{caption}");
     let text = |name: &str| words(out.path(), name);
     let (papers, origins) = (text(expected[0]), text(expected[1]));
     assert!(papers.contains("ours: BatchNorm only (n = 1)"), "{papers}");

@@ -71,12 +71,7 @@ fn drawings(given: &Given<'_>, sort: &Sort) -> Vec<Drawing> {
         return Vec::new();
     }
     let all = Family::ALL.into_iter().filter_map(|family| drawing(given, sort, family));
-    let guessing = guessing(&given.results.evaluations);
-    let told = |(_, drawing): (Places, Drawing)| {
-        let caption = drawing.caption.replace("GUESSING", &guessing);
-        Drawing { caption, ..drawing }
-    };
-    worth_drawing(all).into_iter().map(told).collect()
+    worth_drawing(all).into_iter().map(|(_, drawing)| drawing).collect()
 }
 
 /// What chance gives.
@@ -110,11 +105,12 @@ fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<(Places, Dr
     let places = Places::new(family, shown().chain(theirs))?;
     let groups = grouped(given.results, sort.shows);
     let top1 = |run: &Evaluation| Some(run.top1());
+    let told = |caption: &str| caption.replace("GUESSING", &guessing(evaluations));
     let crossed =
         crossed::chart(&groups, sort.title, top1, Axis::linear(TOP1)).filter(|_| published.is_empty());
     if let Some(chart) = crossed {
         let name = format!("{}-by-{}", sort.file, family.name());
-        return Some((places, Drawing { name, caption: CROSSED.into(), chart }));
+        return Some((places, Drawing { name, caption: told(CROSSED), chart }));
     }
     let mut series = Vec::new();
     for ((line, runs), look) in groups.iter().zip(looks(groups.keys().copied())) {
@@ -163,7 +159,7 @@ fn drawing(given: &Given<'_>, sort: &Sort, family: Family) -> Option<(Places, Dr
         name: format!("{}-by-{}", sort.file, family.name()),
         caption: format!(
             "{}{thinned}{}{alternate}{random}",
-            sort.caption,
+            told(sort.caption),
             given.others("Thin lines with empty markers", &sources)
         ),
         chart: Chart {
