@@ -92,12 +92,29 @@ fn jpeg(bytes: &[u8], fits: impl Fn(u32, u32) -> Result<(), Flaw>) -> Result<Rgb
     let (width, height) = (width as u32, height as u32);
     fits(width, height)?;
     let pixels = decoder.decode().map_err(|e| damaged(&e))?;
-    // A file cut in its last rows still decodes. Its scan cannot contain the end mark by chance.
-    let last = |mark: [u8; 2]| bytes.windows(2).rposition(|pair| pair == mark);
-    if last([0xff, 0xd9]) < last([0xff, 0xda]) {
+    if !ends(bytes) {
         return Err(damaged(&"it is cut off"));
     }
     RgbImage::from_raw(width, height, pixels).ok_or_else(|| damaged(&"it has no colours"))
+}
+
+/// Does a JPEG reach its end mark? One that is cut in its last rows still decodes. What stands behind the end is not looked at.
+fn ends(bytes: &[u8]) -> bool {
+    let mut at = 2;
+    while let Some(&[first, second]) = bytes.get(at..at + 2) {
+        at += match (first, second) {
+            (0xff, 0xd9) => return true,
+            // Of a scan: the byte itself, or a mark to begin anew at.
+            (0xff, 0x00 | 0x01 | 0xd0..=0xd7) => 2,
+            (0xff, 0xff) | (..0xff, _) => 1,
+            // A segment with its length, which may hold a picture of its own.
+            (0xff, _) => match bytes.get(at + 2..at + 4) {
+                Some(&[high, low]) => 2 + usize::from(u16::from_be_bytes([high, low])),
+                _ => return false,
+            },
+        };
+    }
+    false
 }
 
 fn png(bytes: &[u8], fits: impl Fn(u32, u32) -> Result<(), Flaw>) -> Result<RgbImage, Flaw> {

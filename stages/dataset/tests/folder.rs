@@ -149,6 +149,8 @@ fn jpeg_is_decoded_to_pinned_bytes() {
     let mut bench = Bench::new();
     folder(&bench, &["ant"], 1, 1);
     fs::write(bench.path("images/train/ant/a.JPG"), jpeg(32, 32)).unwrap();
+    let more_behind = [&jpeg(32, 32)[..], &[0xff, 0xda, 0, 2]].concat();
+    fs::write(bench.path("images/train/ant/b.jpg"), more_behind).unwrap();
     bench.run(FOLDER).unwrap();
     let (set, at) = (bench.packed(), 10 * 32 + 20);
     let image = set.image(Split::Train, 1);
@@ -156,6 +158,7 @@ fn jpeg_is_decoded_to_pinned_bytes() {
         assert!(image[1024 * channel + at].abs_diff(value) < 40, "{channel}: {}", image[1024 * channel + at]);
     }
     assert_eq!(Digest::of(image).to_string(), JPEG);
+    assert_eq!(set.image(Split::Train, 2), image);
 }
 
 #[test]
