@@ -41,6 +41,8 @@ pub(crate) struct Metrics {
     /// Optimisation steps.
     #[serde(default)]
     pub(crate) steps: u64,
+    /// Of the initial weights.
+    pub(crate) seed: Option<u64>,
     /// Test images.
     #[serde(default)]
     pub(crate) examples: u64,

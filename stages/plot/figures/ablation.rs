@@ -34,11 +34,11 @@ fn drawing(
     }
     let mut modes = BTreeMap::<Line, Vec<(Point, usize)>>::new();
     for (place, runs) in rows.values().enumerate() {
-        let mut values = BTreeMap::<Line, BTreeMap<Option<String>, f64>>::new();
+        let mut values = BTreeMap::<Line, BTreeMap<_, f64>>::new();
         for run in runs {
             let mode = Line::new(run.line.mode(), run.line.k(), Vec::new());
             // Settings that come to the same make one training of a seed.
-            let seed = run.axes.get("seed").map(ToString::to_string);
+            let seed = (run.axes.get("seed").map(ToString::to_string), run.metrics.seed);
             values.entry(mode).or_default().entry(seed).or_insert_with(|| run.top1());
         }
         for (mode, values) in values {

@@ -58,6 +58,15 @@ fn an_ablation_has_a_row_for_each_difference_between_the_papers_protocol_and_the
     assert!(list[0].caption.contains("with one difference at a time in between"), "{list:?}");
     let svg = std::fs::read_to_string(out.path().join("ablation-resnet32.svg")).unwrap();
     assert!(svg.contains("(n = 1)"), "{svg}");
+    // No axis tells these seeds.
+    let other = setting(given.path(), "h", 0.59, ["paper", "uniform", "trained", "0.0001"]);
+    let file = other.dir.join("metrics.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("\"seed\":0", "\"seed\":1")).unwrap();
+    let mut seeds = [&inputs[..], &[other]].concat();
+    seeds.iter_mut().for_each(|input| drop(input.axes.remove("seed")));
+    let list = draw(seeds, params, out.path()).unwrap();
+    assert!(!list[0].caption.contains("One seed each"), "{list:?}");
     let both = setting(given.path(), "g", 0.55, ["paper", "fixed", "variant", "0.0"]);
     let list = draw([&inputs[..], &[both]].concat(), params, out.path()).unwrap();
     assert!(list[0].caption.contains("trained in several ways"), "{list:?}");
