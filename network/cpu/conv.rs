@@ -9,18 +9,48 @@
 
 use super::lanes::{Isa, Lanes, lanes_dispatch};
 
-/// A convolution of padding `kernel / 2` whose weights are packed for both directions.
-pub(crate) struct Conv {
-    /// Input channels (a multiple of 16, or less than 16).
-    pub(crate) cin: usize,
-    /// Output channels, a multiple of 16.
-    pub(crate) cout: usize,
-    kernel: usize,
-    stride: usize,
-    /// Input rows and columns.
+/// The sizes of a convolution of padding `kernel / 2`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    /// Input channels: a multiple of 16, or less than 16.
+    pub(crate) channels: usize,
+    /// Output channels: a multiple of 16.
+    pub(crate) filters: usize,
+    /// Rows and columns of a filter, 1 or 3.
+    pub(crate) kernel: usize,
+    /// 1 or 2.
+    pub(crate) stride: usize,
+    /// Input rows and columns, the border not counted.
     pub(crate) input: [usize; 2],
     /// Output rows and columns.
     pub(crate) output: [usize; 2],
+}
+
+impl Sizes {
+    /// Those with filters `K C R S` = `shape` for an input of rows, columns = `input`.
+    ///
+    /// # Panics
+    /// On a shape or a stride that none may have.
+    pub(crate) fn new(
+        [filters, channels, kernel, columns]: [usize; 4],
+        stride: usize,
+        input: [usize; 2],
+    ) -> Self {
+        assert!(filters.is_multiple_of(16), "filters come in blocks of 16");
+        assert!(channels.is_multiple_of(16) || channels < 16, "channels come in blocks of 16");
+        assert!(kernel == columns && (kernel == 1 || kernel == 3) && (stride == 1 || stride == 2));
+        Self { channels, filters, kernel, stride, input, output: input.map(|n| n.div_ceil(stride)) }
+    }
+
+    /// Elements of all filters.
+    pub(crate) fn len(&self) -> usize {
+        self.filters * self.channels * self.kernel * self.kernel
+    }
+}
+
+/// A convolution whose weights are packed for both directions.
+pub(crate) struct Conv {
+    sizes: Sizes,
     /// `[K/16][C/16][R][S][16 c][16 k]`
     forward: Vec<f32>,
     /// `[C/16][K/16][R][S][16 k][16 c]`
@@ -38,35 +68,23 @@ pub(crate) fn plain(channels: usize, [h, w]: [usize; 2]) -> usize {
 }
 
 impl Conv {
-    /// Packs `weights` (`K C R S`); `kernel` is 3 or 1, `stride` 1 or 2.
-    pub(crate) fn new(shape: [usize; 4], stride: usize, input: [usize; 2], weights: &[f32]) -> Self {
-        let [cout, cin, kernel, _] = shape;
-        assert!(
-            cout.is_multiple_of(16) && (cin.is_multiple_of(16) || cin < 16) && (stride == 1 || stride == 2)
-        );
-        assert!(kernel == 1 || kernel == 3);
-        let blocks = cin.div_ceil(16) * cout / 16 * kernel * kernel * 256;
-        let mut this = Self {
-            cin,
-            cout,
-            kernel,
-            stride,
-            input,
-            output: input.map(|n| n.div_ceil(stride)),
-            forward: vec![0.0; blocks],
-            backward: if cin < 16 { Vec::new() } else { vec![0.0; blocks] },
-        };
+    /// Packs `weights`, `K C R S`.
+    pub(crate) fn new(sizes: Sizes, weights: &[f32]) -> Self {
+        let Sizes { channels, filters, kernel, .. } = sizes;
+        let floats = channels.div_ceil(16) * filters / 16 * kernel * kernel * 256;
+        let backward = if channels < 16 { Vec::new() } else { vec![0.0; floats] };
+        let mut this = Self { sizes, forward: vec![0.0; floats], backward };
         this.set(weights);
         this
     }
 
     /// Packs other `weights` of the same shape.
     pub(crate) fn set(&mut self, weights: &[f32]) {
-        let taps = self.kernel * self.kernel;
-        assert_eq!(weights.len(), self.cout * self.cin * taps, "weights do not fill their shape");
-        let (inputs, outputs) = (self.cin.div_ceil(16), self.cout / 16);
+        let Sizes { channels, filters, kernel, .. } = self.sizes;
+        assert_eq!(weights.len(), self.sizes.len(), "weights do not fill their shape");
+        let (inputs, outputs, taps) = (channels.div_ceil(16), filters / 16, kernel * kernel);
         for (i, weights) in weights.chunks_exact(taps).enumerate() {
-            let (k, c) = (i / self.cin, i % self.cin);
+            let (k, c) = (i / channels, i % channels);
             let forward = (k / 16 * inputs + c / 16) * taps * 256 + c % 16 * 16 + k % 16;
             let backward = (c / 16 * outputs + k / 16) * taps * 256 + k % 16 * 16 + c % 16;
             for (tap, weight) in weights.iter().enumerate() {
@@ -85,27 +103,28 @@ impl Conv {
 
     /// `out` = the convolution of the bordered image `x`.
     pub(crate) fn forward(&self, isa: Isa, x: &[f32], out: &mut [f32]) {
-        assert_eq!(x.len(), bordered(self.cin, self.input), "bordered input");
-        assert_eq!(out.len(), plain(self.cout, self.output), "output");
-        let row = (self.input[1] + 2) * 16;
-        let near = 1 - self.kernel / 2; // a 1x1 filter starts inside the border
-        let taps: Vec<(usize, usize)> = (0..self.kernel * self.kernel)
-            .map(|t| ((t / self.kernel + near) * row + (t % self.kernel + near) * 16, t * 256))
+        let Sizes { channels, filters, kernel, stride, input, output } = self.sizes;
+        assert_eq!(x.len(), bordered(channels, input), "bordered input");
+        assert_eq!(out.len(), plain(filters, output), "output");
+        let row = (input[1] + 2) * 16;
+        let near = 1 - kernel / 2; // a 1x1 filter starts inside the border
+        let taps: Vec<(usize, usize)> = (0..kernel * kernel)
+            .map(|t| ((t / kernel + near) * row + (t % kernel + near) * 16, t * 256))
             .collect();
-        let planes = self.cin.div_ceil(16);
-        let weights = planes * self.kernel * self.kernel * 256;
-        let [h, w] = self.output;
+        let planes = channels.div_ceil(16);
+        let weights = planes * kernel * kernel * 256;
+        let [h, w] = output;
         for (block, out) in out.chunks_exact_mut(h * w * 16).enumerate() {
             let job = Job {
                 input: x.as_ptr(),
                 row,
-                plane: (self.input[0] + 2) * row,
+                plane: (input[0] + 2) * row,
                 planes,
-                live: self.cin.min(16),
-                step: self.stride,
+                live: channels.min(16),
+                step: stride,
                 taps: &taps,
                 weights: self.forward[block * weights..][..weights].as_ptr(),
-                weight_plane: self.kernel * self.kernel * 256,
+                weight_plane: kernel * kernel * 256,
                 out: out.as_mut_ptr(),
                 out_row: w * 16,
                 out_step: 16,
@@ -121,21 +140,22 @@ impl Conv {
     /// `dx` = the gradient of the input, or that added to `dx`, for the bordered gradient `g` of
     /// the output. Not for a first layer of fewer than 16 channels.
     pub(crate) fn backward(&self, isa: Isa, g: &[f32], dx: &mut [f32], accumulate: bool) {
-        assert!(self.cin >= 16, "nothing asks for the gradient of the images");
-        assert_eq!(g.len(), bordered(self.cout, self.output), "bordered gradient");
-        assert_eq!(dx.len(), plain(self.cin, self.input), "input gradient");
-        let row = (self.output[1] + 2) * 16;
-        let (planes, all) = (self.cout / 16, self.kernel * self.kernel * 256);
-        let (weights, [h, w], s) = (planes * all, self.input, self.stride);
+        let Sizes { channels, filters, kernel, stride: s, input, output } = self.sizes;
+        assert!(channels >= 16, "nothing asks for the gradient of the images");
+        assert_eq!(g.len(), bordered(filters, output), "bordered gradient");
+        assert_eq!(dx.len(), plain(channels, input), "input gradient");
+        let row = (output[1] + 2) * 16;
+        let (planes, all) = (filters / 16, kernel * kernel * 256);
+        let (weights, [h, w]) = (planes * all, input);
         // The pixels of each parity get a filter of their own: the taps that reach them.
         for (py, px) in (0..s * s).map(|p| (p / s, p % s)) {
             let reach = |parity: usize, tap: usize| {
-                let shifted = parity + self.kernel / 2 + s - tap; // >= 0; one pixel for the border
+                let shifted = parity + kernel / 2 + s - tap; // >= 0; one pixel for the border
                 shifted.is_multiple_of(s).then_some(shifted / s)
             };
-            let taps: Vec<(usize, usize)> = (0..self.kernel * self.kernel)
+            let taps: Vec<(usize, usize)> = (0..kernel * kernel)
                 .filter_map(|t| {
-                    let (y, x) = (reach(py, t / self.kernel)?, reach(px, t % self.kernel)?);
+                    let (y, x) = (reach(py, t / kernel)?, reach(px, t % kernel)?);
                     Some((y * row + x * 16, t * 256))
                 })
                 .collect();
@@ -147,7 +167,7 @@ impl Conv {
                 let job = Job {
                     input: g.as_ptr(),
                     row,
-                    plane: (self.output[0] + 2) * row,
+                    plane: (output[0] + 2) * row,
                     planes,
                     live: 16,
                     step: 1,
@@ -328,15 +348,15 @@ mod tests {
     }
 
     /// Every product of the convolution: output, input, weight index.
-    fn products(conv: &Conv, mut each: impl FnMut(usize, usize, usize)) {
-        let ([h, w], [oh, ow], n) = (conv.input, conv.output, conv.kernel);
-        for i in 0..conv.cout * oh * ow * conv.cin * n * n {
-            let (o, tap, c) = (i / (conv.cin * n * n), i % (n * n), i / (n * n) % conv.cin);
+    fn products(sizes: &Sizes, mut each: impl FnMut(usize, usize, usize)) {
+        let Sizes { channels, filters, kernel: n, stride, input: [h, w], output: [oh, ow] } = *sizes;
+        for i in 0..filters * oh * ow * channels * n * n {
+            let (o, tap, c) = (i / (channels * n * n), i % (n * n), i / (n * n) % channels);
             let (k, y, x) = (o / (oh * ow), o / ow % oh, o % ow);
-            let row = (y * conv.stride + tap / n).wrapping_sub(n / 2);
-            let column = (x * conv.stride + tap % n).wrapping_sub(n / 2);
+            let row = (y * stride + tap / n).wrapping_sub(n / 2);
+            let column = (x * stride + tap % n).wrapping_sub(n / 2);
             if row < h && column < w {
-                each(o, (c * h + row) * w + column, (k * conv.cin + c) * n * n + tap);
+                each(o, (c * h + row) * w + column, (k * channels + c) * n * n + tap);
             }
         }
     }
@@ -353,24 +373,26 @@ mod tests {
         for (shape, stride, input) in CASES {
             let what = format!("{shape:?} stride {stride} {input:?}");
             let weights = draw("weights", shape.iter().product());
-            let conv = Conv::new(shape, stride, input, &weights);
-            let (area, out_area) = (input[0] * input[1], conv.output[0] * conv.output[1]);
-            let (x, g) = (draw("x", conv.cin * area), draw("g", conv.cout * out_area));
+            let sizes = Sizes::new(shape, stride, input);
+            let Sizes { channels, filters, output, .. } = sizes;
+            let conv = Conv::new(sizes, &weights);
+            let (area, out_area) = (input[0] * input[1], output[0] * output[1]);
+            let (x, g) = (draw("x", channels * area), draw("g", filters * out_area));
             let (mut y, mut dx) = (vec![0f64; g.len()], vec![0f64; x.len()]);
-            products(&conv, |o, i, t| {
+            products(&sizes, |o, i, t| {
                 y[o] += f64::from(x[i]) * f64::from(weights[t]);
                 dx[i] += f64::from(g[o]) * f64::from(weights[t]);
             });
             let narrow = |x: &[f64]| x.iter().map(|x| *x as f32).collect::<Vec<_>>();
-            let y = block(&narrow(&y), conv.cout, conv.output, 0);
-            let dx = block(&narrow(&dx), conv.cin, input, 0);
-            let (x, g) = (block(&x, conv.cin, input, 1), block(&g, conv.cout, conv.output, 1));
+            let y = block(&narrow(&y), filters, output, 0);
+            let dx = block(&narrow(&dx), channels, input, 0);
+            let (x, g) = (block(&x, channels, input, 1), block(&g, filters, output, 1));
             let mut bits = Vec::new();
             for isa in Isa::all() {
                 let (mut out, mut back) = (vec![f32::NAN; y.len()], vec![f32::NAN; dx.len()]);
                 conv.forward(isa, &x, &mut out);
                 near(&out, &y, &what);
-                if conv.cin >= 16 {
+                if channels >= 16 {
                     conv.backward(isa, &g, &mut back, false);
                     near(&back, &dx, &what);
                     let mut twice = back.clone();

@@ -11,10 +11,10 @@
 
 use super::{
     ahead::Next,
-    conv::bordered,
-    gradient_direct::{self as direct, Direct},
+    conv::{Sizes, bordered},
+    gradient_direct as direct,
     gradient_positions::{self as positions, Positions},
-    gradient_winograd::WinogradGradient,
+    gradient_winograd as winograd,
     lanes::Isa,
     winograd::Winograd,
 };
@@ -22,7 +22,7 @@ use super::{
 /// The filter gradient of one convolution of padding `kernel / 2`.
 #[derive(Clone, Debug)]
 pub(crate) struct FilterGradient {
-    shape: Direct,
+    sizes: Sizes,
     way: Way,
     /// Flat indices into `K C R S` of what is wanted, where that is not all and not a way of its own.
     selected: Option<Vec<u32>>,
@@ -31,41 +31,27 @@ pub(crate) struct FilterGradient {
 #[derive(Clone, Debug)]
 enum Way {
     Direct,
-    Winograd(WinogradGradient),
+    Winograd,
     Positions(Positions),
 }
 
 impl FilterGradient {
-    /// Of a convolution with filters `K C R S` = `shape` (K a multiple of 16, C too or below 16; 3x3
-    /// or 1x1) and `stride` 1 or 2, from an input of rows, columns = `input`, its border not counted.
-    ///
-    /// # Panics
-    /// On any other shape.
-    pub(crate) fn new(shape: [usize; 4], stride: usize, input: [usize; 2]) -> Self {
-        let [filters, channels, kernel, _] = shape;
-        let way = if Winograd::serves(channels, filters, kernel, stride) {
-            Way::Winograd(WinogradGradient { channels, filters, size: input })
-        } else {
-            Way::Direct
-        };
-        Self { shape: Direct::new(shape, stride, input), way, selected: None }
+    /// Of all filters.
+    pub(crate) fn new(sizes: Sizes) -> Self {
+        let Sizes { channels, filters, kernel, stride, .. } = sizes;
+        let winograd = Winograd::serves(channels, filters, kernel, stride);
+        Self { sizes, way: if winograd { Way::Winograd } else { Way::Direct }, selected: None }
     }
 
-    /// The same of k weights of each filter: `positions` are `K k` flat indices into `K C R S`, filter
-    /// by filter.
+    /// Of k weights of each filter: `positions` are `K k` flat indices into `K C R S`, filter by filter.
     ///
     /// # Panics
-    /// On other shapes, and where a filter has another number of positions.
-    pub(crate) fn of_positions(
-        shape: [usize; 4],
-        stride: usize,
-        input: [usize; 2],
-        positions: &[u32],
-    ) -> Self {
-        let mut this = Self::new(shape, stride, input);
+    /// Where a filter has another number of positions.
+    pub(crate) fn of_positions(sizes: Sizes, positions: &[u32]) -> Self {
+        let mut this = Self::new(sizes);
         // From about one weight per channel on, all of them come cheaper than the wanted ones alone.
-        if positions.len() <= this.shape.filters * this.shape.channels {
-            this.way = Way::Positions(Positions::new(this.shape, positions));
+        if positions.len() <= sizes.filters * sizes.channels {
+            this.way = Way::Positions(Positions::new(sizes, positions));
         } else {
             this.selected = Some(positions.to_vec());
         }
@@ -76,7 +62,7 @@ impl FilterGradient {
     pub(super) fn algorithm(&self) -> &'static str {
         match &self.way {
             Way::Direct => "direct",
-            Way::Winograd(_) => "winograd",
+            Way::Winograd => "winograd",
             Way::Positions(_) => "selected",
         }
     }
@@ -85,14 +71,14 @@ impl FilterGradient {
     /// of shape alone.
     pub(crate) fn group(&self) -> usize {
         // Sums of wide layers are large, and there is work for several threads in few images.
-        if self.shape.channels * self.shape.filters <= 128 * 128 { 16 } else { 64 }
+        if self.sizes.channels * self.sizes.filters <= 128 * 128 { 16 } else { 64 }
     }
 
     /// Floats of one sum.
     pub(crate) fn sum_len(&self) -> usize {
         match &self.way {
-            Way::Direct => self.shape.len(),
-            Way::Winograd(winograd) => winograd.sum_len(),
+            Way::Direct => self.sizes.len(),
+            Way::Winograd => winograd::sum_len(&self.sizes),
             Way::Positions(positions) => positions.sum_len(),
         }
     }
@@ -101,7 +87,7 @@ impl FilterGradient {
     pub(crate) fn scratch_len(&self) -> usize {
         match &self.way {
             Way::Direct => 0,
-            Way::Winograd(winograd) => winograd.scratch_len(),
+            Way::Winograd => winograd::scratch_len(&self.sizes),
             Way::Positions(positions) => positions.scratch_len(),
         }
     }
@@ -133,17 +119,17 @@ impl FilterGradient {
         scratch: &mut [f32],
         next: &mut Next,
     ) {
-        let shape = &self.shape;
-        assert!(x.len() >= images * bordered(shape.channels, shape.input), "input too short");
-        assert!(g.len() >= images * bordered(shape.filters, shape.output), "gradient too short");
+        let sizes = &self.sizes;
+        assert!(x.len() >= images * bordered(sizes.channels, sizes.input), "input too short");
+        assert!(g.len() >= images * bordered(sizes.filters, sizes.output), "gradient too short");
         assert!(sum.len() >= self.sum_len(), "sum too short");
         assert!(scratch.len() >= self.scratch_len(), "scratch too short");
         // SAFETY: the lengths are checked.
         #[allow(unsafe_code)]
         unsafe {
             match &self.way {
-                Way::Direct => direct::add(isa, shape, images, x, g, sum),
-                Way::Winograd(winograd) => winograd.add(isa, images, [x, g], sum, scratch, next),
+                Way::Direct => direct::add(isa, sizes, images, x, g, sum),
+                Way::Winograd => winograd::add(isa, sizes, images, [x, g], sum, scratch, next),
                 Way::Positions(wanted) => positions::add(isa, wanted, images, [x, g], sum, scratch, next),
             }
         }
@@ -163,7 +149,7 @@ impl FilterGradient {
         }
         if let Some(selected) = &self.selected {
             assert_eq!(out.len(), selected.len(), "one gradient");
-            let mut all = vec![0.0; self.shape.len()];
+            let mut all = vec![0.0; self.sizes.len()];
             self.unpack(isa, total, &mut all);
             selected.iter().zip(out).for_each(|(i, out)| *out = all[*i as usize]);
         } else {
@@ -175,10 +161,10 @@ impl FilterGradient {
         if let Way::Positions(positions) = &self.way {
             return positions.unpack(total, out);
         }
-        assert_eq!(out.len(), self.shape.len(), "one gradient");
+        assert_eq!(out.len(), self.sizes.len(), "one gradient");
         match &self.way {
-            Way::Winograd(winograd) => winograd.unpack(isa, total, out),
-            _ => self.shape.unpack(total, out),
+            Way::Winograd => winograd::unpack(isa, &self.sizes, total, out),
+            _ => direct::unpack(&self.sizes, total, out),
         }
     }
 }

@@ -8,7 +8,7 @@
 #![allow(clippy::needless_range_loop)] // one index serves two arrays
 
 use super::{
-    conv::bordered,
+    conv::{Sizes, bordered},
     lanes::{Lanes, lanes_dispatch},
 };
 
@@ -17,49 +17,19 @@ const LANES: usize = 16;
 /// About as many pixels of the output are gone through at a time, so that they stay in the L1 cache.
 const PIXELS: usize = 128;
 
-/// The sizes of a convolution.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Direct {
-    pub channels: usize,
-    pub filters: usize,
-    pub kernel: usize,
-    pub stride: usize,
-    pub input: [usize; 2],
-    pub output: [usize; 2],
-}
-
-impl Direct {
-    pub(super) fn new(
-        [filters, channels, kernel, columns]: [usize; 4],
-        stride: usize,
-        input: [usize; 2],
-    ) -> Self {
-        assert!(filters.is_multiple_of(LANES), "filters come in blocks of 16");
-        assert!(channels.is_multiple_of(LANES) || channels < LANES, "channels come in blocks of 16");
-        assert!(kernel == columns && (kernel == 1 || kernel == 3) && (stride == 1 || stride == 2));
-        let output = input.map(|n| n.div_ceil(stride));
-        Self { channels, filters, kernel, stride, input, output }
-    }
-
-    /// Weights, and floats of a sum.
-    pub(super) fn len(&self) -> usize {
-        self.filters * self.channels * self.kernel * self.kernel
-    }
-
-    /// Brings a sum into the order `K C R S`.
-    pub(super) fn unpack(&self, sum: &[f32], out: &mut [f32]) {
-        let (taps, blocks) = (self.kernel * self.kernel, self.channels / LANES);
-        for (i, &value) in sum.iter().enumerate().take(self.len()) {
-            let (k, c, tap) = if self.channels < LANES {
-                let (lane, tap, rest) = (i % LANES, i / LANES % taps, i / LANES / taps);
-                (rest / self.channels * LANES + lane, rest % self.channels, tap)
-            } else {
-                let (lane, k, rest) = (i % LANES, i / LANES % LANES, i / LANES / LANES);
-                let (tap, rest) = (rest % taps, rest / taps);
-                (rest / blocks * LANES + k, rest % blocks * LANES + lane, tap)
-            };
-            out[(k * self.channels + c) * taps + tap] = value;
-        }
+/// Brings a sum into the order `K C R S`.
+pub(super) fn unpack(sizes: &Sizes, sum: &[f32], out: &mut [f32]) {
+    let (taps, blocks) = (sizes.kernel * sizes.kernel, sizes.channels / LANES);
+    for (i, &value) in sum.iter().enumerate().take(sizes.len()) {
+        let (k, c, tap) = if sizes.channels < LANES {
+            let (lane, tap, rest) = (i % LANES, i / LANES % taps, i / LANES / taps);
+            (rest / sizes.channels * LANES + lane, rest % sizes.channels, tap)
+        } else {
+            let (lane, k, rest) = (i % LANES, i / LANES % LANES, i / LANES / LANES);
+            let (tap, rest) = (rest % taps, rest / taps);
+            (rest / blocks * LANES + k, rest % blocks * LANES + lane, tap)
+        };
+        out[(k * sizes.channels + c) * taps + tap] = value;
     }
 }
 
@@ -69,7 +39,7 @@ lanes_dispatch!(
     ///
     /// # Safety
     /// The slices hold that many bordered images and one sum.
-    pub(super) unsafe fn add(this: &Direct, images: usize, x: &[f32], g: &[f32], sum: &mut [f32]) = add_on
+    pub(super) unsafe fn add(this: &Sizes, images: usize, x: &[f32], g: &[f32], sum: &mut [f32]) = add_on
 );
 
 /// One block of channels and one of filters, of one image; offsets in floats.
@@ -88,7 +58,7 @@ struct Pair {
 /// # Safety
 /// As [`add`]; the CPU has the instruction set of `L`, and the caller is compiled for it.
 #[inline(always)]
-unsafe fn add_on<L: Lanes>(this: &Direct, images: usize, x: &[f32], g: &[f32], sum: &mut [f32]) {
+unsafe fn add_on<L: Lanes>(this: &Sizes, images: usize, x: &[f32], g: &[f32], sum: &mut [f32]) {
     let (x_row, g_row) = ((this.input[1] + 2) * LANES, (this.output[1] + 2) * LANES);
     let (x_plane, g_plane) = ((this.input[0] + 2) * x_row, (this.output[0] + 2) * g_row);
     let near = 1 - this.kernel / 2; // a 1x1 filter starts inside the border

@@ -11,8 +11,7 @@
 
 use super::{
     ahead::Next,
-    conv::bordered,
-    gradient_direct::Direct,
+    conv::{Sizes, bordered},
     lanes::{Lanes, lanes_dispatch},
 };
 
@@ -22,7 +21,7 @@ const LANES: usize = 16;
 /// Which weights, and where their planes lie.
 #[derive(Clone, Debug)]
 pub(super) struct Positions {
-    shape: Direct,
+    sizes: Sizes,
     /// `K k`: where the input's first factor lies among the planes.
     starts: Vec<usize>,
     /// Row and column parities that need a plane.
@@ -31,15 +30,15 @@ pub(super) struct Positions {
 
 impl Positions {
     /// Of the weights at `positions`: `K k` flat indices into `K C R S`, filter by filter.
-    pub(super) fn new(shape: Direct, positions: &[u32]) -> Self {
-        let (n, s) = (shape.kernel, shape.stride);
-        let (fan_in, k) = (shape.len() / shape.filters, positions.len() / shape.filters);
+    pub(super) fn new(sizes: Sizes, positions: &[u32]) -> Self {
+        let (n, s) = (sizes.kernel, sizes.stride);
+        let (fan_in, k) = (sizes.len() / sizes.filters, positions.len() / sizes.filters);
         let parities = if n == 1 {
             vec![[1 % s, 1 % s]]
         } else {
             (0..s * s).map(|p| [p / s, p % s]).collect::<Vec<_>>()
         };
-        let mut this = Self { shape, starts: Vec::new(), parities };
+        let mut this = Self { sizes, starts: Vec::new(), parities };
         let starts = positions.iter().enumerate().map(|(i, &position)| {
             let filter = position as usize / fan_in;
             assert_eq!(filter, i / k, "position {i} belongs to another filter");
@@ -54,22 +53,22 @@ impl Positions {
 
     /// Columns of a plane.
     fn wide(&self) -> usize {
-        self.shape.output[1] + 2
+        self.sizes.output[1] + 2
     }
 
     /// Products of a dot product: from the first pixel of the output to the last.
     fn products(&self) -> usize {
-        self.shape.output[0] * self.wide() - 2
+        self.sizes.output[0] * self.wide() - 2
     }
 
     /// Floats of a plane: the bordered output's, and what the last sixteen chains may touch; whole
     /// cache lines.
     fn plane(&self) -> usize {
-        ((self.shape.output[0] + 2) * self.wide() + LANES).next_multiple_of(LANES)
+        ((self.sizes.output[0] + 2) * self.wide() + LANES).next_multiple_of(LANES)
     }
 
     fn k(&self) -> usize {
-        self.starts.len() / self.shape.filters
+        self.starts.len() / self.sizes.filters
     }
 
     pub(super) fn sum_len(&self) -> usize {
@@ -77,7 +76,7 @@ impl Positions {
     }
 
     pub(super) fn scratch_len(&self) -> usize {
-        (self.shape.channels.next_multiple_of(LANES) * self.parities.len() + LANES) * self.plane() + LANES
+        (self.sizes.channels.next_multiple_of(LANES) * self.parities.len() + LANES) * self.plane() + LANES
     }
 
     /// Adds each dot product's chains.
@@ -119,8 +118,8 @@ unsafe fn add_on<L: Lanes>(
     scratch: &mut [f32],
     next: &mut Next,
 ) {
-    next.divide(images * this.shape.filters);
-    let Direct { channels, filters, stride, input, output, .. } = this.shape;
+    next.divide(images * this.sizes.filters);
+    let Sizes { channels, filters, stride, input, output, .. } = this.sizes;
     let aligned = scratch.as_ptr().align_offset(64).min(LANES);
     let (gradients, planes) = scratch[aligned..].split_at_mut(LANES * this.plane());
     let (gradients, planes) = (gradients.as_mut_ptr(), planes.as_mut_ptr());

@@ -10,6 +10,7 @@
 
 use super::{
     ahead::Next,
+    conv::Sizes,
     lanes::{Isa, Lanes, lanes_dispatch, prefetch},
     transforms::transform,
     winograd::{GROUP, LANES, M, N, panel, row, stride},
@@ -18,48 +19,38 @@ use super::{
 /// Numbers of a sum that lie together.
 const TOGETHER: usize = 256;
 
-/// The sizes of a convolution.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct WinogradGradient {
-    pub channels: usize,
-    pub filters: usize,
-    pub size: [usize; 2],
+/// Floats of a sum, `[36][C/h][K/w][h][w]` with w = [`panel`] and h = 256 / w: what stays in
+/// registers lies together.
+pub(super) fn sum_len(sizes: &Sizes) -> usize {
+    N * N * sizes.channels * sizes.filters
 }
 
-impl WinogradGradient {
-    /// Floats of a sum, `[36][C/h][K/w][h][w]` with w = [`panel`] and h = 256 / w: what stays in
-    /// registers lies together.
-    pub(super) fn sum_len(&self) -> usize {
-        N * N * self.channels * self.filters
-    }
+pub(super) fn scratch_len(sizes: &Sizes) -> usize {
+    N * N * (stride(sizes.channels, GROUP) + stride(sizes.filters, GROUP))
+}
 
-    pub(super) fn scratch_len(&self) -> usize {
-        N * N * (stride(self.channels, GROUP) + stride(self.filters, GROUP))
-    }
+/// # Safety
+/// The slices hold `images` bordered images, a sum and the scratch.
+pub(super) unsafe fn add(
+    isa: Isa,
+    sizes: &Sizes,
+    images: usize,
+    maps: [&[f32]; 2],
+    sum: &mut [f32],
+    scratch: &mut [f32],
+    next: &mut Next,
+) {
+    let tiles = images * sizes.input.map(|n| n.div_ceil(M)).iter().product::<usize>();
+    next.divide(tiles.div_ceil(GROUP) * sum_len(sizes) / TOGETHER);
+    // SAFETY: the caller's promise.
+    unsafe { add_in(isa, sizes, images, maps, sum, scratch, next) }
+}
 
-    /// # Safety
-    /// The slices hold `images` bordered images, a sum and the scratch.
-    pub(super) unsafe fn add(
-        &self,
-        isa: Isa,
-        images: usize,
-        [x, g]: [&[f32]; 2],
-        sum: &mut [f32],
-        scratch: &mut [f32],
-        next: &mut Next,
-    ) {
-        let tiles = images * self.size.map(|n| n.div_ceil(M)).iter().product::<usize>();
-        next.divide(tiles.div_ceil(GROUP) * self.sum_len() / TOGETHER);
-        // SAFETY: the caller's promise.
-        unsafe { add_in(isa, self, images, [x, g], sum, scratch, next) }
-    }
-
-    /// Brings a total into the order `K C 3 3`.
-    pub(super) fn unpack(&self, isa: Isa, total: &[f32], out: &mut [f32]) {
-        assert!(total.len() >= self.sum_len() && out.len() >= 9 * self.channels * self.filters);
-        // SAFETY: the lengths are checked.
-        unsafe { unpack_in(isa, self, total, out) }
-    }
+/// Brings a total into the order `K C 3 3`.
+pub(super) fn unpack(isa: Isa, sizes: &Sizes, total: &[f32], out: &mut [f32]) {
+    assert!(total.len() >= sum_len(sizes) && out.len() >= sizes.len());
+    // SAFETY: the lengths are checked.
+    unsafe { unpack_in(isa, sizes, total, out) }
 }
 
 /// Where a tile lies.
@@ -72,9 +63,9 @@ struct Place {
 
 lanes_dispatch!(
     /// # Safety
-    /// As [`WinogradGradient::add`].
+    /// As [`add`].
     unsafe fn add_in(
-        this: &WinogradGradient,
+        this: &Sizes,
         images: usize,
         maps: [&[f32]; 2],
         sum: &mut [f32],
@@ -84,17 +75,17 @@ lanes_dispatch!(
 );
 
 /// # Safety
-/// As [`WinogradGradient::add`]; the CPU has the instruction set of `L`, and the caller is compiled for it.
+/// As [`add`]; the CPU has the instruction set of `L`, and the caller is compiled for it.
 #[inline(always)]
 unsafe fn add_on<L: Lanes>(
-    this: &WinogradGradient,
+    this: &Sizes,
     images: usize,
     [x, g]: [&[f32]; 2],
     sum: &mut [f32],
     scratch: &mut [f32],
     next: &mut Next,
 ) {
-    let [rows, columns] = this.size;
+    let [rows, columns] = this.input;
     let (across, per_image) = (columns.div_ceil(M), columns.div_ceil(M) * rows.div_ceil(M));
     let (spectra, gradients) = scratch.split_at_mut(N * N * stride(this.channels, GROUP));
     let (spectra, gradients) = (spectra.as_mut_ptr(), gradients.as_mut_ptr());
@@ -126,8 +117,8 @@ unsafe fn add_on<L: Lanes>(
 /// # Safety
 /// `input` holds the padded image of `place`, `spectra` 36 rows.
 #[inline(always)]
-unsafe fn load_tile<L: Lanes>(this: &WinogradGradient, input: *const f32, place: Place, spectra: *mut f32) {
-    let ([rows, columns], blocks) = (this.size.map(|n| n + 2), this.channels / LANES);
+unsafe fn load_tile<L: Lanes>(this: &Sizes, input: *const f32, place: Place, spectra: *mut f32) {
+    let ([rows, columns], blocks) = (this.input.map(|n| n + 2), this.channels / LANES);
     let stride = stride(this.channels, GROUP);
     let inside = place.y + N <= rows && place.x + N <= columns;
     for block in 0..blocks {
@@ -156,8 +147,8 @@ unsafe fn load_tile<L: Lanes>(this: &WinogradGradient, input: *const f32, place:
 /// # Safety
 /// `input` holds the bordered image of `place`, `gradients` 36 rows.
 #[inline(always)]
-unsafe fn load_gradient<L: Lanes>(this: &WinogradGradient, g: *const f32, place: Place, gradients: *mut f32) {
-    let ([rows, columns], blocks) = (this.size, this.filters / LANES);
+unsafe fn load_gradient<L: Lanes>(this: &Sizes, g: *const f32, place: Place, gradients: *mut f32) {
+    let ([rows, columns], blocks) = (this.input, this.filters / LANES);
     let (high, wide) = (rows.min(place.y + M) - place.y, columns.min(place.x + M) - place.x);
     for block in 0..blocks {
         // SAFETY: only pixels inside the image are read.
@@ -192,7 +183,7 @@ unsafe fn load_gradient<L: Lanes>(this: &WinogradGradient, g: *const f32, place:
 /// `CHANNELS` what lies together.
 #[inline(always)]
 unsafe fn multiply<L: Lanes, const BLOCKS: usize, const CHANNELS: usize>(
-    this: &WinogradGradient,
+    this: &Sizes,
     spectra: *const f32,
     gradients: *const f32,
     sum: *mut f32,
@@ -201,7 +192,7 @@ unsafe fn multiply<L: Lanes, const BLOCKS: usize, const CHANNELS: usize>(
 ) {
     let (channels, filters, width) = (this.channels, this.filters, panel(this.filters));
     let (high, across) = (TOGETHER / width, filters / width);
-    for i in 0..this.sum_len() / TOGETHER {
+    for i in 0..sum_len(this) / TOGETHER {
         next.fetch();
         let (point, c, k) =
             (i * TOGETHER / channels / filters, i / across % (channels / high) * high, i % across * width);
@@ -281,14 +272,14 @@ unsafe fn filter_transform_back<L: Lanes>(s: [L; N]) -> [L; 3] {
 lanes_dispatch!(
     /// # Safety
     /// As [`unpack_on`], on any CPU.
-    unsafe fn unpack_in(this: &WinogradGradient, total: &[f32], out: &mut [f32]) = unpack_on
+    unsafe fn unpack_in(this: &Sizes, total: &[f32], out: &mut [f32]) = unpack_on
 );
 
 /// # Safety
 /// `total` has as many numbers as a sum, and `out` has room for all weights. The CPU has the instruction set of `L`, and
 /// the caller is compiled for it.
 #[inline(always)]
-unsafe fn unpack_on<L: Lanes>(this: &WinogradGradient, total: &[f32], out: &mut [f32]) {
+unsafe fn unpack_on<L: Lanes>(this: &Sizes, total: &[f32], out: &mut [f32]) {
     let (channels, filters, width) = (this.channels, this.filters, panel(this.filters));
     let (high, across) = (TOGETHER / width, filters / width);
     for (c, k) in (0..channels).flat_map(|c| (0..filters).step_by(LANES).map(move |k| (c, k))) {

@@ -3,7 +3,7 @@
 
 use super::{
     buffers::Images,
-    conv::{Conv, bordered, plain},
+    conv::{Conv, Sizes, bordered, plain},
     lanes::Isa,
     layer::{Layer, Way},
     tiles,
@@ -105,8 +105,8 @@ struct Case {
 impl Case {
     fn new(isa: Isa, shape: [usize; 4], stride: usize, input: [usize; 2]) -> Self {
         let [filters, channels, ..] = shape;
-        let mut layer = Layer::new(shape, stride, input);
-        let (output, images) = (layer.output, 2 * chunk(input)); // whole groups, in wide layers too
+        let mut layer = Layer::new(Sizes::new(shape, stride, input));
+        let (output, images) = (layer.sizes.output, 2 * chunk(input)); // whole groups, in wide layers too
         let mut stream = stream(0, "kernels");
         let mut draw = |n: usize| (0..n).map(|_| stream.uniform() as f32 - 0.5).collect::<Vec<_>>();
         let weights = draw(shape.iter().product());
@@ -131,11 +131,10 @@ impl Case {
 
     fn run(&mut self, kernel: Kernel, run: impl FnOnce(u64, &mut dyn FnMut())) {
         let Self { isa, images, weights, layer, x, g, y, dx } = self;
-        let (isa, images, shape, stride) = (*isa, *images, layer.shape, layer.stride);
-        let [filters, channels, rows, columns] = shape;
-        let fan_in = channels * rows * columns;
-        let area = layer.output.iter().product::<usize>();
-        let flop = 2 * (images * filters * area * fan_in) as u64;
+        let (isa, images, sizes) = (*isa, *images, layer.sizes);
+        let (filters, fan_in) = (sizes.filters, sizes.len() / sizes.filters);
+        let area = sizes.output.iter().product::<usize>();
+        let flop = 2 * (images * area * sizes.len()) as u64;
         let mut scratch = vec![0.0; layer.scratch_len()];
         let (direction, from, to) = match kernel {
             Kernel::Backward | Kernel::DirectBack => (Direction::Back, &*g, dx),
@@ -147,7 +146,7 @@ impl Case {
             }),
             Kernel::Set => run(flop, &mut || layer.set(isa, weights)),
             Kernel::Direct | Kernel::DirectBack => {
-                let conv = Conv::new(shape, stride, layer.input, weights);
+                let conv = Conv::new(sizes, weights);
                 run(flop, &mut || direct(isa, &conv, direction, &from.bordered, to));
             }
             Kernel::Gradient | Kernel::TwoPositions => {

@@ -5,18 +5,17 @@
 //! (`[C/16][H][W][16]`), Winograd's plain ones to plain ones; filter gradients take bordered images and
 //! gradients. No result depends on how many images a call is given.
 
-use super::{conv::Conv, gradient::FilterGradient, lanes::Isa, tiles, winograd::Winograd};
+use super::{
+    conv::{Conv, Sizes},
+    gradient::FilterGradient,
+    lanes::Isa,
+    tiles,
+    winograd::Winograd,
+};
 
-/// A convolution of padding `kernel / 2` with its filters prepared.
+/// A convolution with its filters prepared.
 pub(crate) struct Layer {
-    /// Filters, channels, rows and columns of a filter: `K C R S`.
-    pub(crate) shape: [usize; 4],
-    /// 1 or 2.
-    pub(crate) stride: usize,
-    /// Input rows and columns.
-    pub(crate) input: [usize; 2],
-    /// Output rows and columns.
-    pub(crate) output: [usize; 2],
+    pub(crate) sizes: Sizes,
     pub(super) way: Way,
 }
 
@@ -27,22 +26,18 @@ pub(super) enum Way {
 }
 
 impl Layer {
-    /// A convolution with filters `K C R S` = `shape` (K a multiple of 16, C too or below 16; 3x3 or
-    /// 1x1) and `stride` 1 or 2, for inputs of rows, columns = `input`. [`Layer::set`] gives the filters.
-    ///
-    /// # Panics
-    /// On any other shape.
-    pub(crate) fn new(shape: [usize; 4], stride: usize, input: [usize; 2]) -> Self {
-        let [filters, channels, kernel, _] = shape;
+    /// [`Layer::set`] gives the filters.
+    pub(crate) fn new(sizes: Sizes) -> Self {
+        let Sizes { channels, filters, kernel, stride, input, .. } = sizes;
         let way = if Winograd::serves(channels, filters, kernel, stride) {
             Way::Winograd {
                 forward: Winograd::forward(filters, channels, input),
                 backward: Winograd::backward(filters, channels, input),
             }
         } else {
-            Way::Direct(Conv::new(shape, stride, input, &vec![0.0; shape.iter().product()]))
+            Way::Direct(Conv::new(sizes, &vec![0.0; sizes.len()]))
         };
-        Self { shape, stride, input, output: input.map(|n| n.div_ceil(stride)), way }
+        Self { sizes, way }
     }
 
     /// Takes over `weights`, `K C R S`; quick enough for every step of a training that changes them.
@@ -92,8 +87,8 @@ impl Layer {
     /// The gradient of all its filters, or of the weights at `positions` (`K k` flat indices).
     pub(crate) fn gradient(&self, positions: Option<&[u32]>) -> FilterGradient {
         match positions {
-            None => FilterGradient::new(self.shape, self.stride, self.input),
-            Some(positions) => FilterGradient::of_positions(self.shape, self.stride, self.input, positions),
+            None => FilterGradient::new(self.sizes),
+            Some(positions) => FilterGradient::of_positions(self.sizes, positions),
         }
     }
 }
@@ -112,8 +107,8 @@ mod tests {
 
     /// What a direction makes of images, bordered and plain.
     fn results(layer: &Layer, isa: Isa, direction: Direction, x: [&[f32]; 2], images: usize) -> Vec<f32> {
-        let [filters, channels, ..] = layer.shape;
-        let [from, to] = [(channels, layer.input), (filters, layer.output)];
+        let Sizes { channels, filters, input, output, .. } = layer.sizes;
+        let [from, to] = [(channels, input), (filters, output)];
         let [from, to] = if direction == Direction::Back { [to, from] } else { [from, to] };
         let mut inputs = Images::new(images, plain(from.0, from.1));
         inputs.all().copy_from_slice(x[1]);
@@ -133,14 +128,13 @@ mod tests {
                 [([32, 32, 3, 3], 1), ([32, 16, 3, 3], 2), ([16, 16, 1, 1], 2), ([16, 3, 3, 3], 1)]
             {
                 let (size, images) = ([9, 8], 2);
-                let mut layer = Layer::new(shape, stride, size);
-                let [filters, channels, ..] = shape;
+                let mut layer = Layer::new(Sizes::new(shape, stride, size));
+                let Sizes { channels, filters, output, .. } = layer.sizes;
                 let mut stream = rng::stream(4, "layer");
                 let mut draw = |n: usize| (0..n).map(|_| stream.uniform() as f32 - 0.5).collect::<Vec<_>>();
                 layer.set(isa, &draw(shape.iter().product()));
                 let (x, x_plain) = inside(&draw(images * plain(channels, size)), channels, size, images);
-                let (g, g_plain) =
-                    inside(&draw(images * plain(filters, layer.output)), filters, layer.output, images);
+                let (g, g_plain) = inside(&draw(images * plain(filters, output)), filters, output, images);
                 let gradient = layer.gradient(None);
                 let mut scratch = vec![0.0; gradient.scratch_len()];
                 let back = || results(&layer, isa, Direction::Back, [&g, &g_plain], images);

@@ -103,7 +103,7 @@ impl<S: Stored> Step<S> {
         };
         let flop = |u: &usize| {
             let layer = &self.units[*u].layer;
-            2 * (layer.shape.iter().product::<usize>() * layer.output.iter().product::<usize>()) as u64
+            2 * (layer.sizes.len() * layer.sizes.output.iter().product::<usize>()) as u64
         };
         Pass {
             direction,
@@ -170,8 +170,7 @@ impl<S: Stored> Step<S> {
         let filters = self.units[u].filters.as_ref()?;
         let mut pass = self.pass(Direction::Filters, &[u]);
         pass.algorithms = vec![filters.gradient.algorithm()];
-        pass.flop = pass.flop * filters.values.len() as u64
-            / self.units[u].layer.shape.iter().product::<usize>() as u64;
+        pass.flop = pass.flop * filters.values.len() as u64 / self.units[u].layer.sizes.len() as u64;
         match self.layout.units[u].reads {
             Some(f) => pass.read(&self.maps.again(&self.layout, &self.units, f)),
             None => (pass.on_read, pass.bytes_read) = (vec!["cut"], (3 * IMAGE_SIZE * IMAGE_SIZE) as u64),

@@ -322,7 +322,7 @@ impl<S: Stored> Step<S> {
                     let (layer, source) = (&units[u].layer, maps.back(layout, units, u));
                     let g = own.outputs[layout.units[u].shape].get(0);
                     // SAFETY: each item has its image.
-                    unsafe { direct::read(isa, &source, n, layer.output, g) };
+                    unsafe { direct::read(isa, &source, n, layer.sizes.output, g) };
                     layer.direct().backward(isa, g, dx, i > 0);
                 }
                 // SAFETY: as above.
@@ -344,7 +344,7 @@ unsafe fn convolve(isa: Isa, unit: &Unit<impl Stored>, n: usize, x: &[f32], out:
     unit.layer.direct().forward(isa, x, out);
     let sink = Sink::Keep { z: &unit.z, sums: Some(&unit.sums) };
     // SAFETY: the caller's promise.
-    unsafe { direct::write(isa, &sink, n, unit.layer.output, Values::Image(out)) }
+    unsafe { direct::write(isa, &sink, n, unit.layer.sizes.output, Values::Image(out)) }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::{
     buffers::Images,
+    conv::Sizes,
     gradient::FilterGradient,
     lanes::Isa,
     layer::Layer,
@@ -88,7 +89,8 @@ impl<S: Stored> Unit<S> {
     ) -> Self {
         let ([weights, bias, gamma, beta], conv, channels) = (values, &unit.conv, unit.conv.cout);
         let area = unit.output.iter().product();
-        let mut layer = Layer::new([channels, conv.cin, conv.kernel, conv.kernel], conv.stride, unit.input);
+        let shape = [channels, conv.cin, conv.kernel, conv.kernel];
+        let mut layer = Layer::new(Sizes::new(shape, conv.stride, unit.input));
         layer.set(isa, weights);
         let gradient = match trained {
             Trained::None => None,
