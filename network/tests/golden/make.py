@@ -1,26 +1,27 @@
 #!/usr/bin/env python3
 """Writes golden.json: what PyTorch makes of small networks, for the tests of the engines.
 
-    pip install torch blake3 && python make.py
+    pip install torch blake3 numpy && python make.py
 
-Initial weights, data order, augmentation and random positions are drawn here again from the
-specification of the streams (network/rng.rs), so that the two programs exchange nothing but the
+Initial weights, random positions and networks are those of network/export/rebuild.py; data order and augmentation are
+drawn here again from the specification of the streams (network/rng.rs). So this and the program exchange nothing but the
 numbers in golden.json. Everything is computed in float64, starting from the float32 weights.
 """
 
 import json
-import math
 import struct
+import sys
 from pathlib import Path
 
 import torch
-from blake3 import blake3
 from torch import nn
 from torch.nn import functional as F
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "export"))
+import rebuild
+
 SEED, K, TRAIN, TEST = 0, 2, 64, 16
 DECAY = 0.05  # so much that ten steps show it
-CONTEXT = "repro random stream v1"
 # The digest of resnet8's initial weights that network/init.rs pins.
 PINNED = "b8642bd7a7848d20c46b0ac5adf90328f2b2ac8c5a061efe3c15cca1349d82fb"
 
@@ -29,25 +30,12 @@ PINNED = "b8642bd7a7848d20c46b0ac5adf90328f2b2ac8c5a061efe3c15cca1349d82fb"
 
 
 def words(name, count, first=0):
-    stream = blake3(struct.pack("<Q", SEED) + name.encode(), derive_key_context=CONTEXT)
-    return struct.unpack(f"<{count}Q", stream.digest(length=8 * count, seek=8 * first))
-
-
-def uniform(name, count):
-    return [(word >> 11) * 2.0**-53 for word in words(name, count)]
+    digest = rebuild.stream(SEED, name).digest(length=8 * count, seek=8 * first)
+    return struct.unpack(f"<{count}Q", digest)
 
 
 def below(word, n):
     return (word * n) >> 64
-
-
-def normal(name, count):
-    u = uniform(name, 2 * ((count + 1) // 2))
-    values = []
-    for a, b in zip(u[::2], u[1::2]):
-        radius = math.sqrt(-2.0 * math.log(1.0 - a))
-        values += [radius * math.cos(2.0 * math.pi * b), radius * math.sin(2.0 * math.pi * b)]
-    return values[:count]
 
 
 def permutation(name, n):
@@ -56,18 +44,6 @@ def permutation(name, n):
         j = below(word, i + 1)
         order[i], order[j] = order[j], order[i]
     return order
-
-
-def positions(name, shape):
-    filters, fan_in = shape[0], math.prod(shape[1:])
-    draws, chosen = iter(words(f"{name} positions", filters * K)), []
-    for f in range(filters):
-        order = list(range(fan_in))
-        for i in range(K):
-            j = i + below(next(draws), fan_in - i)
-            order[i], order[j] = order[j], order[i]
-        chosen += [f * fan_in + p for p in sorted(order[:K])]
-    return torch.tensor(chosen)
 
 
 def thin(name, shape):
@@ -81,93 +57,14 @@ def thin(name, shape):
     return values.double()
 
 
-# Networks ------------------------------------------------------------------------------------
-
-
-class Block(nn.Module):
-    def __init__(self, cin, cout, stride):
-        super().__init__()
-        self.conv1 = nn.Conv2d(cin, cout, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(cout)
-        self.conv2 = nn.Conv2d(cout, cout, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(cout)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or cin != cout:
-            projection = nn.Conv2d(cin, cout, 1, stride, bias=False)
-            self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(cout))
-
-    def forward(self, x):
-        y = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
-
-
-class ResNet8(nn.Module):
-    def __init__(self, variant):
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = nn.Sequential(Block(16, 16, 2 if variant == "origin" else 1))
-        self.layer2 = nn.Sequential(Block(16, 32, 2))
-        self.layer3 = nn.Sequential(Block(32, 64, 2))
-        self.linear = nn.Linear(64, 10)
-
-    def forward(self, x):
-        x = F.relu(self.bn1(self.conv1(x)))
-        x = self.layer3(self.layer2(self.layer1(x)))
-        return self.linear(x.mean((2, 3)))
-
-
-class Layer(nn.Module):
-    def __init__(self, cin, cout):
-        super().__init__()
-        self.conv = nn.Conv2d(cin, cout, 3, 1, 1)
-        self.bn = nn.BatchNorm2d(cout)
-
-    def forward(self, x):
-        return F.relu(self.bn(self.conv(x)))
-
-
-class Vgg11(nn.Module):
-    def __init__(self, _variant):
-        super().__init__()
-        layers, cin = [], 3
-        for cout in [64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512]:
-            if cout == "pool":
-                layers.append(nn.MaxPool2d(2))
-            else:
-                layers.append(Layer(cin, cout))
-                cin = cout
-        self.layers = nn.Sequential(*layers)
-        self.linear = nn.Linear(512, 10)
-
-    def forward(self, x):
-        return self.linear(self.layers(x).mean((2, 3)))
-
-
 def network(arch, variant, bn_init):
     """The network at its initial weights, and their digest."""
-    net = {"resnet8": ResNet8, "vgg11": Vgg11}[arch](variant)
-    fan_in = None
+    net = rebuild.build(arch, variant, 10)
+    shapes = {name: tuple(p.shape) for name, p in net.named_parameters()}
+    weights = rebuild.initial(shapes, SEED, "he-normal", bn_init)
     for name, p in net.named_parameters():
-        kind = name.rsplit(".", 1)[1]
-        if p.dim() > 1:  # filters, output weight
-            fan_in = math.prod(p.shape[1:])
-            deviation = math.sqrt(2.0 / fan_in)
-            values = [deviation * x for x in normal(name, p.numel())]
-        elif "bn" in name or "shortcut.1" in name:
-            if kind == "bias":
-                values = [0.0] * p.numel()
-            else:
-                values = [1.0] * p.numel() if bn_init == "fixed" else uniform(name, p.numel())
-        else:  # a bias, behind its weight
-            bound = 1.0 / math.sqrt(fan_in)
-            values = [-bound + (bound - -bound) * u for u in uniform(name, p.numel())]
-        p.data = torch.tensor(values, dtype=torch.float64).float().reshape(p.shape)
-    hasher = blake3()
-    for name, p in sorted(net.named_parameters()):
-        data = p.detach().numpy().astype("<f4").tobytes()
-        hasher.update(name.encode() + b"\0" + struct.pack("<Q", p.numel()) + data)
-    return net.double(), hasher.hexdigest()
+        p.data = torch.tensor(weights[name])
+    return net.double(), rebuild.digest(weights)
 
 
 # Images --------------------------------------------------------------------------------------
@@ -235,7 +132,7 @@ def case(arch, variant, bn_init, mode, n, rates):
         if mode == "origin-random" and p.dim() == 4:
             p.data = thin(name, p.shape)
         if mode == "random" and p.dim() == 4:
-            at = positions(name, p.shape)
+            at = torch.tensor(rebuild.positions(SEED, name, p.shape, K))
             fixed[name], chosen[name] = p.detach(), at
             trained[f"{name}.values"] = nn.Parameter(p.detach().flatten()[at].clone())
         elif trains(name, mode, variant):
