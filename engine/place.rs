@@ -38,7 +38,10 @@ pub(crate) fn copy_into(from: &Path, to: &mut File) -> io::Result<()> {
 
 /// What is known of a file that can be opened: whoever opens a pipe waits for somebody who writes to it, for ever. A
 /// folder passes, and is an error of its own where it is read.
-pub(crate) fn plain(path: &Path) -> io::Result<fs::Metadata> {
+///
+/// # Errors
+/// When the file system refuses, or something else is in its place, such as a pipe.
+pub fn plain(path: &Path) -> io::Result<fs::Metadata> {
     let meta = fs::metadata(path)?;
     if meta.is_file() || meta.is_dir() {
         return Ok(meta);

@@ -68,8 +68,8 @@ impl FromStr for Arch {
         parse(s).filter(spelt).ok_or_else(|| Error::Unknown {
             what: "architecture",
             name: s.into(),
-            known: "resnetN with N = 6 D + 2 (resnet14, resnet20, resnet32, ...), resnetN-W (resnet14-8), \
-                    vgg11, vgg13, vgg16, vgg19"
+            known: "resnetN with N = 6 D + 2 (resnet14, resnet20, resnet32, ...), resnetN-W (resnet14-8), of at most \
+                    some 4 billion weights, vgg11, vgg13, vgg16, vgg19"
                 .into(),
         })
     }
@@ -84,6 +84,8 @@ fn parse(s: &str) -> Option<Arch> {
     let (depth, width) = rest.split_once('-').unwrap_or((rest, "1"));
     let (depth, width): (usize, usize) = (depth.parse().ok()?, width.parse().ok()?);
     let valid = depth >= 8 && depth % 6 == 2 && depth <= 10_000 && (1..=64).contains(&width);
+    // Of each D and W^2 some 97,000 weights: 16 GB in all.
+    let valid = valid && (depth - 2) / 6 * width * width <= 41_000;
     valid.then_some(Arch::ResNet { blocks: (depth - 2) / 6, width })
 }
 
@@ -410,7 +412,8 @@ mod tests {
         }
         assert_eq!("resnet14-1".parse::<Arch>().unwrap().to_string(), "resnet14");
         let spelt = ["resnet08", "resnet+8", "resnet14-08", "vgg011", "vgg11-1"];
-        let wrong = ["resnet15", "resnet2", "resnet14-0", "vgg12", "alexnet", "resnet-14", "resnet"];
+        let wrong =
+            ["resnet15", "resnet2", "resnet14-0", "vgg12", "alexnet", "resnet-14", "resnet", "resnet9998-64"];
         for name in wrong.into_iter().chain(spelt) {
             assert!(name.parse::<Arch>().is_err(), "{name}");
         }

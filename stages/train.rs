@@ -415,8 +415,12 @@ fn failed(error: Error) -> StageError {
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, StageError> {
-    match fs::read(path) {
+    match engine::place::read_plain(path) {
         Ok(bytes) => Ok(Some(bytes)),
+        // What is no file is put aside like one that is damaged.
+        Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::IsADirectory) => {
+            Ok(Some(Vec::new()))
+        }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(output::failed("read", path, &error)),
     }

@@ -17,6 +17,9 @@ use crate::{
     kind::{Params, Wanted},
 };
 
+/// Inputs of all instances: more than anybody reads, and as much memory as a machine spares.
+const MOST: usize = 2_000_000;
+
 /// Orders the stages and joins their instances on the axes that they share.
 pub(super) fn instances(stages: Vec<Stage>, diagnostics: &mut Diagnostics) -> Vec<Instance> {
     let index: BTreeMap<String, usize> =
@@ -31,6 +34,7 @@ pub(super) fn instances(stages: Vec<Stage>, diagnostics: &mut Diagnostics) -> Ve
     let mut ranges = vec![0..0; stages.len()];
     let axes_of: Vec<BTreeSet<String>> = stages.iter().map(|s| s.axes.clone()).collect();
     let mut slots: Vec<Option<Stage>> = stages.into_iter().map(Some).collect();
+    let mut inputs = 0;
     for at in order {
         let stage = slots[at].take().expect("an order names each stage once");
         let start = out.len();
@@ -58,6 +62,18 @@ pub(super) fn instances(stages: Vec<Stage>, diagnostics: &mut Diagnostics) -> Ve
                     let message = format!("`{name}` needs `{}`, which has no instance [{wanted}]", need.from);
                     let hint = format!("exclude the combination here, or add it to `{}`", need.from);
                     diagnostics.add(&need.span, message, Some(hint));
+                }
+                inputs += found.len();
+                if inputs > MOST {
+                    let message = format!(
+                        "the instances would read more than 2,000,000 inputs: each of `{}` reads {} of `{}`",
+                        stage.name,
+                        found.len(),
+                        need.from
+                    );
+                    let hint = "give both an axis by which each reads its own".to_owned();
+                    diagnostics.add(&need.span, message, Some(hint));
+                    return Vec::new();
                 }
                 needs.extend(found.iter().map(|&from| Need { role: need.role.clone(), from }));
             }

@@ -23,15 +23,35 @@ const LONGEST: usize = 1 << 20;
 /// Values in a list or table with its references answered.
 const MOST: usize = 100_000;
 
+/// Bytes of all parameters with their references answered, about.
+const LARGEST: usize = 1 << 26;
+
 /// Answers the references inside `[params]` itself.
 pub(super) fn resolve(params: &Entries, diagnostics: &mut Diagnostics) -> Table {
     let resolver = Resolver { params, done: RefCell::default(), names: names(params) };
-    let mut table = Table::new();
+    let (mut table, mut size) = (Table::new(), 0);
     for (key, entry) in params {
         let value = resolver.value(&entry.node, &mut vec![key.clone()], diagnostics);
+        size += bytes(&value);
+        if size > LARGEST {
+            let message = "the parameters take more than 64 MB with their references answered".to_owned();
+            let hint = "refer to long ones in the stages that read them".to_owned();
+            diagnostics.add(&entry.node.span, message, Some(hint));
+            return table;
+        }
         table.insert(key.clone(), value);
     }
     table
+}
+
+fn bytes(value: &Value) -> usize {
+    let inside: usize = match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(bytes).sum(),
+        Value::Table(table) => table.iter().map(|(key, value)| key.len() + bytes(value)).sum(),
+        _ => 0,
+    };
+    inside + size_of::<Value>()
 }
 
 struct Resolver<'a> {

@@ -297,6 +297,18 @@ fn the_same_mistake_in_thousands_of_stages_is_told_a_few_times() {
 }
 
 #[test]
+fn instances_that_would_read_millions_of_inputs_are_refused() {
+    let range = |n: usize| format!("[{}]", (0..n).map(|i| format!("{i},")).collect::<String>());
+    let text = format!(
+        "[stage.a]\nkind = 'source'\nmatrix.epochs = {}\n[stage.b]\nkind = 'plot'\nneeds.from = 'a'\nmatrix.seed = {}\n",
+        range(2000),
+        range(1001)
+    );
+    let said = complaints(&text, None, &[]);
+    assert!(said.iter().any(|text| text.contains("each of `b` reads 2000 of `a`")), "{said:?}");
+}
+
+#[test]
 fn include_adds_whole_combinations_only() {
     let text = |rule: &str| {
         format!("[stage.a]\nkind = 'source'\nmatrix = {{ seed = [0], arch = ['x'], include = [{rule}] }}\n")
@@ -439,6 +451,10 @@ fn parameters_that_go_too_deep_or_grow_too_long_are_refused() {
         let told = format!("this {what} has more than 100000 values");
         assert!(doubled.iter().any(|text| text.contains(&told)), "{first}: {doubled:?}");
     }
+    let long = format!("[params]\na = '{}'\n", "a".repeat(1 << 20));
+    let copies = (0..70).map(|i| format!("b{i} = '${{a}}'\n")).collect::<String>();
+    let copied = complaints(&format!("{long}{copies}[stage.a]\nkind = 'source'\n"), None, &[]);
+    assert!(copied.iter().any(|text| text.contains("take more than 64 MB")), "{copied:?}");
     let nested = format!("x={}a{}", "[".repeat(20_000), "]".repeat(20_000));
     let nested = complaints("[params]\nx = 1\n[stage.a]\nkind = 'source'\n", None, &[&nested]);
     assert!(nested[0].contains("nests more than 100 lists"), "{nested:?}");

@@ -149,8 +149,8 @@ pub(super) fn collect(params: &DownloadParams, job: &mut Job<'_>) -> Result<Coll
 
 /// What is wrong with the file at `path`, if anything.
 fn verify(path: &Path, params: &DownloadParams) -> io::Result<Option<String>> {
+    let length = engine::place::plain(path)?.len();
     let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
     if length != params.bytes {
         return Ok(Some(format!("it has {length} bytes, not {}", params.bytes)));
     }

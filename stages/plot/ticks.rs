@@ -97,8 +97,12 @@ fn even((low, high): (f64, f64)) -> Vec<f64> {
     let power = libm::exp10(libm::log10(rough).floor());
     let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|step| *step >= rough);
     let step = step.unwrap_or(rough);
-    let (first, last) = ((low / step).ceil() as i64, (high / step).floor() as i64);
-    (first..=last).map(|i| i as f64 * step).collect()
+    let (first, last) = ((low / step).ceil(), (high / step).floor());
+    // Nearer to each other than numbers have digits.
+    if !step.is_normal() || last - first > 100.0 {
+        return vec![low, high];
+    }
+    (first as i64..=last as i64).map(|i| i as f64 * step).collect()
 }
 
 /// Memory as people ask for it.
@@ -167,6 +171,16 @@ mod tests {
         assert_eq!(names(&Axis::log(""), &[2272.0, 2496.0]), ["2.3 k", "2.35 k", "2.4 k", "2.45 k", "2.5 k"]);
         assert_eq!(names(&Axis::log(""), &[500.0, 2e6]), ["1 k", "10 k", "100 k", "1 M"]);
         assert_eq!(names(&Axis::words("", vec!["a".into(), "b".into()]), &[]), ["a", "b"]);
+    }
+
+    #[test]
+    fn values_nearer_to_each_other_than_digits_go_have_two_ticks() {
+        let next = f64::from_bits(1e300_f64.to_bits() + 1);
+        for values in [[0.0, 5e-324], [-5e-324, 5e-324], [1e300, next], [f64::MIN, f64::MAX]] {
+            let axis = Axis::linear("");
+            let layout = Layout::new(&axis, values.into_iter());
+            assert!((1..=101).contains(&layout.ticks.len()), "{layout:?}");
+        }
     }
 
     #[test]

@@ -76,8 +76,13 @@ pub(crate) struct Histogram {
 
 impl Histogram {
     /// Of all gammas, those outside too.
-    pub(crate) fn total(&self) -> u64 {
-        self.counts.iter().sum::<u64>() + self.below + self.above
+    pub(crate) fn total(&self) -> f64 {
+        self.counts.iter().map(|count| *count as f64).sum::<f64>() + self.outside()
+    }
+
+    /// Of those outside.
+    pub(crate) fn outside(&self) -> f64 {
+        self.below as f64 + self.above as f64
     }
 }
 

@@ -275,6 +275,24 @@ fn a_damaged_or_foreign_state_is_named_and_left_aside() {
 }
 
 #[test]
+fn what_is_no_file_in_place_of_a_state_is_left_aside() {
+    let root = project(CLASSES);
+    train(&root, "a", "");
+    let place = root.path().join("c.scratch").join(saved_by("cpu"));
+    let pipe =
+        |place: &Path| assert!(std::process::Command::new("mkfifo").arg(place).status().unwrap().success());
+    let folder = |place: &Path| fs::create_dir(place).unwrap();
+    for make in [&pipe as &dyn Fn(&Path), &folder] {
+        fs::create_dir_all(root.path().join("c.scratch")).unwrap();
+        make(&place);
+        let said = train(&root, "c", "").said;
+        assert!(said.contains(&"starting anew".to_owned()), "{said:?}");
+        assert_eq!(bytes(&root, "c"), bytes(&root, "a"));
+        fs::remove_dir_all(root.path().join("c.scratch")).unwrap();
+    }
+}
+
+#[test]
 fn an_evaluation_says_what_the_history_ends_with() {
     let root = project(CLASSES);
     for params in ["mode = 'all'", "mode = 'random'\nk = 1", "mode = 'none'"] {

@@ -61,12 +61,12 @@ fn the_readme_says_in_words_what_its_tables_say() {
             top1("ResNet-32", bn)
         ),
         format!(
-            "training as many random weights takes ResNet-14 to {:.1} % and training everything to {:.1} %",
+            "training as many random weights takes ResNet-14 to {:.1} % (one seed; BatchNorm frozen as drawn) and training everything to {:.1} %",
             top1("ResNet-14", "as many random weights"),
             top1("ResNet-14", "everything")
         ),
         format!(
-            "with BatchNorm only {} times as fast as PyTorch on the same processor (everything trained: {})",
+            "with BatchNorm only {} times as fast as PyTorch on the same processor in float32 (everything trained: {})",
             ratios(bn),
             ratios("everything")
         ),

@@ -252,6 +252,11 @@ fn an_archive_that_is_there_is_checked() {
     let (bytes, mut bench) = (good(), Bench::new());
     let params = wants(&bytes, "archive = 'fetched.tar.gz'");
     assert!(bench.fail(&params).contains("fetched.tar.gz"));
+    // Who opens a pipe waits for somebody to write into it.
+    let made = std::process::Command::new("mkfifo").arg(bench.path("fetched.tar.gz")).status();
+    assert!(made.unwrap().success());
+    assert!(bench.fail(&params).contains("not a plain file"));
+    fs::remove_file(bench.path("fetched.tar.gz")).unwrap();
     fs::write(bench.path("fetched.tar.gz"), &bytes[1..]).unwrap();
     let message = bench.fail(&params);
     assert!(message.contains(&format!("it has {} bytes, not {}", bytes.len() - 1, bytes.len())), "{message}");

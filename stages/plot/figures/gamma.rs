@@ -64,7 +64,7 @@ pub(super) fn distribution(given: &Given<'_>) -> Vec<Drawing> {
 fn outside<'a>(runs: impl Iterator<Item = &'a &'a Gammas>) -> String {
     let histograms: Vec<_> = runs.map(|gammas| &gammas.histogram).collect();
     let Some(Histogram { from, to, .. }) = histograms.first() else { return String::new() };
-    let share = |h: &&Histogram| 100.0 * (h.below + h.above) as f64 / h.total().max(1) as f64;
+    let share = |h: &&Histogram| 100.0 * h.outside() / h.total().max(1.0);
     let most = histograms.iter().map(share).fold(0.0, f64::max);
     if most == 0.0 {
         return format!("No scale lies below {from} or above {to}.");
@@ -75,25 +75,22 @@ fn outside<'a>(runs: impl Iterator<Item = &'a &'a Gammas>) -> String {
 /// Density in the middle of each interval, without the empty ones at both ends; of all scales, so that lines that lose
 /// more of them outside lie lower.
 fn density(runs: &[&Gammas]) -> Vec<Point> {
-    let mut places = BTreeMap::<usize, Vec<f64>>::new();
-    let mut width = 0.0;
-    let mut from = 0.0;
-    for gammas in runs {
-        let histogram = &gammas.histogram;
-        let total = histogram.total();
-        if total == 0 {
-            continue;
-        }
-        (from, width) = (histogram.from, (histogram.to - histogram.from) / histogram.counts.len() as f64);
-        for (index, count) in histogram.counts.iter().enumerate() {
-            places.entry(index).or_default().push(*count as f64 / (total as f64 * width));
+    // By place in millionths: a command's histograms may have other intervals.
+    let mut places = BTreeMap::<i64, (f64, Vec<f64>)>::new();
+    for histogram in runs.iter().map(|gammas| &gammas.histogram) {
+        let (Histogram { from, to, counts, .. }, total) = (histogram, histogram.total());
+        let width = (to - from) / counts.len() as f64;
+        for (index, count) in counts.iter().enumerate().filter(|_| total > 0.0) {
+            let place = from + (index as f64 + 0.5) * width;
+            let (_, values) = places.entry((1e6 * place).round() as i64).or_insert((place, Vec::new()));
+            values.push(*count as f64 / (total * width));
         }
     }
     let points: Vec<_> = places
-        .into_iter()
-        .filter_map(|(index, values)| {
+        .into_values()
+        .filter_map(|(place, values)| {
             let s = Statistics::of(values)?;
-            Some((from + (index as f64 + 0.5) * width, s.mean, s.spread()))
+            Some((place, s.mean, s.spread()))
         })
         .collect();
     let inhabited = |point: &Point| point.1 > 0.0;
@@ -164,4 +161,27 @@ fn by_threshold(
         }
     }
     Chart { title: places.title(title), x: places.axis(), y: y.clone(), series, rows: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn histograms_of_other_intervals_keep_their_places_and_large_counts_add_up() {
+        let of = |from: f64, to: f64, count: u64| -> Gammas {
+            let text = format!(
+                r#"{{"all":{{"below_001":0,"below_005":0,"below_01":0}},
+                    "histogram":{{"from":{from},"to":{to},"counts":[0,{count},0,0],"below":0,"above":{count}}}}}"#
+            );
+            serde_json::from_str(&text).unwrap()
+        };
+        let (wide, narrow, many) = (of(-2.0, 2.0, 5), of(0.0, 2.0, 5), of(-2.0, 2.0, u64::MAX));
+        let places = |runs: &[&Gammas]| density(runs).iter().map(|point| point.0).collect::<Vec<_>>();
+        assert_eq!(places(&[&wide]), [-0.5]);
+        assert_eq!(places(&[&narrow]), [0.75]);
+        let both = density(&[&wide, &narrow]);
+        assert_eq!((both[0].0, both[both.len() - 1].0), (-0.5, 0.75), "{both:?}");
+        assert_eq!(density(&[&many])[0].1, 0.5);
+    }
 }
