@@ -31,8 +31,8 @@ impl Store {
         Ok(restored)
     }
 
-    /// A draft with these files, which a `recipe` made, each checked against its digest. An object that fails is deleted, so that it is made
-    /// anew; so is one that cannot be read. What is not here comes from beside.
+    /// A draft with these files, which a `recipe` made, each checked against its digest. An object that fails is deleted, so
+    /// that it is made anew; so is one that cannot be read. What is not here comes from beside.
     pub(crate) fn draw(&self, recipe: Digest, outputs: &[Output]) -> Result<(Draft, Entry), EngineError> {
         self.bring(outputs)?;
         for _ in outputs {

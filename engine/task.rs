@@ -203,7 +203,8 @@ impl Task {
         Ok((running, listener))
     }
 
-    /// Its arguments and environment; for a command also the lists of its inputs.
+    /// Its arguments and environment; for a command also the lists of its inputs, which go with what
+    /// is returned.
     fn prepare(&self, process: &mut Command, store: &Store) -> Result<Vec<Draft>, EngineError> {
         let mut lists = Vec::new();
         // A command is never one of a group.

@@ -46,7 +46,7 @@ const UNREAD: [Unread; 5] = [
 pub(crate) const FILE: &str = "pipeline.toml";
 
 /// Options of every command.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Pipeline")]
 pub(crate) struct Global {
     /// The pipeline file; without one here, that of the nearest folder above

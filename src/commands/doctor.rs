@@ -108,7 +108,10 @@ fn cuda() -> Cuda {
 
 impl Cuda {
     fn json(&self) -> Value {
-        let card = |card: &CardInfo| json!({ "name": card.name, "memory_bytes": card.memory, "capability": version(card.capability) });
+        let card = |card: &CardInfo| {
+            let capability = version(card.capability);
+            json!({ "name": card.name, "memory_bytes": card.memory, "capability": capability })
+        };
         let (driver, nvrtc) = (self.driver.as_ref(), self.nvrtc.as_ref());
         let missing: Vec<_> = [driver.err(), nvrtc.err()].into_iter().flatten().collect();
         json!({

@@ -181,8 +181,8 @@ fn keep(pipeline: Pipeline) -> &'static Pipeline {
 }
 
 fn options(global: &Global) -> LoadOptions {
-    let Global { file, profile, sets, .. } = global.clone();
-    LoadOptions { file, profile, sets }
+    let Global { file, profile, sets, .. } = global;
+    LoadOptions { file: file.clone(), profile: profile.clone(), sets: sets.clone() }
 }
 
 /// The instances that the words on the command line mean, each once, in order; all of them where
