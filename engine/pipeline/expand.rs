@@ -63,7 +63,10 @@ pub(super) fn stages(
     diagnostics: &mut Diagnostics,
 ) -> Vec<Stage> {
     let context = Context { entries, kinds, facts, params };
-    let expand = |(name, entry): (&str, &Entry)| each(|found| context.stage(name, entry, found));
+    let expand = |(name, entry): (&str, &Entry)| {
+        let (stage, found) = each(|found| context.stage(name, entry, found));
+        (stage, found.of_stage(name))
+    };
     let mut stages = Vec::new();
     for part in in_order(entries).chunks(512) {
         stages.extend(gather(part.par_iter().with_min_len(64).copied().map(expand).collect(), diagnostics));

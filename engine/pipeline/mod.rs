@@ -86,6 +86,17 @@ impl Diagnostics {
         }
     }
 
+    /// With the stage's name where nothing else tells it: what a setting gave has no place in the file.
+    fn of_stage(mut self, name: &str) -> Self {
+        let whose = format!("`{name}`");
+        for found in self.list.iter_mut().filter(|found| found.span.is_none()) {
+            if !found.message.contains(&whose) {
+                found.message = format!("the stage {whose}: {}", found.message);
+            }
+        }
+        self
+    }
+
     /// What was collected elsewhere.
     fn merge(&mut self, other: Self) {
         other.list.into_iter().for_each(|found| self.add(&found.span, found.message, found.hint));

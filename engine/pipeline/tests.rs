@@ -297,6 +297,20 @@ fn the_same_mistake_in_thousands_of_stages_is_told_a_few_times() {
 }
 
 #[test]
+fn what_is_wrong_with_a_setting_names_its_stage() {
+    let text = "[stage.a]\nkind = 'source'\n[stage.b]\nkind = 'validate'\nneeds.data = 'a'\n";
+    for (set, told) in [
+        ("stage.a.resources.gpus=x", "the stage `a`: `gpus` must be"),
+        ("stage.b.needs.data='nope'", "the stage `b`: there is no stage `nope`"),
+        ("stage.a.matrix.exclude=[1]", "the stage `a`: each `exclude` must be a table"),
+        ("stage.a.kind=true", "the stage `a`: `kind` must be a string"),
+    ] {
+        let said = complaints(text, None, &[set]);
+        assert!(said.iter().any(|said| said.contains(told)), "{set}: {said:?}");
+    }
+}
+
+#[test]
 fn instances_that_would_read_millions_of_inputs_are_refused() {
     let range = |n: usize| format!("[{}]", (0..n).map(|i| format!("{i},")).collect::<String>());
     let text = format!(
