@@ -66,7 +66,7 @@ pub(super) fn instances(stages: Vec<Stage>, diagnostics: &mut Diagnostics) -> Ve
                 inputs += found.len();
                 if inputs > MOST {
                     let message = format!(
-                        "the instances would read more than 2,000,000 inputs: each of `{}` reads {} of `{}`",
+                        "the instances would read more than {MOST} inputs: each of `{}` reads {} of `{}`",
                         stage.name,
                         found.len(),
                         need.from

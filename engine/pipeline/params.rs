@@ -1,7 +1,7 @@
 //! `${name}` references: to a stage's axes first, then to `[params]`. Knows no kinds.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
 };
 
@@ -23,22 +23,15 @@ const LONGEST: usize = 1 << 20;
 /// Values in a list or table with its references answered.
 const MOST: usize = 100_000;
 
-/// Bytes of all parameters with their references answered, about.
+/// Bytes of all answers to references, about.
 const LARGEST: usize = 1 << 26;
 
 /// Answers the references inside `[params]` itself.
 pub(super) fn resolve(params: &Entries, diagnostics: &mut Diagnostics) -> Table {
-    let resolver = Resolver { params, done: RefCell::default(), names: names(params) };
-    let (mut table, mut size) = (Table::new(), 0);
+    let resolver = Resolver { params, done: RefCell::default(), names: names(params), size: Cell::new(0) };
+    let mut table = Table::new();
     for (key, entry) in params {
         let value = resolver.value(&entry.node, &mut vec![key.clone()], diagnostics);
-        size += bytes(&value);
-        if size > LARGEST {
-            let message = "the parameters take more than 64 MB with their references answered".to_owned();
-            let hint = "refer to long ones in the stages that read them".to_owned();
-            diagnostics.add(&entry.node.span, message, Some(hint));
-            return table;
-        }
         table.insert(key.clone(), value);
     }
     table
@@ -58,6 +51,8 @@ struct Resolver<'a> {
     params: &'a Entries,
     done: RefCell<BTreeMap<String, Value>>,
     names: Vec<String>,
+    /// Of the answers so far.
+    size: Cell<usize>,
 }
 
 impl Resolver<'_> {
@@ -97,7 +92,20 @@ impl Resolver<'_> {
                 let answer = |name: &str, diagnostics: &mut Diagnostics| {
                     self.named(name, &node.span, stack, diagnostics)
                 };
-                text_value(node, text, answer, diagnostics)
+                if self.size.get() > LARGEST {
+                    return Value::String(String::new()); // which has been told
+                }
+                let value = text_value(node, text, answer, diagnostics);
+                self.size.set(self.size.get() + bytes(&value));
+                if self.size.get() > LARGEST {
+                    let message = format!(
+                        "the answers to references in `[params]` take more than {} MiB",
+                        LARGEST >> 20
+                    );
+                    let hint = "refer to long ones in the stages that read them".to_owned();
+                    diagnostics.add(&node.span, message, Some(hint));
+                }
+                value
             }
             Data::Leaf(value) => value.clone(),
         }

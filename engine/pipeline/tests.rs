@@ -468,7 +468,11 @@ fn parameters_that_go_too_deep_or_grow_too_long_are_refused() {
     let long = format!("[params]\na = '{}'\n", "a".repeat(1 << 20));
     let copies = (0..70).map(|i| format!("b{i} = '${{a}}'\n")).collect::<String>();
     let copied = complaints(&format!("{long}{copies}[stage.a]\nkind = 'source'\n"), None, &[]);
-    assert!(copied.iter().any(|text| text.contains("take more than 64 MB")), "{copied:?}");
+    let listed = format!("b = [{}]\n", "'${a}', ".repeat(2000));
+    let listed = complaints(&format!("{long}{listed}[stage.a]\nkind = 'source'\n"), None, &[]);
+    for said in [copied, listed] {
+        assert_eq!(said.iter().filter(|text| text.contains("take more than 64 MiB")).count(), 1, "{said:?}");
+    }
     let nested = format!("x={}a{}", "[".repeat(20_000), "]".repeat(20_000));
     let nested = complaints("[params]\nx = 1\n[stage.a]\nkind = 'source'\n", None, &[&nested]);
     assert!(nested[0].contains("nests more than 100 lists"), "{nested:?}");
