@@ -44,7 +44,10 @@ pub(super) fn check<D: Device>(spec: &TrainSpec, data: &Dataset, plan: &Plan, de
     if needed <= free && plan.countable() {
         return Ok(());
     }
-    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    let size = |bytes: u64| match bytes as f64 / f64::from(1 << 30) {
+        gib if gib < 1.0 => format!("{:.1} MiB", 1024.0 * gib),
+        gib => format!("{gib:.2} GiB"),
+    };
     let way_out = match largest_batch(spec, data, n, free)? {
         0 => "not even a batch of 1 fits; train fewer at once, or a smaller network".into(),
         most => format!("the largest batch that fits is {most}"),
@@ -53,13 +56,10 @@ pub(super) fn check<D: Device>(spec: &TrainSpec, data: &Dataset, plan: &Plan, de
         let reason = format!("it does not cover maps of 2^32 values, as at batch {}; {way_out}", plan.batch);
         return Err(Error::Unsupported { engine: "cuda", reason });
     }
-    let what = if n == 1 { String::new() } else { format!("{n} trainings of ") };
-    Err(Error::Device(format!(
-        "{what}{} at batch {} take {:.2} GiB on the device, which has {:.2} of {:.2} GiB free; {way_out}",
-        spec.arch,
-        plan.batch,
-        gib(needed),
-        gib(free),
-        gib(total)
-    )))
+    let what = match n {
+        1 => format!("{} at batch {} takes", spec.arch, plan.batch),
+        n => format!("{n} trainings of {} at batch {} take", spec.arch, plan.batch),
+    };
+    let [needed, free, total] = [needed, free, total].map(size);
+    Err(Error::Device(format!("{what} {needed} on the device, which has {free} of {total} free; {way_out}")))
 }

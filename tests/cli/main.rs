@@ -2,6 +2,8 @@
 
 mod bench;
 mod browser;
+#[cfg(target_os = "linux")] // whose files in memory the emulated driver loads
+mod card;
 mod clone;
 mod command;
 mod costs;

@@ -3,7 +3,9 @@
 use std::env;
 
 use super::*;
-use crate::cuda::kernel_tests::found;
+#[cfg(target_os = "linux")]
+use crate::cuda::emulation;
+use crate::cuda::{kernel_tests::found, launches::COMMON};
 
 const TOY: &str = r#"
 extern "C" __global__ void fill(float* to, int n) {
@@ -11,7 +13,7 @@ extern "C" __global__ void fill(float* to, int n) {
     if (i < n) to[i] = 1.5f;
 }
 extern "C" __global__ void add(float* to, const float* from, unsigned n) {
-    extern __shared__ float part[];
+    SHARED_MEMORY(float, part);
     unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
     part[threadIdx.x] = i < n ? from[i] : 0.0f;
     if (i < n) to[i] += part[threadIdx.x];
@@ -24,6 +26,23 @@ fn card() -> Option<Card> {
     found(Card::open(&places), "REPRO_TEST_CARD")
 }
 
+/// All of these on an emulated card, in a process that finds its driver.
+#[cfg(target_os = "linux")]
+#[test]
+fn whatever_a_card_must_do_an_emulated_one_does() {
+    let own = env::current_exe().unwrap();
+    let Some(environment) = emulation::card::environment(&own.with_file_name("cuda-driver")) else { return };
+    let tests = ["cuda::driver::tests", "--skip", "an_emulated_one_does"];
+    let output = std::process::Command::new(own)
+        .args(tests)
+        .envs(environment)
+        .env("REPRO_TEST_CARD", "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("6 passed"), "{said}");
+}
+
 fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect()
 }
@@ -31,7 +50,8 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 #[test]
 fn a_graph_repeats_its_launches_in_order() {
     let Some(mut card) = card() else { return };
-    let source = Source { name: "toy.cu", text: TOY.into(), defines: vec![], kernels: vec!["fill", "add"] };
+    let text = [COMMON, TOY].concat();
+    let source = Source { name: "toy.cu", text, defines: vec![], kernels: vec!["fill", "add"] };
     let kernels = card.load(&source).unwrap();
     const N: usize = 1000;
     let [from, to] = [0; 2].map(|_| card.alloc(4 * N).unwrap());
@@ -72,7 +92,7 @@ extern "C" __global__ void next(int* to, const int* from) {
 fn early_launches_keep_their_order_in_a_graph_and_outside() {
     let Some(mut card) = card() else { return };
     eprintln!("begins early: {}", card.begins_early);
-    let text = [crate::cuda::launches::COMMON, SLOW].concat();
+    let text = [COMMON, SLOW].concat();
     let kernels =
         card.load(&Source { name: "slow.cu", text, defines: vec![], kernels: vec!["next"] }).unwrap();
     const N: usize = 64 * 256;
@@ -97,16 +117,23 @@ fn early_launches_keep_their_order_in_a_graph_and_outside() {
     assert!(bytes.chunks_exact(4).all(|word| word == 200i32.to_le_bytes()), "{:?}", &bytes[..16]);
 }
 
+/// Also where whoever had the bytes writes others there at once.
 #[test]
-fn uploads_keep_their_order_beyond_the_stage() {
+fn uploads_bring_what_was_there_when_they_were_asked_for() {
     let Some(mut card) = card() else { return };
-    let to = card.alloc(STAGE).unwrap();
-    for round in 0..20u8 {
-        card.upload(to, &vec![round; STAGE / 3]).unwrap();
+    for len in [STAGE / 3, STAGE + 1] {
+        let places: Vec<Address> = (0..20).map(|_| card.alloc(len).unwrap()).collect();
+        let mut bytes = vec![0; len];
+        for (round, to) in places.iter().enumerate() {
+            bytes.fill(round as u8);
+            card.upload(*to, &bytes).unwrap();
+        }
+        for (round, from) in places.iter().enumerate() {
+            bytes.fill(99);
+            card.download(*from, &mut bytes).unwrap();
+            assert!(bytes.iter().all(|&byte| byte == round as u8), "{round} of {len}");
+        }
     }
-    let mut bytes = vec![0; STAGE / 3];
-    card.download(to, &mut bytes).unwrap();
-    assert!(bytes.iter().all(|&byte| byte == 19));
 }
 
 #[test]

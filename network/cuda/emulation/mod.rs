@@ -25,6 +25,9 @@ use super::{
 };
 use crate::{Error, Result};
 
+#[cfg(target_os = "linux")] // by its files in memory, and by ELF
+pub(super) mod card;
+
 const HEADER: &str = include_str!("cuda.h");
 /// Bytes around each buffer, and what they hold: as floats not numbers.
 const AROUND: usize = 1024;

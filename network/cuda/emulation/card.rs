@@ -1,0 +1,63 @@
+//! Builds the emulated card (`driver.cc`, `nvrtc.cc`). This crate's tests use it, and those of the whole binary, so it knows
+//! only the standard library.
+
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+    process::{Command, id},
+};
+
+const TEXTS: [(&str, &str); 4] = [
+    ("driver.cc", include_str!("driver.cc")),
+    ("driver.h", include_str!("driver.h")),
+    ("nvrtc.cc", include_str!("nvrtc.cc")),
+    ("cuda.h", include_str!("cuda.h")), // read where kernels are compiled
+];
+
+/// The driver in `folder`, built unless it is there, and what a program must have in its environment to find it; none
+/// where there is no compiler: says so, and fails with `REPRO_TEST_EMULATION=1`.
+///
+/// # Panics
+/// Where it cannot be built.
+pub(crate) fn environment(folder: &Path) -> Option<[(&'static str, PathBuf); 4]> {
+    let compiler = env::var("CXX").unwrap_or_else(|_| "c++".into());
+    let library = folder.join("libcuda.so.1");
+    if let Err(error) = build(folder, &library, &compiler) {
+        let missing =
+            error.kind() == io::ErrorKind::NotFound && env::var_os("REPRO_TEST_EMULATION").is_none();
+        assert!(missing, "the emulated card, by `{compiler}`: {error}");
+        #[allow(clippy::print_stderr)] // the only way to say that a test checks nothing
+        {
+            eprintln!("SKIPPED: no C++ compiler `{compiler}`; set CXX to test what is done with a card");
+        }
+        return None;
+    }
+    Some([
+        ("LD_LIBRARY_PATH", folder.into()),
+        ("REPRO_NVRTC", library),
+        ("REPRO_KERNELS", folder.join("kernels")),
+        ("CUDA_VISIBLE_DEVICES", "0".into()),
+    ])
+}
+
+/// Tests in other processes may do the same at the same time.
+fn build(folder: &Path, library: &Path, compiler: &str) -> io::Result<()> {
+    let is =
+        |(name, text): (&str, &str)| fs::read_to_string(folder.join(name)).is_ok_and(|found| found == text);
+    if library.exists() && TEXTS.into_iter().all(is) {
+        return Ok(());
+    }
+    let draft = folder.join(id().to_string());
+    fs::create_dir_all(&draft)?;
+    TEXTS.into_iter().try_for_each(|(name, text)| fs::write(draft.join(name), text))?;
+    let flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", "library"];
+    let build =
+        Command::new(compiler).args(flags).args(["driver.cc", "nvrtc.cc"]).current_dir(&draft).output()?;
+    if !build.status.success() {
+        return Err(io::Error::other(String::from_utf8_lossy(&build.stderr)));
+    }
+    let _ = fs::remove_dir_all(folder.join("kernels")); // made by another
+    fs::rename(draft.join("library"), library)?;
+    TEXTS.into_iter().try_for_each(|(name, _)| fs::rename(draft.join(name), folder.join(name)))?;
+    fs::remove_dir(draft)
+}

@@ -1,0 +1,160 @@
+// NVRTC for the emulated card: of `libnvrtc` what this program asks for. Kernels become a library with `cuda.h`, which
+// lies beside this one, by the host's compiler (`CXX`, else `c++`).
+
+#include <dlfcn.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <iterator>
+
+#include "driver.h"
+
+namespace {
+
+const int VERSION[] = {12, 4}, KNOWN[] = {75, 80, 90};
+const int FAILED = 1, DOES_NOT_COMPILE = 6;
+
+struct Program {
+    std::string text, log, made;
+};
+
+// Behind `cuda.h`: copies a kernel's arguments as `cuLaunchKernelEx` does, each into a cell of its own.
+const char *const SAVE = R"(
+static inline void __nanosleep(unsigned) {}
+namespace emulation {
+template <class... A> unsigned save(void (*)(A...), void **from, uint64_t *to) {
+    unsigned count = 0;
+    ((memcpy(&to[count], from[count], sizeof(A)), count++), ...);
+    return count;
+}
+} // namespace emulation
+)";
+
+std::string read(const std::string &path) {
+    std::ifstream file(path);
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+// The folder of this library.
+std::string beside() {
+    Dl_info own;
+    if (!dladdr(reinterpret_cast<void *>(beside), &own)) undefined("this library is nowhere");
+    const std::string path = own.dli_fname;
+    return path.substr(0, path.rfind('/') + 1);
+}
+
+// The kernels of a preprocessed source.
+std::vector<std::string> kernels(const std::string &text) {
+    std::vector<std::string> found;
+    const std::string mark = "__global__ void";
+    for (size_t at = 0; (at = text.find(mark, at)) != std::string::npos;) {
+        at = text.find_first_not_of(" \n", at + mark.size());
+        const std::string bounds = "__launch_bounds__(";
+        if (text.compare(at, bounds.size(), bounds) == 0) {
+            int open = 1;
+            for (at += bounds.size(); open > 0; at++) open += (text[at] == '(') - (text[at] == ')');
+            at = text.find_first_not_of(" \n", at);
+        }
+        const size_t end = text.find('(', at);
+        found.push_back(text.substr(at, end - at));
+        at = end;
+    }
+    return found;
+}
+
+// Calls the compiler; what it says goes to `log`.
+bool compile(const std::string &arguments, const std::string &log) {
+    const char *compiler = getenv("CXX");
+    const std::string call = (compiler && *compiler ? compiler : "c++") + (" -std=c++17 -w " + arguments);
+    return system((call + " 2> " + log).c_str()) == 0;
+}
+
+} // namespace
+
+extern "C" {
+
+int nvrtcVersion(int *major, int *minor) {
+    *major = VERSION[0], *minor = VERSION[1];
+    return 0;
+}
+
+int nvrtcGetNumSupportedArchs(int *count) {
+    *count = std::size(KNOWN);
+    return 0;
+}
+
+int nvrtcGetSupportedArchs(int *known) {
+    memcpy(known, KNOWN, sizeof KNOWN);
+    return 0;
+}
+
+const char *nvrtcGetErrorString(int code) { return code == DOES_NOT_COMPILE ? "NVRTC_ERROR_COMPILATION" : "an error"; }
+
+int nvrtcCreateProgram(Program **program, const char *text, const char *, int, const char **, const char **) {
+    *program = new Program{text, "", ""};
+    return 0;
+}
+
+int nvrtcDestroyProgram(Program **program) {
+    delete *program;
+    *program = nullptr;
+    return 0;
+}
+
+int nvrtcCompileProgram(Program *program, int count, const char *const *options) {
+    std::string defines;
+    for (int i = 0; i < count; i++) {
+        const std::string option = options[i];
+        const size_t equals = option.find('=');
+        if (option.compare(0, 2, "-D") != 0) continue;
+        defines += "#define " + option.substr(2, equals - 2) + " " + option.substr(equals + 1) + "\n";
+    }
+    char folder[] = "/tmp/emulated-XXXXXX";
+    if (!mkdtemp(folder)) return FAILED;
+    const std::string in = folder, source = in + "/kernels.cpp", plain = in + "/plain", log = in + "/log",
+                      library = in + "/kernels.so";
+    std::ofstream(source) << "#define EMULATED\n" << defines << program->text;
+    bool done = compile("-E -P -o " + plain + " " + source, log);
+    std::ofstream file(source);
+    file << read(beside() + "cuda.h") << SAVE << defines << program->text;
+    for (const std::string &kernel : done ? kernels(read(plain)) : std::vector<std::string>()) {
+        file << "extern \"C\" int start_" << kernel
+             << "(const unsigned *grid, const unsigned *size, unsigned bytes, void **arguments, unsigned given, bool "
+                "backward) {\n    return emulation::start("
+             << kernel << ", grid, size, bytes, arguments, given, backward);\n}\n"
+             << "extern \"C\" unsigned save_" << kernel << "(void **from, uint64_t *to) {\n    return emulation::save("
+             << kernel << ", from, to);\n}\n";
+    }
+    file.close();
+    // What checks jumps takes those between fibers for mistakes.
+    const std::string flags = "-O1 -shared -fPIC -fno-strict-aliasing -U_FORTIFY_SOURCE -o ";
+    done = done && compile(flags + library + " " + source, log);
+    program->log = read(log);
+    program->made = done ? read(library) : "";
+    for (const std::string &made : {source, plain, log, library}) unlink(made.c_str());
+    rmdir(folder);
+    return done ? 0 : DOES_NOT_COMPILE;
+}
+
+int nvrtcGetProgramLogSize(Program *program, size_t *bytes) {
+    *bytes = program->log.size() + 1;
+    return 0;
+}
+
+int nvrtcGetProgramLog(Program *program, char *log) {
+    memcpy(log, program->log.c_str(), program->log.size() + 1);
+    return 0;
+}
+
+int nvrtcGetCUBINSize(Program *program, size_t *bytes) {
+    *bytes = program->made.size();
+    return 0;
+}
+
+int nvrtcGetCUBIN(Program *program, char *made) {
+    memcpy(made, program->made.data(), program->made.size());
+    return 0;
+}
+
+} // extern "C"
