@@ -22,7 +22,7 @@ use crate::{
     plan::{Found, Standing, Why},
     publish::outdated,
     recipe::Recipe,
-    record::Record,
+    record::{Facts, Record},
     share::{Share, is_empty},
     state::State,
     store::{Output, Store, UNTOUCHED, lock_of},
@@ -36,12 +36,14 @@ pub struct Project {
 }
 
 /// Where an instance stands, and why: its recipe then and now.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Explanation {
     /// Where it stands.
     pub standing: Standing,
     /// The recipe of the result that is shown, if there is one.
     pub then: Option<String>,
+    /// How that result came about, where it is known.
+    pub made: Option<Facts>,
     /// Today's recipe; none while an input is unknown because what makes it has to run first.
     pub now: Option<String>,
     /// What is known of today's recipe before that: see [`UNDECIDED`](crate::recipe::UNDECIDED).
@@ -188,8 +190,7 @@ impl Project {
         allow_missing: bool,
     ) -> Result<Explanation, EngineError> {
         let (mut state, seen, judged) = self.judged(pipeline, allow_missing)?;
-        // The index may know the recipe of what was found in its place by now, which is then today's.
-        let then = state.results.get(&key(pipeline, id)).and_then(|entry| self.store.record(entry.recipe));
+        let shown = self.shown(&judged[id], &seen[id], &state);
         let stands = |id| self.stands(pipeline, id, &judged[id], &seen, &state);
         let standing = stands(id);
         let (mut so_far, mut undecided) = (None, Vec::new());
@@ -200,9 +201,10 @@ impl Project {
             so_far = Some(Recipe::so_far(pipeline, id, &files, inputs));
         }
         let now = judged[id].recipe.as_ref().map(|recipe| recipe.text().to_owned());
-        let today = judged[id].standing.is_current();
-        let then = if today { now.clone() } else { then.map(|record| record.recipe) };
-        Ok(Explanation { standing, then, now, so_far, undecided })
+        let (then, made) = shown.map(|record| (record.recipe, record.run)).unzip();
+        // Nothing else may be recorded of what git put in its place.
+        let then = if judged[id].standing.is_current() { now.clone() } else { then };
+        Ok(Explanation { standing, then, made, now, so_far, undecided })
     }
 
     /// What is recorded of every shown result, by [`InstanceId`]. `allow_missing`: as [`status`](Self::status).
@@ -215,15 +217,17 @@ impl Project {
         allow_missing: bool,
     ) -> Result<Vec<Option<Record>>, EngineError> {
         let (state, seen, judged) = self.judged(pipeline, allow_missing)?;
-        let shown = judged.iter().zip(&seen).map(|(judged, seen)| {
-            // The index may know another recipe's result in a place where git put today's.
-            if let (true, Some(recipe)) = (judged.standing.is_current(), &judged.recipe) {
-                let record = self.store.record(recipe.digest());
-                return record.filter(|record| judged.tree == Some(record.tree));
-            }
-            state.results.get(&seen.key).and_then(|entry| self.store.record(entry.recipe))
-        });
-        Ok(shown.collect())
+        Ok(judged.iter().zip(&seen).map(|(judged, seen)| self.shown(judged, seen, &state)).collect())
+    }
+
+    /// What is recorded of a shown result.
+    fn shown(&self, judged: &Judged, seen: &Seen, state: &State) -> Option<Record> {
+        // The index may know another recipe's result in a place where git put today's.
+        if let (true, Some(recipe)) = (judged.standing.is_current(), &judged.recipe) {
+            let record = self.store.record(recipe.digest());
+            return record.filter(|record| judged.tree == Some(record.tree));
+        }
+        state.results.get(&seen.key).and_then(|entry| self.store.record(entry.recipe))
     }
 
     /// Would a run write the lock file?

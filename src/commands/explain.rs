@@ -3,9 +3,11 @@
 use std::{collections::BTreeSet, process::ExitCode};
 
 use engine::{
+    machine::Machine,
     plan::{Standing, Why},
     project::Explanation,
     recipe::{Change, UNDECIDED},
+    record::Facts,
 };
 use serde_json::json;
 
@@ -19,7 +21,7 @@ pub(super) fn explain(
 ) -> Result<ExitCode, Failure> {
     let (pipeline, project) = super::project(global)?;
     let id = super::one(pipeline, name)?;
-    let Explanation { standing, then, now, so_far, undecided } =
+    let Explanation { standing, then, made, now, so_far, undecided } =
         project.explain(pipeline, id, allow_missing)?;
     let name = &pipeline.instances[id].name;
     if json {
@@ -33,7 +35,7 @@ pub(super) fn explain(
         });
         ui::json(&json!({
             "name": name, "standing": super::word(&standing), "reasons": super::each_reason(&standing),
-            "then": then, "now": now, "so_far": so_far, "undecided": undecided.collect::<Vec<_>>(),
+            "then": then, "made": made, "now": now, "so_far": so_far, "undecided": undecided.collect::<Vec<_>>(),
         }));
         return Ok(ExitCode::SUCCESS);
     }
@@ -61,6 +63,9 @@ pub(super) fn explain(
     if matches!(standing, Standing::Stale(_)) && now.is_none() {
         ui::line("it has no recipe without that");
     }
+    if let Some(facts) = &made {
+        ui::line(&told(facts));
+    }
     match (then, now.or(so_far)) {
         (None, None) => {}
         (None, Some(now)) => ui::print(&format!("it has no result; its recipe:\n{}", diff(&now, &now))),
@@ -81,6 +86,29 @@ pub(super) fn explain(
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// How a result came about, in a line.
+fn told(facts: &Facts) -> String {
+    let Facts { started, seconds, machine, launcher, threads, gpus, notes, .. } = facts;
+    if *machine == Machine::default() {
+        return "nothing says how its result was made: git, or somebody, put it here".into();
+    }
+    let mut parts =
+        vec![format!("its result was made {} UTC in {}", ui::when(*started), ui::seconds(*seconds))];
+    parts.extend(super::commit(machine).map(|commit| match commit.strip_suffix('+') {
+        Some(commit) => format!("at commit {commit} with changes"),
+        None => format!("at commit {commit}"),
+    }));
+    let cpu = machine.cpu.as_deref().unwrap_or("a processor without a name");
+    let threads = ui::count(*threads, "thread", "threads");
+    parts.push(format!("on {cpu} ({}) with {threads}", machine.instructions));
+    if !gpus.is_empty() {
+        parts.push(format!("GPU {}", gpus.join(", ")));
+    }
+    parts.extend(launcher.as_ref().map(|launcher| format!("started by `{launcher}`")));
+    let engine = notes.get("engine").and_then(toml::Value::as_str);
+    parts.join(", ") + &engine.map_or_else(String::new, |engine| format!("; {engine}"))
 }
 
 /// So many of what an instance waits for are named.

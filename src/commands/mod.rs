@@ -30,6 +30,7 @@ use std::{
 use engine::{
     idle::Question,
     instance::{InstanceId, Pipeline},
+    machine::Machine,
     pipeline::{self, LoadOptions, load, load_text, select},
     place::{link_below, read_at_most},
     plan::{Standing, Why},
@@ -153,6 +154,12 @@ impl Asked {
         }
         Ok((keep(pipeline), self.project, self.question))
     }
+}
+
+/// The beginning of the commit that was checked out, with `+` where something had changed since.
+fn commit(machine: &Machine) -> Option<String> {
+    let commit: String = machine.commit.as_ref()?.chars().take(7).collect();
+    Some(commit + if machine.dirty == Some(true) { "+" } else { "" })
 }
 
 /// The program that stages run in: this very one, even if its file is replaced meanwhile.

@@ -92,11 +92,9 @@ fn table(rows: &[Row], whole: bool) -> Vec<Vec<String>> {
     let heading = heading.chain(with.iter().map(|name| name.as_str())).chain(fields.iter().copied());
     let line = |row: &Row| {
         let run = &row.made.record.run;
-        let commit = run.machine.commit.as_deref().unwrap_or_default();
-        let commit: String = commit.chars().take(7).collect();
-        let dirty = if run.machine.dirty == Some(true) && !commit.is_empty() { "+" } else { "" };
+        let commit = super::commit(&run.machine).unwrap_or_default();
         let shown = if row.made.shown { "yes" } else { "" };
-        let known = [ui::when(run.started), shown.to_owned(), commit + dirty, run.instance.clone()];
+        let known = [ui::when(run.started), shown.to_owned(), commit, run.instance.clone()];
         let short = |name: &str, value: &Value| if whole { ui::whole(value) } else { short(name, value) };
         let cell = if whole { ui::whole } else { metrics::cell };
         let with =

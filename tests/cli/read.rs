@@ -134,9 +134,10 @@ fn explain_shows_both_recipes_line_by_line() {
     assert!(never.contains("it has no result") && never.contains("\n  axis seed = 1\n"), "{never}");
     project.ends(&["run"], 0);
     let same = project.ends(&["explain", "first[seed=1]"], 0).out;
-    assert!(same.starts_with("first[seed=1] is fresh\n"), "{same}");
+    assert!(same.starts_with("first[seed=1] is fresh\nits result was made 20"), "{same}");
+    assert!(same.contains(" with 1 thread\nthe recipe of its result is today's:\n"), "{same}");
     let changed = project.ends(&["explain", "first[seed=1]", "-S", "word=two"], 0).out;
-    assert!(changed.starts_with("first[seed=1] is stale\n"), "{changed}");
+    assert!(changed.starts_with("first[seed=1] is stale\nits result was made 20"), "{changed}");
     assert!(changed.contains("\n- param run = \"echo one 1 > $OUT/number\"\n"), "{changed}");
     assert!(changed.contains("\n+ param run = \"echo two 1 > $OUT/number\"\n"), "{changed}");
     assert!(changed.contains("\n  axis seed = 1\n"), "{changed}");
@@ -159,6 +160,8 @@ fn explain_shows_both_recipes_line_by_line() {
     assert_eq!((&json["now"], &json["undecided"][1]["name"]), (&().into(), &"second[seed=1]".into()));
     let json = project.json(&["explain", "join", "--json"], 0);
     assert_eq!(json["then"], json["now"]);
+    let seconds = json["made"]["seconds"].as_f64();
+    assert!(json["made"]["instance"] == "join" && seconds.is_some_and(|seconds| seconds > 0.0), "{json}");
     let many = project.ends(&["explain", "first"], 2).err;
     assert!(many.contains("`first` means 3 instances") && many.contains("`first[seed=2]`"), "{many}");
 }
