@@ -27,7 +27,7 @@ pub(super) fn pull(global: &Global, args: &Pull) -> Result<ExitCode, Failure> {
         allow_missing: args.allow_missing,
         ..RunOptions::default()
     };
-    let summary = watched(&project, pipeline, &options, false)?;
+    let summary = watched(&project, pipeline, &options, false, false)?;
     let Summary { skipped, failed, interrupted, .. } = &summary;
     if !skipped.is_empty() && !interrupted {
         let without =

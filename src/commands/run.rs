@@ -14,6 +14,7 @@ use super::Asked;
 use crate::{
     args::{Global, Run},
     error::Failure,
+    events::{Events, ended},
     signals, ui,
     versions::versions,
     watch::{Screen, Watch},
@@ -29,7 +30,7 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
         if args.dry_run {
             ui::print(&nothing_to_run(fresh));
         } else {
-            say(args, &nothing(fresh, started));
+            say(args, &Summary { fresh: (0..fresh).collect(), ..Summary::default() }, started);
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -56,23 +57,28 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
         tell_of_clones(&project, pipeline, args, &failing);
         return Ok(ExitCode::SUCCESS);
     }
-    let summary = watched(&project, pipeline, &options, args.quiet)?;
+    let summary = watched(&project, pipeline, &options, args.quiet, args.json)?;
     tell_of_clones(&project, pipeline, args, &summary.failed);
-    say(args, &closing(&summary, started, " not reached"));
+    say(args, &summary, started);
     Ok(ExitCode::from(summary.exit_code()))
 }
 
-/// Runs it where the user sees what happens, and can stop it.
+/// Runs it where the user, or with `json` a program, sees what happens, and can stop it.
 pub(super) fn watched(
     project: &Project,
     pipeline: &'static Pipeline,
     options: &RunOptions,
     quiet: bool,
+    json: bool,
 ) -> Result<Summary, Failure> {
+    let quiet = quiet || json;
     let screen = Screen::new(quiet);
     stoppable(options, &screen)?;
     let mut watch = Watch::new(project, pipeline, screen, quiet, wanted(pipeline, options).len());
-    let result = project.run(pipeline, options, &mut watch);
+    let result = match json {
+        false => project.run(pipeline, options, &mut watch),
+        true => project.run(pipeline, options, &mut Events { pipeline, watch: &mut watch }),
+    };
     watch.end();
     Ok(result?)
 }
@@ -90,9 +96,11 @@ fn stoppable(options: &RunOptions, screen: &Screen) -> Result<(), Failure> {
     listening.map_err(|e| Failure::user(format!("cannot listen for Ctrl-C: {e}")))
 }
 
-fn say(args: &Run, text: &str) {
-    if !args.quiet {
-        ui::line(text);
+fn say(args: &Run, summary: &Summary, started: Instant) {
+    if args.json {
+        ended(summary, started.elapsed().as_secs_f64());
+    } else if !args.quiet {
+        ui::line(&closing(summary, started, " not reached"));
     }
 }
 

@@ -40,6 +40,33 @@ fn a_second_run_has_nothing_to_do() {
 }
 
 #[test]
+fn a_program_can_read_what_happens_line_by_line() {
+    let project = TestProject::new(CHAINS);
+    project.edit("pipeline.toml", "cat $(echo", "echo a line; test ${word} = one && cat $(echo");
+    let run = |args: &[&str], code: i32| -> Vec<serde_json::Value> {
+        let answer = project.ends(&[&["run", "--json", "-j", "1"], args].concat(), code);
+        assert_eq!(answer.err.is_empty(), code == 0, "failures alone: {}", answer.err);
+        answer.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    let events = run(&[], 0);
+    let of = |what: &str| events.iter().filter(|event| event["event"] == what).collect::<Vec<_>>();
+    assert_eq!([of("started").len(), of("finished").len(), of("ended").len()], [7, 7, 1]);
+    assert!(of("said").iter().any(|event| event["instance"] == "join" && event["line"] == "a line"));
+    assert!(of("finished").iter().all(|event| event["seconds"].as_f64().is_some_and(|s| s > 0.0)));
+    let last = events.last().expect("an end");
+    assert_eq!((&last["ran"], &last["exit_code"], &last["fresh"]), (&7.into(), &0.into(), &0.into()));
+    let [idle] = &run(&[], 0)[..] else { panic!("it says more than that all is fresh") };
+    assert_eq!((&idle["event"], &idle["fresh"], &idle["ran"]), (&"ended".into(), &7.into(), &0.into()));
+    let failing = run(&["-S", "word=two"], 1);
+    let failed = failing.iter().find(|event| event["event"] == "failed").expect("a failure");
+    assert!(failed["instance"] == "join" && failed["message"].is_string(), "{failed}");
+    let last = failing.last().expect("an end");
+    assert_eq!((&last["failed"], &last["exit_code"]), (&1.into(), &1.into()));
+    assert_eq!(run(&["join"], 0)[0]["event"], "restored");
+    project.ends(&["run", "--json", "--dry-run"], 2);
+}
+
+#[test]
 fn pipelines_in_a_folder_share_the_project_and_do_a_common_stage_once() {
     let stage = "[stage.first]\nkind = \"command\"\nrun = \"echo first >> done; echo 1 > $OUT/x\"\noutputs = [\"x\"]\n";
     let other = stage.replace("first", "own").replace("echo 1", "echo 2");
