@@ -13,6 +13,8 @@ import json
 import sys
 from pathlib import Path
 
+from compare_report import table
+
 HERE = Path(__file__).resolve().parent
 # What PyTorch multiplies in where we multiply in the first: it has tf32 on in f32.
 PYTORCH = {"f32": False, "tf32": False, "bf16": True}
@@ -61,13 +63,6 @@ def configuration(torch):
     if torch["compile"] and torch["compile_mode"] != "default":
         words.append(torch["compile_mode"])
     return ", ".join(words)
-
-
-def table(heading, lines):
-    if not lines:
-        return "Not measured.\n"
-    rows = ["| " + " | ".join(heading) + " |", "|" + " --- |" * len(heading)]
-    return "\n".join(rows + ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]) + "\n"
 
 
 def megabytes(count):

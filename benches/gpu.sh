@@ -94,7 +94,7 @@ done
 on_card=cuda::trainer::tests::card::
 run doctor.txt "$repro" doctor
 # What compiles for other cards too needs none.
-run tests.txt "$tests" "$on_card" cuda::driver:: cuda::cards:: --skip every_kernel_compiles --nocapture
+run tests.txt "$tests" "$on_card" cuda::driver:: cuda::cards:: --skip every_kernel_compiles --skip an_emulated_one_does --nocapture
 kernel_tests=$?
 if command -v compute-sanitizer >/dev/null; then
     tools=(memcheck racecheck synccheck initcheck) checks=()

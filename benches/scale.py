@@ -31,7 +31,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from compare import load, machine, table
+from compare import load, machine
+from compare_report import table
 
 HERE = Path(__file__).resolve().parent
 
@@ -173,16 +174,18 @@ class Dvc:
 
 def timed(line, folder):
     """Runs a command and says how long it took, its processor time, its peak memory, and its words."""
-    with tempfile.TemporaryFile("w+") as words:
+    with tempfile.TemporaryFile("w+") as words, tempfile.TemporaryFile("w+") as errors:
         start = time.perf_counter()
-        process = subprocess.Popen(line, cwd=folder, stdout=words, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(line, cwd=folder, stdout=words, stderr=errors)
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         words.seek(0)
-        said = words.read()
+        errors.seek(0)
+        said, failed = words.read(), errors.read()
     if process.returncode != 0:
-        sys.exit(f"scale: `{' '.join(line)}` in {folder} ended with exit code {process.returncode}\n{said[-2000:]}")
+        words = (said + failed)[-2000:]
+        sys.exit(f"scale: `{' '.join(line)}` in {folder} ended with exit code {process.returncode}\n{words}")
     unit = 1 if sys.platform == "darwin" else 1024
     cpu = usage.ru_utime + usage.ru_stime
     return {"wall_s": wall, "cpu_s": cpu, "peak_rss_bytes": usage.ru_maxrss * unit}, said
