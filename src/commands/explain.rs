@@ -100,9 +100,11 @@ fn told(facts: &Facts) -> String {
         Some(commit) => format!("at commit {commit} with changes"),
         None => format!("at commit {commit}"),
     }));
-    let cpu = machine.cpu.as_deref().unwrap_or("a processor without a name");
     let threads = ui::count(*threads, "thread", "threads");
-    parts.push(format!("on {cpu} ({}) with {threads}", machine.instructions));
+    parts.push(match &machine.cpu {
+        Some(cpu) => format!("on {cpu} ({}) with {threads}", machine.instructions),
+        None => format!("with {threads}"), // what a launcher starts elsewhere may not say where it was
+    });
     if !gpus.is_empty() {
         parts.push(format!("GPU {}", gpus.join(", ")));
     }

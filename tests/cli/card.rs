@@ -2,9 +2,9 @@
 //! on the processor (`network/cuda/emulation/`).
 
 use std::{
+    ffi::{OsStr, OsString},
     fs,
-    path::{Path, PathBuf},
-    process::Command,
+    path::Path,
     sync::OnceLock,
 };
 
@@ -43,12 +43,12 @@ const TRAININGS: [&str; 4] = ["mode=bn,seed=0", "mode=bn,seed=1", "mode=random,s
 
 /// With `settings` of the driver's, if there is a compiler to build it.
 fn start(project: &TestProject, args: &[&str], settings: &[(&str, &str)]) -> Option<Running> {
-    static CARD: OnceLock<Option<[(&str, PathBuf); 4]>> = OnceLock::new();
+    static CARD: OnceLock<Option<[(&str, OsString); 4]>> = OnceLock::new();
     let build = || emulated::environment(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("card"));
     let card = CARD.get_or_init(build).as_ref()?;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_repro"));
-    command.args(args).envs(card.iter().map(|(name, value)| (name, value))).envs(settings.iter().copied());
-    Some(project.start_as(&mut command))
+    let card = card.iter().map(|(name, value)| (*name, value.as_os_str()));
+    let settings = settings.iter().map(|(name, value)| (*name, OsStr::new(value)));
+    Some(project.start_with(args, card.chain(settings)))
 }
 
 #[track_caller]
@@ -115,6 +115,19 @@ fn a_training_goes_on_after_its_card_was_lost() {
     // Its first epoch was saved.
     ends(&project, &args, &[("EMULATED_LOST_AFTER", "4")], 0);
     assert!(checkpoint(&project, TRAININGS[0]) == expected[0]);
+}
+
+#[test]
+fn groups_go_on_after_their_card_was_lost() {
+    let Some(expected) = checkpoints() else { return };
+    let project = TestProject::new(PIPELINE);
+    // Of sixteen graphs each group has run six at least, and so has saved its first epoch.
+    ends(&project, &["run"], &[("EMULATED_LOST_AFTER", "14")], 1);
+    // Four more of each, and one that packs the filters of each training that has its weights back.
+    ends(&project, &["run"], &[("EMULATED_LOST_AFTER", "10")], 0);
+    for (training, expected) in TRAININGS.iter().zip(expected) {
+        assert!(checkpoint(&project, training) == *expected, "{training}");
+    }
 }
 
 #[test]

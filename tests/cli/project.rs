@@ -1,6 +1,7 @@
 //! A project in a temporary folder and the binary in it. Knows no command's meaning.
 
 use std::{
+    ffi::OsStr,
     fs,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
@@ -73,13 +74,22 @@ impl TestProject {
 
     /// Starts `repro` in the project.
     pub(crate) fn start(&self, args: &[&str]) -> Running {
+        self.start_with(args, [])
+    }
+
+    /// The same with these variables in its environment.
+    pub(crate) fn start_with<'a>(
+        &self,
+        args: &[&str],
+        variables: impl IntoIterator<Item = (&'a str, &'a OsStr)>,
+    ) -> Running {
         // With signals as a terminal gives them, whatever the tests were started with.
         let program = env!("CARGO_BIN_EXE_repro");
+        let mut command = Command::new(if cfg!(target_os = "linux") { "env" } else { program });
         if cfg!(target_os = "linux") {
-            let program = ["--default-signal=HUP,INT,TERM", program];
-            return self.start_as(Command::new("env").args(program).args(args));
+            command.args(["--default-signal=HUP,INT,TERM", program]);
         }
-        self.start_as(Command::new(program).args(args))
+        self.start_as(command.args(args).envs(variables))
     }
 
     /// Starts `command`, which is to become `repro`, in the project.

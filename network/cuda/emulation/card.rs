@@ -2,8 +2,10 @@
 //! only the standard library.
 
 use std::{
-    env, fs, io,
-    path::{Path, PathBuf},
+    env,
+    ffi::OsString,
+    fs, io, iter,
+    path::Path,
     process::{Command, id},
 };
 
@@ -19,9 +21,9 @@ const TEXTS: [(&str, &str); 4] = [
 ///
 /// # Panics
 /// Where it cannot be built.
-pub(crate) fn environment(folder: &Path) -> Option<[(&'static str, PathBuf); 4]> {
+pub(crate) fn environment(folder: &Path) -> Option<[(&'static str, OsString); 4]> {
     let compiler = env::var("CXX").unwrap_or_else(|_| "c++".into());
-    let library = folder.join("libcuda.so.1");
+    let library = folder.join("libcuda.so"); // the first name that is looked for, before that of a real driver
     if let Err(error) = build(folder, &library, &compiler) {
         let missing =
             error.kind() == io::ErrorKind::NotFound && env::var_os("REPRO_TEST_EMULATION").is_none();
@@ -32,10 +34,13 @@ pub(crate) fn environment(folder: &Path) -> Option<[(&'static str, PathBuf); 4]>
         }
         return None;
     }
+    let before = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let before = env::split_paths(&before).filter(|place| !place.as_os_str().is_empty());
+    let places = env::join_paths(iter::once(folder.to_owned()).chain(before));
     Some([
-        ("LD_LIBRARY_PATH", folder.into()),
-        ("REPRO_NVRTC", library),
-        ("REPRO_KERNELS", folder.join("kernels")),
+        ("LD_LIBRARY_PATH", places.expect("folders without colons")),
+        ("REPRO_NVRTC", library.into()),
+        ("REPRO_KERNELS", folder.join("kernels").into()),
         ("CUDA_VISIBLE_DEVICES", "0".into()),
     ])
 }
@@ -50,11 +55,15 @@ fn build(folder: &Path, library: &Path, compiler: &str) -> io::Result<()> {
     let draft = folder.join(id().to_string());
     fs::create_dir_all(&draft)?;
     TEXTS.into_iter().try_for_each(|(name, text)| fs::write(draft.join(name), text))?;
-    let flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", "library"];
-    let build =
-        Command::new(compiler).args(flags).args(["driver.cc", "nvrtc.cc"]).current_dir(&draft).output()?;
-    if !build.status.success() {
-        return Err(io::Error::other(String::from_utf8_lossy(&build.stderr)));
+    let flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-o", "library", "driver.cc", "nvrtc.cc"];
+    let failed = match Command::new(compiler).args(flags).current_dir(&draft).output() {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => Some(io::Error::other(String::from_utf8_lossy(&output.stderr))),
+        Err(error) => Some(error),
+    };
+    if let Some(error) = failed {
+        let _ = fs::remove_dir_all(draft);
+        return Err(error);
     }
     let _ = fs::remove_dir_all(folder.join("kernels")); // made by another
     fs::rename(draft.join("library"), library)?;

@@ -16,12 +16,11 @@
 
 #include <dlfcn.h>
 #include <elf.h>
+#include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <mutex>
-#include <sstream>
 
 namespace {
 
@@ -29,45 +28,6 @@ std::recursive_mutex everything;
 bool initialized;
 std::map<int, Context> contexts;
 thread_local Context *current;
-
-// The cards' numbers, as CUDA_VISIBLE_DEVICES has them.
-std::vector<int> cards() {
-    const int all = number("EMULATED_CARDS", 1);
-    std::vector<int> seen;
-    const char *visible = getenv("CUDA_VISIBLE_DEVICES");
-    if (!visible) {
-        for (int i = 0; i < all; i++) seen.push_back(i);
-        return seen;
-    }
-    std::istringstream list(visible);
-    for (std::string id; std::getline(list, id, ',');) {
-        char *end;
-        const long card = strtol(id.c_str(), &end, 10);
-        if (end == id.c_str() || card < 0 || card >= all) break;
-        seen.push_back(card);
-    }
-    return seen;
-}
-
-uint64_t rounded(uint64_t bytes) { return (bytes + 255) / 256 * 256; }
-
-// Is all of it in one buffer?
-bool holds(const Context &context, uint64_t at, uint64_t bytes) {
-    auto after = context.buffers.upper_bound(at);
-    if (after == context.buffers.begin()) return false;
-    --after;
-    return at + bytes <= after->first + after->second;
-}
-
-void check_borders(const Context &context, const std::string &kernel) {
-    for (auto [at, bytes] : context.buffers) {
-        const unsigned char *first = reinterpret_cast<unsigned char *>(at);
-        for (int64_t i = -AROUND; i < AROUND; i++) {
-            if (first[i < 0 ? i : int64_t(bytes) + i] == NOTHING) continue;
-            undefined("kernel `%s` wrote around a buffer of %zu bytes", kernel.c_str(), size_t(bytes));
-        }
-    }
-}
 
 void run(const Context &context, const Launch &launch) {
     const char *name = launch.function->name.c_str();
@@ -87,6 +47,7 @@ Code usable(Context *&context, bool while_capturing = false) {
     if (!initialized) return NOT_INITIALIZED;
     context = current;
     if (!context) return INVALID_CONTEXT;
+    if (context->users == 0) return CONTEXT_IS_DESTROYED;
     if (context->lost) return LAUNCH_FAILED;
     if (while_capturing) return SUCCESS;
     for (Stream *stream : context->streams) {
@@ -97,9 +58,15 @@ Code usable(Context *&context, bool while_capturing = false) {
     return SUCCESS;
 }
 
+// Does all that the stream was given, which no capture may be in the way of.
 Code finish(Context *context, Stream *stream) {
+    if (stream->captures) {
+        stream->spoilt = true;
+        return CAPTURE_UNSUPPORTED;
+    }
     auto work = std::move(stream->work);
     stream->work.clear();
+    stream->sources.clear();
     for (auto &piece : work) {
         if (!context->lost) piece();
     }
@@ -173,13 +140,10 @@ enum { CAPABILITY_MAJOR = 75, CAPABILITY_MINOR = 76, SHARED_OPTIN = 97, MEMORY_P
 
 Code cuDeviceGetAttribute(int *value, int attribute, int device) {
     if (uint64_t(device) == number("EMULATED_SILENT", UINT64_MAX)) return INVALID_DEVICE;
-    const char *capability = getenv("EMULATED_CAPABILITY");
-    int major = 9, minor = 0;
-    if (capability && sscanf(capability, "%d.%d", &major, &minor) != 2) undefined("EMULATED_CAPABILITY is no version");
     switch (attribute) {
-    case CAPABILITY_MAJOR: *value = major; return SUCCESS;
-    case CAPABILITY_MINOR: *value = minor; return SUCCESS;
-    case SHARED_OPTIN: *value = SHARED; return SUCCESS;
+    case CAPABILITY_MAJOR: *value = capability() / 10; return SUCCESS;
+    case CAPABILITY_MINOR: *value = capability() % 10; return SUCCESS;
+    case SHARED_OPTIN: *value = most_shared(); return SUCCESS;
     case MEMORY_POOLS: *value = 1; return SUCCESS;
     }
     undefined("nothing is known of attribute %d", attribute);
@@ -191,6 +155,7 @@ Code cuDevicePrimaryCtxRetain(Context **context, int device) {
     LOCKED;
     if (!initialized) return NOT_INITIALIZED;
     *context = &contexts[device];
+    (*context)->card = device;
     (*context)->users++;
     return SUCCESS;
 }
@@ -199,11 +164,13 @@ Code cuDevicePrimaryCtxRelease_v2(int device) {
     LOCKED;
     Context &context = contexts[device];
     if (context.users == 0) return INVALID_CONTEXT;
-    if (--context.users == 0 && !context.lost && !context.is_empty()) {
+    if (--context.users > 0) return SUCCESS;
+    if (!context.lost && !context.is_empty()) {
         undefined("the last user of card %d leaves something: %zu buffers, %zu streams, %zu modules, %zu graphs", device,
                   context.buffers.size(), context.streams.size(), context.modules.size(),
                   context.graphs.size() + context.executables.size());
     }
+    context = {};
     return SUCCESS;
 }
 
@@ -219,8 +186,10 @@ Code cuCtxSetCurrent(Context *context) {
 
 Code cuCtxSynchronize() {
     USABLE(context);
-    for (Stream *stream : context->streams) finish(context, stream);
-    return context->lost ? LAUNCH_FAILED : SUCCESS;
+    for (Stream *stream : context->streams) {
+        if (const Code code = finish(context, stream)) return code;
+    }
+    return SUCCESS;
 }
 
 // Memory.
@@ -246,14 +215,18 @@ Code cuMemAllocAsync(uint64_t *at, size_t bytes, Stream *stream) {
     return SUCCESS;
 }
 
+// From now on nothing new may ask for it; what was asked for before still finds it.
 Code cuMemFreeAsync(uint64_t at, Stream *stream) {
-    LOCKED;
-    if (current && !current->buffers.count(at)) return INVALID_VALUE;
-    return give(stream, [=](Context *context) {
-        context->used -= rounded(context->buffers[at]);
-        context->buffers.erase(at);
+    USABLE(context);
+    const auto buffer = context->buffers.find(at);
+    if (buffer == context->buffers.end()) return INVALID_VALUE;
+    const uint64_t bytes = rounded(buffer->second);
+    const Code code = give(stream, [=](Context *context) {
+        context->used -= bytes;
         free(reinterpret_cast<char *>(at) - AROUND);
     });
+    if (code == SUCCESS) context->buffers.erase(buffer);
+    return code;
 }
 
 Code cuMemsetD8Async(uint64_t at, unsigned char value, size_t bytes, Stream *stream) {
@@ -265,7 +238,9 @@ Code cuMemsetD8Async(uint64_t at, unsigned char value, size_t bytes, Stream *str
 Code cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, Stream *stream) {
     USABLE(context);
     if (!holds(*context, to, bytes)) return INVALID_VALUE;
-    return give(stream, [=](Context *) { memcpy(reinterpret_cast<void *>(to), from, bytes); });
+    const Code code = give(stream, [=](Context *) { memcpy(reinterpret_cast<void *>(to), from, bytes); });
+    if (code == SUCCESS) stream->sources.push_back(static_cast<const char *>(from));
+    return code;
 }
 
 Code cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, Stream *stream) {
@@ -276,18 +251,24 @@ Code cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, Stream *stream)
 
 Code cuMemHostAlloc(void **at, size_t bytes, unsigned) {
     USABLE(context);
-    *at = malloc(bytes);
-    memset(*at, NOTHING, bytes);
-    context->pinned.insert(*at);
+    char *first = static_cast<char *>(malloc(bytes));
+    if (!first) return OUT_OF_MEMORY;
+    memset(*at = first, NOTHING, bytes);
+    context->pinned[first] = bytes;
     return SUCCESS;
 }
 
 Code cuMemFreeHost(void *at) {
     USABLE(context);
-    if (!context->pinned.erase(at)) return INVALID_VALUE;
+    const auto own = context->pinned.find(static_cast<char *>(at));
+    if (own == context->pinned.end()) return INVALID_VALUE;
+    const auto [first, bytes] = *own;
     for (Stream *stream : context->streams) {
-        if (!stream->work.empty()) undefined("page-locked memory goes while a stream has work that may read it");
+        for (const char *source : stream->sources) {
+            if (first <= source && source < first + bytes) undefined("page-locked memory goes while a copy reads it");
+        }
     }
+    context->pinned.erase(own);
     free(at);
     return SUCCESS;
 }
@@ -341,11 +322,16 @@ Code cuModuleLoadData(Module **module, const void *image) {
     const Elf64_Ehdr *elf = static_cast<const Elf64_Ehdr *>(image);
     if (memcmp(elf->e_ident, ELFMAG, SELFMAG) != 0) return INVALID_IMAGE;
     const size_t bytes = elf->e_shoff + elf->e_shnum * elf->e_shentsize; // a linker writes this table last
-    const int file = memfd_create("kernels", MFD_CLOEXEC);
-    if (file < 0 || write(file, image, bytes) != ssize_t(bytes)) undefined("no memory for %zu bytes of kernels", bytes);
-    // The file stays open, or the next one would have its name, by which libraries are told apart.
-    void *library = dlopen(("/proc/self/fd/" + std::to_string(file)).c_str(), RTLD_NOW | RTLD_LOCAL);
+    std::string name = temporary();
+    const int file = mkstemp(&name[0]);
+    const bool written = file >= 0 && write(file, image, bytes) == ssize_t(bytes);
+    if (!written) undefined("%zu bytes of kernels in %s: %s", bytes, name.c_str(), strerror(errno));
+    void *library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
+    close(file);
+    unlink(name.c_str());
     if (!library) undefined("%s", dlerror());
+    const char *const *arch = static_cast<const char *const *>(dlsym(library, "arch"));
+    if (!arch || *arch != "sm_" + std::to_string(capability())) return NO_BINARY_FOR_GPU;
     context->modules.insert(*module = new Module{library, {}});
     return SUCCESS;
 }
@@ -363,8 +349,9 @@ Code cuModuleGetFunction(Function **function, Module *module, const char *name) 
     const auto find = [&](const char *what) { return dlsym(module->library, (std::string(what) + name).c_str()); };
     Start *start = reinterpret_cast<Start *>(find("start_"));
     Save *save = reinterpret_cast<Save *>(find("save_"));
-    if (!start || !save) return NOT_FOUND;
-    *function = &module->functions.emplace(name, Function{name, start, save}).first->second;
+    const unsigned *most = static_cast<const unsigned *>(find("most_"));
+    if (!start || !save || !most) return NOT_FOUND;
+    *function = &module->functions.emplace(name, Function{name, start, save, *most}).first->second;
     return SUCCESS;
 }
 
@@ -372,7 +359,7 @@ Code cuFuncSetAttribute(Function *function, int attribute, int value) {
     USABLE(context);
     const int MAX_DYNAMIC_SHARED = 8;
     if (attribute != MAX_DYNAMIC_SHARED) undefined("nothing is known of a kernel's attribute %d", attribute);
-    if (value < 0 || value > SHARED) return INVALID_VALUE;
+    if (value < 0 || value > most_shared()) return INVALID_VALUE;
     function->shared = value;
     return SUCCESS;
 }
@@ -395,13 +382,15 @@ Code cuLaunchKernelEx(const Config *config, Function *function, void **arguments
     Context *context;
     if (const Code code = usable(context, true)) return code;
     Stream *stream = config->stream;
-    if (!context->streams.count(stream)) return INVALID_HANDLE;
+    if (!context->streams.count(stream) || !function->loaded) return INVALID_HANDLE;
+    const auto [x, y, z] = config->grid;
+    const auto [i, j, k] = config->block;
+    if (!x || !y || !z || y > 65535 || z > 65535) return INVALID_VALUE;
+    if (!i || !j || !k || k > 64 || uint64_t(i) * j * k > function->most) return INVALID_VALUE;
     if (config->shared > unsigned(function->shared)) return INVALID_VALUE;
     const int BEGINS_EARLY = 6;
     for (unsigned i = 0; i < config->count; i++) {
-        int major = 0;
-        cuDeviceGetAttribute(&major, CAPABILITY_MAJOR, cards()[0]);
-        if (config->attributes[i].id != BEGINS_EARLY || major < 9) return INVALID_VALUE;
+        if (config->attributes[i].id != BEGINS_EARLY || capability() < 90) return INVALID_VALUE;
         if (stream->captures && stream->captured.empty()) return INVALID_VALUE; // before which launch?
     }
     Launch launch = {function, {}, {}, config->shared, std::vector<uint64_t>(64)};
@@ -434,6 +423,7 @@ Code cuStreamEndCapture(Stream *stream, Graph **graph) {
     Context *context;
     if (const Code code = usable(context, true)) return code;
     if (!context->streams.count(stream) || !stream->captures) return INVALID_VALUE;
+    if (stream->capturer != std::this_thread::get_id()) return CAPTURE_WRONG_THREAD;
     stream->captures = false;
     if (stream->spoilt) return CAPTURE_INVALIDATED;
     context->graphs.insert(*graph = new Graph(std::move(stream->captured)));
@@ -457,7 +447,7 @@ Code cuGraphLaunch(Graph *executable, Stream *stream) {
     if (!context->executables.count(executable)) return INVALID_VALUE;
     return give(stream, [launches = *executable](Context *context) {
         static uint64_t left = number("EMULATED_LOST_AFTER", UINT64_MAX);
-        if (context == &contexts[0] && left-- == 0) {
+        if (context->card == 0 && left-- == 0) {
             context->lost = true;
             return;
         }

@@ -24,10 +24,12 @@ const char *const SAVE = R"(
 static inline void __nanosleep(unsigned) {}
 namespace emulation {
 template <class... A> unsigned save(void (*)(A...), void **from, uint64_t *to) {
+    static_assert(sizeof...(A) <= 64 && ((sizeof(A) <= 8) && ...), "as driver.cc has room for");
     unsigned count = 0;
     ((memcpy(&to[count], from[count], sizeof(A)), count++), ...);
     return count;
 }
+constexpr unsigned first(unsigned threads, unsigned = 0) { return threads; }
 } // namespace emulation
 )";
 
@@ -44,20 +46,26 @@ std::string beside() {
     return path.substr(0, path.rfind('/') + 1);
 }
 
+struct Kernel {
+    std::string name, bounds; // what stands in `__launch_bounds__`
+};
+
 // The kernels of a preprocessed source.
-std::vector<std::string> kernels(const std::string &text) {
-    std::vector<std::string> found;
+std::vector<Kernel> kernels(const std::string &text) {
+    std::vector<Kernel> found;
     const std::string mark = "__global__ void";
     for (size_t at = 0; (at = text.find(mark, at)) != std::string::npos;) {
         at = text.find_first_not_of(" \n", at + mark.size());
-        const std::string bounds = "__launch_bounds__(";
-        if (text.compare(at, bounds.size(), bounds) == 0) {
-            int open = 1;
-            for (at += bounds.size(); open > 0; at++) open += (text[at] == '(') - (text[at] == ')');
+        const std::string word = "__launch_bounds__(";
+        std::string bounds = "1024";
+        if (text.compare(at, word.size(), word) == 0) {
+            const size_t first = at += word.size();
+            for (int open = 1; open > 0; at++) open += (text[at] == '(') - (text[at] == ')');
+            bounds = text.substr(first, at - 1 - first);
             at = text.find_first_not_of(" \n", at);
         }
         const size_t end = text.find('(', at);
-        found.push_back(text.substr(at, end - at));
+        found.push_back({text.substr(at, end - at), bounds});
         at = end;
     }
     return found;
@@ -103,28 +111,30 @@ int nvrtcDestroyProgram(Program **program) {
 }
 
 int nvrtcCompileProgram(Program *program, int count, const char *const *options) {
-    std::string defines;
+    std::string defines, arch;
     for (int i = 0; i < count; i++) {
         const std::string option = options[i];
         const size_t equals = option.find('=');
+        if (option.compare(0, equals, "--gpu-architecture") == 0) arch = option.substr(equals + 1);
         if (option.compare(0, 2, "-D") != 0) continue;
         defines += "#define " + option.substr(2, equals - 2) + " " + option.substr(equals + 1) + "\n";
     }
-    char folder[] = "/tmp/emulated-XXXXXX";
-    if (!mkdtemp(folder)) return FAILED;
-    const std::string in = folder, source = in + "/kernels.cpp", plain = in + "/plain", log = in + "/log",
-                      library = in + "/kernels.so";
+    std::string in = temporary();
+    if (!mkdtemp(&in[0])) return FAILED;
+    const std::string source = in + "/kernels.cpp", plain = in + "/plain", log = in + "/log", library = in + "/kernels.so";
     std::ofstream(source) << "#define EMULATED\n" << defines << program->text;
     bool done = compile("-E -P -o " + plain + " " + source, log);
     std::ofstream file(source);
     file << read(beside() + "cuda.h") << SAVE << defines << program->text;
-    for (const std::string &kernel : done ? kernels(read(plain)) : std::vector<std::string>()) {
-        file << "extern \"C\" int start_" << kernel
+    file << "extern \"C\" const char *const arch = \"" << arch << "\";\n";
+    for (const auto &[name, bounds] : done ? kernels(read(plain)) : std::vector<Kernel>()) {
+        file << "extern \"C\" const unsigned most_" << name << " = emulation::first(" << bounds << ");\n"
+             << "extern \"C\" int start_" << name
              << "(const unsigned *grid, const unsigned *size, unsigned bytes, void **arguments, unsigned given, bool "
                 "backward) {\n    return emulation::start("
-             << kernel << ", grid, size, bytes, arguments, given, backward);\n}\n"
-             << "extern \"C\" unsigned save_" << kernel << "(void **from, uint64_t *to) {\n    return emulation::save("
-             << kernel << ", from, to);\n}\n";
+             << name << ", grid, size, bytes, arguments, given, backward);\n}\n"
+             << "extern \"C\" unsigned save_" << name << "(void **from, uint64_t *to) {\n    return emulation::save("
+             << name << ", from, to);\n}\n";
     }
     file.close();
     // What checks jumps takes those between fibers for mistakes.
@@ -133,7 +143,7 @@ int nvrtcCompileProgram(Program *program, int count, const char *const *options)
     program->log = read(log);
     program->made = done ? read(library) : "";
     for (const std::string &made : {source, plain, log, library}) unlink(made.c_str());
-    rmdir(folder);
+    rmdir(in.c_str());
     return done ? 0 : DOES_NOT_COMPILE;
 }
 
