@@ -302,6 +302,18 @@ mod tests {
         }
     }
 
+    /// What was written once is read for ever: here the bytes are those of another program.
+    #[test]
+    fn a_file_has_the_same_bytes_for_ever() {
+        for (mode, expected) in [
+            (Mode::Bn, "b477d81d44c82f1cbf887b88191d0b1bfaf6c6884bfebb7af880a1d613c86c17"),
+            (Mode::Random, "7be441dc7be8ae091e02e6e616cff615e157a52db0fd3dc9d1ea15fa859f797a"),
+        ] {
+            let bytes = checkpoint("resnet8", mode).to_bytes().unwrap();
+            assert_eq!(blake3::hash(&bytes).to_hex().to_string(), expected, "{mode}");
+        }
+    }
+
     #[test]
     fn batch_norm_only_resnet110_is_as_small_as_its_numbers() {
         let mut made = checkpoint("resnet110", Mode::Bn);
@@ -348,6 +360,7 @@ mod tests {
             9i64.to_le_bytes()
         );
         assert_eq!(file.tensor("linear.bias").unwrap().shape(), [10]);
+        assert_eq!(tensorfile::metadata("", &bytes).unwrap()["format"], "pt");
     }
 
     #[test]

@@ -263,11 +263,15 @@ mod tests {
     }
 
     #[test]
-    fn order_and_cuts_are_pinned_and_differ_by_epoch() {
+    fn order_and_cuts_are_pinned_and_differ_by_seed_and_by_epoch() {
         assert_eq!(epoch_order(0, 0, 8), ORDER);
-        assert_ne!(epoch_order(0, 0, 100), epoch_order(0, 1, 100));
-        let cuts: Vec<_> = (0..4).map(|i| example(0, 0, i)).map(|e| (e.flip, e.dy, e.dx)).collect();
-        assert_eq!(cuts, CUTS);
+        let cuts = |seed, epoch| (0..100).map(|i| example(seed, epoch, i)).collect::<Vec<_>>();
+        let first: Vec<_> = cuts(0, 0)[..4].iter().map(|e| (e.flip, e.dy, e.dx)).collect();
+        assert_eq!(first, CUTS);
+        for (seed, epoch) in [(1, 0), (0, 1)] {
+            assert_ne!(epoch_order(seed, epoch, 100), epoch_order(0, 0, 100), "seed {seed}, epoch {epoch}");
+            assert_ne!(cuts(seed, epoch), cuts(0, 0), "seed {seed}, epoch {epoch}");
+        }
     }
 
     const ORDER: [u32; 8] = [3, 6, 0, 4, 5, 1, 2, 7];

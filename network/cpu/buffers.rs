@@ -26,6 +26,12 @@ unsafe impl Zeroed for u16 {}
 // SAFETY: likewise.
 unsafe impl Zeroed for u32 {}
 
+#[cfg(test)]
+thread_local! {
+    /// Bytes of all slices that this thread has made: what a plan says of them is compared with it.
+    pub(crate) static MADE: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// `count` slices of one size in one allocation. Pages are taken when they are first written, so that what only says
 /// how much it would hold takes none.
 pub(crate) struct Images<T: Copy> {
@@ -62,6 +68,8 @@ impl<T: Zeroed> Images<T> {
                 }
             }
         }
+        #[cfg(test)]
+        MADE.set(MADE.get() + layout.size());
         Self { start, whole, count, size }
     }
 }

@@ -75,9 +75,13 @@ fn pooling_has_equal_bits_on_all_instruction_sets() {
 
 #[test]
 fn predictions_by_the_statistics_of_a_batch_have_the_bits_of_its_forward_pass() {
-    for (arch, variant, batch) in
-        [("resnet8", Variant::Paper, 11), ("resnet14-2", Variant::Origin, 9), ("vgg11", Variant::Paper, 2)]
-    {
+    for (arch, variant, batch) in [
+        ("resnet8", Variant::Paper, 11),
+        ("resnet14", Variant::Paper, 3),
+        ("resnet20", Variant::Paper, 3),
+        ("resnet14-2", Variant::Origin, 9),
+        ("vgg11", Variant::Paper, 2),
+    ] {
         for threads in [1, 3] {
             let mut step = network::<f32>(arch, variant, batch, Isa::all()[0], threads);
             step.forward(batch, load);
@@ -89,6 +93,18 @@ fn predictions_by_the_statistics_of_a_batch_have_the_bits_of_its_forward_pass() 
             }
         }
     }
+}
+
+#[test]
+fn sums_of_images_are_added_up_in_more_digits_than_they_have() {
+    const LARGE: f32 = 16_777_216.0; // 2^24: in f32 the next number is larger by two
+    let mut step = network::<f32>("resnet8", Variant::Origin, 64, Isa::all()[0], 1);
+    let unit = &mut step.units[0];
+    for n in 0..64 {
+        unit.sums.get(n)[0] = if n == 0 { LARGE } else { 1.0 };
+    }
+    unit.normalise(64);
+    assert_eq!(unit.batch[0][0] * unit.count as f64, f64::from(LARGE) + 63.0);
 }
 
 /// As vectors, over all units: how far are gradients in bf16 from those in f32?

@@ -5,7 +5,7 @@ use candle_core::DType;
 use super::*;
 use crate::{
     arch::Variant,
-    cpu::stored::Bf16,
+    cpu::{buffers::MADE, stored::Bf16},
     features::{no_zeros, rectifiers},
     mode::Mode,
     plan::Direction,
@@ -292,6 +292,22 @@ fn outputs_that_are_computed_again_change_no_bit() {
         if arch == "resnet14" {
             check::<Bf16>(&spec, most, Isa::all()[0]);
         }
+    }
+}
+
+#[test]
+fn a_plan_tells_every_byte_that_images_have() {
+    let of_images = |buffer: &&Buffer| match buffer.name {
+        "scratch of the threads" => true,
+        "logits, and their gradients" => false,
+        _ => buffer.of_batch,
+    };
+    for mode in [Mode::Bn, Mode::All, Mode::Random] {
+        let before = MADE.get();
+        let t = trainer(&spec(Variant::Paper, mode), Isa::all()[0], 2);
+        let (made, plan) = (MADE.get() - before, t.plan().unwrap());
+        let told: usize = plan.buffers.iter().filter(of_images).map(|buffer| buffer.bytes).sum();
+        assert_eq!(told, made, "{mode}");
     }
 }
 

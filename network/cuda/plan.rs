@@ -165,3 +165,29 @@ impl Plan {
         self.shape(self.layout.features.len() - 1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{arch::Variant, mode::Mode, support::spec};
+
+    /// Of three and more blocks in a row, each adds what the one before left, and leaves its own.
+    #[test]
+    fn a_feature_is_written_elsewhere_than_what_is_added_to_it_lies() {
+        for (arch, variant) in ["resnet20", "resnet32"]
+            .into_iter()
+            .flat_map(|arch| [(arch, Variant::Paper), (arch, Variant::Origin)])
+        {
+            let plan = Plan::new(&spec(arch, variant, Mode::Bn, 3), 1, 10, 8, true).unwrap();
+            let slots = plan.feature_slots();
+            let mut both = 0;
+            for (f, feature) in plan.layout.features.iter().enumerate() {
+                let Some(sum) = feature.joins else { continue };
+                assert!(slots[f].is_some(), "{arch} {variant}: feature {f} is nowhere");
+                assert_ne!(slots[f], slots[sum], "{arch} {variant}: features {f} and {sum}");
+                both += usize::from(slots[sum].is_some());
+            }
+            assert!(both >= 3, "{arch} {variant}: {both}");
+        }
+    }
+}

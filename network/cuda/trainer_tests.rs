@@ -12,7 +12,7 @@ use crate::{
         plan::Plan,
     },
     data::{Images, pack},
-    init::BnInit,
+    init::{BnInit, Init},
     mode::Mode,
     support::{TEST, TRAIN, batch, engine, golden, images, spec},
     train::{Epoch, Progress, Protocol, Training},
@@ -72,6 +72,7 @@ fn check_precisions<D: Device>(spec: &TrainSpec, batch: &[Example], device: impl
     let [exact, half] =
         [spec, &half].map(|spec| engine(spec, EngineName::Cpu).unwrap().gradients(batch).unwrap());
     let distance = apart(&flat(&half), &flat(&exact));
+    assert!(distance < 0.3, "{}: {distance} is no yardstick", spec.arch);
     for (precision, most) in [(Precision::Tf32, distance), (Precision::Bf16, 2.0 * distance)] {
         let Some(device) = device() else { return };
         let spec = TrainSpec { precision, ..spec.clone() };
@@ -168,6 +169,8 @@ fn steps_in_every_mode_are_those_of_the_cpu_engine() {
                 (trainer.state().unwrap(), trainer.take_tally().unwrap())
             });
         assert_eq!((tally.examples, tally.correct), (6, expected_tally.correct), "{name}");
+        let [loss, expected_loss] = [tally, expected_tally].map(|tally| tally.loss);
+        assert!((loss - expected_loss).abs() < 1e-3 * expected_loss, "{name}: {loss}, {expected_loss}");
         for (own, expected) in [(own.values, expected.values), (own.momentum, expected.momentum)] {
             assert!(own.keys().eq(expected.keys()), "{name}");
             for (of, tensor) in &own {
@@ -260,7 +263,15 @@ fn bits_do_not_depend_on_the_order_of_blocks_and_threads() {
 fn a_training_in_a_group_has_the_bits_that_it_has_alone() {
     for (mode, precision) in [(Mode::Bn, Precision::F32), (Mode::Random, Precision::Bf16)] {
         let spec = TrainSpec { precision, ..spec("resnet8", Variant::Origin, mode, 5) };
-        let specs = [0, 1, 2].map(|seed| TrainSpec { seed, ..spec.clone() });
+        let specs = [
+            (0, 0.9, 0.0, BnInit::Uniform),
+            (1, 0.5, 0.05, BnInit::PositiveNegative),
+            (2, 0.0, 0.5, BnInit::Oneone),
+        ]
+        .map(|(seed, momentum, weight_decay, bn)| {
+            let init = Init { bn, ..spec.init };
+            TrainSpec { seed, init, momentum, weight_decay, ..spec.clone() }
+        });
         let Some(device) = Emulated::new(Order::Forward) else { return };
         let mut group = Group::new(&specs, images(), device).unwrap();
         for (i, n) in [5, 5, 2].into_iter().enumerate() {
@@ -296,6 +307,23 @@ fn a_restored_training_goes_on_with_the_same_bits() {
         foreign.values.remove("bn1.running_var");
         assert!(second.restore(&foreign).unwrap_err().to_string().contains("`bn1.running_var` is missing"));
     }
+}
+
+#[test]
+fn each_training_of_a_group_goes_on_from_its_own_state() {
+    let spec = spec("resnet8", Variant::Origin, Mode::Bn, 5);
+    let specs = [0, 1, 2].map(|seed| TrainSpec { seed, ..spec.clone() });
+    let group = || Some(Group::new(&specs, images(), Emulated::new(Order::Forward)?).unwrap());
+    let (Some(mut first), Some(mut second)) = (group(), group()) else { return };
+    let step = |group: &mut Group<Emulated>, i: usize| {
+        let batches = specs.each_ref().map(|spec| batch(spec.seed, i, 5)[..2].to_vec());
+        group.step(&batches.each_ref().map(Vec::as_slice), &[0.1; 3]).unwrap();
+        [0, 1, 2].map(|i| group.state(i).unwrap())
+    };
+    for (i, state) in step(&mut first, 0).iter().enumerate() {
+        second.restore(i, state).unwrap();
+    }
+    assert!(step(&mut first, 1) == step(&mut second, 1));
 }
 
 #[test]

@@ -110,6 +110,10 @@ fn files_that_other_programs_have_read_stay_the_same() {
         digest(&events(0.0, SCALARS)),
         "1dd10caf25ae6a3a3877cb6fdfe381560ef322e8c1db5d978be411201507c97e"
     );
+    assert_eq!(
+        digest(include_bytes!("rebuild.py")),
+        "7e6888338282a76a88fe97491b83a2d1e25647e4336f417b4bb06352def2c25d"
+    );
 }
 
 #[test]

@@ -244,10 +244,11 @@ fn foreign_and_damaged_states_are_refused() {
         let error = training(other).resume(&saved).unwrap_err().to_string();
         assert_eq!(error, "resume state: it belongs to another training");
     }
-    let brighter = images_that_begin_at(1);
-    let mut other = Training::new(Toy::boxed(&brighter), brighter, &spec(&short()), short(), 1).unwrap();
-    let error = other.resume(&saved).unwrap_err().to_string();
-    assert_eq!(error, "resume state: it belongs to another training");
+    for (data, seed) in [(images_that_begin_at(1), 1), (dataset(), 2)] {
+        let mut other = Training::new(Toy::boxed(&data), data, &spec(&short()), short(), seed).unwrap();
+        let error = other.resume(&saved).unwrap_err().to_string();
+        assert_eq!(error, "resume state: it belongs to another training");
+    }
     assert!(training(short()).resume(&saved[..saved.len() - 1]).is_err());
     assert!(training(short()).resume(b"").is_err());
     let (mut metadata, tensors) = tensorfile::read("", &saved).unwrap();

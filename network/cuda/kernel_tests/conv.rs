@@ -47,7 +47,7 @@ const fn case(
 const CASES: [Case; 22] = {
     use {Kind::*, Target::*};
     [
-        case(3, [1, 1], (Image, false), Keep, 32, [3, 48], [1, 3]),
+        case(3, [1, 1], (Image, false), Keep, 32, [3, 48], [3, 3]),
         case(3, [1, 1], (Rectified, true), Keep, 8, [48, 32], [3, 5]),
         case(3, [2, 1], (Rectified, false), Keep, 16, [16, 32], [1, 2]),
         case(1, [2, 1], (Rectified, false), Keep, 4, [32, 64], [7, 11]),
@@ -296,6 +296,26 @@ impl Sink {
 fn convolutions_are_those_of_plain_loops_from_every_source_to_every_sink() {
     let Some(mut bench) = emulated() else { return };
     check(&mut bench);
+}
+
+/// Diverged numbers must be seen, whichever of the four they are, and in no other image.
+#[test]
+fn a_maximum_over_what_is_no_number_is_none() {
+    let case = case(3, [1, 1], (Kind::Pooled, false), Target::Keep, 2, [16, 512], [3, 3]);
+    let conv = case.conv(Precision::F32, false);
+    let Some(mut bench) = emulated() else { return };
+    let weights = bench.normal(16 * 9 * 512);
+    let packed = bench.floats(&pack(&conv, &weights, 9));
+    for pixel in [[0, 0], [0, 1], [1, 0], [1, 1]] {
+        let (read, _) = source(&mut bench, Precision::F32, case.source, [3, 2, 2, 16], 3);
+        let at = read.parts[0].floats((pixel[0] * 4 + pixel[1]) * 16);
+        bench.device.upload(at, &f32::NAN.to_le_bytes()).unwrap();
+        let sink = Sink::new(&mut bench, Precision::F32, &case);
+        bench.run(|to| conv.launch(to, 3, (read, sink.write), (packed, 0), &Sums::default()));
+        let out = bench.read(Precision::F32, sink.write.out, 3 * 4 * 512);
+        let (own, others) = out.split_at(4 * 512);
+        assert!(own.iter().all(|x| x.is_nan()) && others.iter().all(|x| x.is_finite()), "{pixel:?}");
+    }
 }
 
 #[test]

@@ -36,6 +36,17 @@ fn an_interrupted_training_ends_with_the_same_bits() {
     }
 }
 
+#[test]
+fn steps_are_summed_until_somebody_asks_for_them() {
+    let spec = spec("resnet8", Variant::Origin, Mode::Bn, 8);
+    for (mut seldom, mut often) in engines(&spec).into_iter().zip(engines(&spec)) {
+        let mut sum = run(&mut *often, 0..1);
+        sum += run(&mut *often, 1..2);
+        assert_eq!(run(&mut *seldom, 0..2), sum, "{}", often.describe());
+        assert_eq!(sum.examples, 16);
+    }
+}
+
 /// The network after training a few weights is the initial network but for those weights.
 #[test]
 fn what_does_not_train_stays_where_the_seed_put_it() {
