@@ -64,4 +64,17 @@ mod tests {
         assert_eq!(hint(0), "leave `test_per_class` out, or give the class images");
         assert_eq!(hint(2), "choose from 1 to 2, or leave it out");
     }
+
+    /// As an implementation in another language has them.
+    #[test]
+    fn which_images_are_kept_is_pinned() {
+        let kept = |split: Split, class: &str, subset_seed: u64| {
+            let subset = Subset { train_per_class: Some(3), test_per_class: Some(3), subset_seed };
+            subset.keep(split, class, 10).unwrap()
+        };
+        assert_eq!(kept(Split::Train, "ant", 0), [0, 5, 6]);
+        assert_eq!(kept(Split::Train, "cat", 0), [4, 6, 9]);
+        assert_eq!(kept(Split::Test, "ant", 0), [3, 5, 9]);
+        assert_eq!(kept(Split::Train, "ant", 1), [0, 1, 2]);
+    }
 }

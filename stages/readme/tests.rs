@@ -254,3 +254,41 @@ fn the_committed_pages_are_those_of_the_committed_results() {
     let said = read(&root.join("artifacts/hour/page/card.md")).unwrap();
     assert_eq!(said, card, "run `repro run --profile hour page`");
 }
+
+/// The files of a folder, by name.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
+        files.insert(entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap());
+    }
+    files
+}
+
+/// From what git has, without the checkpoints.
+#[test]
+fn the_committed_claims_and_figures_are_those_of_the_committed_evaluations() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let file = root.join("experiments/overnight.toml");
+    let options = LoadOptions { file, profile: Some("jpeg".to_owned()), sets: Vec::new() };
+    let pipeline = load(&options, &crate::kinds()).unwrap_or_else(|error| panic!("{:?}", error.diagnostics));
+    let results = root.join("artifacts").join(&pipeline.namespace);
+    for name in ["claims", "plot"] {
+        let stage = pipeline.instances.iter().find(|instance| instance.stage == name).unwrap();
+        let mut inputs = BTreeMap::<String, Vec<Input>>::new();
+        for need in &stage.needs {
+            let from = &pipeline.instances[need.from];
+            let axes = from.name[from.stage.len()..].trim_start_matches('[').trim_end_matches(']');
+            let (instance, dir) = (from.name.clone(), results.join(&from.stage).join(axes));
+            let input = Input { instance, axes: from.axes.clone(), dir, absent: Vec::new() };
+            inputs.entry(need.role.clone()).or_default().push(input);
+        }
+        let (kind, params) = (&*stage.kind, stage.params.recipe.to_string());
+        let (out, mut listener) = (tempfile::tempdir().unwrap(), Listener::default());
+        with_inputs(&mut listener, kind, &params, &inputs, out.path(), |job| kind.run(job)).unwrap();
+        let (made, committed) = (files(out.path()), files(&results.join(name)));
+        let mut differ: BTreeSet<_> = made.keys().chain(committed.keys()).collect();
+        differ.retain(|file| made.get(*file) != committed.get(*file));
+        let again = format!("repro run -f experiments/overnight.toml --profile jpeg {name}");
+        assert!(differ.is_empty(), "{differ:?} of `{name}` are not what today's code makes: run `{again}`");
+    }
+}

@@ -338,6 +338,26 @@ fn an_evaluation_says_what_the_history_ends_with() {
 }
 
 #[test]
+fn channels_that_are_never_above_zero_are_dead() {
+    let root = project(CLASSES);
+    train(&root, "a", "mode = 'bn'");
+    let path = root.path().join("a/checkpoint.safetensors");
+    let mut checkpoint = Checkpoint::from_bytes(&fs::read(&path).unwrap()).unwrap();
+    for (name, value) in [("bn1.weight", 0.0), ("bn1.bias", -1.0)] {
+        checkpoint.values.get_mut(name).unwrap().data.fill(value);
+    }
+    fs::write(&path, checkpoint.to_bytes().unwrap()).unwrap();
+    let inputs = [("data", root.path().join("data")), ("train", root.path().join("a"))];
+    let out = root.path().join("metrics");
+    run(&Evaluate, "", &inputs, &out).unwrap();
+    let features = fs::read(out.join("features.json")).unwrap();
+    let features: serde_json::Value = serde_json::from_slice(&features).unwrap();
+    let (first, all) = (&features["layers"][0], &features["all"]);
+    assert_eq!((first["name"].as_str(), first["dead_100"].as_f64()), (Some("bn1"), Some(1.0)), "{first}");
+    assert!(all["dead_100"].as_f64().unwrap() >= 16.0 / all["count"].as_f64().unwrap(), "{all}");
+}
+
+#[test]
 fn a_model_whose_seed_was_changed_is_refused() {
     let root = project(CLASSES);
     train(&root, "a", "");
@@ -414,6 +434,24 @@ fn k_is_in_the_recipe_only_where_it_counts_and_engines_never_are() {
     let defaults = "mode = 'bn'\nepochs = 160\nbatch = 128\nlearning_rate = 0.1\nmilestones = [80, 120]\nfactor = 0.1\n\
                     momentum = 0.9\nweight_decay = 1e-4\naugment = true\nprecision = 'f32'";
     assert_eq!(of("").recipe, defaults.parse().unwrap());
+}
+
+#[test]
+fn a_training_is_done_as_its_parameters_say() {
+    let text = "epochs = 7\nbatch = 32\nlearning_rate = 0.3\nmilestones = [2, 5]\nfactor = 0.25\n\
+                momentum = 0.5\nweight_decay = 0.001\naugment = false";
+    let (params, _) = resolve::<TrainParams>(&text.parse().unwrap(), &SETTINGS).unwrap();
+    let expected = Protocol {
+        epochs: 7,
+        batch: 32,
+        learning_rate: 0.3,
+        milestones: vec![2, 5],
+        factor: 0.25,
+        momentum: 0.5,
+        weight_decay: 0.001,
+        augment: false,
+    };
+    assert_eq!(params.protocol(), expected);
 }
 
 #[test]

@@ -145,6 +145,36 @@ fn metrics_are_compared_with_a_commit_and_with_a_file() {
 }
 
 #[test]
+fn results_of_a_profile_are_compared_with_its_own() {
+    let project = committed();
+    project.write("pipeline.toml", &format!("{SCORES}\n[profile.p.params]\nrate = 0.7\n"));
+    project.ends(&["run", "--profile", "p"], 0);
+    for words in [&["add", "."][..], &["commit", "-q", "-m", "two"]] {
+        git(&project, words);
+    }
+    for words in [&["metrics", "diff", "--profile", "p"][..], &["metrics", "diff"]] {
+        let same = project.ends(words, 0);
+        assert_eq!((same.out.as_str(), same.err.as_str()), ("", "no metric is different\n"));
+    }
+}
+
+#[test]
+fn a_file_of_a_commit_that_its_lock_file_does_not_name_is_no_result_of_it() {
+    let project = committed();
+    project.write("artifacts/score/seed=1/metrics.json", r#"{"top1": 0.99, "mode": "bn"}"#);
+    git(&project, &["commit", "-q", "-a", "-m", "two"]);
+    for folder in [".repro", "artifacts"] {
+        std::fs::remove_dir_all(project.path(folder)).unwrap();
+    }
+    project.edit("pipeline.toml", "rate = 0.5", "rate = 0.6");
+    project.ends(&["run"], 0);
+    let found = project.ends(&["metrics", "diff"], 0);
+    assert!(found.err.starts_with("1 result of `HEAD` can be found neither in the cache"), "{}", found.err);
+    assert!(found.out.contains("score[seed=2]  top1    0.5200  0.6200  +0.1000\n"), "{}", found.out);
+    assert!(!found.out.contains("score[seed=1]"), "{}", found.out);
+}
+
+#[test]
 fn parameters_are_listed_whole_and_compared() {
     let project = committed();
     let listed = project.ends(&["params", "score[seed=2]"], 0).out;

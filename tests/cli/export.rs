@@ -57,13 +57,17 @@ fn a_trained_network_is_written_whole_and_never_over_another_file() {
 
 #[test]
 fn a_model_folder_has_a_card_with_what_the_training_reached_and_what_rebuilds_it() {
-    let project = TestProject::new(TRAINING);
+    let long = TRAINING.replace("epochs = 1", "epochs = 3").replace("test = 2", "test = 40");
+    let project = TestProject::new(&long);
     project.ends(&["run", "train[mode=bn]"], 0);
     let export = ["export", "train[mode=bn]", "--hf", "hub/net", "--tensorboard", "runs/bn"];
     project.ends(&export, 0);
     let card = project.read("hub/net/README.md");
     let history = project.read("artifacts/train/mode=bn/history.jsonl");
-    let last: serde_json::Value = serde_json::from_str(history.lines().last().unwrap()).unwrap();
+    let rows: Vec<serde_json::Value> =
+        history.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [first, .., last] = rows.as_slice() else { panic!("one epoch alone: {history}") };
+    assert_ne!(first["test_accuracy"], last["test_accuracy"]);
     assert!(card.contains("# resnet8-origin-bn-seed0\n"), "{card}");
     assert!(
         card.contains("\npipeline_tag: image-classification\nmetrics:\n"),

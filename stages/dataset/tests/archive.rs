@@ -113,6 +113,18 @@ fn missing_doubled_and_cut_members_are_named() {
 }
 
 #[test]
+fn members_come_in_the_order_of_the_batches() {
+    let bench = Bench::new();
+    let path = bench.path("a.tar.gz");
+    let place = |name: &str| BATCHES.iter().position(|(batch, _)| *batch == name).unwrap();
+    fs::write(&path, gzip(&archive(|name| batch(10 + place(name) as u8)))).unwrap();
+    let members = read(&path, false).unwrap();
+    let images: Vec<_> = members.iter().map(|bytes| bytes.len() / RECORD).collect();
+    assert_eq!(images, [10, 11, 12, 13, 14, 15]);
+    assert!(members == [10, 11, 12, 13, 14, 15].map(batch));
+}
+
+#[test]
 fn an_unofficial_member_is_refused_where_the_official_archive_is_meant() {
     let bench = Bench::new();
     let path = bench.path("a.tar.gz");

@@ -132,12 +132,16 @@ fn folders_that_are_not_laid_out_as_they_should_be_are_refused() {
     assert!(bench.fail(FOLDER).contains("images/test/cat` is empty"));
 }
 
-fn jpeg(width: u32, height: u32) -> Vec<u8> {
-    let image = image::RgbImage::from_fn(width, height, |x, y| {
+fn colours(width: u32, height: u32) -> image::RgbImage {
+    image::RgbImage::from_fn(width, height, |x, y| {
         image::Rgb([(x * 8) as u8, (y * 8) as u8, ((x * y) % 256) as u8])
-    });
+    })
+}
+
+fn jpeg(width: u32, height: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
-    image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 90).encode_image(&image).unwrap();
+    let mut encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 90);
+    encoder.encode_image(&colours(width, height)).unwrap();
     bytes
 }
 
@@ -205,6 +209,19 @@ fn other_sizes_are_an_error_that_names_the_file_unless_resizing_is_asked_for() {
     fs::write(bench.path("images/test/ant/000.png"), jpeg(40, 20)).unwrap();
     bench.run(&format!("{FOLDER}\nresize = true")).unwrap();
     assert!(bench.packed().image(Split::Test, 0)[0] < 20);
+}
+
+/// Changes only with [`Dataset::version`].
+const RESIZED: &str = "8e09e609d280322952c77cffede7d2eec9b25f0020c4c5fcdb3517971dab9fa8";
+
+#[test]
+fn other_sizes_are_resized_to_pinned_bytes() {
+    let mut bench = Bench::new();
+    folder(&bench, &["ant"], 1, 1);
+    colours(40, 20).save(bench.path("images/test/ant/000.png")).unwrap();
+    bench.run(&format!("{FOLDER}\nresize = true")).unwrap();
+    let set = bench.packed();
+    assert_eq!(Digest::of(set.image(Split::Test, 0)).to_string(), RESIZED);
 }
 
 #[cfg(target_os = "linux")] // has `/dev/full`

@@ -3,7 +3,7 @@
 use super::*;
 
 /// A run of the ablation: the paper's or the origin's protocol, or what lies between.
-fn setting(root: &Path, name: &str, top1: f64, settings: [&str; 4]) -> Input {
+pub(super) fn setting(root: &Path, name: &str, top1: f64, settings: [&str; 4]) -> Input {
     let mut input = run(root, "resnet32", "bn", 0, top1, 2464);
     let dir = root.join(name);
     std::fs::rename(&input.dir, &dir).unwrap();
