@@ -185,6 +185,44 @@ mod tests {
         assert!(now >= 1 << 26 && peak >= now && peak >= before, "{before} {now} {peak} {}", held.len());
     }
 
+    /// A bare repository; and one whose configuration names programs, with a commit that seems to be signed.
+    const REPOSITORIES: &str = r#"
+        mkdir -p bare/objects bare/refs
+        echo 'ref: refs/heads/main' > bare/HEAD
+        printf '#!/bin/sh\ntouch %s/ran\n' "$PWD" > program
+        chmod +x program
+        git init -q
+        who='nobody <> 0 +0000'
+        signed='gpgsig -----BEGIN PGP SIGNATURE-----\n \n x\n -----END PGP SIGNATURE-----'
+        tree=$(git mktree < /dev/null)
+        commit=$(printf "tree $tree\nauthor $who\ncommitter $who\n$signed\n\nmessage\n" |
+            git hash-object -t commit -w --stdin)
+        git update-ref HEAD $commit
+        git config core.fsmonitor "$PWD/program"
+        git config gpg.program "$PWD/program"
+        git config log.showSignature true
+    "#;
+
+    #[test]
+    fn git_starts_no_program_that_a_repository_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, ran) = (folder.path(), folder.path().join("ran"));
+        let answer = |process: &mut Command| {
+            for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
+                process.env_remove(name);
+            }
+            process.env("GIT_CONFIG_GLOBAL", "/dev/null").output().unwrap()
+        };
+        let made = answer(Command::new("sh").args(["-ec", REPOSITORIES]).current_dir(root));
+        assert!(made.status.success(), "{made:?}");
+        for words in [&["status", "--porcelain"][..], &["log", "-1"]] {
+            let told = answer(git(root).args(words));
+            assert!(told.status.success() && !ran.exists(), "{words:?}: {told:?}");
+        }
+        let bare = answer(git(&root.join("bare")).args(["rev-parse", "--git-dir"]));
+        assert!(!bare.status.success(), "{bare:?}");
+    }
+
     #[test]
     fn fields_are_what_stands_behind_their_name() {
         let folder = tempfile::tempdir().unwrap();

@@ -211,10 +211,13 @@ mod tests {
         fs::write(&file, "old").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
         symlink("far/page.md", &link).unwrap();
+        let open = File::open(&file).unwrap();
         replace(&link, b"new").unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read_to_string(&file).unwrap(), "new");
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+        // Who reads it meanwhile reads all of the one.
+        assert_eq!(io::read_to_string(open).unwrap(), "old");
         replace(&folder.path().join("first.md"), b"1").unwrap();
         let left = walk(folder.path());
         assert_eq!(left, ["far", "far/page.md", "first.md", "page.md"]);

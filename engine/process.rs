@@ -412,6 +412,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_process_holds_the_locks_that_it_was_given_also_without_who_started_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let lock = File::create(&path).unwrap();
+        lock.lock().unwrap();
+        let mut child = spawn(Command::new("sleep").arg("60"), &[&lock]).unwrap();
+        drop(lock);
+        let held = crate::held::is_held(&path);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(held);
+    }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn what_is_left_of_a_command_is_known_by_its_environment() {

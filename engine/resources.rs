@@ -146,6 +146,36 @@ mod tests {
     }
 
     #[test]
+    fn no_more_threads_are_given_away_than_there_are() {
+        let (threads, memory) = (4, 10);
+        let all = Resources { threads, gpus: 0, memory };
+        let gpus = VecDeque::new();
+        let mut pool = Pool { all, threads, memory, gpus, slots: 9, crowded: false, elsewhere: false };
+        let wants = |threads| Resources { threads, ..Resources::default() };
+        let three = pool.take(wants(3)).unwrap();
+        assert_eq!([wants(1), wants(2), wants(99)].map(|wanted| pool.fits(wanted)), [true, false, false]);
+        assert!(pool.take(wants(2)).is_none() && !pool.exhausted());
+        let one = pool.take(wants(1)).unwrap();
+        assert!(pool.take(wants(1)).is_none() && pool.exhausted());
+        pool.give(one);
+        pool.give(three);
+        // Who wants more than there are gets all.
+        let whole = pool.take(wants(99)).unwrap();
+        assert!(whole.resources.threads == 4 && pool.exhausted());
+    }
+
+    #[test]
+    fn as_many_run_as_there_are_threads_and_only_commands_may_be_more() {
+        let pool = Pool::of_machine(0);
+        let threads = pool.all.threads;
+        assert_eq!((pool.slots(), threads), (threads, machine::threads()));
+        assert_eq!([true, false].map(|command| pool.least(command)), [1, 1]);
+        let crowded = Pool::of_machine(threads + 1);
+        assert_eq!([true, false].map(|command| crowded.least(command)), [0, 1]);
+        assert_eq!(crowded.slots(), threads + 1);
+    }
+
+    #[test]
     fn free_threads_are_shared_by_those_that_start() {
         let pool = |threads, slots| Pool { threads, slots, ..Pool::of_machine(1) };
         assert_eq!([1, 2, 3, 5, 16, 17].map(|parts| pool(16, 16).spare(parts, false)), [16, 8, 5, 3, 1, 1]);

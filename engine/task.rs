@@ -38,7 +38,7 @@ use crate::{
     leavings::{drop_others, left_in},
     machine::Machine,
     observer::Event,
-    place::{clear, open_folder},
+    place::open_folder,
     process::{ProcessGroup, Running, end_left_with, last_lines, spawn},
     program::Program,
     recipe::Recipe,
@@ -328,7 +328,7 @@ impl Heard {
 impl Member {
     /// Takes hold of what its process is to hold, before that starts: `by_shell`, or by this program.
     pub(crate) fn hold(self, store: &Store, by_shell: bool) -> Result<Held, EngineError> {
-        let lock = self.hold_scratch(store.cache(), by_shell)?;
+        let lock = self.hold_scratch(store, by_shell)?;
         let log = open_log(store.cache(), &self.log, !is_empty(&self.order.scratch))?;
         Ok(Held { member: self, log, lock })
     }
@@ -336,19 +336,21 @@ impl Member {
     /// Takes hold of its scratch folder, also against what is left of a stage with another name and the same recipe. The
     /// file that is held tells what the last attempt read. If anything of that was touched before that ended, what a command
     /// left in the folder may be made of something else, and is emptied. Other kinds look themselves at what they find there.
-    fn hold_scratch(&self, cache: &Path, by_shell: bool) -> Result<fs::File, EngineError> {
+    fn hold_scratch(&self, store: &Store, by_shell: bool) -> Result<fs::File, EngineError> {
         let scratch = &self.order.scratch;
         let place = lock_of(scratch);
-        let mut lock = open_held(cache, &place)?;
+        let mut lock = open_held(store.cache(), &place)?;
         let (mut before, now) = (Vec::new(), self.reads.to_string());
         lock.read_to_end(&mut before).context("read", &place)?;
         if by_shell && !before.is_empty() {
             end_left_with("SCRATCH", scratch.as_os_str())?;
         }
-        if self.anew || scratch.is_symlink() {
-            clear(scratch).context("empty", scratch)?;
+        let anew = self.anew || scratch.is_symlink();
+        if anew {
+            store.vacate(scratch).context("empty", scratch)?;
         }
-        if before != now.as_bytes() {
+        // Where it had to be emptied in its place, the lock says something else by now.
+        if anew || before != now.as_bytes() {
             lock.set_len(0).and_then(|()| lock.write_all(now.as_bytes())).context("write", &place)?;
         }
         Ok(lock)

@@ -57,3 +57,48 @@ fn nobody_waits_for_a_pipe_in_the_cache() {
     let output = Output { path: "x".into(), digest, size: 1, executable: false };
     assert!(store.draw(digest, &[output]).is_err());
 }
+
+#[test]
+fn what_others_still_make_is_not_swept() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path(), None);
+    let drafts = folder.path().join(".repro/drafts");
+    let mut other = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    // One that runs, one that cannot be, this one, and nobody.
+    let of = [other.id().to_string(), i32::MAX.to_string(), std::process::id().to_string(), "x".to_owned()];
+    let made = of.map(|pid| drafts.join(format!("{pid}-a-0")));
+    for draft in &made {
+        fs::create_dir_all(draft.join("full")).unwrap();
+    }
+    store.sweep();
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert_eq!(made.map(|draft| draft.exists()), [true, false, false, false]);
+}
+
+#[test]
+fn a_damaged_object_has_no_content() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path(), None);
+    let digest = Digest::of("whole");
+    store.put(digest, |object| object.write_all(b"whole")).unwrap();
+    assert_eq!(store.content(digest), Some(b"whole".to_vec()));
+    fs::remove_file(store.object(digest)).unwrap();
+    fs::write(store.object(digest), "WHOLE").unwrap();
+    assert_eq!(store.content(digest), None);
+}
+
+#[test]
+fn a_scratch_folder_that_cannot_leave_its_place_at_once_counts_for_nothing_before_it_is_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path(), None);
+    let scratch = store.scratch(Digest::of("x"));
+    fs::create_dir_all(&scratch).unwrap();
+    fs::write(scratch.join("part"), "").unwrap();
+    fs::write(lock_of(&scratch), UNTOUCHED).unwrap();
+    // Nothing comes to where it would be moved.
+    fs::write(folder.path().join(".repro/drafts"), "").unwrap();
+    store.vacate(&scratch).unwrap();
+    assert!(!scratch.exists());
+    assert_eq!(fs::read(lock_of(&scratch)).unwrap(), b"nothing");
+}

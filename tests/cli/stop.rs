@@ -277,6 +277,14 @@ fn a_leftover_that_sends_its_errors_elsewhere_is_ended_too() {
     ends_what_is_left(&project, &["run"]);
 }
 
+#[test]
+#[cfg(target_os = "linux")]
+fn a_leftover_that_does_not_listen_is_ended_too() {
+    let project = TestProject::new(SLOW);
+    project.edit("pipeline.toml", "touch started", "trap '' TERM; echo $$ > pid; mv pid started");
+    ends_what_is_left(&project, &["run"]);
+}
+
 /// A profile with the same stage shares its scratch folder, not its log.
 #[test]
 #[cfg(target_os = "linux")]

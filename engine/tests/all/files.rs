@@ -233,6 +233,29 @@ fn what_a_command_goes_on_from_stays_when_its_files_are_touched_later_and_goes_w
     assert_eq!([told(&first.1), told(&second.1)], [false, true]);
 }
 
+/// Who is killed meanwhile leaves no part of it to go on from.
+#[test]
+fn what_a_command_goes_on_from_goes_as_a_whole_when_it_is_forced() {
+    let run =
+        "[ -e again ] || { touch again; cd $SCRATCH; seq 2000 | xargs touch; exit 1; }; echo 1 > $OUT/x";
+    let space = Space::of(vec![("d", run.to_owned(), vec![])]);
+    assert_eq!(space.run().0.failed, [0]);
+    let mut attempts = fs::read_dir(space.path(".repro/scratch")).unwrap().map(|entry| entry.unwrap().path());
+    let scratch = attempts.find(|path| path.is_dir()).unwrap();
+    let there = |n: usize| scratch.join(n.to_string()).exists();
+    let forced = RunOptions { force: true, ..RunOptions::default() };
+    let (summary, events) = std::thread::scope(|scope| {
+        let run = scope.spawn(|| space.run_with(&forced));
+        while there(1000) && !run.is_finished() {
+            std::thread::yield_now();
+        }
+        let left = (1..=20).filter(|n| there(100 * n)).count();
+        assert_eq!(left, 0, "a part of it");
+        run.join().unwrap()
+    });
+    assert_eq!(summary.ran, [0], "{events:?}");
+}
+
 #[test]
 fn a_command_may_shut_its_output_folder() {
     let space = Space::of(vec![("d", "echo 1 > $OUT/x; chmod -R a-w $OUT".to_owned(), vec![])]);
@@ -274,6 +297,18 @@ fn what_is_published_is_written_once_and_again_when_it_was_altered() {
     fs::create_dir(space.path("page.md")).unwrap();
     let (summary, events) = space.run();
     assert_eq!((summary.exit_code(), summary.failed.contains(&3)), (1, true), "{events:?}");
+}
+
+#[test]
+fn a_page_that_a_run_mends_is_read_as_it_is_then() {
+    let stages = [("a", "echo one > $OUT/x", vec![]), ("b", "cat page.md $IN_A/x > $OUT/y", vec!["a"])];
+    let mut space = Space::of(stages.map(|(name, run, needs)| (name, run.to_owned(), needs)).into());
+    space.give("a", "publish", "page.md");
+    space.give("b", "reads", vec!["page.md"]);
+    space.ran(&["a", "b"], &[]);
+    fs::write(space.path("page.md"), "mine").unwrap();
+    space.ran(&[], &[]);
+    assert_eq!(read(&space.path("page.md")), "one\n");
 }
 
 #[test]

@@ -147,6 +147,42 @@ fn the_objects_of_what_is_shown_stay_although_its_record_is_lost() {
 }
 
 #[test]
+fn the_objects_that_a_lock_file_names_stay_although_the_record_is_lost() {
+    let space = Space::new();
+    space.ran(&["a", "b", "c", "d"], &[]);
+    age(&space);
+    for lost in ["artifacts", ".repro/records"] {
+        fs::remove_dir_all(space.path(lost)).unwrap();
+    }
+    assert_eq!(gc(&space, true).files, Vec::<std::path::PathBuf>::new());
+    fs::remove_file(space.path("pipeline.lock")).unwrap();
+    assert_eq!(gc(&space, true).files.len(), 3, "b and c have one content");
+}
+
+#[test]
+fn nobody_else_has_the_lock_while_something_is_deleted() {
+    let space = Space::new();
+    space.ran(&["a", "b", "c", "d"], &[]);
+    let failed = space.path(".repro/failed");
+    fs::create_dir_all(&failed).unwrap();
+    let note = |n: usize| failed.join(format!("{n:04}"));
+    (0..2000).for_each(|n| fs::write(note(n), "").unwrap());
+    age(&space);
+    let lock = fs::File::open(space.path(".repro/lock")).unwrap();
+    let report = std::thread::scope(|scope| {
+        let collector = scope.spawn(|| gc(&space, true));
+        while note(0).exists() && !collector.is_finished() {
+            std::thread::yield_now();
+        }
+        let free = lock.try_lock_shared().is_ok();
+        // They go in their order: as long as the last is there, it goes on.
+        assert!(!(free && note(1999).exists()));
+        collector.join().unwrap()
+    });
+    assert_eq!(report.files.len(), 2000);
+}
+
+#[test]
 fn a_result_that_made_way_for_a_stage_in_its_place_is_of_use_until_then() {
     let stage = |name| vec![(name, "echo 1 > $OUT/x".to_owned(), vec![])];
     let mut space = Space::of(stage("a/b"));

@@ -6,10 +6,13 @@ mod common;
 mod files;
 mod gc;
 mod idle;
+mod lasting;
 #[cfg(target_os = "linux")] // by `setsid`
 mod launcher;
+mod lock_file;
 mod places;
 mod random;
+mod resources;
 mod run;
 mod share;
 mod space;

@@ -3,7 +3,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path, process::Command, time::Duration};
 
-use engine::{gc::GcOptions, observer::Event, project::Project, run::RunOptions};
+use engine::{gc::GcOptions, observer::Event, project::Project, run::RunOptions, share::Share};
 
 use crate::space::{Space, read};
 
@@ -42,7 +42,7 @@ fn the_cache_or_the_artifacts_may_lie_on_another_file_system() {
 
 #[test]
 fn two_projects_cannot_have_one_cache_but_a_project_may_move() {
-    let (one, two) = (Space::new(), Space::new());
+    let (one, two, share) = (Space::new(), Space::new(), tempfile::tempdir().unwrap());
     one.ran(&["a", "b", "c", "d"], &[]);
     std::os::unix::fs::symlink(one.path(".repro"), two.path(".repro")).unwrap();
     let project = Project::open(two.folder.path()).unwrap();
@@ -51,6 +51,7 @@ fn two_projects_cannot_have_one_cache_but_a_project_may_move() {
         project.run(&two.pipeline(), &RunOptions::default(), &mut Vec::new()).unwrap_err(),
         project.gc(&gc).unwrap_err(),
         project.verify(&two.pipeline()).unwrap_err(),
+        project.push(&two.pipeline(), &[0], &Share::create(share.path()).unwrap()).unwrap_err(),
     ] {
         let told = refused.to_string();
         assert!(told.contains("is also the cache of the project in"), "{told}");

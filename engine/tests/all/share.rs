@@ -265,6 +265,21 @@ fn a_record_that_is_not_of_files_in_one_folder_counts_for_nothing() {
 }
 
 #[test]
+fn a_record_under_the_name_of_another_recipe_counts_for_nothing() {
+    let (one, two, share) = (Space::new(), Space::new(), TempDir::new().unwrap());
+    one.ran(&["a", "b", "c", "d"], &[]);
+    push(&one, share.path());
+    let records = files(&share.path().join("records"));
+    let of = |name: &str| {
+        let record = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).unwrap();
+        records.iter().find(|(_, text)| record(text)["run"]["instance"] == name).unwrap()
+    };
+    fs::write(&of("a").0, &of("d").1).unwrap();
+    let (summary, events) = pull(share.path(), &two);
+    assert_eq!((summary.restored, summary.skipped), (vec![3], vec![0, 1, 2]), "{events:?}");
+}
+
+#[test]
 fn of_two_results_of_one_recipe_the_first_stays() {
     let space = || Space::of(vec![("a", "od -An -N8 -tx1 /dev/urandom > $OUT/x".into(), vec![])]);
     let (one, two, share) = (space(), space(), TempDir::new().unwrap());

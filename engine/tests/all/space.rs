@@ -97,6 +97,16 @@ impl Space {
         common::run(&self.pipeline(), options)
     }
 
+    /// The most stages that ran at once, where each adds a line `+` to `running` when it begins, and `-` at its end.
+    pub(crate) fn most_at_once(&self) -> usize {
+        let steps = read(&self.path("running"));
+        let now = steps.lines().scan(0, |now, step| {
+            *now = if step == "+" { *now + 1 } else { *now - 1 };
+            Some(*now)
+        });
+        now.max().unwrap()
+    }
+
     #[track_caller]
     pub(crate) fn ran(&self, ran: &[&str], restored: &[&str]) {
         let (summary, events) = self.run();

@@ -94,10 +94,19 @@ impl Kind for Toy {
                 log.is_ok_and(|log| log.contains("writes"))
             }),
             "sleep" => std::thread::sleep(Duration::from_millis(300)),
+            "hold" if !holds(&job.scratch.with_extension("lock")) => {
+                return Err(StageError::new("it does not hold its scratch folder"));
+            }
             _ => {}
         }
         fs::write(job.out.join("x"), word).map_err(|error| StageError::new(error.to_string()))
     }
+}
+
+/// Has this process the file open?
+fn holds(file: &Path) -> bool {
+    let open = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    open.into_iter().any(|open| fs::read_link(open.path()).is_ok_and(|to| to == file))
 }
 
 fn wait(there: impl Fn() -> bool) {

@@ -58,6 +58,7 @@ fn main() -> ExitCode {
         what_is_launched_says_where_it_runs,
         who_cannot_stop_well_has_failed,
         one_that_waits_in_a_queue_holds_up_no_other,
+        a_stage_holds_its_scratch_folder,
     ];
     let failed = tests.iter().filter(|(name, test)| {
         let passed = catch_unwind(test).is_ok();
@@ -269,4 +270,11 @@ fn one_that_waits_in_a_queue_holds_up_no_other() {
         _ => None,
     });
     assert!(waited.reduce(f64::max) < Some(15.0), "a waited for b in vain");
+}
+
+fn a_stage_holds_its_scratch_folder() {
+    // Elsewhere no `/proc` tells.
+    if cfg!(target_os = "linux") {
+        Space::new(&[("a", "", "hold")]).succeeds();
+    }
 }
