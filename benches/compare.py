@@ -213,16 +213,16 @@ def main():
     if not args.report:
         until = time.monotonic() + 60 * args.minutes
         about = machine(args)
-        if about["torch"] is None:
+        words = [word for word in args.only.split(",") if word]
+        plan = Plan(args).sections.items()
+        wanted = {name: programs for name, programs in plan if not words or any(word in name for word in words)}
+        if about["torch"] is None and any(p["program"] == "torch" for programs in wanted.values() for p in programs):
             sys.exit(f"compare: `{args.python}` has no PyTorch; see --python")
         args.out.mkdir(parents=True, exist_ok=True)
         print("\n".join(f"{key}: {value}" for key, value in about.items()), file=sys.stderr)
         if (load() or 0) > 0.5:
             print(f"note: something else runs here (load {load()}); numbers will suffer", file=sys.stderr)
-        wanted = [word for word in args.only.split(",") if word]
-        for section, programs in Plan(args).sections.items():
-            if wanted and not any(word in section for word in wanted):
-                continue
+        for section, programs in wanted.items():
             if time.monotonic() > until:
                 print(f"time is up: nothing measured of {section}", file=sys.stderr)
                 continue

@@ -151,11 +151,10 @@ def less_memory_table(report):
     for section, found in report.sections.items():
         results = [r for r in found["results"] if section.startswith("less memory") and r["runs"]]
         for result in results:
-            last = result["runs"][-1]
-            again = last["engine"].partition("f32, ")[2] or "none"
+            again = result["runs"][-1]["engine"].partition("f32, ")[2] or "none"
             asked = megabytes(result["memory"]) if "memory" in result else "nothing"
             ratio = f"**{rate(result) / rate(results[0]):.2f}**"
-            sizes = [megabytes(last[key]) for key in ("buffer_bytes", "rss_growth_bytes")]
+            sizes = [megabytes(middle(r[key] for r in result["runs"])) for key in ("buffer_bytes", "rss_growth_bytes")]
             lines.append([result["arch"], result["variant"], asked, again, *sizes, f"{rate(result):.0f}", ratio])
     heading = ["network", "variant", "asked for, MB", "computed again", "buffers, MB", "process grew by, MB"]
     return table(heading + ["images/s", "against the first"], lines)

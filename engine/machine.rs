@@ -211,7 +211,7 @@ mod tests {
             for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
                 process.env_remove(name);
             }
-            process.env("GIT_CONFIG_GLOBAL", "/dev/null").output().unwrap()
+            crate::process::output(process.env("GIT_CONFIG_GLOBAL", "/dev/null")).unwrap()
         };
         let made = answer(Command::new("sh").args(["-ec", REPOSITORIES]).current_dir(root));
         assert!(made.status.success(), "{made:?}");

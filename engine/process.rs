@@ -391,7 +391,7 @@ mod tests {
 
     #[test]
     fn a_thread_notices_the_end_of_a_process_too() {
-        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let mut child = spawn(Command::new("sleep").arg("60"), &[]).unwrap();
         let end = watch_for_end(Pid::from_child(&child)).unwrap();
         let nothing = None::<&OwnedFd>;
         assert_eq!(wait(nothing, Some(&end), true).unwrap(), (false, false), "it has not ended");

@@ -202,6 +202,7 @@ impl Project {
         }
         let now = judged[id].recipe.as_ref().map(|recipe| recipe.text().to_owned());
         let (then, made) = shown.map(|record| (record.recipe, record.run)).unzip();
+        let made = made.filter(|facts| !facts.notes.contains_key("made")); // it lay here when it was found
         // Nothing else may be recorded of what git put in its place.
         let then = if judged[id].standing.is_current() { now.clone() } else { then };
         Ok(Explanation { standing, then, made, now, so_far, undecided })

@@ -210,7 +210,10 @@ impl Store {
     pub(crate) fn vacate(&self, scratch: &Path) -> io::Result<()> {
         let away = self.temporary();
         match with_parent(&away, || fs::rename(scratch, &away)) {
-            Ok(()) => clear(&away), // what stays behind is swept at the start of the next run
+            Ok(()) => {
+                let _ = clear(&away); // what stays behind is swept at the start of the next run
+                Ok(())
+            }
             Err(_) if fs::symlink_metadata(scratch).is_err() => Ok(()),
             Err(_) => {
                 let mut lock = no_link().write(true).create(true).truncate(true).open(lock_of(scratch))?;

@@ -357,8 +357,8 @@ pub(crate) struct Run {
     /// Print nothing but failures
     #[arg(short, long)]
     pub(crate) quiet: bool,
-    /// Print what happens as JSON, a line for each event, and on standard error failures alone; `status --json` tells
-    /// what would run
+    /// Print what happens as JSON, a line for each event, and on standard error failures, what to do about them, and
+    /// answers to Ctrl-C; `status --json` tells what would run
     #[arg(long, conflicts_with_all = ["dry_run", "quiet"])]
     pub(crate) json: bool,
 }

@@ -1,5 +1,7 @@
 //! A run as lines of JSON, one for each event, for programs; docs/runner.md lists them.
 
+use std::sync::Once;
+
 use engine::{
     instance::{InstanceId, Pipeline},
     observer::{Event, Observer},
@@ -23,8 +25,12 @@ impl Observer for Events<'_> {
     }
 }
 
+/// A run goes on without its lines.
 fn print(object: &Value) {
-    ui::raw(&format!("{object}\n"));
+    static SAID: Once = Once::new();
+    if let Err(error) = ui::write(&format!("{object}\n")) {
+        SAID.call_once(|| ui::note(&format!("warning: cannot write what happens, and go on: {error}")));
+    }
 }
 
 /// The last line.
@@ -61,7 +67,7 @@ fn object(pipeline: &Pipeline, event: &Event) -> Value {
         Event::Stopped { id } => plain("stopped", id),
         Event::Published { id, path, change } => json!({
             "event": if *change == Change::Wrote { "wrote" } else { "removed" }, "instance": name(id),
-            "file": ui::path(path),
+            "file": path.display().to_string(),
         }),
     }
 }

@@ -24,13 +24,18 @@ const KEPT: &str = "\n\t";
 /// Results as they are, for programs and where all of it is harmless. A reader that has gone away (`| head`) is no error;
 /// anything else ends the program, or what was written would be taken for the whole.
 pub(crate) fn raw(text: &str) {
+    if let Err(error) = write(text) {
+        note(&format!("error: cannot write what was asked for: {error}"));
+        std::process::exit(2);
+    }
+}
+
+/// The same for who goes on without; a reader that went away is no error.
+pub(crate) fn write(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            note(&format!("error: cannot write what was asked for: {error}"));
-            std::process::exit(2);
-        }
-        _ => {}
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -63,7 +63,7 @@ fn what_others_still_make_is_not_swept() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::new(folder.path(), None);
     let drafts = folder.path().join(".repro/drafts");
-    let mut other = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let mut other = crate::process::spawn(std::process::Command::new("sleep").arg("60"), &[]).unwrap();
     // One that runs, one that cannot be, this one, and nobody.
     let of = [other.id().to_string(), i32::MAX.to_string(), std::process::id().to_string(), "x".to_owned()];
     let made = of.map(|pid| drafts.join(format!("{pid}-a-0")));

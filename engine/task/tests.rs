@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn a_process_that_cannot_be_listened_to_is_ended_and_waited_for() {
-    let mut child = Command::new("sleep").arg("60").process_group(0).spawn().unwrap();
+    let mut child = crate::process::spawn(Command::new("sleep").arg("60").process_group(0), &[]).unwrap();
     // What a folder says cannot be read.
     child.stdout = Some(OwnedFd::from(fs::File::open("/").unwrap()).into());
     let (group, (sender, _receiver)) = (ProcessGroup::of(&child), std::sync::mpsc::sync_channel(1));

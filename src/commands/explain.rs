@@ -3,7 +3,6 @@
 use std::{collections::BTreeSet, process::ExitCode};
 
 use engine::{
-    machine::Machine,
     plan::{Standing, Why},
     project::Explanation,
     recipe::{Change, UNDECIDED},
@@ -63,8 +62,12 @@ pub(super) fn explain(
     if matches!(standing, Standing::Stale(_)) && now.is_none() {
         ui::line("it has no recipe without that");
     }
-    if let Some(facts) = &made {
-        ui::line(&told(facts));
+    match &made {
+        Some(facts) => ui::line(&told(facts)),
+        None if then.is_some() && standing != Standing::Locked => {
+            ui::line("nothing says how its result was made: it lay here when it was found")
+        }
+        None => {}
     }
     match (then, now.or(so_far)) {
         (None, None) => {}
@@ -91,14 +94,10 @@ pub(super) fn explain(
 /// How a result came about, in a line.
 fn told(facts: &Facts) -> String {
     let Facts { started, seconds, machine, launcher, threads, gpus, notes, .. } = facts;
-    if *machine == Machine::default() {
-        return "nothing says how its result was made: git, or somebody, put it here".into();
-    }
     let mut parts =
         vec![format!("its result was made {} UTC in {}", ui::when(*started), ui::seconds(*seconds))];
-    parts.extend(super::commit(machine).map(|commit| match commit.strip_suffix('+') {
-        Some(commit) => format!("at commit {commit} with changes"),
-        None => format!("at commit {commit}"),
+    parts.extend(super::commit(machine).map(|(commit, changed)| {
+        format!("at commit {commit}{}", if changed { " with changes" } else { "" })
     }));
     let threads = ui::count(*threads, "thread", "threads");
     parts.push(match &machine.cpu {

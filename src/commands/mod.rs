@@ -156,10 +156,9 @@ impl Asked {
     }
 }
 
-/// The beginning of the commit that was checked out, with `+` where something had changed since.
-fn commit(machine: &Machine) -> Option<String> {
-    let commit: String = machine.commit.as_ref()?.chars().take(7).collect();
-    Some(commit + if machine.dirty == Some(true) { "+" } else { "" })
+/// The beginning of the commit that was checked out, and whether something had changed since.
+fn commit(machine: &Machine) -> Option<(String, bool)> {
+    Some((machine.commit.as_ref()?.chars().take(7).collect(), machine.dirty == Some(true)))
 }
 
 /// The program that stages run in: this very one, even if its file is replaced meanwhile.

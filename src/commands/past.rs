@@ -92,7 +92,8 @@ fn table(rows: &[Row], whole: bool) -> Vec<Vec<String>> {
     let heading = heading.chain(with.iter().map(|name| name.as_str())).chain(fields.iter().copied());
     let line = |row: &Row| {
         let run = &row.made.record.run;
-        let commit = super::commit(&run.machine).unwrap_or_default();
+        let commit = super::commit(&run.machine)
+            .map_or_else(String::new, |(commit, changed)| commit + if changed { "+" } else { "" });
         let shown = if row.made.shown { "yes" } else { "" };
         let known = [ui::when(run.started), shown.to_owned(), commit, run.instance.clone()];
         let short = |name: &str, value: &Value| if whole { ui::whole(value) } else { short(name, value) };

@@ -9,7 +9,7 @@ use engine::{
     share::Share,
 };
 
-use super::run::{closing, watched};
+use super::run::{Told, closing, watched};
 use crate::{
     args::{Global, Pull, quoted},
     error::{Failure, FailureKind},
@@ -27,7 +27,7 @@ pub(super) fn pull(global: &Global, args: &Pull) -> Result<ExitCode, Failure> {
         allow_missing: args.allow_missing,
         ..RunOptions::default()
     };
-    let summary = watched(&project, pipeline, &options, false, false)?;
+    let summary = watched(&project, pipeline, &options, Told::Live)?;
     let Summary { skipped, failed, interrupted, .. } = &summary;
     if !skipped.is_empty() && !interrupted {
         let without =

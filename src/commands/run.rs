@@ -57,27 +57,47 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<ExitCode, Failure> {
         tell_of_clones(&project, pipeline, args, &failing);
         return Ok(ExitCode::SUCCESS);
     }
-    let summary = watched(&project, pipeline, &options, args.quiet, args.json)?;
+    let summary = watched(&project, pipeline, &options, Told::of(args))?;
     tell_of_clones(&project, pipeline, args, &summary.failed);
     say(args, &summary, started);
     Ok(ExitCode::from(summary.exit_code()))
 }
 
-/// Runs it where the user, or with `json` a program, sees what happens, and can stop it.
+/// How what happens is told.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Told {
+    /// As it happens, for people.
+    Live,
+    /// Failures alone.
+    Failures,
+    /// As JSON, and failures.
+    Json,
+}
+
+impl Told {
+    fn of(args: &Run) -> Self {
+        match args {
+            Run { json: true, .. } => Self::Json,
+            Run { quiet: true, .. } => Self::Failures,
+            _ => Self::Live,
+        }
+    }
+}
+
+/// Runs it where somebody is told what happens, and can stop it.
 pub(super) fn watched(
     project: &Project,
     pipeline: &'static Pipeline,
     options: &RunOptions,
-    quiet: bool,
-    json: bool,
+    told: Told,
 ) -> Result<Summary, Failure> {
-    let quiet = quiet || json;
+    let quiet = told != Told::Live;
     let screen = Screen::new(quiet);
     stoppable(options, &screen)?;
     let mut watch = Watch::new(project, pipeline, screen, quiet, wanted(pipeline, options).len());
-    let result = match json {
-        false => project.run(pipeline, options, &mut watch),
-        true => project.run(pipeline, options, &mut Events { pipeline, watch: &mut watch }),
+    let result = match told {
+        Told::Json => project.run(pipeline, options, &mut Events { pipeline, watch: &mut watch }),
+        Told::Live | Told::Failures => project.run(pipeline, options, &mut watch),
     };
     watch.end();
     Ok(result?)

@@ -171,7 +171,7 @@ fn a_group_that_is_stopped_goes_on_to_the_same_bits() {
     project.wait_for(".repro/logs/train/mode=random,seed=1.log");
     running.signal("INT");
     let stopped = running.wait();
-    assert_eq!(stopped.code, Some(130), "{}", stopped.err);
+    assert!(matches!(stopped.code, Some(0 | 130)), "{}", stopped.err); // it may have been at its end
     ends(&project, &["run"], &[], 0);
     for (training, expected) in TRAININGS.iter().zip(expected) {
         assert!(checkpoint(&project, training) == *expected, "{training}");

@@ -139,13 +139,13 @@ impl Running {
         self.0.as_mut().expect("it runs").try_wait().expect("it can be waited for").is_some()
     }
 
-    /// Waits for its end, which comes by force after two minutes: a test had better fail than hang.
+    /// Waits for its end, which comes by force after five minutes: a test had better fail than hang.
     pub(crate) fn wait(mut self) -> Answer {
         let child = self.0.take().expect("it runs");
         let id = child.id().to_string();
         let (ended, end) = mpsc::channel::<()>();
         std::thread::spawn(move || {
-            if end.recv_timeout(Duration::from_secs(120)) == Err(RecvTimeoutError::Timeout) {
+            if end.recv_timeout(Duration::from_secs(300)) == Err(RecvTimeoutError::Timeout) {
                 let _ = Command::new("kill").args(["-KILL", &id]).status();
             }
         });

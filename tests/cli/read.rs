@@ -164,6 +164,13 @@ fn explain_shows_both_recipes_line_by_line() {
     assert!(json["made"]["instance"] == "join" && seconds.is_some_and(|seconds| seconds > 0.0), "{json}");
     let many = project.ends(&["explain", "first"], 2).err;
     assert!(many.contains("`first` means 3 instances") && many.contains("`first[seed=2]`"), "{many}");
+    std::fs::remove_dir_all(project.path(".repro")).expect("a cache");
+    project.ends(&["run"], 0);
+    let found = project.ends(&["explain", "first[seed=1]"], 0).out;
+    let nothing =
+        "first[seed=1] is fresh\nnothing says how its result was made: it lay here when it was found\n";
+    assert!(found.starts_with(nothing), "{found}");
+    assert_eq!(project.json(&["explain", "join", "--json"], 0)["made"], serde_json::Value::Null);
 }
 
 #[test]

@@ -66,6 +66,18 @@ fn a_program_can_read_what_happens_line_by_line() {
     project.ends(&["run", "--json", "--dry-run"], 2);
 }
 
+#[cfg(target_os = "linux")] // has `/dev/full`
+#[test]
+fn a_run_goes_on_where_nobody_can_be_told_what_happens() {
+    let project = TestProject::new(CHAINS);
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "exec \"$0\" run --json > /dev/full", env!("CARGO_BIN_EXE_repro")]);
+    let answer = project.start_as(&mut shell).wait();
+    assert_eq!(answer.code, Some(0), "{}", answer.err);
+    assert_eq!(answer.err.matches("cannot write what happens, and go on: ").count(), 1, "{}", answer.err);
+    assert!(project.ends(&["run"], 0).out.starts_with("nothing to do: 7 fresh ("));
+}
+
 #[test]
 fn pipelines_in_a_folder_share_the_project_and_do_a_common_stage_once() {
     let stage = "[stage.first]\nkind = \"command\"\nrun = \"echo first >> done; echo 1 > $OUT/x\"\noutputs = [\"x\"]\n";

@@ -161,8 +161,11 @@ fn what_was_read_too_young_or_publishes_or_ran_in_part_is_not_remembered() {
         space.ran(&[], &[]);
         (begun.elapsed() < Duration::from_millis(30)).then(|| space.nothing_to_do())
     };
-    let answer = (0..20).find_map(|_| read_young());
-    assert_eq!(answer.flatten(), None, "`plain` was too young");
+    match (0..20).find_map(|_| read_young()) {
+        Some(answer) => assert_eq!(answer, None, "`plain` was too young"),
+        #[allow(clippy::print_stderr)] // the only way to say that a test checks nothing
+        None => eprintln!("SKIPPED: no run is so fast that what is young before it is young when it is read"),
+    }
     grow_old();
     space.ran(&[], &[]);
     assert_eq!(space.nothing_to_do(), Some(4));

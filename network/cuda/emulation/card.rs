@@ -16,6 +16,8 @@ const TEXTS: [(&str, &str); 4] = [
     ("cuda.h", include_str!("cuda.h")), // read where kernels are compiled
 ];
 
+const FLAGS: [&str; 8] = ["-std=c++17", "-O1", "-shared", "-fPIC", "-o", "library", "driver.cc", "nvrtc.cc"];
+
 /// The driver in `folder`, built unless it is there, and what a program must have in its environment to find it; none
 /// where there is no compiler: says so, and fails with `REPRO_TEST_EMULATION=1`.
 ///
@@ -24,10 +26,10 @@ const TEXTS: [(&str, &str); 4] = [
 pub(crate) fn environment(folder: &Path) -> Option<[(&'static str, OsString); 4]> {
     let compiler = env::var("CXX").unwrap_or_else(|_| "c++".into());
     let library = folder.join("libcuda.so"); // the first name that is looked for, before that of a real driver
-    if let Err(error) = build(folder, &library, &compiler) {
-        let missing =
-            error.kind() == io::ErrorKind::NotFound && env::var_os("REPRO_TEST_EMULATION").is_none();
-        assert!(missing, "the emulated card, by `{compiler}`: {error}");
+    let built = build(folder, &library, &compiler);
+    if !built.unwrap_or_else(|error| panic!("the emulated card, by `{compiler}`: {error}")) {
+        let must = env::var_os("REPRO_TEST_EMULATION").is_some();
+        assert!(!must, "`REPRO_TEST_EMULATION` is set: no C++ compiler `{compiler}`");
         #[allow(clippy::print_stderr)] // the only way to say that a test checks nothing
         {
             eprintln!("SKIPPED: no C++ compiler `{compiler}`; set CXX to test what is done with a card");
@@ -45,28 +47,34 @@ pub(crate) fn environment(folder: &Path) -> Option<[(&'static str, OsString); 4]
     ])
 }
 
-/// Tests in other processes may do the same at the same time.
-fn build(folder: &Path, library: &Path, compiler: &str) -> io::Result<()> {
+/// Whether there is a compiler. Tests in other processes may do the same at the same time.
+fn build(folder: &Path, library: &Path, compiler: &str) -> io::Result<bool> {
+    let by = format!("{compiler} {}\n", FLAGS.join(" "));
+    let parts = TEXTS.into_iter().chain([("by", by.as_str())]);
     let is =
         |(name, text): (&str, &str)| fs::read_to_string(folder.join(name)).is_ok_and(|found| found == text);
-    if library.exists() && TEXTS.into_iter().all(is) {
-        return Ok(());
+    if library.exists() && parts.clone().all(is) {
+        return Ok(true);
     }
     let draft = folder.join(id().to_string());
     fs::create_dir_all(&draft)?;
-    TEXTS.into_iter().try_for_each(|(name, text)| fs::write(draft.join(name), text))?;
-    let flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-o", "library", "driver.cc", "nvrtc.cc"];
-    let failed = match Command::new(compiler).args(flags).current_dir(&draft).output() {
-        Ok(output) if output.status.success() => None,
-        Ok(output) => Some(io::Error::other(String::from_utf8_lossy(&output.stderr))),
-        Err(error) => Some(error),
+    parts.clone().try_for_each(|(name, text)| fs::write(draft.join(name), text))?;
+    let mut words = compiler.split_whitespace(); // as the shell has it, which compiles the kernels
+    let mut command = Command::new(words.next().unwrap_or("c++"));
+    let output = match command.args(words).args(FLAGS).current_dir(&draft).output() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::remove_dir_all(draft)?;
+            return Ok(false);
+        }
+        output => output?,
     };
-    if let Some(error) = failed {
-        let _ = fs::remove_dir_all(draft);
-        return Err(error);
+    if !output.status.success() {
+        fs::remove_dir_all(draft)?;
+        return Err(io::Error::other(String::from_utf8_lossy(&output.stderr)));
     }
     let _ = fs::remove_dir_all(folder.join("kernels")); // made by another
     fs::rename(draft.join("library"), library)?;
-    TEXTS.into_iter().try_for_each(|(name, _)| fs::rename(draft.join(name), folder.join(name)))?;
-    fs::remove_dir(draft)
+    parts.clone().try_for_each(|(name, _)| fs::rename(draft.join(name), folder.join(name)))?;
+    fs::remove_dir(draft)?;
+    Ok(true)
 }

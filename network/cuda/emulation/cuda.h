@@ -184,6 +184,13 @@ Result start(void (*kernel)(A...), const unsigned *grid, const unsigned *size, u
     return launch(grid, size, bytes, backward);
 }
 
+// A function that starts a kernel from an array of arguments.
+#define EMULATED_START(kernel)                                                                                  \
+    extern "C" int start_##kernel(const unsigned *grid, const unsigned *size, unsigned bytes, void **arguments, \
+                                  unsigned given, bool backward) {                                              \
+        return emulation::start(kernel, grid, size, bytes, arguments, given, backward);                         \
+    }
+
 // What each thread of a warp leaves for the others, in two places by turns: who is a meeting ahead writes the other.
 struct Parts {
     unsigned words[4];

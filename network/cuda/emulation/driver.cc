@@ -2,8 +2,8 @@
 // run on the processor. For tests of what the host does; how fast it does it they cannot tell.
 //
 // In this it is stricter than a card: what a stream was given is done when somebody waits for it and no sooner, so that
-// memory that changes under a copy shows; the process ends where a card would do something undefined, or where the last
-// user of a context leaves something in it.
+// memory that changes under a copy shows; the process ends at many things that are undefined on a card, and where the
+// last user of a context leaves something in it. It does not see a graph that is run after its memory was freed.
 //
 // EMULATED_CARDS         how many there are: 1
 // EMULATED_CAPABILITY    of each: 9.0

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{Error, Result};
 
-#[cfg(target_os = "linux")] // by its files in memory, and by ELF
+#[cfg(target_os = "linux")] // it reads ELF
 pub(super) mod card;
 
 const HEADER: &str = include_str!("cuda.h");
@@ -87,11 +87,19 @@ fn compiler() -> String {
     std::env::var("CXX").unwrap_or_else(|_| "c++".into())
 }
 
+/// Its command, of words as in a shell.
+fn call(compiler: &str) -> Command {
+    let mut words = compiler.split_whitespace();
+    let mut command = Command::new(words.next().unwrap_or("c++"));
+    command.args(words);
+    command
+}
+
 impl Emulated {
     /// A device, or none where there is no compiler; says so, and fails with `REPRO_TEST_EMULATION=1`.
     pub(crate) fn new(order: Order) -> Option<Self> {
         let compiler = compiler();
-        if Command::new(&compiler).arg("--version").output().is_err() {
+        if call(&compiler).arg("--version").output().is_err() {
             assert!(
                 std::env::var_os("REPRO_TEST_EMULATION").is_none(),
                 "`REPRO_TEST_EMULATION` is set: no C++ compiler `{compiler}`"
@@ -174,7 +182,7 @@ fn library(source: &Source) -> Result<(PathBuf, Turn)> {
     let failed = |what: &str, e: std::io::Error| Error::Invalid(format!("{what}: {e}"));
     let defines: String =
         source.defines.iter().map(|(name, value)| format!("#define {name} {value}\n")).collect();
-    let starts: String = source.kernels.iter().map(|name| start(name)).collect();
+    let starts: String = source.kernels.iter().map(|name| format!("EMULATED_START({name})\n")).collect();
     let text = format!("{HEADER}\n{defines}\n{}\n{starts}", source.text);
     // What checks jumps takes those between fibers for mistakes.
     let flags = [
@@ -199,7 +207,7 @@ fn library(source: &Source) -> Result<(PathBuf, Turn)> {
         let part = |end: &str| folder.join(format!("{key}-{}{end}", std::process::id()));
         let (code, made) = (part(".cpp"), part(".so"));
         std::fs::write(&code, text).map_err(|e| failed("the emulation's source", e))?;
-        let output = Command::new(compiler()).args(flags).arg("-o").arg(&made).arg(&code).output();
+        let output = call(&compiler()).args(flags).arg("-o").arg(&made).arg(&code).output();
         let output = output.map_err(|e| failed("the C++ compiler", e))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
@@ -210,15 +218,6 @@ fn library(source: &Source) -> Result<(PathBuf, Turn)> {
     }
     drop(compiling);
     Ok((library, turn))
-}
-
-/// A function that starts `kernel` from an array of arguments.
-fn start(kernel: &str) -> String {
-    format!(
-        "extern \"C\" int start_{kernel}(const unsigned *grid, const unsigned *size, unsigned bytes, void **arguments, \
-         unsigned given, bool backward) {{\n    return emulation::start({kernel}, grid, size, bytes, arguments, given, \
-         backward);\n}}\n"
-    )
 }
 
 impl Device for Emulated {

@@ -71,11 +71,11 @@ std::vector<Kernel> kernels(const std::string &text) {
     return found;
 }
 
-// Calls the compiler; what it says goes to `log`.
-bool compile(const std::string &arguments, const std::string &log) {
+// Calls the compiler in a folder; what it says goes to `log` there.
+bool compile(const std::string &folder, const std::string &arguments) {
     const char *compiler = getenv("CXX");
     const std::string call = (compiler && *compiler ? compiler : "c++") + (" -std=c++17 -w " + arguments);
-    return system((call + " 2> " + log).c_str()) == 0;
+    return system(("cd '" + folder + "' && " + call + " 2> log").c_str()) == 0;
 }
 
 } // namespace
@@ -117,29 +117,26 @@ int nvrtcCompileProgram(Program *program, int count, const char *const *options)
         const size_t equals = option.find('=');
         if (option.compare(0, equals, "--gpu-architecture") == 0) arch = option.substr(equals + 1);
         if (option.compare(0, 2, "-D") != 0) continue;
-        defines += "#define " + option.substr(2, equals - 2) + " " + option.substr(equals + 1) + "\n";
+        const std::string value = equals == std::string::npos ? "1" : option.substr(equals + 1);
+        defines += "#define " + option.substr(2, equals - 2) + " " + value + "\n";
     }
     std::string in = temporary();
     if (!mkdtemp(&in[0])) return FAILED;
     const std::string source = in + "/kernels.cpp", plain = in + "/plain", log = in + "/log", library = in + "/kernels.so";
     std::ofstream(source) << "#define EMULATED\n" << defines << program->text;
-    bool done = compile("-E -P -o " + plain + " " + source, log);
+    bool done = compile(in, "-E -P -o plain kernels.cpp");
     std::ofstream file(source);
     file << read(beside() + "cuda.h") << SAVE << defines << program->text;
     file << "extern \"C\" const char *const arch = \"" << arch << "\";\n";
     for (const auto &[name, bounds] : done ? kernels(read(plain)) : std::vector<Kernel>()) {
         file << "extern \"C\" const unsigned most_" << name << " = emulation::first(" << bounds << ");\n"
-             << "extern \"C\" int start_" << name
-             << "(const unsigned *grid, const unsigned *size, unsigned bytes, void **arguments, unsigned given, bool "
-                "backward) {\n    return emulation::start("
-             << name << ", grid, size, bytes, arguments, given, backward);\n}\n"
+             << "EMULATED_START(" << name << ")\n"
              << "extern \"C\" unsigned save_" << name << "(void **from, uint64_t *to) {\n    return emulation::save("
              << name << ", from, to);\n}\n";
     }
     file.close();
     // What checks jumps takes those between fibers for mistakes.
-    const std::string flags = "-O1 -shared -fPIC -fno-strict-aliasing -U_FORTIFY_SOURCE -o ";
-    done = done && compile(flags + library + " " + source, log);
+    done = done && compile(in, "-O1 -shared -fPIC -fno-strict-aliasing -U_FORTIFY_SOURCE -o kernels.so kernels.cpp");
     program->log = read(log);
     program->made = done ? read(library) : "";
     for (const std::string &made : {source, plain, log, library}) unlink(made.c_str());
