@@ -93,8 +93,11 @@ fn a_folder_of_files_that_may_still_change_unseen_is_not_remembered() {
         let known = decode(&fs::read(memo.table("data".as_ref())).unwrap()).unwrap();
         young.then(|| (memo.all().count(), known["a"].0))
     };
-    let learned = (0..20).find_map(|_| read_young());
-    assert!(learned.is_none_or(|learned| learned == (0, Stamp::NONE)), "{learned:?}");
+    match (0..20).find_map(|_| read_young()) {
+        Some(learned) => assert_eq!(learned, (0, Stamp::NONE)),
+        #[allow(clippy::print_stderr)] // the only way to say that a test checks nothing
+        None => eprintln!("SKIPPED: no file is read so soon after it was written that it is young"),
+    }
 }
 
 #[test]

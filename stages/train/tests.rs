@@ -48,6 +48,16 @@ fn train(root: &TempDir, name: &str, params: &str) -> Listener {
     listener
 }
 
+/// Evaluates training `a` with another checkpoint, into `metrics`.
+fn evaluate_changed(root: &TempDir, change: impl FnOnce(&mut Checkpoint)) -> Result<(), StageError> {
+    let path = root.path().join("a/checkpoint.safetensors");
+    let mut checkpoint = Checkpoint::from_bytes(&fs::read(&path).unwrap()).unwrap();
+    change(&mut checkpoint);
+    fs::write(&path, checkpoint.to_bytes().unwrap()).unwrap();
+    let inputs = [("data", root.path().join("data")), ("train", root.path().join("a"))];
+    run(&Evaluate, "", &inputs, &root.path().join("metrics"))
+}
+
 /// All that a result holds.
 fn bytes(root: &TempDir, name: &str) -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<_> = fs::read_dir(root.path().join(name))
@@ -341,16 +351,13 @@ fn an_evaluation_says_what_the_history_ends_with() {
 fn channels_that_are_never_above_zero_are_dead() {
     let root = project(CLASSES);
     train(&root, "a", "mode = 'bn'");
-    let path = root.path().join("a/checkpoint.safetensors");
-    let mut checkpoint = Checkpoint::from_bytes(&fs::read(&path).unwrap()).unwrap();
-    for (name, value) in [("bn1.weight", 0.0), ("bn1.bias", -1.0)] {
-        checkpoint.values.get_mut(name).unwrap().data.fill(value);
-    }
-    fs::write(&path, checkpoint.to_bytes().unwrap()).unwrap();
-    let inputs = [("data", root.path().join("data")), ("train", root.path().join("a"))];
-    let out = root.path().join("metrics");
-    run(&Evaluate, "", &inputs, &out).unwrap();
-    let features = fs::read(out.join("features.json")).unwrap();
+    evaluate_changed(&root, |checkpoint| {
+        for (name, value) in [("bn1.weight", 0.0), ("bn1.bias", -1.0)] {
+            checkpoint.values.get_mut(name).unwrap().data.fill(value);
+        }
+    })
+    .unwrap();
+    let features = fs::read(root.path().join("metrics/features.json")).unwrap();
     let features: serde_json::Value = serde_json::from_slice(&features).unwrap();
     let (first, all) = (&features["layers"][0], &features["all"]);
     assert_eq!((first["name"].as_str(), first["dead_100"].as_f64()), (Some("bn1"), Some(1.0)), "{first}");
@@ -361,12 +368,7 @@ fn channels_that_are_never_above_zero_are_dead() {
 fn a_model_whose_seed_was_changed_is_refused() {
     let root = project(CLASSES);
     train(&root, "a", "");
-    let path = root.path().join("a/checkpoint.safetensors");
-    let mut checkpoint = Checkpoint::from_bytes(&fs::read(&path).unwrap()).unwrap();
-    checkpoint.model.seed += 1;
-    fs::write(&path, checkpoint.to_bytes().unwrap()).unwrap();
-    let inputs = [("data", root.path().join("data")), ("train", root.path().join("a"))];
-    let error = run(&Evaluate, "", &inputs, &root.path().join("metrics")).unwrap_err();
+    let error = evaluate_changed(&root, |checkpoint| checkpoint.model.seed += 1).unwrap_err();
     assert!(
         error.message.contains("initial weights of resnet8 with seed 4 have the digest"),
         "{}",

@@ -63,6 +63,13 @@ fn checkpoint(project: &TestProject, training: &str) -> Vec<u8> {
         .expect("a checkpoint")
 }
 
+#[track_caller]
+fn same(project: &TestProject, expected: &[Vec<u8>; 4]) {
+    for (training, expected) in TRAININGS.iter().zip(expected) {
+        assert!(checkpoint(project, training) == *expected, "{training}");
+    }
+}
+
 /// The checkpoints of all trainings, made in groups beside each other; other tests find the kernels compiled.
 fn checkpoints() -> Option<&'static [Vec<u8>; 4]> {
     static ALL: OnceLock<Option<[Vec<u8>; 4]>> = OnceLock::new();
@@ -125,9 +132,7 @@ fn groups_go_on_after_their_card_was_lost() {
     ends(&project, &["run"], &[("EMULATED_LOST_AFTER", "14")], 1);
     // Four more of each, and one that packs the filters of each training that has its weights back.
     ends(&project, &["run"], &[("EMULATED_LOST_AFTER", "10")], 0);
-    for (training, expected) in TRAININGS.iter().zip(expected) {
-        assert!(checkpoint(&project, training) == *expected, "{training}");
-    }
+    same(&project, expected);
 }
 
 #[test]
@@ -142,9 +147,7 @@ fn trainings_that_do_not_fit_a_card_together_go_one_after_the_other() {
     );
     assert!(small.err.contains("; the largest batch that fits is 2"), "{}", small.err);
     ends(&project, &["run"], &[("EMULATED_MEMORY", "271500000")], 0);
-    for (training, expected) in TRAININGS.iter().zip(expected) {
-        assert!(checkpoint(&project, training) == *expected, "{training}");
-    }
+    same(&project, expected);
 }
 
 #[test]
@@ -158,9 +161,7 @@ fn each_of_two_cards_has_its_share() {
         let shared = makers.iter().filter(|(own, together)| own == card && *together == 2);
         assert_eq!(shared.count(), 2, "{makers:?}");
     }
-    for (training, expected) in TRAININGS.iter().zip(expected) {
-        assert!(checkpoint(&project, training) == *expected, "{training}");
-    }
+    same(&project, expected);
 }
 
 #[test]
@@ -173,9 +174,7 @@ fn a_group_that_is_stopped_goes_on_to_the_same_bits() {
     let stopped = running.wait();
     assert!(matches!(stopped.code, Some(0 | 130)), "{}", stopped.err); // it may have been at its end
     ends(&project, &["run"], &[], 0);
-    for (training, expected) in TRAININGS.iter().zip(expected) {
-        assert!(checkpoint(&project, training) == *expected, "{training}");
-    }
+    same(&project, expected);
 }
 
 #[test]
